@@ -1,0 +1,137 @@
+"""The types that every part of hierjax speaks, and the letters that name their dimensions.
+
+| letter | dimension |
+|---|---|
+| b | examples of a batch |
+| h, w, c | height, width, channels of an image or a feature map |
+| d | features of a vector |
+| l | steps of a label path: one a level, the top level first |
+| n | nodes of the label tree (the root is not one of them) |
+| o | outputs of a head that has one a node: n, and one more for STOP where the tree needs it |
+| k | best paths of a prediction |
+| p | label paths of an image |
+
+Paths are `i32[... l]` of node numbers and of the tokens PAD, STOP and UNKNOWN of `hierjax.tree.label_tree`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from flax import linen as nn
+from flax import struct
+from jaxtyping import Array, Float, Int, UInt8
+
+Variables = Mapping[str, Any]
+Inputs = Float[Array, "b h w c"] | Float[Array, "b d"]
+
+@struct.dataclass
+class Features:
+  """What a backbone says of a batch of images, and a neck passes on.
+
+  Attributes:
+    stages: feature maps `f[b h w c]`, one a stage, nearest the image first. Empty for precomputed features.
+    pooled: `f[b d]`, the vector that most heads read.
+  """
+
+  stages: tuple[Float[Array, "b _ _ _"], ...]
+  pooled: Float[Array, "b d"]
+
+@struct.dataclass
+class Batch:
+  """Examples ready for a model.
+
+  Attributes:
+    inputs: images `f32[b h w c]`, normalised, or precomputed features `f32[b d]`.
+    paths: `i32[b p l]`; a path that an image does not have is all PAD.
+    mask: `f32[b]`, 1 for an example and 0 for the padding of a last batch.
+  """
+
+  inputs: Inputs
+  paths: Int[Array, "b p l"]
+  mask: Float[Array, "b"]
+
+@struct.dataclass
+class Examples:
+  """Examples as they come from disk: what a loader yields, before augmentation makes a `Batch` of it.
+
+  Attributes:
+    images: `u8[b h w c]`, or precomputed features `f32[b d]`.
+    paths: `i32[b p l]`, as in `Batch`.
+    mask: `f32[b]`, as in `Batch`.
+    draw: `i32[b 2]`, (epoch, number of the example in its set): the key of its random augmentation.
+  """
+
+  images: UInt8[Array, "b h w c"] | Float[Array, "b d"]
+  paths: Int[Array, "b p l"]
+  mask: Float[Array, "b"]
+  draw: Int[Array, "b 2"]
+
+@struct.dataclass
+class Prediction:
+  """The answer for a batch: label paths, and how sure the model is of them.
+
+  Attributes:
+    paths: `i32[b k l]`, the k best paths, best first; PAD after a path's end. Where fewer than k exist, the rest are
+      all PAD with log-probability -inf.
+    log_prob: `f32[b k]`, the score of each path (READINGS A4).
+    stop_prob: `f32[b k]`, the probability that a path which came this far ends here: 1 at a leaf.
+    node_prob: `f32[b n]`, a probability for each node, never larger than its parent's.
+    level_nodes: `i32[b l]`, the argmax of the head's own distribution at each level, PAD where it says the path has
+      ended: what level accuracy counts (READINGS A3). Its nodes need not form a path of the tree.
+    level_prob: `f32[b n]` or None: for heads with a distribution of their own at each level, those distributions, one
+      after the other (breadth-first numbering makes each level a block); None for heads that follow the chain rule.
+  """
+
+  paths: Int[Array, "b k l"]
+  log_prob: Float[Array, "b k"]
+  stop_prob: Float[Array, "b k"]
+  node_prob: Float[Array, "b n"]
+  level_nodes: Int[Array, "b l"]
+  level_prob: Float[Array, "b n"] | None
+
+@struct.dataclass
+class DecodeOptions:
+  """How paths are read off a model; static under jit.
+
+  Attributes:
+    beam: paths that are kept, and returned; 1 is greedy.
+    restrict: `tree` follows the children of the previous node only; `raw` takes any output at any step (READINGS G3).
+    normalise: `trained` scores a path by the distribution the head was trained with; `siblings` divides each step by
+      the mass of the children that could have been taken (READINGS A4).
+  """
+
+  beam: int = struct.field(pytree_node=False, default=1)
+  restrict: str = struct.field(pytree_node=False, default="tree")
+  normalise: str = struct.field(pytree_node=False, default="trained")
+
+  def __post_init__(self) -> None:
+    """Raises ValueError for a value that no decoder knows."""
+    if self.beam < 1:
+      raise ValueError(f"beam = {self.beam}: a beam keeps at least 1 path")
+    for name, value, allowed in (
+      ("restrict", self.restrict, ("tree", "raw")),
+      ("normalise", self.normalise, ("trained", "siblings")),
+    ):
+      if value not in allowed:
+        raise ValueError(f"{name} = {value!r}: choose from {', '.join(allowed)}")
+
+class Method(Protocol):
+  """A model in use: all that the training loop and the evaluation know of it.
+
+  `module` is one linen module, `module(inputs, targets=None, train=False, frozen=()) -> outputs`, where `targets` are
+  the paths that a head with teacher forcing reads and `frozen` names the parts that run with `train=False`.
+  """
+
+  @property
+  def module(self) -> nn.Module:
+    """The network, with every weight in it."""
+
+  def loss(self, outputs: Any, paths: Int[Array, "b p l"]) -> Float[Array, "b"]:
+    """Returns the loss of each example; 0 where its label says nothing."""
+
+  def predict(
+    self, variables: Variables, inputs: Inputs, known: Int[Array, "b l"] | None, options: DecodeOptions
+  ) -> Prediction:
+    """Returns the best paths. `known` holds upper labels that are given, UNKNOWN where they are not."""
