@@ -21,10 +21,15 @@ from typing import Any, Protocol
 
 from flax import linen as nn
 from flax import struct
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
 Variables = Mapping[str, Any]
 Inputs = Float[Array, "b h w c"] | Float[Array, "b d"]
+
+# A field of a pytree holds an array, numpy's or JAX's, and in JAX's own hands a shape, a sharding or None in its place:
+# so the shapes stand in the docstrings.
+Leaf = Any
+
 
 @struct.dataclass
 class Features:
@@ -35,8 +40,9 @@ class Features:
     pooled: `f[b d]`, the vector that most heads read.
   """
 
-  stages: tuple[Float[Array, "b _ _ _"], ...]
-  pooled: Float[Array, "b d"]
+  stages: tuple[Leaf, ...]
+  pooled: Leaf
+
 
 @struct.dataclass
 class Batch:
@@ -48,9 +54,10 @@ class Batch:
     mask: `f32[b]`, 1 for an example and 0 for the padding of a last batch.
   """
 
-  inputs: Inputs
-  paths: Int[Array, "b p l"]
-  mask: Float[Array, "b"]
+  inputs: Leaf
+  paths: Leaf
+  mask: Leaf
+
 
 @struct.dataclass
 class Examples:
@@ -63,10 +70,11 @@ class Examples:
     draw: `i32[b 2]`, (epoch, number of the example in its set): the key of its random augmentation.
   """
 
-  images: UInt8[Array, "b h w c"] | Float[Array, "b d"]
-  paths: Int[Array, "b p l"]
-  mask: Float[Array, "b"]
-  draw: Int[Array, "b 2"]
+  images: Leaf
+  paths: Leaf
+  mask: Leaf
+  draw: Leaf
+
 
 @struct.dataclass
 class Prediction:
@@ -84,12 +92,13 @@ class Prediction:
       after the other (breadth-first numbering makes each level a block); None for heads that follow the chain rule.
   """
 
-  paths: Int[Array, "b k l"]
-  log_prob: Float[Array, "b k"]
-  stop_prob: Float[Array, "b k"]
-  node_prob: Float[Array, "b n"]
-  level_nodes: Int[Array, "b l"]
-  level_prob: Float[Array, "b n"] | None
+  paths: Leaf
+  log_prob: Leaf
+  stop_prob: Leaf
+  node_prob: Leaf
+  level_nodes: Leaf
+  level_prob: Leaf
+
 
 @struct.dataclass
 class DecodeOptions:
@@ -116,6 +125,7 @@ class DecodeOptions:
     ):
       if value not in allowed:
         raise ValueError(f"{name} = {value!r}: choose from {', '.join(allowed)}")
+
 
 class Method(Protocol):
   """A model in use: all that the training loop and the evaluation know of it.

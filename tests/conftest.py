@@ -39,7 +39,8 @@ def random_tree(rng: np.random.Generator, depth: int, most_children: int, early_
   counts: list[int] = []
   level_size = 1
   for level in range(depth):
-    here = [0 if level > 0 and rng.random() < early_leaf else int(rng.integers(1, most_children + 1)) for _ in range(level_size)]
+    early = (level > 0) & (rng.random(level_size) < early_leaf)
+    here = np.where(early, 0, rng.integers(1, most_children + 1, size=level_size)).tolist()
     if sum(here) == 0:
       here[0] = most_children
     counts += here

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from flax import struct
-from jaxtyping import Array, Int
-
 from hierjax.tree.label_tree import LabelTree, ShortLabels
+from hierjax.types import Leaf
 
 
 @struct.dataclass
@@ -14,15 +13,15 @@ class TreeArrays:
 
   Attributes:
     parent: `i32[n]`, -1 at the top level.
-    child_offsets: `i32[n + 2]`; the children of node i are [child_offsets[i + 1], child_offsets[i + 2]), the root is -1.
+    child_offsets: `i32[n + 2]`; the children of node i are [child_offsets[i + 1], child_offsets[i + 2]); root: -1.
     level_offsets: static; the nodes of level t are [level_offsets[t], level_offsets[t + 1]).
     max_children: static; the largest fan-out, the root's included.
     stop_at: static; where a path may end. `bottom`: only on the deepest level, so that no STOP is needed; `leaf`: at
       any leaf; `node`: at any node (`short_labels = stop`).
   """
 
-  parent: Int[Array, "n"]
-  child_offsets: Int[Array, "_"]
+  parent: Leaf
+  child_offsets: Leaf
   level_offsets: tuple[int, ...] = struct.field(pytree_node=False)
   max_children: int = struct.field(pytree_node=False)
   stop_at: str = struct.field(pytree_node=False)

@@ -328,7 +328,7 @@ class LabelTree:
     except json.JSONDecodeError as error:
       raise TreeError(f"{source}:{error.lineno}: not JSON ({error.msg})") from None
     if not isinstance(saved, dict) or saved.get("format") != _FORMAT:
-      raise TreeError(f"{source}: not a tree that hierjax saved (its \"format\" must be {_FORMAT!r})")
+      raise TreeError(f'{source}: not a tree that hierjax saved (its "format" must be {_FORMAT!r})')
     wanted = {"num_children": int, "names": str, "ids": str}
     for key, kind in wanted.items():
       values = saved.get(key)
