@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,16 +22,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hierjax.errors import UserError
+
 ROOT = -1
 PAD = -2
 STOP = -3
 UNKNOWN = -4
 
+Node = int | np.integer
 ShortLabels = Literal["unknown", "stop"]
 _FORMAT = "hierjax tree 1"
 
 
-class TreeError(ValueError):
+class TreeError(UserError):
   """A tree, or a file that should hold one, is not what it must be; the message says where and what is allowed."""
 
 
@@ -54,7 +58,7 @@ class Strings(Sequence[str]):
     return self._buffer[self._ends[i] : self._ends[i + 1]].decode("utf-8")
 
   def __iter__(self) -> Iterator[str]:
-    return (self[i] for i in range(len(self)))
+    return (self._buffer[start:end].decode("utf-8") for start, end in itertools.pairwise(self._ends.tolist()))
 
   @property
   def nbytes(self) -> int:
@@ -124,14 +128,17 @@ class LabelTree:
     return tree
 
   def _check_names(self) -> None:
-    offsets = self.child_offsets
-    for parent in range(-1, self.num_nodes):
-      siblings = self.names[offsets[parent + 1] : offsets[parent + 2]]
+    names = list(self.names)
+    blank = next((i for i, name in enumerate(names) if not name.strip()), None)
+    if blank is not None:
+      above = int(self.parent[blank])
+      raise TreeError(f"a child of {self.path_text(above) or self.root_name!r} has a blank name")
+    for parent in (np.flatnonzero(np.diff(self.child_offsets) > 1) - 1).tolist():
+      children = self.children(parent)
+      siblings = names[children.start : children.stop]
       if len(set(siblings)) != len(siblings):
         twice = next(name for name in siblings if siblings.count(name) > 1)
         raise TreeError(f"two children of {self.path_text(parent) or self.root_name!r} are named {twice!r}")
-      if any(not name.strip() for name in siblings):
-        raise TreeError(f"a child of {self.path_text(parent) or self.root_name!r} has a blank name")
 
   # Sizes.
 
@@ -180,17 +187,17 @@ class LabelTree:
     """Whether every leaf is on the deepest level."""
     return int(self.leaves[0]) >= self.level_offsets[-2]
 
-  def children(self, node: int) -> range:
+  def children(self, node: Node) -> range:
     """Returns the children of `node`, or of ROOT."""
     return range(int(self.child_offsets[node + 1]), int(self.child_offsets[node + 2]))
 
-  def is_leaf(self, node: int) -> bool:
+  def is_leaf(self, node: Node) -> bool:
     """Returns whether `node` has no children."""
     return len(self.children(node)) == 0
 
   # Paths.
 
-  def path(self, node: int) -> tuple[int, ...]:
+  def path(self, node: Node) -> tuple[int, ...]:
     """Returns the nodes from the top level down to `node`; () for ROOT."""
     nodes = []
     while node != ROOT:
@@ -198,7 +205,7 @@ class LabelTree:
       node = self.parent[node]
     return tuple(reversed(nodes))
 
-  def encode(self, nodes: ArrayLike, short_labels: ShortLabels = "unknown") -> NDArray[np.int32]:
+  def encode(self, nodes: ArrayLike | int, short_labels: ShortLabels = "unknown") -> NDArray[np.int32]:
     """Returns the label path of each of `nodes` (READINGS A2).
 
     Args:
@@ -233,10 +240,10 @@ class LabelTree:
     last = np.take_along_axis(paths, np.maximum(steps, 0)[..., None], axis=-1)[..., 0]
     return np.where(steps >= 0, last, ROOT).astype(np.int32)
 
-  def is_path(self, path: Sequence[int]) -> bool:
+  def is_path(self, path: ArrayLike) -> bool:
     """Returns whether the nodes of `path`, up to the first token, are a walk down from the top level."""
     parent = ROOT
-    for node in path:
+    for node in np.asarray(path).tolist():
       if node < 0:
         break
       if node not in self.children(parent):
@@ -276,11 +283,11 @@ class LabelTree:
       node = child
     return node
 
-  def path_names(self, node: int) -> tuple[str, ...]:
+  def path_names(self, node: Node) -> tuple[str, ...]:
     """Returns the names from the top level down to `node`."""
     return tuple(self.names[i] for i in self.path(node))
 
-  def path_text(self, node: int) -> str:
+  def path_text(self, node: Node) -> str:
     r"""Returns a path as text, `animal/dog/basenji`; a slash or backslash in a name is written `\/` or `\\`."""
     return "/".join(name.replace("\\", "\\\\").replace("/", "\\/") for name in self.path_names(node))
 
@@ -327,6 +334,8 @@ class LabelTree:
       saved = json.loads(text)
     except json.JSONDecodeError as error:
       raise TreeError(f"{source}:{error.lineno}: not JSON ({error.msg})") from None
+    except (RecursionError, ValueError):
+      raise TreeError(f"{source}: not a tree that hierjax saved (brackets or digits without end)") from None
     if not isinstance(saved, dict) or saved.get("format") != _FORMAT:
       raise TreeError(f'{source}: not a tree that hierjax saved (its "format" must be {_FORMAT!r})')
     wanted = {"num_children": int, "names": str, "ids": str}
@@ -340,7 +349,7 @@ class LabelTree:
       raise TreeError(f"{source}: 'root' must be a string")
     try:
       tree = cls.from_children(saved["names"], saved["num_children"], saved["root"], saved["ids"])
-    except (TreeError, OverflowError) as error:
+    except (TreeError, OverflowError, UnicodeEncodeError) as error:
       raise TreeError(f"{source}: {error}") from None
     if saved.get("sha256") != tree.checksum:
       raise TreeError(f"{source}: the checksum does not match: the file was changed or damaged after it was saved")
@@ -349,7 +358,11 @@ class LabelTree:
   @classmethod
   def load(cls, path: str | Path) -> LabelTree:
     """Reads a file that holds what `to_json` returned; raises TreeError as `from_json` does."""
-    return cls.from_json(Path(path).read_text(encoding="utf-8"), source=str(path))
+    try:
+      text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+      raise TreeError(f"{path}: not a tree that hierjax saved ({error})") from None
+    return cls.from_json(text, source=str(path))
 
   @property
   def nbytes(self) -> int:

@@ -1,0 +1,75 @@
+"""`python -m hierjax tree show|check`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from hierjax.tree import catalog
+from hierjax.tree.findings import errors_of
+from hierjax.tree.images import count_images
+from hierjax.tree.label_tree import TreeError
+from hierjax.tree.lint import lint
+from hierjax.tree.opening import FORMATS, open_tree
+from hierjax.tree.show import render
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the sub-commands `show` and `check`."""
+  commands = parser.add_subparsers(dest="tree_command", required=True, metavar="show|check")
+  show = commands.add_parser("show", help="print a tree with counts")
+  show.add_argument("--depth", type=_at_least_1, help="levels to show (default: as many as fit on a few screens)")
+  show.add_argument("--max-children", type=_at_least_1, default=20, help="children to show of a node (default 20)")
+  check = commands.add_parser("check", help="name all that is wrong with a tree; exit status 1 if there are errors")
+  for command in (show, check):
+    known = ", ".join(catalog.names())
+    command.add_argument("source", metavar="SOURCE", help=f"a folder, a .csv or .json file, or one of {known}")
+    command.add_argument("--format", choices=FORMATS, default="auto", help="how to read SOURCE (default: by its name)")
+    images = command.add_mutually_exclusive_group()
+    images.add_argument("--images", metavar="ROOT", help="images, in folders named as their labels")
+    images.add_argument("--labels", metavar="CSV", help="images and labels: a header, then image,label a row")
+
+
+def run(args: argparse.Namespace) -> int:
+  """Runs what `add_arguments` parsed and returns the exit status: 1 where there are errors."""
+  try:
+    return {"show": _show, "check": _check}[args.tree_command](args)
+  except TreeError as error:
+    _print(f"error: {error}", file=sys.stderr)
+    return 1
+  except BrokenPipeError:  # the reader, `head` say, has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+  tree = open_tree(args.source, args.format)
+  count = count_images(tree, args.source, args.images, args.labels)
+  for line in render(tree, None if count is None else count.at_node, args.depth, args.max_children):
+    _print(line)
+  return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+  findings = lint(args.source, args.format, args.images, args.labels)
+  for finding in findings:
+    _print(str(finding))
+  errors = len(errors_of(findings))
+  _print(f"{args.source}: {errors} errors, {len(findings) - errors} warnings")
+  return 1 if errors else 0
+
+
+def _print(line: str, file: Any = None) -> None:
+  """Prints `line`, with question marks for what the terminal cannot show."""
+  file = file or sys.stdout
+  encoding = file.encoding or "utf-8"
+  print(line.encode(encoding, "replace").decode(encoding), file=file)
+
+
+def _at_least_1(text: str) -> int:
+  number = int(text)
+  if number < 1:
+    raise argparse.ArgumentTypeError(f"{text}: at least 1")
+  return number

@@ -1,0 +1,113 @@
+"""Folders of images, and the label tree that they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hierjax.tree.draft import MAX_DEPTH, Draft
+from hierjax.tree.label_tree import ROOT, TreeError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+  """A folder below a root.
+
+  Attributes:
+    parts: the names of the folders from the root down to it; () for the root itself.
+    path: where it is.
+    images: the names of the images right in it, sorted.
+  """
+
+  parts: tuple[str, ...]
+  path: str
+  images: tuple[str, ...]
+
+
+Report = Callable[[str, str, str, str], None]
+
+
+def walk(root: str | Path, report: Report | None = None) -> Iterator[Folder]:
+  """Yields the folders from `root` down, each before its own and sorted; hidden files and folders are passed over.
+
+  Links are followed, each folder is entered once.
+
+  Args:
+    root: where to start.
+    report: told (kind, path, name, message) of links that lead to a folder seen before, and of what cannot be read.
+
+  Raises:
+    TreeError: `root` is no folder.
+  """
+  if not Path(root).is_dir():
+    raise TreeError(f"{root} is not a folder")
+  seen: dict[tuple[int, int], tuple[str, ...]] = {}
+  waiting: list[tuple[str, ...]] = [()]
+  while waiting:
+    parts = waiting.pop()
+    path = os.path.join(root, *parts)
+    name = parts[-1] if parts else str(root)
+    try:
+      status = os.stat(path)
+      key = (status.st_dev, status.st_ino)
+      if key in seen:
+        _report_link(report, path, name, parts, seen[key])
+        continue
+      seen[key] = parts
+      folders, images = _entries(path)
+    except OSError as error:
+      if report:
+        report("unreadable", path, name, f"cannot be read ({error.strerror})")
+      continue
+    yield Folder(parts, path, tuple(images))
+    if len(parts) <= MAX_DEPTH:  # one level too deep is enough to be refused for it
+      waiting += [(*parts, folder) for folder in reversed(folders)]
+
+
+def _report_link(report: Report | None, path: str, name: str, parts: tuple[str, ...], first: tuple[str, ...]) -> None:
+  if report is None:
+    return
+  first_text = "/".join(first) or "the root"
+  if parts[: len(first)] == first:
+    report("cycle", path, name, f"is a link back to a folder it is in, {first_text!r}")
+  else:
+    report("two parents", path, name, f"is the same folder as {first_text!r}; a node has one parent")
+
+
+def _entries(path: str) -> tuple[list[str], list[str]]:
+  """Returns the names of the folders and of the images in a folder, sorted."""
+  folders, images = [], []
+  with os.scandir(path) as entries:
+    for entry in entries:
+      if entry.name.startswith("."):
+        continue
+      if _is_folder(entry):
+        folders.append(entry.name)
+      elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+        images.append(entry.name)
+  return sorted(folders), sorted(images)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+  try:
+    return entry.is_dir()
+  except OSError:  # a link to itself
+    return False
+
+
+def read_folder(root: str | Path) -> Draft:
+  """Reads the tree that the folders below `root` are; `root` itself is its root, whatever it is called."""
+  draft = Draft(str(root), root_given=True)
+
+  def report(kind: str, path: str, name: str, message: str) -> None:
+    draft.report(kind, None, name, f"({path}) {message}")
+
+  node_of: dict[tuple[str, ...], int] = {(): ROOT}
+  for folder in walk(root, report):
+    if folder.parts:
+      node_of[folder.parts] = draft.add(node_of[folder.parts[:-1]], folder.parts[-1])
+  return draft

@@ -1,0 +1,144 @@
+"""How many images a tree has at each node, and which images it has no node for."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierjax.tree import catalog
+from hierjax.tree.findings import Finding
+from hierjax.tree.folders import walk
+from hierjax.tree.label_tree import ROOT, LabelTree, TreeError
+from hierjax.tree.labels import LabelFinder, split_path
+from hierjax.tree.tables import read_rows, without_blank_end
+
+
+@dataclasses.dataclass
+class ImageCount:
+  """Images by the node that their label ends at.
+
+  Attributes:
+    at_node: `i64[n]`.
+    findings: images whose label is not in the tree.
+  """
+
+  at_node: NDArray[np.int64]
+  findings: list[Finding]
+
+  @classmethod
+  def none(cls, tree: LabelTree) -> ImageCount:
+    """Returns the count before the first image."""
+    return cls(np.zeros(tree.num_nodes, np.int64), [])
+
+  def note(self, file: str, line: int | None, label: str, message: str) -> None:
+    """Notes an image whose label is not in the tree."""
+    self.findings.append(Finding("error", "image whose label is not in the tree", file, line, label, message))
+
+
+def count_images(
+  tree: LabelTree, source: str | Path, images: str | Path | None, labels: str | Path | None
+) -> ImageCount | None:
+  """Counts the images of the CSV file `labels`, of the folder `images`, or of `source` where that is a folder itself.
+
+  Returns:
+    The count; None where there are no images to count.
+  """
+  if labels is not None:
+    return count_in_csv(tree, labels)
+  if images is not None:
+    return count_in_folders(tree, images)
+  if str(source) in catalog.names() or not Path(source).is_dir():
+    return None
+  count = count_in_folders(tree, source)
+  return count if count.at_node.any() else None  # folders alone are a tree too
+
+
+def count_in_folders(tree: LabelTree, root: str | Path) -> ImageCount:
+  """Counts the images of nested folders, where the folders an image is in, from `root` down, are its label."""
+  count = ImageCount.none(tree)
+  finder = LabelFinder(tree)
+  for folder in walk(root):
+    if not folder.images:
+      continue
+    what = f"labels {len(folder.images)} images, {folder.images[0]} for one"
+    if not folder.parts:
+      count.note(folder.path, None, tree.root_name, f"{what}: they lie in no folder of a label")
+      continue
+    try:
+      node = finder.node(folder.parts)
+    except KeyError as error:
+      count.note(folder.path, None, "/".join(folder.parts), f"{what}: {error.args[0]}")
+    else:
+      _add(count, node, len(folder.images))
+  return count
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelRow:
+  """A row of a CSV file of labels.
+
+  Attributes:
+    line: where it is, from 1.
+    image: the image's path.
+    split: the part of the data set it belongs to; "" where the file does not say.
+    label: what `LabelFinder.node` takes; () where there is none.
+  """
+
+  line: int
+  image: str
+  split: str
+  label: tuple[str, ...]
+
+
+def read_label_rows(path: str | Path) -> list[LabelRow]:
+  """Reads a CSV file of labels, whose first row is a header.
+
+  The first column is the image. The second may be called `split`. The rest is its label: a cell a level, of which the
+  last ones may be blank; or one cell, `animal/dog`, or an id, or the name of a leaf. Several rows of one image are
+  several label paths of it.
+
+  Raises:
+    TreeError: the file is not CSV in UTF-8, or its first row is no header of such columns.
+  """
+  rows = read_rows(path)
+  has_split = bool(rows) and [cell.lower() for cell in rows[0].cells[1:2]] == ["split"]
+  if not rows or len(rows[0].cells) < 2 + has_split:
+    raise TreeError(f"{path}: its first row must be a header: the image, perhaps `split`, and the label or its levels")
+  found = []
+  for row in rows[1:]:
+    image, *cells = row.cells
+    split = cells[0] if has_split and cells else ""
+    label = without_blank_end(cells[has_split:])
+    found.append(LabelRow(row.line, image, split, split_path(label[0]) if len(label) == 1 else tuple(label)))
+  return found
+
+
+def count_in_csv(tree: LabelTree, path: str | Path) -> ImageCount:
+  """Counts the images of a CSV file of labels, see `read_label_rows`."""
+  count = ImageCount.none(tree)
+  finder = LabelFinder(tree)
+  for row in read_label_rows(path):
+    try:
+      if not row.label:
+        raise KeyError("it is blank")
+      node = finder.node(row.label)
+    except KeyError as error:
+      count.note(str(path), row.line, "/".join(row.label), f"labels {row.image}: {error.args[0]}")
+    else:
+      _add(count, node, 1)
+  return count
+
+
+def _add(count: ImageCount, node: int, images: int) -> None:
+  if node != ROOT:
+    count.at_node[node] += images
+
+
+def leaves_without_images(tree: LabelTree, count: ImageCount, file: str) -> list[Finding]:
+  """Returns a warning for each leaf that no image is labelled with."""
+  empty = tree.leaves[count.at_node[tree.leaves] == 0]
+  message = "has no images, so it cannot be learnt"
+  return [Finding("warning", "leaf without images", file, None, tree.path_text(int(leaf)), message) for leaf in empty]

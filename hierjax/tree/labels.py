@@ -1,0 +1,89 @@
+"""From what a data set calls its labels to nodes of a tree."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierjax.tree.label_tree import LabelTree, TreeError
+
+_SHOWN = 5
+
+
+def split_path(text: str) -> tuple[str, ...]:
+  r"""Returns the names of a path written `animal/dog/basenji`, with `\/` and `\\` in names: undoes `path_text`."""
+  return tuple(re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in re.findall(r"(?:[^/\\]|\\.|\\$)+", text))
+
+
+class LabelFinder:
+  """Finds the node that a label means; made once for many labels."""
+
+  def __init__(self, tree: LabelTree):
+    self._tree = tree
+    self._by_id = _positions(enumerate(tree.ids or []))
+    self._by_leaf = _positions((int(leaf), tree.names[leaf]) for leaf in tree.leaves)
+
+  def class_node(self, name: str) -> int:
+    """Returns the node whose id is `name`, or else the leaf that is called so; raises KeyError."""
+    nodes = self._by_id.get(name) or self._by_leaf.get(name) or []
+    if len(nodes) == 1:
+      return nodes[0]
+    if not nodes:
+      raise KeyError(f"{name!r} is neither an id nor a leaf of {self._tree.root_name!r}")
+    places = ", ".join(self._tree.path_text(node) for node in nodes[:_SHOWN])
+    raise KeyError(f"{name!r} names {len(nodes)} nodes: {places}")
+
+  def node(self, label: Sequence[str]) -> int:
+    """Returns the node of a label.
+
+    Args:
+      label: a path of names from the top level down, which may start with the root's name and may end above a leaf; or
+        one string, an id or the name of a leaf.
+
+    Raises:
+      KeyError: the tree has no such node, or several.
+    """
+    if len(label) == 1 and label[0] in self._by_id:
+      return self.class_node(label[0])
+    try:
+      return self._tree.find(label)
+    except KeyError as missing:
+      if label[0] == self._tree.root_name:
+        return self._tree.find(label[1:])
+      if len(label) == 1 and label[0] in self._by_leaf:
+        return self.class_node(label[0])
+      raise missing
+
+
+def _positions(pairs: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
+  found: dict[str, list[int]] = defaultdict(list)
+  for node, text in pairs:
+    found[text].append(node)
+  return dict(found)
+
+
+def class_nodes(tree: LabelTree, class_names: Sequence[str]) -> NDArray[np.int32]:
+  """Returns the node of each class of a data set, `i32[len(class_names)]`.
+
+  Args:
+    tree: the tree, whose ids are looked up first, and then the names of its leaves.
+    class_names: what the data set calls its classes, in the order of its label numbers.
+
+  Raises:
+    TreeError: some are not in the tree, or could be several nodes; a few are listed.
+  """
+  finder = LabelFinder(tree)
+  nodes, faults = [], []
+  for name in class_names:
+    try:
+      nodes.append(finder.class_node(name))
+    except KeyError as error:
+      faults.append(error.args[0])
+  if faults:
+    shown = "; ".join(faults[:_SHOWN]) + ("; ..." if len(faults) > _SHOWN else "")
+    raise TreeError(f"{len(faults)} of {len(class_names)} classes cannot be found in {tree!r}: {shown}")
+  return np.asarray(nodes, dtype=np.int32)

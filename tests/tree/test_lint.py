@@ -1,0 +1,162 @@
+"""The linter: each fault is found where it is, and nothing else is."""
+
+import numpy as np
+import pytest
+
+from hierjax.tree.findings import FaultyTree, Finding
+from hierjax.tree.images import count_images
+from hierjax.tree.label_tree import LabelTree
+from hierjax.tree.lint import lint
+from hierjax.tree.opening import open_tree
+
+EDGES = "parent,child\nroot,animal\nroot,thing\nanimal,dog\nanimal,cat\nthing,cup\nthing,bed\n"
+LEVELS = "a,b\nanimal,dog\nanimal,cat\nthing,cup\nthing,bed\n"
+NESTED = '{"animal": ["dog",\n"cat"],\n"thing": ["cup",\n"bed"]}'
+IDS = "parent,child,name\n,0,all\n0,1,animal\n0,2,thing\n1,3,dog\n1,4,cat\n2,5,cup\n2,6,bed\n"
+
+
+def write(tmp_path, name, text):
+  path = tmp_path / name
+  path.write_text(text, encoding="utf-8")
+  return path
+
+
+def brief(findings):
+  return [(f.severity, f.kind, f.line, f.node) for f in findings]
+
+
+@pytest.mark.parametrize("name,text", [("e.csv", EDGES), ("l.csv", LEVELS), ("n.json", NESTED), ("i.csv", IDS)])
+def test_a_good_tree_has_no_findings(tmp_path, name, text):
+  assert lint(write(tmp_path, name, text)) == []
+
+
+@pytest.mark.parametrize(
+  ("name", "text", "expected"),
+  [
+    ("e.csv", EDGES + "x,y\ny,z\ny,w\nz,x\n", ("error", "cycle", 11, "x")),
+    ("e.csv", EDGES + "x,x\n", ("error", "cycle", 8, "x")),
+    ("e.csv", EDGES + "thing,dog\n", ("error", "two parents", 8, "dog")),
+    ("e.csv", EDGES + "animal,dog\n", ("error", "duplicate name among siblings", 8, "dog")),
+    ("e.csv", EDGES + "plant,moss\nplant,fern\n", ("error", "orphan", 8, "plant")),
+    ("e.csv", EDGES.replace("root,", ",") + "plant,moss\nplant,fern\n", ("error", "orphan", 8, "plant")),
+    ("e.csv", EDGES.replace("root,", "all,") + "plant,moss\nplant,fern\n", ("warning", "orphan", 8, "plant")),
+    ("e.csv", EDGES + "animal,\n", ("error", "blank in mid-path", 8, "animal")),
+    ("e.csv", EDGES + "animal,fox,red\n", ("error", "ragged row", 8, "animal")),
+    ("e.csv", EDGES + "dog,basenji\n", ("warning", "single-child chain", 4, "dog")),
+    ("l.csv", LEVELS + "\nanimal,dog\n", ("error", "duplicate name among siblings", 7, "dog")),
+    ("l.csv", LEVELS + ",fox\n", ("error", "blank in mid-path", 6, "fox")),
+    ("l.csv", LEVELS + "animal,fox,red\n", ("error", "ragged row", 6, "red")),
+    ("l.csv", LEVELS + "plant,moss\n", ("warning", "single-child chain", 6, "plant")),
+    ("n.json", NESTED.replace("cat", "dog"), ("error", "duplicate name among siblings", 2, "dog")),
+    ("n.json", NESTED.replace("thing", "animal"), ("error", "duplicate name among siblings", 3, "animal")),
+    ("n.json", NESTED.replace("cat", " "), ("error", "blank in mid-path", 2, "animal")),
+    ("n.json", NESTED.replace("cat", r"\ud800"), ("error", "encoding", 2, "\ud800")),
+    ("n.json", NESTED.replace('"bed"', '{"bed": ["bunk"]}'), ("warning", "single-child chain", 4, "bed")),
+    ("i.csv", IDS + "2,7,cup\n", ("error", "duplicate name among siblings", 9, "cup [7]")),
+    ("i.csv", IDS + "8,7,moss\n8,9,fern\n", ("error", "orphan", 9, "8")),
+    ("i.csv", IDS + "1,5,cup\n", ("error", "two parents", 9, "5")),
+  ],
+)
+def test_each_fault_is_found_alone_where_it_is(tmp_path, name, text, expected):
+  path = write(tmp_path, name, text)
+  findings = lint(path)
+  assert brief(findings) == [expected]
+  assert findings[0].file == str(path)
+  assert f"{path}:{expected[2]}: {expected[0]}: {expected[1]}" in str(findings[0])
+
+
+def test_lines_are_counted_through_cells_of_several_and_blank_ones(tmp_path):
+  findings = lint(write(tmp_path, "l.csv", LEVELS + '"plant\n\nor so",moss\r\n\n"plant\n\nor so",fern\nfish,,eel\n'))
+  assert brief(findings) == [("error", "blank in mid-path", 13, "eel")]
+  nested = '{"children": [\n"a", {"children":\n["c", "d"], "name":\n"b"},\n"a"], "name": "all"}'
+  assert brief(lint(write(tmp_path, "n.json", nested))) == [("error", "duplicate name among siblings", 5, "a")]
+  assert open_tree(write(tmp_path, "n.json", nested.replace('"a"]', '"e"]'))).find(("b", "d")) == 4
+
+
+def test_the_names_of_a_cycle_and_of_a_chain_are_told(tmp_path):
+  (cycle,) = lint(write(tmp_path, "e.csv", EDGES + "x,y\ny,z\nz,x\n"))
+  assert "x > y > z > x" in cycle.message
+  (chain,) = lint(write(tmp_path, "e.csv", EDGES + "dog,basenji\nbasenji,Fido\n"))
+  assert "dog > basenji > Fido" in chain.message
+
+
+def test_two_cycles_are_two_findings_and_what_hangs_from_them_is_none(tmp_path):
+  findings = lint(write(tmp_path, "e.csv", EDGES + "x,y\ny,x\ny,z\nz,w\np,q\nq,p\n"))
+  assert [f.kind for f in findings] == ["cycle", "cycle"]
+
+
+def test_errors_stop_a_build_with_all_of_them_listed_and_warnings_do_not(tmp_path):
+  path = write(tmp_path, "e.csv", EDGES + "thing,dog\nx,x\nanimal,\ndog,basenji\n")
+  with pytest.raises(FaultyTree) as error:
+    open_tree(path)
+  assert [f.kind for f in error.value.findings] == ["two parents", "blank in mid-path", "cycle"]
+  assert all(kind in str(error.value) for kind in ("two parents", "blank in mid-path", "cycle"))
+  assert [f.severity for f in lint(path)] == ["error"] * 3 + ["warning"]
+  assert open_tree(write(tmp_path, "e.csv", EDGES + "dog,basenji\n")).depth == 3
+
+
+def test_a_flood_of_errors_is_counted(tmp_path):
+  path = write(tmp_path, "e.csv", EDGES + "thing,dog\n" * 100)
+  with pytest.raises(FaultyTree, match="and 80 more errors"):
+    open_tree(path)
+
+
+def test_findings_escape_what_a_terminal_would_obey():
+  text = str(Finding("error", "cycle", "f\x1b.csv", 1, "a\x1b[2J", "b\nc"))
+  assert text.isprintable()
+
+
+def photos(tmp_path, counts):
+  for label, number in counts.items():
+    (tmp_path / label).mkdir(parents=True, exist_ok=True)
+    for i in range(number):
+      (tmp_path / label / f"{i}.JPG").touch()
+  return tmp_path
+
+
+def test_images_in_folders(tmp_path):
+  tree = write(tmp_path, "l.csv", LEVELS)
+  root = photos(tmp_path / "photos", {"animal/dog": 2, "animal/cat": 1, "thing/cup": 1, "thing/bed": 0})
+  (root / "thing" / "bed" / "notes.txt").touch()
+  (root / "thing" / "bed" / ".0.jpg").touch()
+  assert brief(lint(tree, images=root)) == [("warning", "leaf without images", None, "thing/bed")]
+  photos(root, {"thing/bed": 1, "animal": 1, "thing/shelf": 1})
+  (finding,) = lint(tree, images=root)
+  assert brief([finding]) == [("error", "image whose label is not in the tree", None, "thing/shelf")]
+  assert finding.file == str(root / "thing" / "shelf") and "0.JPG" in finding.message
+  count = count_images(open_tree(tree), tree, root, None)
+  assert count.at_node.tolist() == [1, 0, 2, 1, 1, 1]  # animal, thing, dog, cat, cup, bed
+
+
+def test_images_of_a_tree_of_folders(tmp_path):
+  root = photos(tmp_path, {"animal/dog": 1, "animal/cat": 0, "thing/cup": 1, "thing/bed": 1})
+  assert brief(lint(root)) == [("warning", "leaf without images", None, "animal/cat")]
+  (root / "stray.png").touch()
+  assert ("error", "image whose label is not in the tree", None, "root") in brief(lint(root))
+
+
+def test_folders_alone_are_a_tree_without_findings(tmp_path):
+  assert lint(photos(tmp_path, {"animal/dog": 0, "animal/cat": 0, "cup": 0})) == []
+
+
+def test_images_in_a_csv(tmp_path):
+  tree = write(tmp_path, "l.csv", LEVELS)
+  paths = "image,label\n1.jpg,animal/dog\n2.jpg,root/animal/cat\n3.jpg,cup\n4.jpg,thing\n"
+  levels = "image,a,b\n1.jpg,animal,dog\n2.jpg,animal,cat\n3.jpg,thing,cup\n4.jpg,thing,\n"
+  splits = "image,split,label\n1.jpg,,dog\n2.jpg,test,animal/cat\n3.jpg,test,thing/cup,\n4.jpg,,thing\n"
+  for text in (paths, levels, splits):
+    findings = lint(tree, labels=write(tmp_path, "labels.csv", text))
+    assert brief(findings) == [("warning", "leaf without images", None, "thing/bed")]
+    gap = "," if text == splits else ""
+    rows = f'"6, big.jpg",{gap}bed\n7.jpg,{gap}fox\n8.jpg,{gap}animal/fox\n9.jpg,{gap}\n'
+    labels = write(tmp_path, "labels.csv", text + rows)
+    findings = lint(tree, labels=labels)
+    missing = [(7, "fox"), (8, "animal/fox"), (9, "")]
+    expected = [("error", "image whose label is not in the tree", line, node) for line, node in missing]
+    assert brief(findings) == expected
+    assert all(f.file == str(labels) for f in findings) and "7.jpg" in findings[0].message
+
+
+def test_a_saved_tree_is_linted_too(tmp_path):
+  tree = LabelTree.from_children(["a", "b", "c"], np.array([2, 1, 0, 0]))
+  assert brief(lint(write(tmp_path, "t.json", tree.to_json()))) == [("warning", "single-child chain", None, "a")]
