@@ -1,3 +1,25 @@
 """hierjax: classify images into a tree of labels."""
 
+from hierjax.backbones.backbone import Backbone as Backbone
+from hierjax.backbones.preact import small_resnet as small_resnet
+from hierjax.backbones.preact import wide_resnet as wide_resnet
+from hierjax.functional.metrics import Mean as Mean
+from hierjax.functional.metrics import evaluate_batch as evaluate_batch
+from hierjax.functional.tree_arrays import TreeArrays as TreeArrays
+from hierjax.functional.tree_arrays import tree_arrays as tree_arrays
+from hierjax.heads.flat import FlatHead as FlatHead
+from hierjax.heads.path_rnn import PathRNNHead as PathRNNHead
+from hierjax.models.classifier import Classifier as Classifier
+from hierjax.models.classifier import ModelMethod as ModelMethod
+from hierjax.models.factory import make_method as make_method
+from hierjax.tree.label_tree import PAD as PAD
+from hierjax.tree.label_tree import ROOT as ROOT
+from hierjax.tree.label_tree import STOP as STOP
+from hierjax.tree.label_tree import UNKNOWN as UNKNOWN
+from hierjax.tree.label_tree import LabelTree as LabelTree
+from hierjax.types import Batch as Batch
+from hierjax.types import DecodeOptions as DecodeOptions
+from hierjax.types import Features as Features
+from hierjax.types import Prediction as Prediction
+
 __version__ = "0.1.0"

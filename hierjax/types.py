@@ -17,7 +17,7 @@ Paths are `i32[... l]` of node numbers and of the tokens PAD, STOP and UNKNOWN o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from flax import linen as nn
 from flax import struct
@@ -127,16 +127,22 @@ class DecodeOptions:
         raise ValueError(f"{name} = {value!r}: choose from {', '.join(allowed)}")
 
 
+@runtime_checkable
 class Method(Protocol):
   """A model in use: all that the training loop and the evaluation know of it.
 
-  `module` is one linen module, `module(inputs, targets=None, train=False, frozen=()) -> outputs`, where `targets` are
-  the paths that a head with teacher forcing reads and `frozen` names the parts that run with `train=False`.
+  A method is a pytree, so that it can be an argument of a jitted function: its leaves are the tree's arrays, and the
+  rest is static. `module` is one linen module, `module(inputs, targets=None, train=False, frozen=()) -> outputs`, where
+  `targets` are the paths that a head with teacher forcing reads and `frozen` names parts that run with `train=False`.
   """
 
   @property
   def module(self) -> nn.Module:
     """The network, with every weight in it."""
+
+  @property
+  def tree(self) -> Any:
+    """The label tree, as `hierjax.functional.tree_arrays.TreeArrays`."""
 
   def loss(self, outputs: Any, paths: Int[Array, "b p l"]) -> Float[Array, "b"]:
     """Returns the loss of each example; 0 where its label says nothing."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from flax import struct
+from numpy.typing import NDArray
+
 from hierjax.tree.label_tree import LabelTree, ShortLabels
 from hierjax.types import Leaf
 
@@ -14,7 +17,12 @@ class TreeArrays:
   Attributes:
     parent: `i32[n]`, -1 at the top level.
     child_offsets: `i32[n + 2]`; the children of node i are [child_offsets[i + 1], child_offsets[i + 2]); root: -1.
+    leaves: `i32[m]`, the nodes without children, in rising order.
+    inner: `i32[i]`, the nodes with children, in rising order.
+    leaf_spans: `i32[n + 1, 2]`; with the leaves counted depth-first, those below node i are [first, end) of row i + 1,
+      of ROOT row 0. A leaf's own number is its `first`.
     level_offsets: static; the nodes of level t are [level_offsets[t], level_offsets[t + 1]).
+    inner_offsets: static; the inner nodes of level t are `inner[inner_offsets[t] : inner_offsets[t + 1]]`.
     max_children: static; the largest fan-out, the root's included.
     stop_at: static; where a path may end. `bottom`: only on the deepest level, so that no STOP is needed; `leaf`: at
       any leaf; `node`: at any node (`short_labels = stop`).
@@ -22,7 +30,11 @@ class TreeArrays:
 
   parent: Leaf
   child_offsets: Leaf
+  leaves: Leaf
+  inner: Leaf
+  leaf_spans: Leaf
   level_offsets: tuple[int, ...] = struct.field(pytree_node=False)
+  inner_offsets: tuple[int, ...] = struct.field(pytree_node=False)
   max_children: int = struct.field(pytree_node=False)
   stop_at: str = struct.field(pytree_node=False)
 
@@ -32,23 +44,52 @@ class TreeArrays:
     return self.level_offsets[-1]
 
   @property
+  def num_leaves(self) -> int:
+    """Nodes without children."""
+    return self.num_nodes - self.inner_offsets[-1]
+
+  @property
   def depth(self) -> int:
     """Levels, and the length of every path."""
     return len(self.level_offsets) - 1
 
   @property
+  def has_stop(self) -> bool:
+    """Whether a head with an output a node has one more, for STOP (READINGS G4); its number is `num_nodes`."""
+    return self.stop_at != "bottom"
+
+  @property
   def num_outputs(self) -> int:
-    """Outputs of a head with one a node: n, and then STOP where paths may end above the deepest level (READINGS G4)."""
-    return self.num_nodes + (self.stop_at != "bottom")
+    """Outputs of a head with one a node: n, and then STOP where paths may end above the deepest level."""
+    return self.num_nodes + self.has_stop
+
+
+def _leaf_spans(tree: LabelTree) -> NDArray[np.int32]:
+  offsets = tree.child_offsets
+  below = (np.diff(offsets) == 0).astype(np.int32)  # leaves below each node, the root first; a leaf counts itself
+  for t in reversed(range(tree.depth)):
+    block = slice(tree.level_offsets[t], tree.level_offsets[t + 1])
+    np.add.at(below, tree.parent[block] + 1, below[1:][block])
+  first = np.zeros_like(below)
+  before = np.concatenate([[0], np.cumsum(below[1:])])  # leaves below all nodes of smaller number, level upon level
+  for t in range(tree.depth):
+    nodes = np.arange(tree.level_offsets[t], tree.level_offsets[t + 1])
+    parents = tree.parent[nodes] + 1
+    first[nodes + 1] = first[parents] + before[nodes] - before[offsets[parents]]
+  return np.stack([first, first + below], axis=1).astype(np.int32)
 
 
 def tree_arrays(tree: LabelTree, short_labels: ShortLabels = "unknown") -> TreeArrays:
   """Returns the arrays of `tree`, whose labels that end above a leaf are read as `short_labels` says (READINGS A2)."""
-  stop_at = "node" if short_labels == "stop" else "bottom" if tree.uniform else "leaf"
+  inner = np.flatnonzero(np.diff(tree.child_offsets)[1:]).astype(np.int32)
   return TreeArrays(
     parent=tree.parent,
     child_offsets=tree.child_offsets,
+    leaves=tree.leaves,
+    inner=inner,
+    leaf_spans=_leaf_spans(tree),
     level_offsets=tree.level_offsets,
+    inner_offsets=tuple(np.searchsorted(inner, tree.level_offsets).tolist()),
     max_children=tree.max_children,
-    stop_at=stop_at,
+    stop_at="node" if short_labels == "stop" else "bottom" if tree.uniform else "leaf",
   )

@@ -1,0 +1,33 @@
+"""The one class of backbones."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from hierjax.types import Features
+
+
+class Backbone(nn.Module):
+  """A stem and a tuple of stages; the pooled vector is the global average of the last stage's map.
+
+  A stage ends with all that belongs to it, the last one with the final norm (READINGS D9), so a trunk can be cut after
+  any stage.
+
+  Attributes:
+    stem: `stem(x, train) -> x`.
+    stages: the same, one after the other.
+  """
+
+  stem: nn.Module
+  stages: tuple[nn.Module, ...]
+
+  def __call__(self, images: Float[Array, "b h w c"], train: bool = False) -> Features:
+    """Returns the map after each stage, in the compute dtype, and the pooled vector `f32[b d]`."""
+    x = self.stem(images, train)
+    maps = []
+    for stage in self.stages:
+      x = stage(x, train)
+      maps.append(x)
+    return Features(stages=tuple(maps), pooled=jnp.mean(x.astype(jnp.float32), axis=(1, 2)))

@@ -1,0 +1,128 @@
+"""Pre-activation residual networks (He et al. 2016b), thin and wide (Zagoruyko and Komodakis 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from hierjax.backbones.backbone import Backbone
+
+# He et al.'s initialisation, and no biases: a norm follows, or the next block's does.
+conv = partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal())
+
+
+class Stem(nn.Module):
+  """One 3x3 convolution; the first block opens with norm and activation."""
+
+  width: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h w d"]:
+    """Returns a map of the same size."""
+    return conv(self.width, (3, 3), dtype=self.dtype, name="conv")(x)
+
+
+class NormAct(nn.Module):
+  """Batch norm, in float32, then ReLU."""
+
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h w c"]:
+    """Normalises by the batch in training, by the running averages otherwise."""
+    # Cast by hand: flax's own bfloat16 batch norm mixes dtypes, which strict promotion refuses.
+    y = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x.astype(jnp.float32))
+    return nn.relu(y).astype(self.dtype)
+
+
+class BasicBlock(nn.Module):
+  """Norm, ReLU, 3x3 convolution, twice, and the shortcut around them.
+
+  Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
+
+  Attributes:
+    width: channels.
+    stride: of the first convolution and the shortcut.
+    dropout: rate between the two convolutions.
+    dtype: of the computation; weights are float32.
+  """
+
+  width: int
+  stride: int = 1
+  dropout: float = 0.0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h2 w2 d"]:
+    """Returns a map of 1 / stride the size."""
+    strides = (self.stride, self.stride)
+    y = NormAct(self.dtype, name="act1")(x, train)
+    if x.shape[-1] != self.width or self.stride != 1:
+      x = conv(self.width, (1, 1), strides, dtype=self.dtype, name="shortcut")(y)
+    y = conv(self.width, (3, 3), strides, dtype=self.dtype, name="conv1")(y)
+    y = NormAct(self.dtype, name="act2")(y, train)
+    y = nn.Dropout(self.dropout)(y, deterministic=not train)
+    return x + conv(self.width, (3, 3), dtype=self.dtype, name="conv2")(y)
+
+
+class Stage(nn.Module):
+  """Blocks in a row; the last stage of a net also has the final norm."""
+
+  blocks: tuple[nn.Module, ...]
+  norm: nn.Module | None = None
+
+  def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h2 w2 d"]:
+    """Returns the map after the last block."""
+    for block in self.blocks:
+      x = block(x, train)
+    return x if self.norm is None else self.norm(x, train)
+
+
+def _preact(stem_width: int, widths: Sequence[int], blocks: int, dropout: float, dtype: Any) -> Backbone:
+  if blocks < 1 or not widths or not 0 <= dropout < 1:
+    has = f"widths = {widths}, blocks = {blocks}, dropout = {dropout}"
+    raise ValueError(f"{has}: a net has at least one stage, at least one block in each, and 0 <= dropout < 1")
+
+  def stage(i: int, width: int) -> Stage:
+    strides = [1 if i == 0 else 2] + [1] * (blocks - 1)
+    last = i == len(widths) - 1
+    return Stage(tuple(BasicBlock(width, s, dropout, dtype) for s in strides), NormAct(dtype) if last else None)
+
+  return Backbone(Stem(stem_width, dtype), tuple(stage(i, width) for i, width in enumerate(widths)))
+
+
+def small_resnet(
+  widths: Sequence[int] = (32, 64, 128), blocks: int = 1, dropout: float = 0.0, dtype: Any = jnp.float32
+) -> Backbone:
+  """Returns a small pre-activation ResNet that makes CPU runs pleasant: 0.3M weights as it stands.
+
+  Args:
+    widths: channels of each stage; every stage after the first halves the map.
+    blocks: residual blocks a stage.
+    dropout: rate within the blocks.
+    dtype: of the computation; weights are float32.
+  """
+  return _preact(widths[0] if widths else 0, widths, blocks, dropout, dtype)
+
+
+def wide_resnet(depth: int = 28, width: int = 10, dropout: float = 0.3, dtype: Any = jnp.float32) -> Backbone:
+  """Returns WRN-depth-width for images of 32 x 32: 36.5M weights for WRN-28-10.
+
+  Args:
+    depth: convolutions in a row, 6 n + 4 for n blocks a stage.
+    width: the factor on the channels 16, 32, 64 of the stages.
+    dropout: rate within the blocks.
+    dtype: of the computation; weights are float32.
+
+  Raises:
+    ValueError: no such depth.
+  """
+  if depth < 10 or depth % 6 != 4:
+    raise ValueError(f"depth = {depth}: a wide ResNet has depth 6 n + 4: 10, 16, 22, 28, 34, 40, ...")
+  return _preact(16, [width * w for w in (16, 32, 64)], (depth - 4) // 6, dropout, dtype)

@@ -1,0 +1,131 @@
+"""Images on their way into a model, jitted: normalised, and in training randomly cropped and mirrored.
+
+On two CPU cores, 256 CIFAR images a batch, in thousands of images a second: gathering rows and then columns as bytes
+(what is done here) 970, one gather of pixels 630, a dynamic slice an image 350, products with one-hot matrices 170.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+
+from hierjax.types import Batch, Examples
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+  """What is done to images on their way into a model; hashable, so that it can be static under jit.
+
+  Attributes:
+    crop: the side of the square that the model sees, in pixels.
+    pad: zeros put around an image before the random crop of training.
+    mirror: whether training mirrors every other image.
+    mean: of each channel, of pixels from 0 to 1.
+    std: of each channel, of pixels from 0 to 1.
+  """
+
+  crop: int
+  pad: int = 0
+  mirror: bool = False
+  mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+  std: tuple[float, ...] = (0.25, 0.25, 0.25)
+
+
+def train_batch(examples: Examples, key: PRNGKeyArray, transform: Transform) -> Batch:
+  """Returns examples ready to train on; `key` is the run's, the same at every step."""
+  inputs = jnp.asarray(examples.images)
+  if inputs.ndim == 4:
+    inputs = augment(inputs, jnp.asarray(examples.draw), key, **dataclasses.asdict(transform))
+  return Batch(inputs, examples.paths, examples.mask)
+
+
+def eval_batch(examples: Examples, transform: Transform) -> Batch:
+  """Returns examples ready to evaluate on: nothing is random."""
+  inputs = jnp.asarray(examples.images)
+  if inputs.ndim == 4:
+    inputs = center(inputs, crop=transform.crop, mean=transform.mean, std=transform.std)
+  return Batch(inputs, examples.paths, examples.mask)
+
+
+def augment(
+  images: UInt8[Array, "b h w c"],
+  draw: Int[Array, "b 2"],
+  key: PRNGKeyArray,
+  *,
+  crop: int,
+  pad: int,
+  mirror: bool,
+  mean: tuple[float, ...],
+  std: tuple[float, ...],
+) -> Float[Array, "b {crop} {crop} c"]:
+  """Normalises, pads with zeros, crops at random and mirrors at random.
+
+  What is drawn for an image depends on `key` and its row of `draw` alone, not on the batch that it is in.
+
+  Args:
+    images: pixels from 0 to 255.
+    draw: (epoch, number of the example).
+    key: the run's.
+    crop: the side of the result, in pixels.
+    pad: zeros put around the normalised image, in pixels.
+    mirror: whether to mirror, with probability 1/2.
+    mean: of each channel, of pixels from 0 to 1.
+    std: of each channel, of pixels from 0 to 1.
+
+  Raises:
+    ValueError: the crop is larger than the padded image.
+  """
+  height, width = images.shape[1:3]
+  _check_crop(crop, height + 2 * pad, width + 2 * pad)
+  bits = jax.vmap(lambda d: jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, d[0]), d[1]), (3,)))(draw)
+  top = (bits[:, 0] % jnp.uint32(height + 2 * pad - crop + 1)).astype(jnp.int32)
+  left = (bits[:, 1] % jnp.uint32(width + 2 * pad - crop + 1)).astype(jnp.int32)
+  steps = jnp.arange(crop, dtype=jnp.int32)[None]
+  mirrored = (bits[:, 2:] & jnp.uint32(1)).astype(bool) & mirror
+  rows = top[:, None] + steps - pad
+  columns = left[:, None] + jnp.where(mirrored, crop - 1 - steps, steps) - pad
+  cropped = jnp.take_along_axis(images, jnp.clip(rows, 0, height - 1)[:, :, None, None], axis=1, mode="clip")
+  cropped = jnp.take_along_axis(cropped, jnp.clip(columns, 0, width - 1)[:, None, :, None], axis=2, mode="clip")
+  inside = _inside(rows, height)[:, :, None, None] & _inside(columns, width)[:, None, :, None]
+  return jnp.where(inside, _normalise(cropped, mean, std), 0.0)
+
+
+def center(
+  images: UInt8[Array, "b h w c"], *, crop: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Array, "b {crop} {crop} c"]:
+  """Normalises and crops the centre: what evaluation sees.
+
+  Args:
+    images: pixels from 0 to 255.
+    crop: the side of the result, in pixels.
+    mean: of each channel, of pixels from 0 to 1.
+    std: of each channel, of pixels from 0 to 1.
+
+  Raises:
+    ValueError: the crop is larger than the image.
+  """
+  height, width = images.shape[1:3]
+  _check_crop(crop, height, width)
+  top, left = (height - crop) // 2, (width - crop) // 2
+  return _normalise(images[:, top : top + crop, left : left + crop], mean, std)
+
+
+def _check_crop(crop: int, height: int, width: int) -> None:
+  if crop > min(height, width):
+    raise ValueError(f"crop = {crop} is larger than the (padded) image of {height} x {width} pixels")
+
+
+def _inside(positions: Int[Array, "b m"], size: int) -> Bool[Array, "b m"]:
+  return (positions >= 0) & (positions < size)
+
+
+def _normalise(
+  images: UInt8[Array, "b h w c"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Array, "b h w c"]:
+  if not len(mean) == len(std) == images.shape[-1]:
+    raise ValueError(f"{len(mean)} means and {len(std)} standard deviations for {images.shape[-1]} channels")
+  pixels = images.astype(jnp.float32) / 255.0
+  return (pixels - jnp.asarray(mean, jnp.float32)[None, None, None]) / jnp.asarray(std, jnp.float32)[None, None, None]

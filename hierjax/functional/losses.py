@@ -1,0 +1,57 @@
+"""Losses, one number an example."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.tree.label_tree import STOP
+
+
+def subtree_cross_entropy(logits: Float[Array, "b m"], nodes: Int[Array, "b"], tree: TreeArrays) -> Float[Array, "b"]:
+  """Returns -log P(node) under a softmax over the leaves, where P of an inner node is the sum over its leaves.
+
+  For a leaf this is cross-entropy; for ROOT it is 0, and so is its gradient.
+
+  Args:
+    logits: one a leaf, in the order of `tree.leaves`.
+    nodes: the deepest known node of each label.
+    tree: the tree.
+  """
+  spans = jnp.asarray(tree.leaf_spans)
+  number = spans[jnp.asarray(tree.leaves) + 1, 0][None]
+  first, end = jnp.split(spans[nodes + 1], 2, axis=1)
+  below = (first <= number) & (number < end)
+  logits = logits.astype(jnp.float32)
+  return jax.nn.logsumexp(logits, axis=1) - jax.nn.logsumexp(logits, axis=1, where=below)
+
+
+def path_cross_entropy(
+  logits: Float[Array, "b l o"],
+  paths: Int[Array, "b l"],
+  tree: TreeArrays,
+  reduction: Literal["sum", "mean"] = "sum",
+) -> Float[Array, "b"]:
+  """Returns the sum over the steps of a path of -log softmax_t[y_t] (Guo et al., eq. 8; READINGS G1).
+
+  STOP is a target where the head has an output for it; PAD and UNKNOWN are none, and an example without targets has
+  loss 0.
+
+  Args:
+    logits: at each step, one a node and then STOP's.
+    paths: the targets.
+    tree: the tree.
+    reduction: `mean` divides by the number of targets.
+  """
+  known = (paths >= 0) | ((paths == STOP) & tree.has_stop)
+  targets = jnp.where(paths == STOP, tree.num_nodes, paths)
+  targets = jnp.where(known, targets, 0)
+  logits = logits.astype(jnp.float32)
+  picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+  losses = jnp.where(known, jax.nn.logsumexp(logits, axis=-1) - picked, 0.0)
+  total = losses.sum(axis=-1)
+  return total if reduction == "sum" else total / jnp.maximum(known.sum(axis=-1), 1).astype(jnp.float32)

@@ -1,0 +1,88 @@
+"""Backbone, neck and head as one module, and that module with its tree as a `Method`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flax import linen as nn
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.types import DecodeOptions, Features, Inputs, Prediction, Variables
+
+
+class Classifier(nn.Module):
+  """A backbone, a neck if there is one, and a head.
+
+  Attributes:
+    backbone: `backbone(inputs, train) -> Features`.
+    head: `head(features, targets, train) -> outputs`, with `loss` and `decode`; see docs/architecture.md.
+    neck: `neck(features, train) -> Features`, or None.
+  """
+
+  backbone: nn.Module
+  head: nn.Module
+  neck: nn.Module | None = None
+
+  def __call__(
+    self,
+    inputs: Inputs,
+    targets: Int[Array, "b *p l"] | None = None,
+    train: bool = False,
+    frozen: tuple[str, ...] = (),
+  ) -> Any:
+    """Returns the head's outputs.
+
+    Args:
+      inputs: images, or precomputed features.
+      targets: the label paths, for a head that is fed the labels before the one it predicts.
+      train: whether dropout drops and batch norm uses the batch's statistics.
+      frozen: those of `backbone`, `neck` and `head` that run with `train=False` all the same.
+    """
+    features = self.features(inputs, train, frozen)
+    return self.head(features, targets, train=train and "head" not in frozen)
+
+  def features(self, inputs: Inputs, train: bool = False, frozen: tuple[str, ...] = ()) -> Features:
+    """Returns what the head reads."""
+    features = self.backbone(inputs, train=train and "backbone" not in frozen)
+    if self.neck is not None:
+      features = self.neck(features, train=train and "neck" not in frozen)
+    return features
+
+  def decode(
+    self, inputs: Inputs, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
+  ) -> Prediction:
+    """Returns the head's prediction; see `Method.predict`."""
+    return self.head.decode(self.features(inputs), known, tree, options)
+
+
+@struct.dataclass
+class ModelMethod:
+  """A `Method`: a `Classifier` and the tree it predicts.
+
+  It is a pytree whose leaves are the tree's arrays. Pass it to a jitted function to have them as arguments there; a
+  function that closes over it has them compiled in as constants.
+
+  Attributes:
+    module: the network; static.
+    tree: the tree's arrays.
+  """
+
+  module: Classifier = struct.field(pytree_node=False)
+  tree: TreeArrays = struct.field()
+
+  def loss(self, outputs: Any, paths: Int[Array, "b *p l"]) -> Float[Array, "b"]:
+    """Returns the loss of each example; 0 where its label says nothing."""
+    return self.module.head.loss(outputs, paths, self.tree)
+
+  def predict(
+    self,
+    variables: Variables,
+    inputs: Inputs,
+    known: Int[Array, "b l"] | None = None,
+    options: DecodeOptions = DecodeOptions(),  # noqa: B008 (frozen)
+  ) -> Prediction:
+    """Returns the best paths. `known` holds upper labels that are given, UNKNOWN where they are not."""
+    prediction: Any = self.module.apply(variables, inputs, known, self.tree, options, method="decode")
+    return prediction

@@ -1,0 +1,86 @@
+"""The one place where names become parts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hierjax.backbones.preact import small_resnet, wide_resnet
+from hierjax.config import choose, unpack
+from hierjax.errors import UserError
+from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.heads.flat import FlatHead
+from hierjax.heads.path_rnn import PathRNNHead
+from hierjax.models.classifier import Classifier, ModelMethod
+
+Section = Mapping[str, Any]
+Table = Mapping[str, Callable[..., nn.Module]]
+
+BACKBONES: Table = {"small_resnet": small_resnet, "wide_resnet": wide_resnet}
+NECKS: Table = {}
+HEADS: Table = {"flat": FlatHead, "path_rnn": PathRNNHead}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def make_method(
+  backbone: Section, head: Section, tree: TreeArrays, neck: Section | None = None, dtype: str = "float32"
+) -> ModelMethod:
+  """Returns the model that the sections of a config describe.
+
+  A section is a part's name and its settings: `{"name": "path_rnn", "width": 512}`. The tree's sizes and the dtype are
+  not among the settings.
+
+  Args:
+    backbone: names one of BACKBONES.
+    head: names one of HEADS.
+    tree: the tree to predict.
+    neck: names one of NECKS; None for no neck.
+    dtype: of the computation: float32 or bfloat16. Weights are float32.
+
+  Raises:
+    UserError: there is no such part, or it has no such setting, or not with such a value; the message says what there
+      is.
+  """
+  given = {
+    "num_nodes": tree.num_nodes,
+    "num_outputs": tree.num_outputs,
+    "num_leaves": tree.num_leaves,
+    "dtype": choose(DTYPES, dtype, "dtype"),
+    "parent": None,  # linen's own fields, which no section sets
+    "name": None,
+  }
+  module = Classifier(
+    backbone=_part(BACKBONES, backbone, "backbone", given),
+    head=_part(HEADS, head, "head", given),
+    neck=_part(NECKS, neck, "neck", given) if neck else None,
+  )
+  return ModelMethod(module, tree)
+
+
+def _part(table: Table, section: Section, where: str, given: Mapping[str, Any]) -> nn.Module:
+  if "name" not in section:
+    raise UserError(f"config.{where}.name is missing: choose from {', '.join(sorted(table))}")
+  build = choose(table, section["name"], f"{where}.name")
+  parameters = inspect.signature(build).parameters
+  settings = {key: tuple(v) if isinstance(v, list) else v for key, v in section.items() if key != "name"}
+  for key, value in settings.items():
+    if key in parameters and not _fits(value, parameters[key].default):
+      raise UserError(f"config.{where}.{key} = {value!r}: must be like {parameters[key].default!r}")
+  try:
+    return unpack(build, settings, where, **{key: value for key, value in given.items() if key in parameters})
+  except UserError:
+    raise
+  except ValueError as error:
+    raise UserError(f"config.{where}: {error}") from None
+
+
+def _fits(value: Any, default: Any) -> bool:
+  """Returns whether `value` is of the kind of a parameter's default; one without, or of None, takes any."""
+  if default is None or default is inspect.Parameter.empty:
+    return True
+  kinds = {float: (int, float)}.get(type(default), type(default))
+  return isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)

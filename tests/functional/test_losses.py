@@ -1,0 +1,58 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_tree
+from path_oracle import log_softmax
+
+from hierjax.functional.losses import path_cross_entropy, subtree_cross_entropy
+from hierjax.functional.tree_arrays import tree_arrays
+from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN
+
+
+def test_a_label_is_the_sum_over_the_leaves_below_it(rng):
+  tree = random_tree(rng, depth=4, most_children=3)
+  nodes = np.arange(-1, tree.num_nodes, dtype=np.int32)
+  logits = (5 * rng.normal(size=(len(nodes), len(tree.leaves)))).astype(np.float32)
+  log_probs = log_softmax(logits.astype(np.float64))
+  expected = []
+  for row, node in zip(log_probs, nodes, strict=True):
+    below = [node == ROOT or node in tree.path(leaf) for leaf in tree.leaves.tolist()]
+    expected.append(-np.log(np.exp(row[below]).sum()))
+  found, pullback = jax.vjp(
+    lambda x: subtree_cross_entropy(x, jnp.asarray(nodes), tree_arrays(tree)), jnp.asarray(logits)
+  )
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+  (gradient,) = pullback(jnp.ones_like(found))
+  assert found[0] == 0.0 and (gradient[0] == 0.0).all() and (jnp.abs(gradient[1:]).sum(1) > 0).all()
+
+
+def test_improbable_labels_stay_finite(toy_tree):
+  logits = jnp.array([[1000.0, 0.0, -1000.0, -1000.0]])
+  found = subtree_cross_entropy(logits, jnp.array([2]), tree_arrays(toy_tree))
+  np.testing.assert_allclose(found, [2000.0 - np.log(2)], rtol=1e-6)
+
+
+def test_path_cross_entropy_is_equation_8(rng, toy_tree):
+  """Every label of the tree, some of them STOP, some of them short."""
+  paths = np.concatenate([toy_tree.encode(np.arange(-1, 7)), toy_tree.encode([PAD])])
+  arrays = tree_arrays(toy_tree)
+  logits = rng.normal(size=(*paths.shape, arrays.num_outputs)).astype(np.float32)
+  expected, counts = [], []
+  for steps, path in zip(log_softmax(logits), paths, strict=True):
+    targets = [(t, 7 if y == STOP else y) for t, y in enumerate(path) if y >= 0 or y == STOP]
+    expected.append(-sum(steps[t, y] for t, y in targets))
+    counts.append(max(len(targets), 1))
+  loss = jax.jit(path_cross_entropy, static_argnums=3)
+  args = jnp.asarray(logits), jnp.asarray(paths), arrays
+  np.testing.assert_allclose(loss(*args, "sum"), expected, rtol=1e-5)
+  np.testing.assert_allclose(loss(*args, "mean"), np.array(expected) / counts, rtol=1e-5)
+  assert 3 in paths[:, 1] and STOP in paths[4] and expected[0] == expected[-1] == 0
+
+
+@pytest.mark.parametrize("token", [PAD, UNKNOWN])
+def test_steps_without_a_target_change_nothing(rng, toy_tree, token):
+  paths = jnp.array([[0, 2, token], [token, token, token]], jnp.int32)
+  logits = jnp.asarray(rng.normal(size=(2, 3, 8)).astype(np.float32))
+  gradient = jax.grad(lambda x: path_cross_entropy(x, paths, tree_arrays(toy_tree)).sum())(logits)
+  assert (gradient[0, 2] == 0).all() and (gradient[1] == 0).all() and (gradient[0, :2] != 0).all()
