@@ -1,0 +1,38 @@
+r"""Trains the model of a config, or goes on where its folder was left.
+
+python train.py --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, and its variant: FILE.py:VARIANT.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default runs/CONFIG-VARIANT.")
+_MULTIHOST = flags.DEFINE_string("multihost", "", "auto, or ADDRESS,N,I: join a run of several processes.")
+flags.mark_flag_as_required("config")
+
+
+def main(argv: list[str]) -> None:
+  """Reads the flags and trains."""
+  if len(argv) > 1:
+    raise app.UsageError(f"what is {' '.join(argv[1:])}? Flags are written --name=value")
+  logging.set_verbosity(logging.WARNING)
+  from hierjax import devices
+  from hierjax.errors import UserError
+  from hierjax.training import loop
+
+  try:
+    devices.join(_MULTIHOST.value)
+    devices.use_compilation_cache()
+    loop.train_and_evaluate(_CONFIG.value.to_dict(), _WORKDIR.value)
+  except UserError as error:
+    sys.exit(f"error: {error}")
+  except loop.Stopped as stopped:
+    print(stopped)
+    sys.exit(128 + stopped.signal)
+
+
+if __name__ == "__main__":
+  app.run(main)

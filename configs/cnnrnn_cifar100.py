@@ -1,0 +1,44 @@
+r"""CNN-RNN on CIFAR-100 (Guo et al. 2018, Table 4): 20 coarse labels, then 100 fine ones.
+
+  python train.py --config=configs/cnnrnn_cifar100.py:wrn --workdir=runs/cnnrnn-wrn     # GPU
+  python train.py --config=configs/cnnrnn_cifar100.py:cpu --workdir=runs/cnnrnn-cpu     # 2 CPU cores
+
+Variants, at most one of each line:
+  wrn (the default) | cpu | cpu_long | smoke
+  plain: no augmentation (the paper's C100; with it, C100+)
+
+`wrn` has the paper's schedule: 70,000 steps of 200 images, the rate 0.1 divided by 10 after 20,000, 40,000 and 60,000.
+LSTM and label embedding are 512 wide, which the paper does not say (READINGS G8).
+"""
+
+import ml_collections as mlc
+
+from configs import common
+
+
+def get_config(variant: str = "") -> mlc.ConfigDict:
+  c = common.cifar100()
+  c.head = dict(name="path_rnn", width=512)
+  return common.apply(c, variant, KINDS)
+
+
+def cpu(c: mlc.ConfigDict) -> None:
+  common.cifar100_cpu(c)
+  c.head.width = 256
+
+
+def cpu_long(c: mlc.ConfigDict) -> None:
+  common.cifar100_cpu_long(c)
+  c.head.width = 256
+
+
+def smoke(c: mlc.ConfigDict) -> None:
+  common.smoke(c)
+  c.backbone = dict(name="small_resnet", widths=(8, 16), blocks=1)
+  c.head.width = 16
+
+
+KINDS = (
+  {"wrn": common.cifar100_wrn, "cpu": cpu, "cpu_long": cpu_long, "smoke": smoke},
+  {"plain": common.plain},
+)

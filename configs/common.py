@@ -1,0 +1,166 @@
+"""Every key of a config, with its default, and the variants that all configs share.
+
+A config file is `get_config(variant)`: it takes `base()`, sets what its experiment needs, and applies the words of
+`FILE.py:WORD,WORD`. What derives from the batch size or the number of images (steps, the learning rate at another batch
+size) is computed when training starts, so that `--config.batch_size=64` stays right.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import ml_collections as mlc
+
+Edit = Callable[[mlc.ConfigDict], None]
+
+
+def base() -> mlc.ConfigDict:
+  """Returns all keys. The sections are the arguments of what they name; its docstring says what each means."""
+  c = mlc.ConfigDict()
+  c.seed = 0
+  c.batch_size = 128
+  c.epochs = 10.0
+  c.dtype = "float32"  # of the network's arithmetic; bfloat16 on GPUs and TPUs. Weights stay float32
+  c.class_weights = "none"  # balanced: each end node of a label counts the same in the loss
+  c.log_every = 50  # steps
+  c.eval_every = 1.0  # epochs, where there is a validation split
+  c.checkpoint_every = 1.0  # epochs
+  c.tree = mlc.ConfigDict(  # hierjax/data/trees.py: TreeConfig
+    dict(source="images", levels=0, short_labels="unknown")
+  )
+  c.data = mlc.ConfigDict(  # hierjax/data/config.py: DataConfig
+    dict(
+      name="shapes",
+      root="",
+      labels="",
+      train_split="train",
+      validation_split="",
+      test_split="test",
+      validation=0.1,
+      split_seed=0,
+      examples=12_000,
+      objects=1,
+      resize=32,
+      crop=32,
+      pad=4,
+      mirror=True,
+      mean=(0.5, 0.5, 0.5),
+      std=(0.25, 0.25, 0.25),
+      on_bad_image="stop",
+      cache_mib=1024,
+      threads=4,
+      balanced=False,
+    )
+  )
+  c.backbone = dict(name="small_resnet")
+  c.neck = dict(name="none")
+  c.head = dict(name="path_rnn", width=128)
+  c.optim = mlc.ConfigDict(  # hierjax/training/optim.py: OptimConfig
+    dict(
+      name="sgd",
+      lr=0.1,
+      lr_batch=128,
+      momentum=0.9,
+      nesterov=True,
+      decay=(("(bias|scale)$", 0.0), (".*", 5e-4)),
+      lr_groups=((".*", 1.0),),
+      clip_norm=0.0,
+      accumulate=1,
+    ),
+  )
+  c.schedule = mlc.ConfigDict(  # hierjax/training/optim.py: ScheduleConfig
+    dict(name="cosine", warmup=0.0, boundaries=(), factor=0.1, patience=3, min_delta=1e-3),
+  )
+  c.decode = mlc.ConfigDict(dict(beam=5, restrict="tree", normalise="trained"))  # hierjax/types.py: DecodeOptions
+  return c
+
+
+def smoke(c: mlc.ConfigDict) -> None:
+  """Seconds on a laptop: generated images of 32 pixels over the same tree, a few steps, a small network."""
+  c.data.name = "noise"
+  c.data.examples = 96
+  c.data.validation = 0.1
+  c.data.resize = c.data.crop = 32
+  c.batch_size = 16
+  c.epochs = 2.0
+  c.log_every = 4
+
+
+def apply(c: mlc.ConfigDict, variant: str, kinds: Sequence[Mapping[str, Edit]]) -> mlc.ConfigDict:
+  """Applies the words of a variant, in the order of the kinds, and locks the config.
+
+  Args:
+    c: the config.
+    variant: words joined by commas; '' for none.
+    kinds: tables from a word to what it changes; a variant may have at most one word of each.
+
+  Raises:
+    ValueError: a word is in no table, or two are of one kind.
+  """
+  words = [word for word in variant.split(",") if word]
+  for word in words:
+    if not any(word in kind for kind in kinds):
+      choices = ", ".join(sorted(w for kind in kinds for w in kind)) or "none"
+      raise ValueError(f"unknown variant {word!r}; choose from: {choices}")
+  for kind in kinds:
+    chosen = [word for word in words if word in kind]
+    if len(chosen) > 1:
+      raise ValueError(f"variants {' and '.join(chosen)} exclude each other")
+    for word in chosen:
+      kind[word](c)
+  return c.lock()
+
+
+# Shared by several configs.
+
+
+def flat(c: mlc.ConfigDict) -> None:
+  """A softmax over the leaves in place of the head."""
+  c.head = dict(name="flat")
+
+
+def plain(c: mlc.ConfigDict) -> None:
+  """No augmentation."""
+  c.data.pad = 0
+  c.data.mirror = False
+
+
+def cifar100() -> mlc.ConfigDict:
+  """CIFAR-100 with its 20 superclasses, trained on all 50,000 images; the last weights count (READINGS G9)."""
+  c = base()
+  c.tree.source = "cifar100"
+  c.data.name = "cifar100"
+  c.data.validation = 0.0
+  c.data.mean = (0.5071, 0.4865, 0.4409)  # of the training images
+  c.data.std = (0.2673, 0.2564, 0.2762)
+  cifar100_wrn(c)
+  return c
+
+
+def cifar100_wrn(c: mlc.ConfigDict) -> None:
+  """WRN-28-10 with dropout and the schedule of Guo et al.: 280 epochs of 250 steps."""
+  c.backbone = dict(name="wide_resnet", depth=28, width=10, dropout=0.3)
+  c.batch_size = 200
+  c.epochs = 280.0
+  c.optim.lr = 0.1
+  c.optim.lr_batch = 200
+  c.optim.decay = ((".*", 5e-4),)
+  c.schedule.name = "step"
+  c.schedule.boundaries = (80.0, 160.0, 240.0)
+  c.schedule.factor = 0.1
+
+
+def cifar100_cpu(c: mlc.ConfigDict) -> None:
+  """About 5 minutes on 2 cores."""
+  c.backbone = dict(name="small_resnet", widths=(32, 64, 128), blocks=1, stem_stride=2)
+  c.batch_size = 128
+  c.epochs = 8.0
+  c.optim.lr_batch = 128
+  c.optim.decay = (("(bias|scale)$", 0.0), (".*", 5e-4))
+  c.schedule.name = "cosine"
+  c.schedule.warmup = 0.5
+  c.checkpoint_every = 1.0
+
+
+def cifar100_cpu_long(c: mlc.ConfigDict) -> None:
+  """About 20 minutes on 2 cores."""
+  cifar100_cpu(c)
+  c.epochs = 30.0

@@ -1,0 +1,45 @@
+r"""One softmax on CIFAR-100: the fine-specific and coarse-specific networks of Guo et al. 2018, Table 4.
+
+  python train.py --config=configs/flat_cifar100.py:wrn --workdir=runs/fine-wrn     # GPU
+  python train.py --config=configs/flat_cifar100.py:cpu --workdir=runs/fine-cpu     # 2 CPU cores
+
+Variants, at most one of each line:
+  wrn (the default) | cpu | cpu_long | smoke
+  fine (the default): the 100 fine labels, whose coarse ones follow | coarse: the 20 coarse labels alone
+  plain: no augmentation (the paper's C100; with it, C100+)
+"""
+
+import ml_collections as mlc
+
+from configs import common
+
+
+def get_config(variant: str = "") -> mlc.ConfigDict:
+  c = common.cifar100()
+  c.head = dict(name="flat")
+  return common.apply(c, variant, KINDS)
+
+
+def smoke(c: mlc.ConfigDict) -> None:
+  common.smoke(c)
+  c.backbone = dict(name="small_resnet", widths=(8, 16), blocks=1)
+
+
+def fine(c: mlc.ConfigDict) -> None:
+  c.tree.levels = 0
+
+
+def coarse(c: mlc.ConfigDict) -> None:
+  c.tree.levels = 1
+
+
+KINDS = (
+  {
+    "wrn": common.cifar100_wrn,
+    "cpu": common.cifar100_cpu,
+    "cpu_long": common.cifar100_cpu_long,
+    "smoke": smoke,
+  },
+  {"fine": fine, "coarse": coarse},
+  {"plain": common.plain},
+)

@@ -1,0 +1,45 @@
+r"""CNN-RNN on your own images, in folders named as their labels.
+
+  python train.py --config=configs/folder.py --config.data.root=PHOTOS --workdir=runs/mine
+
+PHOTOS/animal/dog/basenji/7.jpg is an image of the path animal > dog > basenji; PHOTOS/animal/dog/8.jpg is known to be a
+dog and no more. If PHOTOS has the folders train, and test or validation, those are the splits; otherwise a tenth of the
+images of each label is kept for validation. With --config.data.labels=FILE.csv the labels come from a CSV file: image,
+then a column a level. `python -m hierjax tree check PHOTOS` says beforehand what is wrong with the labels.
+
+Images are resized to 72 pixels and cropped to 64; larger ones teach finer things and take longer:
+--config.data.resize=256 --config.data.crop=224.
+
+Variants: `smoke`: generated images, seconds; `flat`: a softmax over the leaves in place of the CNN-RNN head.
+"""
+
+import ml_collections as mlc
+
+from configs import common
+
+
+def get_config(variant: str = "") -> mlc.ConfigDict:
+  c = common.base()
+  c.tree.source = "images"
+  c.data.name = "folder"
+  c.data.resize = 72
+  c.data.crop = 64
+  c.data.pad = 0
+  c.data.mean = (0.485, 0.456, 0.406)  # of ImageNet
+  c.data.std = (0.229, 0.224, 0.225)
+  c.batch_size = 64
+  c.epochs = 30.0
+  c.backbone = dict(name="small_resnet", widths=(32, 64, 128, 256), blocks=1, stem_stride=2)
+  c.head = dict(name="path_rnn", width=256)
+  c.schedule.warmup = 1.0
+  return common.apply(c, variant, KINDS)
+
+
+def smoke(c: mlc.ConfigDict) -> None:
+  common.smoke(c)
+  c.tree.source = "shapes"
+  c.backbone = dict(name="small_resnet", widths=(8, 16), blocks=1)
+  c.head.width = 16
+
+
+KINDS = ({"smoke": smoke}, {"flat": common.flat})

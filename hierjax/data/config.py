@@ -1,0 +1,93 @@
+"""The config section `data`: where images come from, how they are split, and how they are prepared."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hierjax.errors import UserError
+from hierjax.functional.augment import Transform
+
+ON_BAD_IMAGE = ("stop", "skip")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Where images come from, how they are split, and how they are prepared.
+
+  Attributes:
+    name: `shapes` (drawn by the package), `noise` (a pattern for each leaf of any tree, and noise on it), `folder`,
+      `arrays`, or the name of a set of TensorFlow Datasets, `cifar100` or `imagenet2012` say.
+    root: the folder of the images or arrays, or TFDS's data folder; empty: what TFDS_DATA_DIR says, or TFDS's default.
+    labels: for `folder`, a CSV file of labels; empty: the folders that an image lies in are its label path.
+    train_split: the set's own name of the images to train on.
+    validation_split: the set's own name of the images to validate on. Empty: `validation` or `val` where the set has it
+      and does not test on it; otherwise a part of the training images is kept for it.
+    test_split: the set's own name of the images to test on. Empty: `test`, where the set has it.
+    validation: the fraction of the training images that is kept for validation where the set has no split for it. 0:
+      there is no validation at all, and training sees everything.
+    split_seed: chooses which images are kept; apart from the run's seed, so that runs of several seeds compare.
+    examples: how many training images `shapes` and `noise` draw; a sixth as many each to validate and to test.
+    objects: the most objects, and so label paths, in one image of `shapes`.
+    resize: the side of the squares that images are stored as: the shorter side is resized to it and the centre cropped.
+    crop: the side of the squares that the model sees.
+    pad: zeros put around an image, in normalised space, before the random crop of training.
+    mirror: whether training mirrors every other image, at random.
+    mean: of each channel, of pixels from 0 to 1.
+    std: of each channel, of pixels from 0 to 1.
+    on_bad_image: `stop` the run, naming the file, or `skip` the image, which is then reported and never counts.
+    cache_mib: a set that takes no more MiB than this is decoded once, into memory.
+    threads: threads that read images.
+    balanced: whether training draws every end node equally often, instead of every image once an epoch.
+  """
+
+  name: str = "shapes"
+  root: str = ""
+  labels: str = ""
+  train_split: str = "train"
+  validation_split: str = ""
+  test_split: str = ""
+  validation: float = 0.1
+  split_seed: int = 0
+  examples: int = 12_000
+  objects: int = 1
+  resize: int = 32
+  crop: int = 32
+  pad: int = 4
+  mirror: bool = True
+  mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+  std: tuple[float, ...] = (0.25, 0.25, 0.25)
+  on_bad_image: str = "stop"
+  cache_mib: int = 1024
+  threads: int = 4
+  balanced: bool = False
+
+  def __post_init__(self) -> None:
+    """Raises UserError for a value that cannot be meant."""
+    object.__setattr__(self, "mean", tuple(map(float, self.mean)))  # A config read back from JSON has lists.
+    object.__setattr__(self, "std", tuple(map(float, self.std)))
+    laws = {
+      "validation": (0 <= self.validation < 1, "a fraction from 0 to below 1"),
+      "split_seed": (self.split_seed >= 0, "0 or more"),
+      "examples": (self.examples >= 6, "6 or more"),
+      "objects": (1 <= self.objects <= 3, "1, 2 or 3"),
+      "resize": (self.resize >= 1, "1 or more pixels"),
+      "crop": (1 <= self.crop <= self.resize, f"from 1 to data.resize, which is {self.resize}"),
+      "pad": (self.pad >= 0, "0 or more pixels"),
+      "mean": (0 <= min(self.mean, default=0.0) <= max(self.mean, default=0.0) <= 1, "from 0 to 1, as pixels are here"),
+      "std": (
+        min(self.std, default=1.0) > 0 and max(self.std, default=1.0) <= 1 and len(self.std) == len(self.mean),
+        "above 0 and at most 1, one for each mean",
+      ),
+      "on_bad_image": (self.on_bad_image in ON_BAD_IMAGE, " or ".join(ON_BAD_IMAGE)),
+      "cache_mib": (self.cache_mib >= 0, "0 or more"),
+      "threads": (self.threads >= 1, "1 or more"),
+    }
+    values = dataclasses.asdict(self)
+    for key, (holds, allowed) in laws.items():
+      if not holds:
+        raise UserError(f"config.data.{key} = {values[key]!r}: must be {allowed}")
+
+  @property
+  def transform(self) -> Transform:
+    """What is done to images on their way into a model."""
+    return Transform(crop=self.crop, pad=self.pad, mirror=self.mirror, mean=self.mean, std=self.std)

@@ -1,0 +1,105 @@
+"""Reading many images: what happens to those that cannot be read, and sets that are decoded once, into memory."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from absl import logging
+from jaxtyping import Integer
+from tqdm import tqdm
+
+from hierjax.data import cache
+from hierjax.data.images import BadImageError
+from hierjax.data.source import ArraySource, Images, Source, StoredSource
+
+_CHUNK = 256
+# Below this, reading again is no burden, and the file would be.
+_WORTH_SAVING_S = 0.5
+
+_skipped: set[str] = set()
+_skipped_lock = threading.Lock()
+
+
+def read_or_skip(source: Source, indices: Integer[np.ndarray, "m"], on_bad_image: str) -> tuple[Images, dict[int, str]]:
+  """Reads images, those that cannot be read as zeros where `on_bad_image` is `skip`.
+
+  Returns:
+    The images, and what is wrong with each row that could not be read.
+
+  Raises:
+    BadImageError: an image cannot be read, and `on_bad_image` is `stop`.
+  """
+  try:
+    return source.read(indices), {}
+  except BadImageError:
+    if on_bad_image != "skip":
+      raise
+  images = np.zeros((len(indices), *source.shape), np.uint8)
+  bad = {}
+  for row in range(len(indices)):
+    try:
+      images[row] = source.read(indices[row : row + 1])[0]
+    except BadImageError as error:
+      bad[row] = str(error)
+  return images, bad
+
+
+def report_skipped(messages: Iterable[str]) -> None:
+  """Warns of images that were skipped, of each once in a process, and counts them."""
+  with _skipped_lock:
+    for message in messages:
+      if message not in _skipped:
+        _skipped.add(message)
+        logging.warning("skipped, %d so far: %s", len(_skipped), message)
+
+
+def in_memory(source: StoredSource, *, on_bad_image: str, threads: int) -> ArraySource:
+  """Returns a source whose images are all decoded, with a progress bar where that takes long.
+
+  Args:
+    source: images of 8 bits. Where decoding takes long, they outlive the process in `cache.cache_folder()`.
+    on_bad_image: `stop` or `skip`.
+    threads: how many threads decode.
+
+  Raises:
+    BadImageError: an image cannot be read, and `on_bad_image` is `stop`.
+  """
+  images = cache.load(source.name, source.fingerprint, (len(source), *source.shape), np.uint8)
+  bad: dict[int, str] = {}
+  if images is None:
+    start = time.monotonic()
+    images, bad = _decode(source, on_bad_image, threads)
+    if not bad and time.monotonic() - start > _WORTH_SAVING_S:
+      cache.save(source.name, source.fingerprint, images)
+  if bad:
+    logging.warning("%s: %d of %d images cannot be read", source.name, len(bad), len(source))
+    report_skipped(bad.values())
+  return ArraySource(images, source.nodes, source.name, source.describe, bad)
+
+
+def _decode(source: StoredSource, on_bad_image: str, threads: int) -> tuple[np.ndarray, dict[int, str]]:
+  images = np.empty((len(source), *source.shape), np.uint8)
+  bad: dict[int, str] = {}
+  starts = range(0, len(source), _CHUNK)
+  chunks = (np.arange(start, min(start + _CHUNK, len(source))) for start in starts)
+  read = functools.partial(read_or_skip, source, on_bad_image=on_bad_image)
+  with tqdm(total=len(source), desc=f"reading {source.name}", unit=" images", delay=2, leave=False) as bar:
+    for start, (block, bad_rows) in zip(starts, _parallel(read, chunks, threads), strict=True):
+      images[start : start + len(block)] = block
+      bad.update({start + row: message for row, message in bad_rows.items()})
+      bar.update(len(block))
+  return images, bad
+
+
+def _parallel(function: Callable, items: Iterator, threads: int) -> Iterator:
+  """Yields `function(item)` in order; when one raises, those not yet begun are dropped."""
+  pool = ThreadPoolExecutor(threads)
+  try:
+    yield from pool.map(function, items)
+  finally:
+    pool.shutdown(cancel_futures=True)

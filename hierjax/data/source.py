@@ -1,0 +1,142 @@
+"""What a source of images is, the source in memory, and the one that is a part of another."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int, Integer, UInt8
+
+from hierjax.data.images import BadImageError
+from hierjax.errors import UserError
+from hierjax.tree.label_tree import PAD
+
+Images = UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, "m d"]
+
+# The splits that a set has, each opened when it is asked for.
+Splits = Mapping[str, Callable[[], "Source"]]
+
+
+@runtime_checkable
+class Source(Protocol):
+  """Images by number, and the tree nodes that their labels end at; `read` is called from several threads at once."""
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """The shape of one image, (h, w, c), or of one vector of precomputed features, (d,)."""
+
+  @property
+  def nodes(self) -> Int[np.ndarray, "n p"]:
+    """The node that each label path of each image ends at; PAD where an image has fewer than p paths."""
+
+  def __len__(self) -> int: ...
+
+  def read(self, indices: Integer[np.ndarray, "m"]) -> Images:
+    """Returns images, all of `shape`; raises BadImageError for one that cannot be read."""
+
+  def describe(self, index: int) -> str:
+    """Returns what to call an image in a message: its file, say."""
+
+
+class StoredSource(Source, Protocol):
+  """A source whose images are decoded each time they are read."""
+
+  @property
+  def name(self) -> str:
+    """What the set is called in messages."""
+
+  @property
+  def fingerprint(self) -> str:
+    """Everything that the pixels depend on: equal fingerprints, equal images."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySource:
+  """Images in memory.
+
+  Attributes:
+    images: `u8[n h w c]`, or precomputed features `f32[n d]`.
+    nodes: `i32[n p]`, as in `Source`.
+    name: what the set is called in messages.
+    describe_image: names an image in messages; by default its number in the set.
+    bad: what is wrong with each image that could not be read.
+  """
+
+  images: np.ndarray
+  nodes: np.ndarray
+  name: str = "arrays"
+  describe_image: Callable[[int], str] | None = None
+  bad: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self) -> None:
+    """Raises UserError for arrays that do not go together."""
+    is_images = self.images.ndim == 4 and self.images.dtype == np.uint8
+    is_features = self.images.ndim == 2 and self.images.dtype == np.float32
+    if not (is_images or is_features):
+      found = f"{self.images.dtype}{list(self.images.shape)}"
+      raise UserError(f"{self.name}: images are {found}; allowed are uint8[n h w c], or float32[n d] for features")
+    if self.nodes.shape[:-1] != self.images.shape[:1]:
+      raise UserError(f"{self.name}: {len(self.images)} images and labels of shape {self.nodes.shape}; want [n p]")
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """The shape of one image or vector."""
+    return self.images.shape[1:]
+
+  def __len__(self) -> int:
+    return len(self.images)
+
+  def read(self, indices: Integer[np.ndarray, "m"]) -> Images:
+    """Returns images; raises BadImageError for one that could not be read."""
+    for index in indices if self.bad else ():
+      if int(index) in self.bad:
+        raise BadImageError(self.bad[int(index)])
+    return np.asarray(self.images[indices])
+
+  def describe(self, index: int) -> str:
+    """Returns what to call an image in a message."""
+    return self.describe_image(index) if self.describe_image else f"{self.name} example {index}"
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """Some images of another source, perhaps with other labels.
+
+  Attributes:
+    source: the other source.
+    indices: `i64[n]`, which of its images these are.
+    nodes: `i32[n p]`, as in `Source`.
+  """
+
+  source: Source
+  indices: np.ndarray
+  nodes: np.ndarray
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """The shape of one image."""
+    return self.source.shape
+
+  def __len__(self) -> int:
+    return len(self.indices)
+
+  def read(self, indices: Integer[np.ndarray, "m"]) -> Images:
+    """Returns images; raises BadImageError as the other source does."""
+    return self.source.read(self.indices[indices])
+
+  def describe(self, index: int) -> str:
+    """Returns what to call an image in a message."""
+    return self.source.describe(int(self.indices[index]))
+
+
+def nodes_column(nodes: Integer[np.ndarray, "..."]) -> Int[np.ndarray, "n p"]:
+  """Returns end nodes, one an image or several, as `Source.nodes` wants them."""
+  return np.asarray(nodes, np.int32).reshape(len(nodes), -1)
+
+
+def pad_nodes(paths: list[list[int]]) -> Int[np.ndarray, "n p"]:
+  """Returns the end nodes of each image's paths, filled up with PAD."""
+  most = max(map(len, paths), default=1)
+  return np.array([row + [PAD] * (most - len(row)) for row in paths], np.int32).reshape(len(paths), most)

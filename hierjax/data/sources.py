@@ -1,0 +1,103 @@
+"""Opens what the config section `data` names; the one table of kinds of sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Int
+
+from hierjax.data import shapes
+from hierjax.data.arrays import array_splits, noise_splits
+from hierjax.data.config import DataConfig
+from hierjax.data.decode import in_memory
+from hierjax.data.folders import FolderSource, folder_splits
+from hierjax.data.source import ArraySource as ArraySource
+from hierjax.data.source import Source, Splits, View
+from hierjax.data.splits import kept_for_validation
+from hierjax.data.tfds import TfdsSource, tfds_splits
+from hierjax.errors import UserError
+from hierjax.tree.label_tree import PAD, LabelTree
+
+SPLITS = ("train", "validation", "test")
+
+_KINDS: dict[str, Callable[[DataConfig, LabelTree], Splits]] = {
+  "arrays": array_splits,
+  "folder": folder_splits,
+  "noise": noise_splits,
+  "shapes": shapes.splits,
+}
+
+
+def open_source(config: DataConfig, tree: LabelTree, split: str, full_tree: LabelTree | None = None) -> Source | None:
+  """Opens the images of a split.
+
+  Args:
+    config: the config section `data`.
+    tree: the label tree.
+    split: `train`, `validation` or `test`, whatever the set calls them; see `DataConfig`.
+    full_tree: where `tree` is only the top levels of another, that tree: labels are looked up in it, and those that end
+      below `tree` count for their ancestor in it.
+
+  Returns:
+    The images; None where the set has no split to test on, or where there is no validation.
+
+  Raises:
+    UserError: the set cannot be found or read, a label is not in the tree, or the set has no split that `config` names.
+    BadImageError: an image of a set that is decoded once is bad, and `config.on_bad_image` is `stop`.
+  """
+  if split not in SPLITS:
+    raise UserError(f"split {split!r}: choose from {', '.join(SPLITS)}")
+  label_tree = full_tree or tree
+  # Not `.get` with a default, which hides slips elsewhere: here every other name is TFDS's to know or to refuse.
+  found = _KINDS[config.name](config, label_tree) if config.name in _KINDS else tfds_splits(config, label_tree)
+  own_name = _own_name(config, found, split)
+  carved = config.validation > 0 and split != "test" and _own_name(config, found, "validation") is None
+  if carved:
+    own_name = _own_name(config, found, "train")
+  if own_name is None:
+    return None
+  source = _decoded(found[own_name](), config)
+  rows = np.arange(len(source))
+  if carved:
+    # By the labels in the whole tree, so that runs on its top levels keep the same images.
+    kept = kept_for_validation(source.nodes[:, 0], config.validation, config.split_seed)
+    rows = np.flatnonzero(kept == (split == "validation"))
+    if not len(rows):
+      raise UserError(f"config.data.validation = {config.validation}: that keeps no image of {len(source)}")
+  return View(source, rows, climb(source.nodes[rows], label_tree, tree))
+
+
+def climb(nodes: Int[np.ndarray, "n p"], full_tree: LabelTree, tree: LabelTree) -> Int[np.ndarray, "n p"]:
+  """Returns end nodes in `tree`, the top levels of `full_tree`: each node itself, or its lowest ancestor there.
+
+  Of the paths of an image that become one, the first is kept.
+  """
+  nodes = nodes.copy()
+  while (below := nodes >= tree.num_nodes).any():
+    nodes[below] = full_tree.parent[nodes[below]]
+  for p in range(1, nodes.shape[1]):
+    nodes[(nodes[:, :p] == nodes[:, p, None]).any(axis=1), p] = PAD
+  return nodes
+
+
+def _own_name(config: DataConfig, found: Splits, split: str) -> str | None:
+  """Returns what the set calls a split; None where it has none."""
+  test = config.test_split or "test"
+  named, automatic = {
+    "train": (config.train_split, []),
+    "validation": (config.validation_split, [name for name in ("validation", "val") if name != test]),
+    "test": (config.test_split, [test]),
+  }[split]
+  if split == "validation" and config.validation == 0:
+    return None
+  if named and named not in found:
+    raise UserError(f"config.data.{split}_split = {named!r}: the set {config.name!r} has {', '.join(found)}")
+  return named or next((name for name in automatic if name in found), None)
+
+
+def _decoded(source: Source, config: DataConfig) -> Source:
+  small = len(source) * np.prod(source.shape, dtype=np.int64) <= config.cache_mib * 2**20
+  if not (small and isinstance(source, (FolderSource, TfdsSource))):
+    return source
+  return in_memory(source, on_bad_image=config.on_bad_image, threads=config.threads)

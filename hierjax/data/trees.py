@@ -1,0 +1,50 @@
+"""The label tree that the config section `tree` names."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hierjax.data import folders, shapes
+from hierjax.data.config import DataConfig
+from hierjax.errors import UserError
+from hierjax.tree.label_tree import LabelTree, ShortLabels
+from hierjax.tree.opening import open_tree as open_tree_file
+
+
+@dataclasses.dataclass(frozen=True)
+class TreeConfig:
+  """The section `tree` of a config.
+
+  Attributes:
+    source: `images`, the tree that the folders or the CSV file of the data set are; `shapes`; the name of a tree of the
+      catalogue; or the path of a folder, a CSV file or a JSON file.
+    levels: only that many levels from the top; 0 for all. Labels below count for their ancestors.
+    short_labels: what a label that ends above a leaf means (READINGS A2): the rest is `unknown`, or a true `stop`.
+  """
+
+  source: str = "images"
+  levels: int = 0
+  short_labels: ShortLabels = "unknown"
+
+  def __post_init__(self) -> None:
+    """Raises UserError for a value that cannot be meant."""
+    if self.levels < 0:
+      raise UserError(f"config.tree.levels = {self.levels}: must be 0 (all) or more")
+    if self.short_labels not in ("unknown", "stop"):
+      raise UserError(f"config.tree.short_labels = {self.short_labels!r}: choose from unknown, stop")
+
+
+def open_tree(config: TreeConfig, data: DataConfig) -> LabelTree:
+  """Returns the whole tree that `config.source` names, whatever `config.levels` says; TreeError as the readers do."""
+  if config.source == "shapes":
+    return shapes.tree()
+  if config.source != "images":
+    return open_tree_file(config.source)
+  if data.name == "shapes":
+    return shapes.tree()
+  if data.name != "folder":
+    raise UserError(
+      f"config.tree.source = 'images' needs images in folders; for config.data.name = {data.name!r} name the tree: "
+      "one of the catalogue, or a file"
+    )
+  return folders.tree_of(data)

@@ -1,0 +1,81 @@
+"""Devices and processes: the data mesh, batches onto it, and joining a multi-process run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from hierjax.errors import UserError
+
+
+def data_mesh() -> Mesh:
+  """Returns all devices of all processes as one axis, `data`."""
+  # jax.make_mesh would make the axis explicit, which most networks do not run under.
+  return Mesh(np.array(jax.devices()), ("data",))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of what every device holds whole: the train state."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def put_batch(batch: Any, mesh: Mesh) -> Any:
+  """Puts this process's rows of a batch onto its devices; leaves `[b/processes ...]` become global arrays `[b ...]`."""
+  sharding = NamedSharding(mesh, PartitionSpec("data"))
+  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+  """Raises UserError unless a batch splits evenly over the devices, and over the parts of an accumulated gradient."""
+  parts = mesh.size * accumulate
+  if batch_size < 1 or batch_size % parts:
+    raise UserError(
+      f"config.batch_size = {batch_size} must be a multiple of {parts}: {mesh.size} devices"
+      + (f" times config.optim.accumulate = {accumulate}" if accumulate > 1 else "")
+    )
+
+
+def describe() -> str:
+  """Returns the devices in use in words: `2 processes, 8 x NVIDIA H100 (gpu)`."""
+  devices = jax.devices()
+  kinds = sorted({d.device_kind for d in devices})
+  processes = f"{jax.process_count()} processes, " if jax.process_count() > 1 else ""
+  return f"{processes}{len(devices)} x {', '.join(kinds)} ({devices[0].platform}), jax {jax.__version__}"
+
+
+def join(multihost: str) -> None:
+  """Joins the run's other processes, before any other use of JAX.
+
+  Args:
+    multihost: '' for a run of one process; 'auto' on Slurm, Open MPI, Cloud TPU or Kubernetes; or 'ADDRESS,N,I', the
+      coordinator's host:port, the number of processes and the number of this one.
+
+  Raises:
+    UserError: the text is none of these, or the cluster could not be joined.
+  """
+  if not multihost:
+    return
+  try:
+    if multihost == "auto":
+      jax.distributed.initialize()
+      return
+    address, count, index = multihost.split(",")
+    n, i = int(count), int(index)
+    if ":" not in address or not 0 <= i < n:
+      raise ValueError("ADDRESS must be host:port, and I one of 0 .. N-1")
+    jax.distributed.initialize(address, n, i)
+  except (ValueError, RuntimeError) as error:
+    allowed = "auto, or ADDRESS,N,I such as 10.0.0.1:1234,2,0"
+    raise UserError(f"--multihost={multihost}: give {allowed} ({error})") from error
+
+
+def use_compilation_cache() -> None:
+  """Keeps compiled programs on disk, so that the second start of a run is fast; JAX_COMPILATION_CACHE_DIR moves it."""
+  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(home / "hierjax" / "xla"))

@@ -1,0 +1,128 @@
+"""Label paths for image files, from a run's folder alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from hierjax import devices
+from hierjax.data.images import BadImageError, read_image
+from hierjax.errors import UserError
+from hierjax.evaluation.run import Run
+from hierjax.run_folder import RunFolder, write_whole
+from hierjax.tree.folders import IMAGE_SUFFIXES
+from hierjax.types import DecodeOptions, Examples
+
+_BATCH = 32
+HEADER = ("image", "path", "probability", "rank", "node_probabilities", "error")
+
+
+class Row(NamedTuple):
+  """One line of the answer: a path of one image, or why there is none.
+
+  Attributes:
+    image: the file.
+    path: `animal/dog/basenji`; a slash in a name is escaped by a backslash.
+    probability: that of the whole path, 0 to 1, among the paths of the tree.
+    rank: 1 for the best path of an image.
+    node_probabilities: that of each node of the path, top level first.
+    error: why the image could not be read; empty otherwise.
+  """
+
+  image: str
+  path: str = ""
+  probability: float | None = None
+  rank: int | None = None
+  node_probabilities: tuple[float, ...] = ()
+  error: str = ""
+
+  def cells(self) -> tuple[str, ...]:
+    """Returns the row as text, in the order of HEADER."""
+    number = "" if self.probability is None else f"{self.probability:.6f}"
+    rank = "" if self.rank is None else str(self.rank)
+    return (self.image, self.path, number, rank, "/".join(f"{p:.4f}" for p in self.node_probabilities), self.error)
+
+
+def find_images(inputs: Sequence[str]) -> list[Path]:
+  """Returns the files named, and the images in the folders named and below, in order.
+
+  Raises:
+    UserError: a name is neither a file nor a folder, or there is no image at all.
+  """
+  found: list[Path] = []
+  for name in inputs:
+    path = Path(name)
+    if path.is_dir():
+      inside = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+      found += sorted(p for p in inside if p.is_file())
+    elif path.is_file():
+      found.append(path)
+    else:
+      raise UserError(f"{name}: there is no such file or folder")
+  if not found:
+    raise UserError(f"no images in {', '.join(inputs)} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+  return found
+
+
+def predict(workdir: str, images: Sequence[Path], top: int = 1) -> Iterator[Row]:
+  """Yields the `top` best paths of each image, in order; a file that is no image gets one row that says why.
+
+  Raises:
+    UserError: the folder is not that of a run, or has no checkpoint.
+  """
+  folder = RunFolder(workdir)
+  run = Run.from_folder(folder)
+  _, variables = run.restored_variables(folder, devices.data_mesh())
+  options = DecodeOptions(beam=max(top, run.options.beam), normalise="siblings")
+
+  @jax.jit
+  def answer(examples: Examples) -> tuple[jax.Array, jax.Array, jax.Array]:
+    prediction = run.method.predict(variables, run.preprocess(examples).inputs, None, options)
+    return prediction.paths[:, :top], prediction.log_prob[:, :top], prediction.node_prob
+
+  for start in range(0, len(images), _BATCH):
+    files = images[start : start + _BATCH]
+    pixels = [_read(file, run.data.resize) for file in files]
+    good = [p for p in pixels if isinstance(p, np.ndarray)]
+    answers = iter(zip(*jax.device_get(answer(_pad(good, run))), strict=True)) if good else iter(())
+    for file, image in zip(files, pixels, strict=True):
+      if isinstance(image, str):
+        yield Row(str(file), error=image)
+      else:
+        yield from _rows(str(file), run, *next(answers))
+
+
+def _read(file: Path, resize: int) -> np.ndarray | str:
+  try:
+    return read_image(file, resize)
+  except BadImageError as error:
+    return str(error)
+
+
+def _pad(images: Sequence[np.ndarray], run: Run) -> Examples:
+  stacked = np.stack([*images, *([np.zeros_like(images[0])] * (_BATCH - len(images)))])
+  paths = run.tree.encode(np.full((_BATCH, 1), -1))
+  return Examples(images=stacked, paths=paths, mask=np.ones(_BATCH, np.float32), draw=np.zeros((_BATCH, 2), np.int32))
+
+
+def _rows(file: str, run: Run, paths: np.ndarray, log_prob: np.ndarray, node_prob: np.ndarray) -> Iterator[Row]:
+  for rank, (path, score) in enumerate(zip(paths, log_prob, strict=True), 1):
+    nodes = path[path >= 0]
+    if len(nodes) and np.isfinite(score):
+      name = run.tree.path_text(int(nodes[-1]))
+      yield Row(file, name, float(np.exp(score)), rank, tuple(float(p) for p in node_prob[nodes]))
+
+
+def write_csv(path: str, rows: Iterable[Row]) -> None:
+  """Writes rows below HEADER, whole or not at all."""
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator="\n")
+  writer.writerow(HEADER)
+  writer.writerows(row.cells() for row in rows)
+  write_whole(Path(path), text.getvalue())

@@ -1,0 +1,17 @@
+"""What a run says at its end."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from hierjax.evaluation.tables import accuracy_table
+from hierjax.run_folder import RunFolder
+
+
+def print_accuracy(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
+  """Prints what eval/SPLIT.json holds as a table, and the command to go on with."""
+  print(f"\n{metrics['num_examples']:,} images of {metrics['split']}, step {metrics['step']}")
+  print(accuracy_table(metrics))
+  print(f"\nwritten to {folder.path}; next: python -m hierjax predict {shlex.quote(str(folder.path))} IMAGES...")

@@ -1,0 +1,227 @@
+"""A config made real: its tree, data and method, for training and for whatever a run folder is asked afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from hierjax import devices
+from hierjax.checkpoint import Checkpoints, template
+from hierjax.config import unpack
+from hierjax.data.config import DataConfig
+from hierjax.data.loader import eval_batches, train_batches
+from hierjax.data.sources import Source, open_source
+from hierjax.data.trees import TreeConfig, open_tree
+from hierjax.errors import UserError
+from hierjax.evaluation.runner import evaluate, make_eval_step
+from hierjax.functional.augment import eval_batch, train_batch
+from hierjax.functional.label_paths import ends
+from hierjax.functional.tree_arrays import tree_arrays
+from hierjax.models.classifier import ModelMethod
+from hierjax.models.factory import make_method
+from hierjax.run_folder import RunFolder
+from hierjax.tree.label_tree import UNKNOWN, LabelTree
+from hierjax.types import Batch, DecodeOptions, Examples, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """The top level of a config; see configs/common.py for what the keys mean."""
+
+  seed: int
+  batch_size: int
+  epochs: float
+  dtype: str
+  class_weights: str
+  log_every: int
+  eval_every: float
+  checkpoint_every: float
+  tree: Mapping[str, Any]
+  data: Mapping[str, Any]
+  backbone: Mapping[str, Any]
+  neck: Mapping[str, Any]
+  head: Mapping[str, Any]
+  optim: Mapping[str, Any]
+  schedule: Mapping[str, Any]
+  decode: Mapping[str, Any]
+
+  def __post_init__(self) -> None:
+    """Raises UserError for a value that no run can have."""
+    for name in ("batch_size", "epochs", "log_every", "eval_every", "checkpoint_every"):
+      if getattr(self, name) <= 0:
+        raise UserError(f"config.{name} = {getattr(self, name)}: must be above 0")
+    if self.class_weights not in ("none", "balanced"):
+      raise UserError(f"config.class_weights = {self.class_weights!r}: choose from none, balanced")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What a config describes.
+
+  Attributes:
+    config: its top level.
+    data: its section `data`.
+    tree_config: its section `tree`.
+    options: its section `decode`.
+    tree: the label tree.
+    method: the model, without weights.
+  """
+
+  config: RunConfig
+  data: DataConfig
+  tree_config: TreeConfig
+  options: DecodeOptions
+  tree: LabelTree
+  method: ModelMethod
+
+  @classmethod
+  def from_config(cls, config: Mapping[str, Any], tree: LabelTree | None = None, data_root: str = "") -> Run:
+    """Makes what `config` describes.
+
+    Args:
+      config: as plain data.
+      tree: that of a run folder; None to make it from the section `tree`.
+      data_root: where the data is now; '' for where the config says.
+
+    Raises:
+      UserError: a section has a key or value that nothing knows, or its parts do not go together.
+    """
+    settings = unpack(RunConfig, config, "")
+    data = unpack(DataConfig, dict(settings.data) | ({"root": data_root} if data_root else {}), "data")
+    tree_config = unpack(TreeConfig, settings.tree, "tree")
+    if tree is None:
+      tree = open_tree(tree_config, data)
+      tree = tree.truncated(tree_config.levels) if tree_config.levels else tree
+    method = make_method(
+      settings.backbone,
+      settings.head,
+      tree_arrays(tree, tree_config.short_labels),
+      neck=None if settings.neck["name"] == "none" else settings.neck,
+      dtype=settings.dtype,
+    )
+    return cls(settings, data, tree_config, unpack(DecodeOptions, settings.decode, "decode"), tree, method)
+
+  @classmethod
+  def from_folder(cls, folder: RunFolder, data_root: str = "") -> Run:
+    """Makes what a run's folder holds; raises UserError as `from_config` does, or for a damaged folder."""
+    return cls.from_config(folder.config(), folder.tree(), data_root)
+
+  # Data.
+
+  def source(self, split: str) -> Source | None:
+    """Returns the images of `train`, `validation` or `test`; None where the set has no such split."""
+    full_tree = open_tree(self.tree_config, self.data) if self.tree_config.levels else self.tree
+    return open_source(self.data, self.tree, split, full_tree)
+
+  def train_batches(self, source: Source, start: int, steps: int) -> Iterator[Examples]:
+    """Yields this process's rows of the training batches from step `start` on."""
+    return train_batches(
+      source,
+      self.tree,
+      config=self.data,
+      batch_size=self.config.batch_size,
+      seed=self.config.seed,
+      start_step=start,
+      num_steps=steps,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      short_labels=self.tree_config.short_labels,
+    )
+
+  def eval_batches(self, source: Source) -> Iterator[Examples]:
+    """Yields this process's rows of batches that cover each example once, the last one padded."""
+    return eval_batches(
+      source,
+      self.tree,
+      config=self.data,
+      batch_size=self.config.batch_size,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      short_labels=self.tree_config.short_labels,
+    )
+
+  def augment(self, examples: Examples, key: jax.Array) -> Batch:
+    """Returns a batch to train on; jittable."""
+    return train_batch(examples, key, self.data.transform)
+
+  def preprocess(self, examples: Examples) -> Batch:
+    """Returns a batch to evaluate; jittable."""
+    return eval_batch(examples, self.data.transform)
+
+  def class_weights(self, source: Source) -> Callable[[Int[Array, "b p l"]], Float[Array, "b"]] | None:
+    """Returns the weight of an example by its label paths; None where all count the same.
+
+    `balanced` gives every end node that occurs the same weight in all, and examples a mean weight of 1.
+    """
+    if self.config.class_weights == "none":
+      return None
+    counts = np.bincount(source.nodes[:, 0] + 1, minlength=self.tree.num_nodes + 1).astype(np.float64)
+    present = counts > 0
+    table = np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 0).astype(np.float32)
+    return lambda paths: jnp.asarray(table)[ends(paths[:, 0]) + 1]
+
+  # Weights.
+
+  def init_variables(self, key: jax.Array, shape: tuple[int, ...]) -> Variables:
+    """Returns fresh variables for inputs of one example's `shape`, as a source stores it; jittable."""
+    size = (self.data.crop, self.data.crop, *shape[2:]) if len(shape) == 3 else shape
+    paths = jnp.full((1, 1, self.tree.depth), UNKNOWN, jnp.int32)
+    return self.method.module.init({"params": key, "dropout": key}, jnp.zeros((1, *size)), paths)
+
+  def restored_variables(self, folder: RunFolder, mesh: Mesh, step: int | None = None) -> tuple[int, Variables]:
+    """Returns the weights of a step, and that step; None for those that count.
+
+    Those are the best on validation, or the last ones where nothing was validated.
+
+    Raises:
+      UserError: the folder has no checkpoint, or one of another model.
+    """
+    if not folder.checkpoints.is_dir():
+      raise UserError(f"{folder.path} has no checkpoints yet: train it first")
+    checkpoints = Checkpoints(folder.checkpoints, select_best=True)
+    try:
+      step = checkpoints.best if step is None else step
+      if step is None:
+        raise UserError(f"{folder.path} has no checkpoint yet: train it first")
+      shapes = jax.eval_shape(lambda: self.init_variables(jax.random.key(0), (1, 1, len(self.data.mean))))
+      collections = {name: value for name, value in shapes.items() if name != "params"}
+      model = {"params": shapes["params"], "collections": collections}
+      restored = checkpoints.restore_model(step, template(model, devices.replicated(mesh)))
+      return step, {"params": restored["params"], **restored["collections"]}
+    finally:
+      checkpoints.close()
+
+
+def evaluate_run(folder: RunFolder, mesh: Mesh, split: str = "", data_root: str = "") -> dict[str, Any]:
+  """Measures a run's weights on a split, writes eval/SPLIT.json, and returns what it holds.
+
+  Args:
+    folder: the run's.
+    mesh: the devices to use.
+    split: `train`, `validation` or `test`; '' for test, or validation where the set has no test split.
+    data_root: where the data set is now; '' for where the config says.
+
+  Raises:
+    UserError: the folder or the data cannot be used, or there is no such split.
+  """
+  run = Run.from_folder(folder, data_root)
+  for name in (split,) if split else ("test", "validation", "train"):
+    source = run.source(name)
+    if source is not None:
+      break
+  else:
+    raise UserError(f"the data set {run.data.name!r} has no split {split!r}: choose from train, validation, test")
+  step = make_eval_step(run.preprocess, run.options)
+  at_step, variables = run.restored_variables(folder, mesh)
+  metrics = evaluate(step, run.method, variables, run.eval_batches(source), mesh)
+  found = {"split": name, "step": at_step, "level_sizes": np.diff(run.tree.level_offsets).tolist(), **metrics}
+  if jax.process_index() == 0:
+    folder.write_evaluation(name, found)
+  return found

@@ -1,0 +1,118 @@
+"""A run's folder: the contract between training, evaluation and prediction.
+
+    workdir/config.json      the resolved config        workdir/tree.json        the label tree with its checksum
+    workdir/checkpoints/     orbax, see checkpoint.py   workdir/metrics.jsonl    a JSON object a line, with "step"
+    workdir/eval/SPLIT.json  every metric by name       workdir/tensorboard/     the same metrics as events
+
+Files are written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hierjax.config import flatten
+from hierjax.errors import UserError
+from hierjax.tree.label_tree import LabelTree
+
+
+def write_whole(path: Path, text: str) -> None:
+  """Writes a text file such that a reader, or a crash at any moment, meets the old file or the new one."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f".{path.name}.{os.getpid()}")
+  with temporary.open("w", encoding="utf-8") as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  temporary.replace(path)
+
+
+class RunFolder:
+  """The files of one run, by name."""
+
+  def __init__(self, workdir: str | Path):
+    self.path = Path(workdir).absolute()
+    self.checkpoints = self.path / "checkpoints"
+    self.metrics = self.path / "metrics.jsonl"
+    self.tensorboard = self.path / "tensorboard"
+
+  def begin(self, config: Mapping[str, Any], tree: LabelTree) -> None:
+    """Writes the config and the tree, or checks that those in the folder are the same.
+
+    Raises:
+      UserError: the folder holds a run of another config or tree, or no run at all; differing keys are listed.
+    """
+    saved_config = self.path / "config.json"
+    if not saved_config.exists():
+      visible = [p for p in self.path.glob("*") if not p.name.startswith(".")]  # hidden: what a crash left half written
+      if visible and not (self.path / "tree.json").exists():
+        raise UserError(f"{self.path} holds files but no config.json: choose an empty folder for --workdir")
+      write_whole(self.path / "tree.json", tree.to_json())
+      write_whole(saved_config, json.dumps(config, indent=2) + "\n")
+      return
+    ours, theirs = flatten(json.loads(json.dumps(config))), flatten(self.config())
+    differing = [
+      f"  config.{key}: {theirs.get(key, '(absent)')!r} in the folder, {ours.get(key, '(absent)')!r} now"
+      for key in sorted(ours.keys() | theirs.keys())
+      if key not in ours or key not in theirs or ours[key] != theirs[key]
+    ]
+    if differing:
+      raise UserError(
+        f"{self.path} is the folder of a run with another config; give this one another --workdir.\n"
+        + "\n".join(differing)
+      )
+    if self.tree().checksum != tree.checksum:
+      raise UserError(f"{self.path}: the label tree has changed since this run was started; choose another --workdir")
+
+  def config(self) -> dict[str, Any]:
+    """Returns the resolved config; raises UserError where the folder has none."""
+    path = self.path / "config.json"
+    try:
+      config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+      reason = "it has no config.json" if self.path.is_dir() else "there is no such folder"
+      raise UserError(f"{self.path} is not a run folder: {reason}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+      raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(config, dict) or not {"tree", "data", "backbone", "head"} <= config.keys():
+      raise UserError(f"{path} is not the config of a hierjax run")
+    return config
+
+  def tree(self) -> LabelTree:
+    """Returns the label tree; raises UserError where it is missing or damaged."""
+    path = self.path / "tree.json"
+    if not path.exists():
+      raise UserError(f"{self.path} is not a complete run folder: it has no tree.json")
+    return LabelTree.load(path)
+
+  def write_evaluation(self, split: str, metrics: Mapping[str, Any]) -> Path:
+    """Writes eval/SPLIT.json and returns its path."""
+    path = self.path / "eval" / f"{split}.json"
+    write_whole(path, json.dumps(metrics, indent=2) + "\n")
+    return path
+
+  def evaluation(self) -> dict[str, Any] | None:
+    """Returns what was measured on the test split, or else on validation; None where neither was."""
+    for split in ("test", "validation"):
+      path = self.path / "eval" / f"{split}.json"
+      if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    return None
+
+  def cut_metrics(self, last_step: int) -> None:
+    """Drops the lines of metrics.jsonl that lie after `last_step`, and a line torn by a crash."""
+    if self.metrics.exists():
+      kept = [line for line in self._metric_lines() if json.loads(line)["step"] <= last_step]
+      write_whole(self.metrics, "".join(line + "\n" for line in kept))
+
+  def _metric_lines(self) -> Iterable[str]:
+    for line in self.metrics.read_text(encoding="utf-8").splitlines():
+      try:
+        json.loads(line)["step"]
+      except (json.JSONDecodeError, KeyError, TypeError):
+        continue
+      yield line

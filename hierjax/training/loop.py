@@ -1,0 +1,196 @@
+"""The one training loop. Every method goes through it: methods differ in backbone, neck, head and phases."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from hierjax import devices
+from hierjax.checkpoint import Checkpoints, template
+from hierjax.config import unpack
+from hierjax.errors import UserError
+from hierjax.evaluation.report import print_accuracy
+from hierjax.evaluation.run import Run, evaluate_run
+from hierjax.evaluation.runner import evaluate, make_eval_step
+from hierjax.run_folder import RunFolder
+from hierjax.training import optim
+from hierjax.training.metrics_log import MetricsLog
+from hierjax.training.optim import OptimConfig
+from hierjax.training.signals import StopSignals
+from hierjax.training.state import TrainState, init_state
+from hierjax.training.steps import make_train_step
+
+
+class Stopped(Exception):
+  """A signal ended the run early; the same command goes on with it."""
+
+  def __init__(self, signal: int, step: int, total_steps: int):
+    super().__init__(f"stopped at step {step} of {total_steps}: the same command goes on from there")
+    self.signal = signal
+
+
+class Diverged(UserError):
+  """The loss or the gradient was not finite."""
+
+
+def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any]:
+  """Trains the model of `config` in `workdir`, or goes on where the folder was left, and evaluates it.
+
+  Args:
+    config: the resolved config as plain data; see configs/common.py.
+    workdir: the run's folder; made if absent.
+
+  Returns:
+    The metrics of the split that the run is judged on: test, or validation where the set has no test split.
+
+  Raises:
+    UserError: the config, the folder or the data cannot be used; the message says why.
+    Diverged: the loss was not finite.
+    Stopped: SIGTERM or SIGINT came; a checkpoint was written.
+  """
+  mesh = devices.data_mesh()
+  _say(f"devices: {devices.describe()}")
+  run = Run.from_config(config)
+  settings, folder = run.config, RunFolder(workdir)
+  optim_config = unpack(OptimConfig, settings.optim, "optim")
+  devices.check_batch_size(settings.batch_size, mesh, optim_config.accumulate)
+  train = run.source("train")
+  validation = run.source("validation")
+  if train is None:
+    raise UserError("config.data: the set has no training images")
+  steps_per_epoch = len(train) / settings.batch_size
+  total_steps = math.ceil(settings.epochs * steps_per_epoch)
+  schedule, schedule_config = optim.make_schedule(
+    settings.schedule,
+    peak=optim_config.peak_lr(settings.batch_size),
+    steps_per_epoch=steps_per_epoch,
+    total_steps=total_steps,
+  )
+  if schedule_config.name == "plateau" and validation is None:
+    raise UserError("config.schedule.name = plateau needs a validation split: set config.data.validation")
+
+  key = jax.random.key(settings.seed)
+  make_variables = partial(run.init_variables, key, train.shape)
+  shapes = jax.eval_shape(make_variables)
+  optimizer = optim.make_optimizer(optim_config, shapes["params"])
+  frozen_collections, frozen_parts = optim.frozen_statistics(optim_config, shapes)
+  whole = devices.replicated(mesh)
+  train_step = jax.jit(
+    make_train_step(
+      optimizer,
+      schedule,
+      preprocess=run.augment,
+      key=jax.random.fold_in(key, 1),
+      accumulate=optim_config.accumulate,
+      weights=run.class_weights(train),
+      frozen_parts=frozen_parts,
+      frozen_collections=frozen_collections,
+    ),
+    donate_argnums=1,
+    out_shardings=whole,
+  )
+  eval_step = make_eval_step(run.preprocess, run.options)
+
+  if jax.process_index() == 0:
+    folder.begin(config, run.tree)
+  checkpoints = Checkpoints(folder.checkpoints, select_best=validation is not None, create=True)
+  state = _restored_or_new(checkpoints, lambda: init_state(make_variables(), optimizer), whole)
+  start = int(state.step)
+  if start < total_steps:
+    _say(_summary(run, len(train), shapes["params"], total_steps, start))
+  log = MetricsLog(folder, start_step=start, total_steps=total_steps, batch_size=settings.batch_size)
+  losses: list[jax.Array] = []
+  last_log = time.perf_counter()
+
+  with contextlib.closing(log), contextlib.closing(checkpoints), _stop_signals() as signals:
+    for done, examples in enumerate(run.train_batches(train, start, total_steps - start), start + 1):
+      state, metrics = train_step(run.method, state, devices.put_batch(examples, mesh))
+      losses.append(metrics["loss"])
+      if len(losses) > 2:  # at most two steps in flight: batches must not pile up on the device
+        jax.block_until_ready(losses[-3])
+      log.advance()
+
+      if done % settings.log_every == 0 or done == total_steps:
+        _check_finite(state, checkpoints)
+        seconds, last_log = time.perf_counter() - last_log, time.perf_counter()
+        values = {name: float(value) for name, value in metrics.items()} | {
+          "loss": float(np.mean(jax.device_get(losses)))
+        }
+        log.write(done, "train", values | {"images_per_second": len(losses) * settings.batch_size / seconds})
+        losses.clear()
+
+      scores = None
+      if validation is not None and _due(done, settings.eval_every * steps_per_epoch, total_steps):
+        scores = evaluate(eval_step, run.method, state.variables, run.eval_batches(validation), mesh)
+        log.write(done, "validation", scores)
+        if schedule_config.name == "plateau":
+          state = state.replace(plateau=jax.device_put(state.plateau.after(scores["loss"], schedule_config), whole))
+        last_log = time.perf_counter()
+
+      stop = signals.received is not None or checkpoints.told_to_stop(done)
+      if scores or stop or _due(done, settings.checkpoint_every * steps_per_epoch, total_steps):
+        _check_finite(state, checkpoints)
+        checkpoints.save(done, state.model, state.training, scores)
+      if stop and done < total_steps:
+        raise Stopped(signals.received or 15, done, total_steps)
+
+  found = (folder.evaluation() if start == total_steps else None) or evaluate_run(folder, mesh)
+  if jax.process_index() == 0:
+    print_accuracy(folder, found)
+  return found
+
+
+def _due(done: int, every: float, total: int) -> bool:
+  """Whether a multiple of `every` steps, which need not be whole, was reached with this step, or the end."""
+  return done == total or int(done / every) > int((done - 1) / every)
+
+
+def _check_finite(state: TrainState, checkpoints: Checkpoints) -> None:
+  bad_step = int(state.bad_step)
+  if bad_step >= 0:
+    checkpoints.wait()
+    last = (
+      f"the last good checkpoint is of step {checkpoints.latest}" if checkpoints.latest else "there is no checkpoint"
+    )
+    raise Diverged(
+      f"the loss or its gradient was not finite at step {bad_step}; {last}. "
+      "Try a lower config.optim.lr, warm-up epochs in config.schedule.warmup, or config.optim.clip_norm"
+    )
+
+
+def _restored_or_new(checkpoints: Checkpoints, make: Any, sharding: Any) -> TrainState:
+  if checkpoints.latest is None:
+    return jax.jit(make, out_shardings=sharding)()
+  shapes = template(jax.eval_shape(make), sharding)
+  model, training = checkpoints.restore(checkpoints.latest, shapes.model, shapes.training)
+  return shapes.replace(**model, **training)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[StopSignals]:
+  if jax.process_count() > 1:  # jax.distributed listens itself, and tells all processes at one step
+    yield StopSignals()
+    return
+  with StopSignals() as signals:
+    yield signals
+
+
+def _summary(run: Run, num_images: int, params: Any, total_steps: int, start: int) -> str:
+  count = sum(int(np.prod(p.shape)) for p in jax.tree.leaves(params))
+  verb = f"going on at step {start} of" if start else "training for"
+  return (
+    f"{num_images:,} images, {len(run.tree.leaves)} leaves on {run.tree.depth} levels, "
+    f"{count:,} weights; {verb} {total_steps} steps of {run.config.batch_size}"
+  )
+
+
+def _say(text: str) -> None:
+  if jax.process_index() == 0:
+    print(text, flush=True)

@@ -1,0 +1,212 @@
+"""Optimisers, schedules, and learning rates, decay and freezing by the names of parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from hierjax.config import choose, unpack
+from hierjax.errors import UserError
+
+Groups = Sequence[Sequence[Any]]  # ordered (regex, value) pairs
+Schedule = Callable[[ArrayLike], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+  """The section `optim` of a config.
+
+  Attributes:
+    name: `sgd` (momentum; decay joins the gradient, as the papers have it) or `adamw` (decay joins the update).
+    lr: the learning rate for batches of `lr_batch`; it grows in proportion to the batch size.
+    lr_batch: the batch size that `lr` is meant for; 0 for "whatever the batch size is".
+    momentum: of sgd.
+    nesterov: whether sgd looks ahead.
+    b1, b2, eps: of adamw.
+    decay: (regex, weight decay) pairs over parameter names such as `head/cell/kernel`; the first match counts.
+    lr_groups: (regex, factor) pairs that multiply the learning rate; None freezes, batch statistics included.
+    clip_norm: the largest norm of the whole gradient; 0 does not clip.
+    accumulate: parts that a batch is worked through in, to save memory.
+  """
+
+  name: str = "sgd"
+  lr: float = 0.1
+  lr_batch: int = 0
+  momentum: float = 0.9
+  nesterov: bool = False
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  decay: Groups = (("(bias|scale)$", 0.0), (".*", 1e-4))
+  lr_groups: Groups = ((".*", 1.0),)
+  clip_norm: float = 0.0
+  accumulate: int = 1
+
+  def __post_init__(self) -> None:
+    """Raises UserError for a value that cannot be meant."""
+    for name, least in (("lr", 0.0), ("lr_batch", 0), ("clip_norm", 0.0), ("accumulate", 1)):
+      if not getattr(self, name) >= least:
+        raise UserError(f"config.optim.{name} = {getattr(self, name)!r}: must be {least} or more")
+
+  def peak_lr(self, batch_size: int) -> float:
+    """Returns the learning rate for batches of this size."""
+    return self.lr * batch_size / self.lr_batch if self.lr_batch else self.lr
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+  """The section `schedule` of a config: how the learning rate moves, in epochs.
+
+  Attributes:
+    name: `constant`, `step`, `cosine` (down to 0 at the end) or `plateau`.
+    warmup: epochs in which the rate climbs linearly from 0.
+    boundaries: epochs at which `step` multiplies the rate by `factor`.
+    factor: of `step` and `plateau`.
+    patience: evaluations without a better validation loss after which `plateau` multiplies the rate by `factor`.
+    min_delta: how much lower a validation loss must be to count as better.
+  """
+
+  name: str = "cosine"
+  warmup: float = 0.0
+  boundaries: Sequence[float] = ()
+  factor: float = 0.1
+  patience: int = 3
+  min_delta: float = 1e-3
+
+
+def make_schedule(
+  section: Mapping[str, Any], *, peak: float, steps_per_epoch: float, total_steps: int
+) -> tuple[Schedule, ScheduleConfig]:
+  """Returns the learning rate as a function of the step, and the section as it was read."""
+  config = unpack(ScheduleConfig, section, "schedule")
+  warmup = round(config.warmup * steps_per_epoch)
+  after: dict[str, optax.Schedule] = {
+    "constant": optax.constant_schedule(peak),
+    "plateau": optax.constant_schedule(peak),
+    "cosine": optax.cosine_decay_schedule(peak, max(1, total_steps - warmup)),
+    "step": optax.piecewise_constant_schedule(
+      peak, {round(epoch * steps_per_epoch) - warmup: config.factor for epoch in config.boundaries}
+    ),
+  }
+  schedule = choose(after, config.name, "schedule.name")
+  if warmup:
+    schedule = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), schedule], [warmup])
+  # In float32, which is exact for the first 16 million steps: optax mixes its types.
+  return lambda step: jnp.asarray(schedule(jnp.asarray(step, jnp.float32)), jnp.float32), config
+
+
+def parameter_names(params: Any) -> Any:
+  """Returns a tree like `params` that holds each parameter's name: `head/cell/kernel`."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params
+  )
+
+
+def match_groups(names: Any, groups: Groups, where: str) -> Any:
+  """Returns for each name the value of the first (regex, value) pair that is found in it.
+
+  Raises:
+    UserError: a pair is no pair, a regex is no regex, or a name is matched by none.
+  """
+  try:
+    compiled = [(re.compile(pattern), value) for pattern, value in groups]
+  except (re.error, TypeError, ValueError) as error:
+    raise UserError(f"config.{where} must be a list of (regex, value) pairs: {error}") from None
+
+  def value_of(name: str) -> Any:
+    for pattern, value in compiled:
+      if pattern.search(name):
+        return value
+    raise UserError(f"config.{where}: no regex matches the parameter {name!r}; end the list with ('.*', value)")
+
+  return jax.tree.map(value_of, names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+  """A gradient transformation with its learning-rate factors and frozen parameters.
+
+  Attributes:
+    transform: turns gradients into directions; the learning rate is applied by `update`.
+    factors: a tree of floats, the learning rate's factor of each parameter; 0 where it is frozen.
+    frozen: a tree of bools.
+  """
+
+  transform: optax.GradientTransformation
+  factors: Any
+  frozen: Any
+
+  def init(self, params: Any) -> Any:
+    """Returns the optimiser's state."""
+    return self.transform.init(params)
+
+  def update(self, grads: Any, state: Any, params: Any, lr: jax.Array) -> tuple[Any, Any, jax.Array]:
+    """Returns new parameters, the new state, and the gradient's norm; what is frozen keeps its bits, state included."""
+    grads = jax.tree.map(lambda g, frozen: jnp.zeros_like(g) if frozen else g, grads, self.frozen)
+    norm = optax.tree.norm(grads)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
+      directions, new_state = self.transform.update(grads, state, params)
+
+    def step(param: jax.Array, direction: jax.Array, factor: float, frozen: bool) -> jax.Array:
+      return param if frozen else (param - lr * factor * direction).astype(param.dtype)
+
+    new_params = jax.tree.map(step, params, directions, self.factors, self.frozen)
+    held = optax.tree_map_params(
+      self.transform, lambda _, frozen: frozen, new_state, self.frozen, transform_non_params=lambda _: False
+    )
+    new_state = jax.tree.map(lambda new, old, keep: old if keep else new, new_state, state, held)
+    return new_params, new_state, norm
+
+
+def make_optimizer(config: OptimConfig, params: Any) -> Optimizer:
+  """Builds the optimiser for parameters of these names; raises UserError as `match_groups` does."""
+  names = parameter_names(params)
+  factors = match_groups(names, config.lr_groups, "optim.lr_groups")
+  is_none = lambda x: x is None  # noqa: E731
+  frozen = jax.tree.map(lambda f: f is None, factors, is_leaf=is_none)
+  factors = jax.tree.map(lambda f: 0.0 if f is None else float(f), factors, is_leaf=is_none)
+  decay = match_groups(names, config.decay, "optim.decay")
+  decayed = _add_decay(decay)
+  kinds = {
+    "sgd": lambda: [decayed, optax.trace(config.momentum, config.nesterov)],
+    "adamw": lambda: [optax.scale_by_adam(config.b1, config.b2, config.eps), decayed],
+  }
+  chain = choose(kinds, config.name, "optim.name")()
+  if config.clip_norm > 0:
+    chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
+  return Optimizer(optax.chain(*chain), factors, frozen)
+
+
+def _add_decay(decay: Any) -> optax.GradientTransformation:
+  def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+    return jax.tree.map(lambda u, p, d: u + d * p if d else u, updates, params, decay), state
+
+  return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def frozen_statistics(config: OptimConfig, variables: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
+  """Returns what is frozen besides parameters.
+
+  Args:
+    config: the section `optim`; None in `lr_groups` freezes batch statistics by their own names as well.
+    variables: the module's variables, or their shapes.
+
+  Returns:
+    A tree of bools like the variables without the parameters, and the names of the module's parts (`backbone`, say)
+    all of whose parameters are frozen, which therefore run with `train=False`.
+  """
+  params = variables["params"]
+
+  def frozen(tree: Any) -> Any:
+    factors = match_groups(parameter_names(tree), config.lr_groups, "optim.lr_groups")
+    return jax.tree.map(lambda factor: factor is None, factors, is_leaf=lambda x: x is None)
+
+  collections = {name: frozen(tree) for name, tree in variables.items() if name != "params"}
+  return collections, tuple(part for part in params if all(jax.tree.leaves(frozen({part: params[part]}))))

@@ -1,0 +1,34 @@
+"""SIGTERM and SIGINT as a wish to stop at the next step."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+
+class StopSignals:
+  """While open, the first SIGTERM or SIGINT sets `received`; a second one acts as it always does.
+
+  Attributes:
+    received: the signal's number, or None.
+  """
+
+  received: int | None = None
+
+  def __enter__(self) -> StopSignals:
+    self._before = {s: signal.signal(s, self._receive) for s in (signal.SIGTERM, signal.SIGINT)}
+    return self
+
+  def _receive(self, number: int, frame: FrameType | None) -> None:
+    del frame
+    self.received = number
+    self._restore()
+
+  def _restore(self) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def __exit__(
+    self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+  ) -> None:
+    self._restore()

@@ -1,0 +1,87 @@
+"""All that a training step changes, as one pytree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import struct
+
+from hierjax.training.optim import Optimizer, ScheduleConfig
+from hierjax.types import Leaf
+
+
+@struct.dataclass
+class Plateau:
+  """What the plateau schedule remembers; it moves when a validation loss is shown to it, never within a step.
+
+  Attributes:
+    scale: `f32[]`, multiplies the learning rate.
+    best: `f32[]`, the lowest validation loss so far.
+    waited: `i32[]`, evaluations since.
+  """
+
+  scale: Leaf
+  best: Leaf
+  waited: Leaf
+
+  def after(self, loss: float, config: ScheduleConfig) -> Plateau:
+    """Returns the plateau after a validation loss."""
+    better = loss < self.best - config.min_delta
+    waited = jnp.where(better, 0, self.waited + 1).astype(jnp.int32)
+    drop = waited >= config.patience
+    return Plateau(
+      scale=jnp.where(drop, self.scale * config.factor, self.scale).astype(jnp.float32),
+      best=jnp.where(better, loss, self.best).astype(jnp.float32),
+      waited=jnp.where(drop, 0, waited).astype(jnp.int32),
+    )
+
+
+@struct.dataclass
+class TrainState:
+  """The state of a training run.
+
+  Attributes:
+    step: `i32[]`, steps done.
+    params: the weights.
+    collections: the other variables: batch statistics.
+    opt_state: the optimiser's state.
+    plateau: see `Plateau`.
+    bad_step: `i32[]`, the first step whose loss or gradient was not finite; -1 while all were.
+  """
+
+  step: Leaf
+  params: Any
+  collections: Any
+  opt_state: Any
+  plateau: Plateau
+  bad_step: Leaf
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """What `module.apply` takes."""
+    return {"params": self.params, **self.collections}
+
+  @property
+  def model(self) -> dict[str, Any]:
+    """The half of a checkpoint that evaluation needs."""
+    return {"params": self.params, "collections": self.collections}
+
+  @property
+  def training(self) -> dict[str, Any]:
+    """The other half."""
+    return {"step": self.step, "opt_state": self.opt_state, "plateau": self.plateau, "bad_step": self.bad_step}
+
+
+def init_state(variables: Any, optimizer: Optimizer) -> TrainState:
+  """Returns the state before the first step."""
+  collections = dict(variables)
+  params = collections.pop("params")
+  return TrainState(
+    step=jnp.int32(0),
+    params=params,
+    collections=collections,
+    opt_state=optimizer.init(params),
+    plateau=Plateau(jnp.float32(1), jnp.float32(jnp.inf), jnp.int32(0)),
+    bad_step=jnp.int32(-1),
+  )

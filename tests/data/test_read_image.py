@@ -1,0 +1,171 @@
+"""Photos as they come: every kind of file becomes the pixels that a person sees."""
+
+import io
+
+import numpy as np
+import pytest
+from hierjax.data import images
+from hierjax.data.images import BadImageError, read_image
+from PIL import Image
+
+# Four plain quarters: red, green, blue, grey.
+QUARTERS = np.repeat(
+  np.repeat(np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [90, 90, 90]]], np.uint8), 8, axis=0), 8, axis=1
+)
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
+  buffer = io.BytesIO()
+  image.save(buffer, format, **options)
+  return buffer.getvalue()
+
+
+def test_rgb_of_the_stored_size_is_taken_as_it_is(rng):
+  pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+  np.testing.assert_array_equal(read_image(encoded(Image.fromarray(pixels)), 16), pixels)
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (16, 16), (15, 8)])
+def test_shorter_side_is_resized_and_the_centre_cropped(shape):
+  height, width = shape
+  pixels = np.zeros((height, width, 3), np.uint8)
+  side = min(shape)
+  top, left = (height - side) // 2, (width - side) // 2
+  pixels[top : top + side, left : left + side] = 200
+  assert (read_image(encoded(Image.fromarray(pixels)), 4)[1:3, 1:3] == 200).all()
+  flat = np.full((height, width, 3), (10, 20, 30), np.uint8)
+  np.testing.assert_array_equal(read_image(encoded(Image.fromarray(flat)), 5), np.full((5, 5, 3), (10, 20, 30)))
+
+
+def test_resizing_averages_instead_of_picking(rng):
+  checks = np.indices((64, 64)).sum(axis=0) % 2 * 255
+  small = read_image(encoded(Image.fromarray(checks.astype(np.uint8))), 8)
+  assert abs(small.astype(int) - 127).max() < 12
+
+
+@pytest.mark.parametrize(
+  ("orientation", "undo"),
+  [
+    (1, lambda x: x),
+    (2, lambda x: x[:, ::-1]),
+    (3, lambda x: x[::-1, ::-1]),
+    (4, lambda x: x[::-1]),
+    (5, lambda x: x.transpose(1, 0, 2)),
+    (6, lambda x: np.rot90(x, -1)),
+    (7, lambda x: np.rot90(x, 2).transpose(1, 0, 2)),
+    (8, lambda x: np.rot90(x, 1)),
+  ],
+)
+def test_exif_rotation(orientation, undo):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  data = encoded(Image.fromarray(QUARTERS), "PNG", exif=exif)
+  np.testing.assert_array_equal(read_image(data, 16), undo(QUARTERS))
+  jpeg = encoded(Image.fromarray(QUARTERS), "JPEG", exif=exif, quality=95, subsampling=0)
+  assert abs(read_image(jpeg, 16).astype(int) - undo(QUARTERS)).max() < 12
+
+
+def test_grey_bilevel_and_palette():
+  grey = QUARTERS[..., 2]
+  expected = np.repeat(grey[..., None], 3, axis=-1)
+  np.testing.assert_array_equal(read_image(encoded(Image.fromarray(grey)), 16), expected)
+  bilevel = read_image(encoded(Image.fromarray(grey > 200)), 16)
+  np.testing.assert_array_equal(bilevel, np.where(expected > 200, 255, 0))
+  palette = Image.fromarray(QUARTERS).quantize(4)
+  assert palette.mode == "P"
+  assert abs(read_image(encoded(palette, "GIF"), 16).astype(int) - QUARTERS).max() <= 8
+
+
+def test_what_is_transparent_lies_on_white():
+  alpha = np.zeros((16, 16), np.uint8)
+  alpha[:8] = 255
+  alpha[8:, 8:] = 102  # 0.4
+  expected = QUARTERS.astype(float)
+  expected[8:, :8] = 255
+  expected[8:, 8:] = 0.4 * 90 + 0.6 * 255
+  rgba = Image.fromarray(np.dstack([QUARTERS, alpha]))
+  assert abs(read_image(encoded(rgba), 16) - expected).max() <= 1
+
+  grey_alpha = Image.fromarray(np.dstack([QUARTERS[..., 0], alpha]))
+  assert grey_alpha.mode == "LA"
+  ink = np.where(alpha == 255, QUARTERS[..., 0], 255 - alpha / 255.0 * (255 - QUARTERS[..., 0]))
+  assert abs(read_image(encoded(grey_alpha), 16) - ink[..., None]).max() <= 1
+
+  keyed = encoded(Image.fromarray(QUARTERS), "PNG", transparency=(0, 0, 255))
+  np.testing.assert_array_equal(read_image(keyed, 16)[8:, :8], np.full((8, 8, 3), 255))
+  np.testing.assert_array_equal(read_image(keyed, 16)[:8], QUARTERS[:8])
+
+  indexed = Image.fromarray(QUARTERS).quantize(4)
+  hidden = indexed.getpixel((0, 15))
+  with_key = read_image(encoded(indexed, "PNG", transparency=hidden), 16)
+  np.testing.assert_array_equal(with_key[8:, :8], np.full((8, 8, 3), 255))
+  partly = bytes(0 if i == hidden else 255 for i in range(4))
+  np.testing.assert_array_equal(read_image(encoded(indexed, "PNG", transparency=partly), 16), with_key)
+
+
+def test_cmyk_jpeg():
+  cmyk = Image.fromarray(QUARTERS).convert("CMYK")
+  data = encoded(cmyk, "JPEG", quality=95, subsampling=0)
+  assert Image.open(io.BytesIO(data)).mode == "CMYK"
+  assert abs(read_image(data, 16).astype(int) - QUARTERS).max() < 12
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_and_not_clipped(format):
+  deep = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+  expected = np.round(deep * (255 / 65535))
+  found = read_image(encoded(Image.fromarray(deep), format), 16)
+  np.testing.assert_array_equal(found, np.repeat(expected[..., None], 3, axis=-1))
+
+
+def test_big_endian_and_32_bit_grey():
+  deep = np.linspace(0, 65535, 256).reshape(16, 16)
+  pgm = b"P5 16 16 65535\n" + deep.astype(">u2").tobytes()
+  assert abs(read_image(pgm, 16)[..., 0] - deep / 257).max() <= 1
+  wide = encoded(Image.fromarray(deep.astype(np.int32)), "TIFF")
+  assert Image.open(io.BytesIO(wide)).mode == "I"
+  assert abs(read_image(wide, 16)[..., 0] - deep / 257).max() <= 1
+
+
+def test_a_large_jpeg_decoded_small_is_the_same_picture(rng):
+  blocks = np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((200, 200, 1))).astype(np.uint8)
+  jpeg, png = (encoded(Image.fromarray(blocks), format) for format in ("JPEG", "PNG"))
+  difference = abs(read_image(jpeg, 40).astype(int) - read_image(png, 40))
+  assert difference.mean() < 2 and difference.max() < 40
+
+
+def test_bad_images_are_named(tmp_path, monkeypatch):
+  good = encoded(Image.fromarray(np.tile(QUARTERS, (8, 8, 1))), "JPEG")
+  (tmp_path / "cut.jpg").write_bytes(good[: len(good) // 2])
+  (tmp_path / "text.jpg").write_text("no image")
+  (tmp_path / "empty.jpg").write_bytes(b"")
+  Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
+  for name in ("cut.jpg", "text.jpg", "empty.jpg", "missing.jpg", "float.tif"):
+    with pytest.raises(BadImageError, match=name):
+      read_image(tmp_path / name, 8)
+  with pytest.raises(BadImageError, match="page 3"):
+    read_image(good[:100], 8, name="page 3")
+  monkeypatch.setattr(images, "MAX_PIXELS", 128 * 128 - 1)
+  with pytest.raises(BadImageError, match="128 x 128 pixels"):
+    read_image(good, 8)
+
+
+def test_pillows_own_bomb_check_is_a_bad_image(monkeypatch):
+  data = encoded(Image.fromarray(QUARTERS))
+  for limit in (200, 50):  # Pillow warns above its limit, and raises above twice as much.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(BadImageError, match="pixels that are allowed"):
+      read_image(data, 8)
+
+
+def test_random_damage_never_escapes_as_another_error(rng):
+  for format in ("JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"):
+    data = np.frombuffer(encoded(Image.fromarray(QUARTERS), format), np.uint8)
+    for _ in range(30):
+      damaged = data.copy()
+      places = rng.integers(0, len(data), 4)
+      damaged[places] = rng.integers(0, 256, 4)
+      try:
+        assert read_image(damaged.tobytes(), 8).shape == (8, 8, 3)
+      except BadImageError:
+        pass

@@ -1,0 +1,298 @@
+"""Sources of the user's own images and arrays: labels, splits, bad images, and what is kept of what was decoded."""
+
+import functools
+
+import numpy as np
+import pytest
+from absl import logging
+from hierjax.data import decode
+from hierjax.data.cache import cache_folder
+from hierjax.data.config import DataConfig
+from hierjax.data.folders import tree_of
+from hierjax.data.images import BadImageError, read_image
+from hierjax.data.source import ArraySource
+from hierjax.data.sources import climb, open_source
+from hierjax.data.splits import kept_for_validation
+from hierjax.errors import UserError
+from hierjax.tree.builders import from_paths
+from hierjax.tree.label_tree import PAD
+from PIL import Image
+
+TREE = from_paths([("animal", "dog", "basenji"), ("animal", "dog", "leonberg"), ("animal", "cat"), ("thing", "cup")])
+CUP, DOG, BASENJI = (TREE.find(path) for path in (("thing", "cup"), ("animal", "dog"), ("animal", "dog", "basenji")))
+
+
+def write(path, shade, suffix=".png"):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(np.full((6, 9, 3), shade, np.uint8)).save(path.with_suffix(suffix))
+
+
+def folder_config(root, **changes):
+  values = {"name": "folder", "root": str(root), "resize": 4, "crop": 4, "validation": 0.0, "threads": 2}
+  return DataConfig(**values | changes)
+
+
+@pytest.fixture
+def photos(tmp_path):
+  """Ten images a leaf, and two of just some dog."""
+  root = tmp_path / "photos"
+  for leaf in TREE.leaves.tolist():
+    for i in range(10):
+      write(root.joinpath(*TREE.path_names(leaf)) / f"{i}", 20 * leaf + i)
+  for i in range(2):
+    write(root / "animal" / "dog" / f"some{i}", 200 + i)
+  return root
+
+
+# Folders.
+
+
+def test_folders_are_the_label_path_and_it_may_end_above_a_leaf(photos):
+  source = open_source(folder_config(photos), TREE, "train")
+  shades = source.read(np.arange(len(source)))[:, 0, 0, 0].tolist()
+  expected = {20 * leaf + i: leaf for leaf in TREE.leaves.tolist() for i in range(10)} | {200: DOG, 201: DOG}
+  assert dict(zip(shades, source.nodes[:, 0].tolist(), strict=True)) == expected and len(source) == 42
+  assert tree_of(folder_config(photos)).path_text(0) == "animal"
+
+
+def test_suffixes_in_capitals_count_and_hidden_or_other_files_do_not(photos):
+  write(photos / "thing" / "cup" / "LOUD", 3, ".JPG")
+  write(photos / "thing" / "cup" / ".hidden", 3)
+  write(photos / ".thumbs" / "cup" / "x", 3)
+  (photos / "thing" / "cup" / "notes.txt").write_text("not an image")
+  assert len(open_source(folder_config(photos), TREE, "train")) == 43
+
+
+def test_the_order_is_that_of_the_names(photos):
+  one, two = (open_source(folder_config(photos), TREE, "train") for _ in range(2))
+  names = [one.describe(i) for i in range(len(one))]
+  assert names == [two.describe(i) for i in range(len(two))]
+  of_cup = [name for name in names if "cup" in name]
+  assert of_cup == sorted(of_cup)
+
+
+def test_without_a_train_folder_everything_is_to_train_on(photos):
+  config = folder_config(photos, validation=0.2)
+  assert len(open_source(config, TREE, "train")) + len(open_source(config, TREE, "validation")) == 42
+  assert open_source(config, TREE, "test") is None
+  assert open_source(folder_config(photos), TREE, "validation") is None
+
+
+@pytest.mark.parametrize("validation", ["val", "validation"])
+def test_folders_of_splits(tmp_path, validation):
+  for split, count in (("train", 5), (validation, 3), ("test", 2)):
+    for i in range(count):
+      write(tmp_path / split / "thing" / "cup" / f"{i}", i)
+  config = folder_config(tmp_path, validation=0.1)
+  assert [len(open_source(config, TREE, split)) for split in ("train", "validation", "test")] == [5, 3, 2]
+  assert open_source(folder_config(tmp_path), TREE, "validation") is None
+  tested = folder_config(tmp_path, validation=0.4, test_split=validation)
+  assert [len(open_source(tested, TREE, split)) for split in ("train", "validation", "test")] == [3, 2, 3]
+  with pytest.raises(UserError, match=r"test_split = 'exam': .*train"):
+    open_source(folder_config(tmp_path, test_split="exam"), TREE, "test")
+
+
+def test_labels_that_are_not_in_the_tree_are_listed_with_their_folder(photos):
+  write(photos / "thing" / "plate" / "0", 1)
+  write(photos / "nowhere", 1)
+  with pytest.raises(UserError, match=r"(?s)nowhere\.png lies in no folder.*plate: 'plate' is not below 'thing'"):
+    open_source(folder_config(photos), TREE, "train")
+  with pytest.raises(UserError, match="no such folder"):
+    open_source(folder_config(photos / "nothing"), TREE, "train")
+  (photos / "empty" / "train").mkdir(parents=True)
+  with pytest.raises(UserError, match="no image"):
+    open_source(folder_config(photos / "empty"), TREE, "train")
+
+
+# CSV.
+
+
+def csv_config(photos, text, **changes):
+  path = photos.parent / "labels.csv"
+  path.write_text(text)
+  return folder_config(photos, labels=str(path), **changes)
+
+
+def test_a_csv_file_of_labels(photos):
+  text = (
+    "image,level 1,level 2,level 3\n"
+    "thing/cup/3.png,thing,cup,\n"
+    "animal/dog/some0.png,animal,dog\n"
+    "thing/cup/4.png,animal/dog/basenji\n"
+    "thing/cup/3.png,animal,dog,basenji\n"
+    "thing/cup/3.png,thing,cup\n"
+  )
+  source = open_source(csv_config(photos, text), TREE, "train")
+  np.testing.assert_array_equal(source.nodes, [[CUP, BASENJI], [DOG, PAD], [BASENJI, PAD]])
+  np.testing.assert_array_equal(source.read(np.arange(3))[:, 0, 0, 0], [20 * CUP + 3, 200, 20 * CUP + 4])
+  assert {tree_of(csv_config(photos, text)).path_text(i) for i in range(5)} == {
+    "animal", "thing", "animal/dog", "thing/cup", "animal/dog/basenji"
+  }  # fmt: skip
+
+
+def test_a_csv_file_with_splits(photos):
+  text = "image,split,label\nthing/cup/1.png,,thing/cup\nthing/cup/2.png,test,thing/cup\nthing/cup/3.png,train,thing/cup\n"
+  config = csv_config(photos, text)
+  assert len(open_source(config, TREE, "train")) == 2
+  assert "2.png" in open_source(config, TREE, "test").describe(0)
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("image,a,b\nx.png,thing,cup\nx.png,thing,plate\n", r"labels\.csv:3: 'plate' is not below 'thing'"),
+    ("image,a,b\nx.png,,cup\n", r"labels\.csv:2: .*blank"),
+    ("image,a,b\nx.png\n", r"labels\.csv:2: .*no label"),
+    ("image,split,a\nx.png,train,thing\nx.png,test,thing\n", r"labels\.csv:3: 'x\.png' is in split 'train'"),
+    ("image\nx.png\n", "header"),
+    ("", "header"),
+  ],
+)
+def test_faults_of_a_csv_file_are_named_by_line(photos, text, message):
+  with pytest.raises(UserError, match=message):
+    open_source(csv_config(photos, text), TREE, "train")
+
+
+# Bad images.
+
+
+@pytest.mark.parametrize("cache_mib", [0, 64])
+def test_a_bad_image_stops_the_run_and_is_named(photos, cache_mib):
+  (photos / "thing" / "cup" / "4.png").write_bytes(b"broken")
+  with pytest.raises(BadImageError, match=r"cup.4\.png"):
+    source = open_source(folder_config(photos, cache_mib=cache_mib), TREE, "train")
+    source.read(np.arange(len(source)))
+
+
+def test_a_bad_image_that_is_skipped_is_counted_and_never_counts(photos, monkeypatch):
+  messages = []
+  monkeypatch.setattr(logging, "warning", lambda text, *args: messages.append(text % args))
+  (photos / "thing" / "cup" / "4.png").write_bytes(b"broken")
+  source = open_source(folder_config(photos, on_bad_image="skip"), TREE, "train")
+  assert any("1 of 42 images" in message for message in messages) and any("4.png" in message for message in messages)
+  bad = next(i for i in range(len(source)) if source.describe(i).endswith("cup/4.png"))
+  images, faults = decode.read_or_skip(source, np.arange(len(source)), "skip")
+  assert list(faults) == [bad] and not images[bad].any() and images[bad - 1].all()
+  with pytest.raises(BadImageError, match=r"4\.png"):
+    source.read(np.array([bad]))
+
+
+# What was decoded once.
+
+
+def test_decoding_once_changes_no_pixel_and_is_kept_where_it_is_slow(photos, monkeypatch):
+  everything = np.arange(42)
+  expected = open_source(folder_config(photos, cache_mib=0), TREE, "train").read(everything)
+  np.testing.assert_array_equal(open_source(folder_config(photos), TREE, "train").read(everything), expected)
+  assert not cache_folder().exists()
+
+  monkeypatch.setattr(decode, "_WORTH_SAVING_S", 0.0)
+  open_source(folder_config(photos), TREE, "train")
+  monkeypatch.setattr("hierjax.data.folders.read_image", lambda *args: pytest.fail("was decoded again"))
+  np.testing.assert_array_equal(open_source(folder_config(photos), TREE, "train").read(everything), expected)
+
+
+def test_kept_images_are_not_believed_when_files_changed_or_the_cache_is_damaged(photos, monkeypatch):
+  monkeypatch.setattr(decode, "_WORTH_SAVING_S", 0.0)
+  before = open_source(folder_config(photos), TREE, "train")
+  cup = next(i for i in range(len(before)) if before.describe(i).endswith("cup/7.png"))
+  write(photos / "thing" / "cup" / "7", 250)
+  after = open_source(folder_config(photos), TREE, "train")
+  assert after.read(np.array([cup]))[0, 0, 0, 0] == 250
+  for file in cache_folder().iterdir():
+    file.write_bytes(file.read_bytes()[:200])
+  assert open_source(folder_config(photos), TREE, "train").read(np.array([cup]))[0, 0, 0, 0] == 250
+  (photos / "thing" / "cup" / "8.png").write_bytes(b"broken")
+  saved = {file.name for file in cache_folder().iterdir()}
+  open_source(folder_config(photos, on_bad_image="skip"), TREE, "train")
+  assert {file.name for file in cache_folder().iterdir()} == saved, "a set with bad images is not kept"
+
+
+# Arrays, noise, truncation, validation.
+
+
+def test_arrays_of_images_and_of_features(tmp_path, rng):
+  images = rng.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
+  features = rng.normal(size=(5, 7)).astype(np.float32)
+  np.savez(tmp_path / "train.npz", images=images, nodes=np.array([CUP, DOG, BASENJI, CUP, CUP]))
+  np.savez(tmp_path / "test.npz", images=features, nodes=np.array([[CUP, PAD], [DOG, CUP]] + [[CUP, PAD]] * 3))
+  config = DataConfig(name="arrays", root=str(tmp_path), resize=4, crop=4, validation=0.0)
+  train, test = (open_source(config, TREE, split) for split in ("train", "test"))
+  np.testing.assert_array_equal(train.read(np.array([3, 0])), images[[3, 0]])
+  np.testing.assert_array_equal(test.read(np.array([1])), features[[1]])
+  assert train.nodes.shape == (5, 1) and test.nodes.shape == (5, 2) and test.shape == (7,)
+
+
+@pytest.mark.parametrize(
+  ("arrays", "message"),
+  [
+    ({"images": np.zeros((2, 4, 4, 3), np.float32), "nodes": np.zeros(2, int)}, r"float32\[2, 4, 4, 3\]"),
+    ({"images": np.zeros((2, 4, 4, 3), np.uint8), "nodes": np.zeros(3, int)}, "2 images"),
+    ({"images": np.zeros((2, 4, 4, 3), np.uint8), "nodes": np.array([0, 7])}, r"nodes\[1\] holds 7"),
+    ({"images": np.zeros((2, 4, 4, 3), np.uint8), "nodes": np.array([0.0, 1.0])}, "integers"),
+    ({"images": np.zeros((2, 4, 4, 3), np.uint8)}, "must be an .npz file"),
+    ({"images": np.array([object()]), "nodes": np.array([0])}, "must be an .npz file"),
+  ],
+)
+def test_arrays_that_cannot_be_used(tmp_path, arrays, message):
+  np.savez(tmp_path / "train.npz", **arrays)
+  with pytest.raises(UserError, match=message):
+    open_source(DataConfig(name="arrays", root=str(tmp_path)), TREE, "train")
+
+
+def test_noise_is_over_any_tree_and_each_leaf_has_its_own_pattern():
+  config = DataConfig(name="noise", examples=60, resize=8, crop=8)
+  train, test = (open_source(config, TREE, split) for split in ("train", "test"))
+  assert (len(train), len(test)) == (60, 10) and set(train.nodes[:, 0]) == set(TREE.leaves)
+  mean = {leaf: train.read(np.flatnonzero(train.nodes[:, 0] == leaf)).mean(axis=0) for leaf in TREE.leaves}
+  for image, leaf in zip(test.read(np.arange(10)), test.nodes[:, 0], strict=True):
+    assert min(mean, key=lambda other: abs(mean[other] - image).sum()) == leaf
+
+
+def test_labels_below_the_top_levels_count_for_their_ancestors(photos):
+  top = TREE.truncated(2)
+  source = open_source(folder_config(photos), top, "train", full_tree=TREE)
+  whole = open_source(folder_config(photos), TREE, "train")
+  for node, cut in zip(whole.nodes[:, 0].tolist(), source.nodes[:, 0].tolist(), strict=True):
+    assert top.path(cut) == TREE.path(node)[:2]
+  nodes = np.array([[BASENJI, TREE.find(("animal", "dog", "leonberg")), CUP]], np.int32)
+  np.testing.assert_array_equal(climb(nodes, TREE, top), [[DOG, PAD, CUP]])
+
+
+def test_the_validation_split_is_the_same_for_the_top_levels(photos):
+  config = folder_config(photos, validation=0.3)
+  cut = open_source(config, TREE.truncated(1), "validation", full_tree=TREE)
+  whole = open_source(config, TREE, "validation")
+  assert [cut.describe(i) for i in range(len(cut))] == [whole.describe(i) for i in range(len(whole))]
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5, 0.9])
+def test_validation_is_stratified_exact_disjoint_and_by_seed(rng, fraction):
+  ends = rng.permutation(np.repeat(np.arange(9), [1, 2, 3, 10, 20, 20, 50, 100, 200]).astype(np.int32))
+  kept = kept_for_validation(ends, fraction, seed=3)
+  share = functools.partial(np.bincount, minlength=9)
+  assert (abs(share(ends[kept]) - fraction * share(ends)) <= 1).all()
+  assert (share(ends[~kept]) >= 1).all(), "every class has an image to train on"
+  assert abs(kept.sum() - fraction * len(ends)) <= 3
+  np.testing.assert_array_equal(kept, kept_for_validation(ends, fraction, seed=3))
+  assert (kept != kept_for_validation(ends, fraction, seed=4)).any()
+
+
+def test_a_train_and_a_validation_split_share_no_image(photos):
+  config = folder_config(photos, validation=0.3)
+  train, validation = (open_source(config, TREE, split) for split in ("train", "validation"))
+  names = [{source.describe(i) for i in range(len(source))} for source in (train, validation)]
+  assert not names[0] & names[1] and len(names[0] | names[1]) == 42
+  for source in (train, validation):
+    np.testing.assert_array_equal(source.read(np.array([4]))[0], read_image(source.describe(4), 4))
+  with pytest.raises(UserError, match="keeps no image"):
+    open_source(folder_config(photos, validation=0.001), TREE, "validation")
+
+
+def test_a_config_that_cannot_be_meant_is_refused_by_key():
+  for key, value in (("validation", 1.0), ("crop", 33), ("on_bad_image", "ignore"), ("std", (0.2,)), ("mean", (129.0,))):
+    with pytest.raises(UserError, match=rf"config\.data\.{key} = "):
+      DataConfig(**{key: value})
+  assert hash(DataConfig(mean=[0.5, 0.5, 0.5]).transform) == hash(DataConfig().transform)
+  with pytest.raises(UserError, match="arrays"):
+    ArraySource(np.zeros((2, 3), np.float64), np.zeros((2, 1), np.int32))

@@ -1,0 +1,143 @@
+"""Prepared sets of TensorFlow Datasets, read without TensorFlow."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from hierjax.data import cache
+from hierjax.data.config import DataConfig
+from hierjax.data.images import BadImageError
+from hierjax.data.sources import open_source
+from hierjax.errors import UserError
+from hierjax.tree import catalog
+from hierjax.tree.builders import from_paths
+
+REAL = os.environ.get("TFDS_DATA_DIR", "")
+CLASSES = ("cup", "basenji", "cat")
+TREE = from_paths([("animal", "dog", "basenji"), ("animal", "cat"), ("thing", "cup")])
+
+
+class Tiny(tfds.core.GeneratorBasedBuilder):
+  """Twelve plain images to train on, and a test split without labels, as ImageNet's."""
+
+  VERSION = tfds.core.Version("1.0.0")
+
+  def _info(self):
+    features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=CLASSES)}
+    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+  def _split_generators(self, dl_manager):
+    return {"train": self._generate_examples(12), "test": self._generate_examples(2)}
+
+  def _generate_examples(self, count):
+    from PIL import Image
+
+    folder = Path(self.data_dir)
+    for i in range(count):
+      path = folder / f"{count}-{i}.png"
+      Image.fromarray(np.full((10, 14, 3), 10 * i, np.uint8)).save(path)
+      yield i, {"image": path, "label": -1 if count == 2 else i % 3}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("tfds")
+  builder = Tiny(data_dir=folder, file_format="array_record")
+  builder.download_and_prepare()
+  return folder
+
+
+def config(folder, **changes):
+  return DataConfig(**{"name": "tiny", "root": str(folder), "resize": 8, "crop": 8, "validation": 0.0} | changes)
+
+
+@pytest.mark.parametrize("cache_mib", [0, 64])
+def test_classes_become_nodes_and_images_squares(prepared, cache_mib):
+  source = open_source(config(prepared, cache_mib=cache_mib), TREE, "train")
+  images = source.read(np.arange(12))
+  assert images.shape == (12, 8, 8, 3) and source.describe(3).startswith("tiny/1.0.0 train example")
+  labels = {int(image[0, 0, 0]) // 10 % 3: TREE.names[node] for image, node in zip(images, source.nodes[:, 0], strict=True)}
+  assert labels == dict(enumerate(CLASSES))
+  assert sorted(images[:, 0, 0, 0].tolist()) == [10 * i for i in range(12)]
+  assert source.read(np.array([], np.int64)).shape == (0, 8, 8, 3)
+
+
+def test_nothing_imports_tensorflow(prepared):
+  open_source(config(prepared), TREE, "train").read(np.arange(2))
+  assert "tensorflow" not in sys.modules
+
+
+def test_labels_are_read_once(prepared, own_cache, monkeypatch):
+  first = open_source(config(prepared, cache_mib=0), TREE, "train").nodes
+  assert len(list(own_cache.glob("*labels*.npy"))) == 1
+  monkeypatch.setattr(cache, "save", lambda *args: pytest.fail("labels were read a second time"))
+  np.testing.assert_array_equal(open_source(config(prepared, cache_mib=0), TREE, "train").nodes, first)
+
+
+def test_a_validation_split_is_carved(prepared):
+  train = open_source(config(prepared, validation=0.5), TREE, "train")
+  validation = open_source(config(prepared, validation=0.5), TREE, "validation")
+  assert len(train) == len(validation) == 6
+  assert (np.bincount(train.nodes[:, 0]) == np.bincount(validation.nodes[:, 0])).all()
+
+
+def test_labels_the_set_does_not_tell(prepared):
+  with pytest.raises(UserError, match=r"tiny/1\.0\.0 test: .* labels"):
+    open_source(config(prepared), TREE, "test")
+
+
+def test_a_class_that_the_tree_lacks(prepared):
+  with pytest.raises(UserError, match="basenji"):
+    open_source(config(prepared), from_paths([("animal", "cat"), ("thing", "cup")]), "train")
+
+
+def test_a_set_that_is_not_prepared_says_what_prepares_it(tmp_path):
+  with pytest.raises(UserError) as error:
+    open_source(config(tmp_path, name="places365_small"), TREE, "train")
+  command = f"python -m hierjax.data.prepare places365_small --data-dir={tmp_path}"
+  assert command in str(error.value) and "pip install -r requirements-prepare.txt" in str(error.value)
+  with pytest.raises(UserError, match="choose from shapes"):
+    open_source(config(tmp_path, name="../shapes"), TREE, "train")
+
+
+def test_a_set_prepared_for_tensorflow_only(prepared, tmp_path):
+  info = (prepared / "tiny" / "1.0.0" / "dataset_info.json").read_text()
+  folder = tmp_path / "tiny" / "1.0.0"
+  folder.mkdir(parents=True)
+  (folder / "dataset_info.json").write_text(info.replace('"array_record"', '"tfrecord"'))
+  (folder / "features.json").write_text((prepared / "tiny" / "1.0.0" / "features.json").read_text())
+  with pytest.raises(UserError, match=r"tfrecord(.|\n)*hierjax\.data\.prepare tiny"):
+    open_source(config(tmp_path), TREE, "train")
+
+
+def test_a_broken_record_is_named(prepared, monkeypatch):
+  source = open_source(config(prepared, cache_mib=0), TREE, "train").source
+
+  class Broken:
+    def __getitems__(self, keys):
+      return [{"image": b"\x89PNG broken", "label": 0} for _ in keys]
+
+  monkeypatch.setattr(source, "_records", Broken())
+  with pytest.raises(BadImageError, match=r"tiny/1\.0\.0 train example 5"):
+    source.read(np.array([5]))
+
+
+@pytest.mark.skipif(
+  not (Path(REAL) / "cifar100").is_dir() or not REAL, reason="TFDS_DATA_DIR names no folder with cifar100 prepared"
+)
+def test_real_cifar100():
+  tree = catalog.load("cifar100")
+  source = open_source(DataConfig(name="cifar100", cache_mib=0), tree, "test")
+  assert len(source) == 10_000 and source.shape == (32, 32, 3)
+  assert (np.bincount(source.nodes[:, 0], minlength=120)[tree.leaves] == 100).all()
+  images = source.read(np.arange(500))
+  # The published channel means of the training images are 0.507, 0.487 and 0.441.
+  np.testing.assert_allclose(images.mean(axis=(0, 1, 2)) / 255, [0.507, 0.487, 0.441], atol=0.03)
+  reader = tfds.builder("cifar100", data_dir=REAL).as_data_source("test")
+  for i in (0, 7):
+    np.testing.assert_array_equal(images[i], reader[i]["image"])
+    label = tfds.builder("cifar100", data_dir=REAL).info.features["label"].names[reader[i]["label"]]
+    assert tree.names[source.nodes[i, 0]] == label

@@ -1,0 +1,83 @@
+"""A small recurrent model of label paths, as a step for the decoders and as a numpy enumeration of all its paths."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from conftest import random_tree
+
+from hierjax.functional.tree_arrays import tree_arrays
+from hierjax.tree.label_tree import ROOT, STOP
+
+
+class Scored(NamedTuple):
+  path: tuple[int, ...]  # its nodes, and STOP where that is a step
+  trained: tuple[float, ...]  # log-probability of each step
+  shares: tuple[float, ...]  # the same among the step's continuations
+
+
+def log_softmax(x):
+  x = x - x.max(-1, keepdims=True)
+  return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+class TableModel:
+  """Logits of a step: a table by the previous node, moved by a state that remembers the nodes before."""
+
+  def __init__(self, rng, tree, stop_at, batch=2):
+    self.tree, self.stop_at = tree, stop_at
+    self.arrays = tree_arrays(tree, "stop" if stop_at == "node" else "unknown")
+    assert self.arrays.stop_at == stop_at
+    shape = (tree.num_nodes + 1, self.arrays.num_outputs)
+    self.table = rng.normal(size=(batch, *shape)).astype(np.float32)
+    self.memory, self.pull = rng.normal(size=shape[0]), rng.normal(size=shape[1])
+    self.memory, self.pull = self.memory.astype(np.float32), self.pull.astype(np.float32)
+
+  def carry(self, k):
+    return {"state": jnp.zeros((len(self.table), k))}
+
+  def step(self, carry, previous, candidates):
+    state = 0.5 * carry["state"] + jnp.asarray(self.memory)[previous + 1]
+    rows = jnp.arange(len(self.table))[:, None]
+    logits = jnp.asarray(self.table)[rows, previous + 1] + state[..., None] * jnp.asarray(self.pull)[None, None]
+    log_prob = jax.nn.log_softmax(logits)
+    return {"state": state}, log_prob if candidates is None else jnp.take_along_axis(log_prob, candidates, -1)
+
+  def numpy_step(self, example, state, previous):
+    state = 0.5 * state + self.memory[previous + 1]
+    return state, log_softmax(self.table[example, previous + 1] + state * self.pull)
+
+  def continuations(self, node):
+    may_stop = node != ROOT and self.stop_at != "bottom" and (self.tree.is_leaf(node) or self.stop_at == "node")
+    return [*self.tree.children(node), *[STOP] * may_stop]
+
+  def enumerate(self, example):
+    """Returns every path of the tree with its scores."""
+    found = []
+
+    def walk(node, state, path, trained, shares):
+      if len(path) == self.tree.depth or path[-1:] == (STOP,):
+        found.append(Scored(path, trained, shares))
+        return
+      state, log_prob = self.numpy_step(example, state, node)
+      tokens = self.continuations(node)
+      scores = log_prob[[self.tree.num_nodes if t == STOP else t for t in tokens]]
+      for token, score, share in zip(tokens, scores, log_softmax(scores), strict=True):
+        walk(token if token != STOP else node, state, (*path, token), (*trained, score), (*shares, share))
+
+    walk(ROOT, np.float32(0), (), (), ())
+    return found
+
+
+def random_model(seed, stop_at):
+  """Returns a model over a random tree of 4 levels and 10 to 30 leaves."""
+  rng = np.random.default_rng(seed)
+  while True:
+    tree = random_tree(rng, depth=4, most_children=3, early_leaf=0.0 if stop_at == "bottom" else 0.4)
+    if 10 <= len(tree.leaves) <= 30 and tree.uniform == (stop_at == "bottom"):
+      return TableModel(rng, tree, stop_at)
+
+
+def nodes_of(path):
+  return tuple(int(node) for node in path if node >= 0)

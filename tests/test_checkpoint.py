@@ -1,0 +1,51 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hierjax.checkpoint import Checkpoints, template
+from hierjax.devices import data_mesh, replicated
+from hierjax.errors import UserError
+
+
+def state(value):
+  return {"params": {"w": jnp.full((3,), value)}}, {"step": jnp.int32(value)}
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path):
+  checkpoints = Checkpoints(tmp_path, select_best=True, create=True)
+  for step, accuracy in ((1, 0.2), (2, 0.9), (3, 0.5), (4, 0.1)):
+    checkpoints.save(step, *state(step), {"path_accuracy": accuracy})
+  checkpoints.save(5, *state(5))  # between two evaluations
+  checkpoints.wait()
+  assert checkpoints.latest == 5
+  assert checkpoints.best == 2
+  checkpoints.close()
+  assert {p.name for p in tmp_path.iterdir()} == {"2", "5"}
+
+
+def test_without_validation_the_last_one_counts(tmp_path):
+  checkpoints = Checkpoints(tmp_path, select_best=False, create=True)
+  for step in (1, 2):
+    checkpoints.save(step, *state(step))
+  checkpoints.wait()
+  assert checkpoints.best == checkpoints.latest == 2
+  checkpoints.close()
+
+
+def test_restoring_places_the_arrays_and_the_model_can_be_read_alone(tmp_path):
+  checkpoints = Checkpoints(tmp_path, select_best=False, create=True)
+  checkpoints.save(7, *state(7))
+  checkpoints.close()
+  whole = replicated(data_mesh())
+  shapes = [template(jax.eval_shape(lambda part=part: part), whole) for part in state(0)]
+  checkpoints = Checkpoints(tmp_path, select_best=False)
+  model, training = checkpoints.restore(7, *shapes)
+  np.testing.assert_array_equal(model["params"]["w"], 7.0)
+  assert len(model["params"]["w"].sharding.device_set) == 4
+  assert int(training["step"]) == 7
+  np.testing.assert_array_equal(checkpoints.restore_model(7, shapes[0])["params"]["w"], 7.0)
+  other = template({"params": {"w": jnp.zeros((4,))}}, whole)
+  with pytest.raises(UserError, match="damaged or of another model"):
+    checkpoints.restore_model(7, other)
+  checkpoints.close()

@@ -1,0 +1,84 @@
+"""Every config builds, every smoke variant runs, and what is derived follows what is overridden."""
+
+import importlib.util
+import itertools
+from pathlib import Path
+
+import jax
+import pytest
+
+from configs import common
+from hierjax.config import flatten, unpack
+from hierjax.errors import UserError
+from hierjax.evaluation.run import Run
+from hierjax.training import loop
+from hierjax.training.optim import OptimConfig, make_optimizer, make_schedule
+
+FILES = sorted(p for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem != "common")
+
+
+def module(path):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  found = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(found)
+  return found
+
+
+def variants():
+  for path in FILES:
+    for words in itertools.product(*(("", *kind) for kind in module(path).KINDS)):
+      yield pytest.param(path, ",".join(w for w in words if w), id=f"{path.stem}:{','.join(w for w in words if w)}")
+
+
+@pytest.mark.parametrize(("path", "variant"), variants())
+def test_every_variant_builds(path, variant, toy_tree):
+  config = module(path).get_config(variant).to_dict()
+  run = Run.from_config(config, toy_tree if config["tree"]["source"] == "images" else None)
+  shapes = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), (1, 1, 3)))
+  optim = unpack(OptimConfig, config["optim"], "optim")
+  make_optimizer(optim, shapes["params"])  # every parameter is covered
+  make_schedule(config["schedule"], peak=1.0, steps_per_epoch=10.0, total_steps=100)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_every_config_trains_on_generated_images(path, tmp_path, capsys):
+  config = module(path).get_config("smoke").to_dict()
+  metrics = loop.train_and_evaluate(config, str(tmp_path))
+  assert metrics["num_examples"] > 0
+  assert 0 <= metrics["path_accuracy"] <= 1
+  assert "whole path" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_a_config_opens_with_its_command(path):
+  assert f"python train.py --config=configs/{path.name}" in module(path).__doc__
+
+
+def test_unknown_and_clashing_variants_are_refused():
+  kinds = ({"a": lambda c: None, "b": lambda c: None}, {"x": lambda c: None})
+  with pytest.raises(ValueError, match="unknown variant 'c'; choose from: a, b, x"):
+    common.apply(common.base(), "a,c", kinds)
+  with pytest.raises(ValueError, match="a and b exclude each other"):
+    common.apply(common.base(), "a,b", kinds)
+
+
+def test_a_stray_or_missing_key_is_named():
+  config = common.base().to_dict()
+  config["data"]["colour"] = "red"
+  config["tree"]["source"] = "shapes"
+  with pytest.raises(UserError, match=r"config\.data\.colour: there is no such key"):
+    Run.from_config(config)
+  with pytest.raises(UserError, match=r"^config\.head is missing"):
+    Run.from_config({k: v for k, v in common.base().to_dict().items() if k != "head"})
+
+
+def test_every_key_of_the_base_is_known_to_what_reads_it():
+  run = Run.from_config(common.base().to_dict() | {"tree": {"source": "shapes"}})
+  optim = unpack(OptimConfig, run.config.optim, "optim")
+  assert flatten(common.base().to_dict())["optim.lr"] == optim.lr
+
+
+def test_the_learning_rate_follows_the_batch_size_where_it_is_meant_for_one():
+  assert OptimConfig(lr=0.1, lr_batch=128).peak_lr(128) == 0.1
+  assert OptimConfig(lr=0.1, lr_batch=128).peak_lr(64) == 0.05
+  assert OptimConfig(lr=0.1, lr_batch=0).peak_lr(64) == 0.1

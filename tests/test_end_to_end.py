@@ -1,0 +1,195 @@
+"""Train, stop, go on, evaluate and predict: through the commands that a user types."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from hierjax.devices import data_mesh
+from hierjax.evaluation.run import Run
+from hierjax.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[1]
+TRAIN = [sys.executable, "train.py", "--config=configs/quickstart.py:smoke"]
+SMALL = ["--config.data.examples=120", "--config.log_every=1", "--config.checkpoint_every=0.25"]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+  return tmp_path_factory.mktemp("cache")
+
+
+def environment(cache, devices=1):
+  return os.environ | {
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    "JAX_PLATFORMS": "cpu",
+    "XDG_CACHE_HOME": str(cache),
+    "JAX_COMPILATION_CACHE_DIR": str(cache / "xla"),
+  }
+
+
+def train(workdir, cache, *flags, devices=1, check=True):
+  command = [*TRAIN, *SMALL, f"--workdir={workdir}", *flags]
+  result = subprocess.run(
+    command, cwd=ROOT, env=environment(cache, devices), capture_output=True, text=True, timeout=300
+  )
+  if check:
+    assert result.returncode == 0, result.stderr
+  return result
+
+
+def logged(workdir, split="train"):
+  lines = (Path(workdir) / "metrics.jsonl").read_text().splitlines()
+  return [line for line in map(json.loads, lines) if line["split"] == split]
+
+
+def last_weights(workdir):
+  """Returns the step and the weights of the latest checkpoint."""
+  folder = RunFolder(workdir)
+  latest = max(int(p.name) for p in folder.checkpoints.iterdir() if p.name.isdigit())
+  run = Run.from_folder(folder)
+  return latest, run.restored_variables(folder, data_mesh(), latest)[1]
+
+
+def assert_same_bits(a, b):
+  jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, cache):
+  """Uninterrupted runs on 1 and on 4 devices, and what they printed."""
+  folder = tmp_path_factory.mktemp("whole")
+  return {n: (folder / str(n), train(folder / str(n), cache, devices=n).stdout) for n in (1, 4)}
+
+
+def test_a_run_leaves_the_folder_of_the_contract(whole, cache):
+  workdir, printed = whole[1]
+  assert {"config.json", "tree.json", "checkpoints", "metrics.jsonl", "eval", "tensorboard"} <= set(os.listdir(workdir))
+  metrics = json.loads((workdir / "eval" / "test.json").read_text())
+  assert metrics["num_examples"] == 20
+  names = {"path_accuracy", "node_accuracy", "level_accuracy", "leaf_top1", "leaf_top5"}
+  assert names <= metrics.keys() and len(metrics["level_accuracy"]) == 4
+  for name in ("level 1", "level 4", "whole path", "next: python -m hierjax predict", "devices: 1 x cpu"):
+    assert name in printed
+  assert [line["step"] for line in logged(workdir)] == list(range(1, 16))
+  again = train(workdir, cache)
+  assert "whole path" in again.stdout and "training for" not in again.stdout
+  assert len(logged(workdir)) == 15
+
+
+def interrupted(workdir, cache, sign, at_step, devices):
+  """Starts a run, sends it a signal once it has logged a step, and returns the process."""
+  process = subprocess.Popen(
+    [*TRAIN, *SMALL, f"--workdir={workdir}"],
+    cwd=ROOT, env=environment(cache, devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
+  deadline = time.monotonic() + 200
+  while process.poll() is None and time.monotonic() < deadline:
+    if (workdir / "metrics.jsonl").exists() and len((workdir / "metrics.jsonl").read_text().splitlines()) >= at_step:
+      process.send_signal(sign)
+      break
+    time.sleep(0.005)
+  process.communicate(timeout=100)
+  return process
+
+
+@pytest.mark.parametrize(
+  ("sign", "at_step", "devices"),
+  [(signal.SIGTERM, 3, 1), (signal.SIGINT, 9, 4), (signal.SIGKILL, 5, 1), (signal.SIGKILL, 8, 4)],
+)
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, whole, cache, sign, at_step, devices):
+  process = interrupted(tmp_path, cache, sign, at_step, devices)
+  assert process.returncode == (-9 if sign == signal.SIGKILL else 128 + sign)
+  assert not (tmp_path / "eval").exists()
+  train(tmp_path, cache, devices=devices)
+  step, weights = last_weights(tmp_path)
+  reference_step, reference = last_weights(whole[devices][0])
+  assert step == reference_step == 15
+  assert_same_bits(weights, reference)
+  assert [x["loss"] for x in logged(tmp_path)] == [x["loss"] for x in logged(whole[devices][0])]
+
+
+def test_device_and_process_counts_do_not_matter(tmp_path, whole, cache):
+  address = f"127.0.0.1:{free_port()}"
+  commands = [[*TRAIN, *SMALL, f"--workdir={tmp_path}", f"--multihost={address},2,{i}"] for i in range(2)]
+  pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  processes = [subprocess.Popen(c, cwd=ROOT, env=environment(cache), **pipes) for c in commands]
+  errors = [p.communicate(timeout=300)[1] for p in processes]
+  assert [p.returncode for p in processes] == [0, 0], errors
+  one, four, two = (logged(w) for w in (whole[1][0], whole[4][0], tmp_path))
+  for other in (four, two):
+    np.testing.assert_allclose([x["loss"] for x in other], [x["loss"] for x in one], rtol=1e-5)
+  metrics = [json.loads((w / "eval" / "test.json").read_text()) for w in (whole[1][0], whole[4][0], tmp_path)]
+  assert [m["num_examples"] for m in metrics] == [20, 20, 20]
+  assert metrics[0]["path_accuracy"] == metrics[1]["path_accuracy"] == metrics[2]["path_accuracy"]
+
+
+def free_port():
+  with socket.socket() as s:
+    s.bind(("127.0.0.1", 0))
+    return s.getsockname()[1]
+
+
+def test_another_config_is_refused(whole, cache):
+  result = train(whole[1][0], cache, "--config.optim.lr=0.01", check=False)
+  assert result.returncode == 1
+  assert "config.optim.lr: 0.1 in the folder, 0.01 now" in result.stderr
+  assert "Traceback" not in result.stderr
+
+
+def test_divergence_names_the_step_and_the_last_good_checkpoint(tmp_path, cache):
+  result = train(tmp_path, cache, "--config.optim.lr=1e35", check=False)
+  assert result.returncode == 1
+  assert "not finite at step" in result.stderr and "Traceback" not in result.stderr
+
+
+def hierjax(cache, *arguments):
+  command = [sys.executable, "-m", "hierjax", *map(str, arguments)]
+  return subprocess.run(command, cwd=ROOT, env=environment(cache), capture_output=True, text=True, timeout=300)
+
+
+def test_evaluate_covers_every_example_of_a_split(whole, cache):
+  workdir = whole[1][0]
+  result = hierjax(cache, "evaluate", workdir, "--split", "train")
+  assert result.returncode == 0, result.stderr
+  assert json.loads((workdir / "eval" / "train.json").read_text())["num_examples"] == 108
+  assert "level 1" in result.stdout
+  unknown = hierjax(cache, "evaluate", workdir, "--split", "holiday")
+  assert unknown.returncode == 1 and "choose from train, validation, test" in unknown.stderr
+
+
+def test_predict_answers_for_every_file(whole, cache, tmp_path, rng):
+  for name in ("a.png", "sub/b.jpg"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(tmp_path / name)
+  (tmp_path / "broken.png").write_bytes(b"not an image")
+  out = tmp_path / "out.csv"
+  result = hierjax(cache, "predict", whole[1][0], tmp_path, "--csv", out, "--top", 2)
+  assert result.returncode == 0, result.stderr
+  lines = out.read_text().splitlines()
+  assert lines[0] == "image,path,probability,rank,node_probabilities,error"
+  rows = [line.split(",") for line in lines[1:]]
+  assert [Path(row[0]).name for row in rows] == ["a.png", "a.png", "broken.png", "b.jpg", "b.jpg"]
+  tree = RunFolder(whole[1][0]).tree()
+  for row in (rows[0], rows[1], rows[3], rows[4]):
+    assert tree.find(row[1].split("/")) in tree.leaves
+    nodes = [float(p) for p in row[4].split("/")]
+    assert len(nodes) == len(row[1].split("/")) and nodes == sorted(nodes, reverse=True)
+    np.testing.assert_allclose(nodes[-1], float(row[2]), atol=1e-4)
+  assert "broken.png" in rows[2][-1] and rows[2][1] == ""
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_foreign_folders_get_a_clear_sentence(cache, folder, tmp_path):
+  result = hierjax(cache, "predict", tmp_path / folder, ROOT / "README.md")
+  assert result.returncode == 1
+  assert "is not a run folder" in result.stderr and "Traceback" not in result.stderr

@@ -1,0 +1,82 @@
+import json
+
+import pytest
+
+from hierjax.errors import UserError
+from hierjax.run_folder import RunFolder
+
+CONFIG = {
+  "seed": 0,
+  "tree": {"source": "x"},
+  "data": {"name": "x"},
+  "backbone": {},
+  "head": {"width": 4},
+  "optim": {"lr_groups": (("a", None),)},
+}
+
+
+@pytest.fixture
+def folder(tmp_path, toy_tree):
+  run = RunFolder(tmp_path / "run")
+  run.begin(CONFIG, toy_tree)
+  return run
+
+
+def test_the_folder_gives_back_what_it_was_given(folder, toy_tree):
+  assert folder.config() == json.loads(json.dumps(CONFIG))
+  assert folder.tree() == toy_tree
+  folder.begin(CONFIG, toy_tree)  # the same run goes on
+
+
+def test_another_config_is_refused_and_its_keys_are_listed(folder, toy_tree):
+  other = CONFIG | {"seed": 1, "head": {"width": 8}, "new": 2}
+  with pytest.raises(UserError) as error:
+    folder.begin(other, toy_tree)
+  text = str(error.value)
+  assert "config.head.width: 4 in the folder, 8 now" in text
+  assert "config.seed: 0 in the folder, 1 now" in text
+  assert "config.new: '(absent)' in the folder" in text
+  assert "lr_groups" not in text
+  assert folder.config()["seed"] == 0
+
+
+def test_another_tree_is_refused(folder, toy_tree):
+  with pytest.raises(UserError, match="label tree has changed"):
+    folder.begin(CONFIG, toy_tree.truncated(2))
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path, toy_tree):
+  (tmp_path / "thesis.txt").write_text("important")
+  with pytest.raises(UserError, match="choose an empty folder"):
+    RunFolder(tmp_path).begin(CONFIG, toy_tree)
+  assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+  ("damage", "message"),
+  [
+    (lambda p: (p / "config.json").unlink(), "is not a run folder: it has no config.json"),
+    (lambda p: (p / "config.json").write_text("{"), "config.json is damaged"),
+    (lambda p: (p / "config.json").write_bytes(b"\xff\xfe\x00"), "config.json is damaged"),
+    (lambda p: (p / "config.json").write_text("[]"), "is not the config of a hierjax run"),
+    (lambda p: (p / "tree.json").unlink(), "it has no tree.json"),
+    (lambda p: (p / "tree.json").write_text((p / "tree.json").read_text().replace("basenji", "beagle")), "checksum"),
+  ],
+)
+def test_damage_gets_a_clear_sentence(folder, damage, message):
+  damage(folder.path)
+  with pytest.raises(ValueError, match=message):
+    folder.config()
+    folder.tree()
+
+
+def test_a_missing_folder_gets_a_clear_sentence(tmp_path):
+  with pytest.raises(UserError, match="there is no such folder"):
+    RunFolder(tmp_path / "nowhere").config()
+
+
+def test_metrics_are_cut_back_to_the_restored_step(folder):
+  lines = [json.dumps({"step": s, "loss": 0.5}) for s in (10, 20, 30)]
+  folder.metrics.write_text("\n".join([*lines, '{"step": 40, "lo']))
+  folder.cut_metrics(20)
+  assert folder.metrics.read_text() == "\n".join(lines[:2]) + "\n"

@@ -1,0 +1,131 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hierjax.errors import UserError
+from hierjax.training.optim import (
+  OptimConfig,
+  frozen_statistics,
+  make_optimizer,
+  make_schedule,
+  match_groups,
+  parameter_names,
+)
+
+PARAMS = {
+  "backbone": {"conv": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}},
+  "head": {"kernel": jnp.ones(4)},
+}
+ALL = ((".*", 1.0),)
+
+
+def run(config, grads, lr=0.1, params=PARAMS):
+  optimizer = make_optimizer(config, params)
+  state = optimizer.init(params)
+  for g in grads:
+    params, state, norm = optimizer.update(g, state, params, jnp.float32(lr))
+  return params, state, norm
+
+
+def random_grads(n):
+  rng = np.random.default_rng(1)
+  return [jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), PARAMS) for _ in range(n)]
+
+
+def test_sgd_is_momentum_with_coupled_decay():
+  grads = random_grads(3)
+  got, _, _ = run(OptimConfig(momentum=0.9, decay=(("bias$", 0.0), (".*", 0.01)), lr_groups=ALL), grads)
+  for name, decay in (("kernel", 0.01), ("bias", 0.0)):
+    p = np.asarray(PARAMS["backbone"]["conv"][name])
+    v = np.zeros_like(p)
+    for g in grads:
+      v = 0.9 * v + np.asarray(g["backbone"]["conv"][name]) + decay * p
+      p = p - 0.1 * v
+    np.testing.assert_allclose(got["backbone"]["conv"][name], p, rtol=1e-6)
+
+
+def test_adamw_is_optax_adamw():
+  grads = random_grads(3)
+  got, _, _ = run(OptimConfig(name="adamw", decay=((".*", 0.05),)), grads)
+  reference = optax.adamw(0.1, weight_decay=0.05)
+  params, state = PARAMS, reference.init(PARAMS)
+  for g in grads:
+    with jax.numpy_dtype_promotion("standard"):
+      updates, state = reference.update(g, state, params)
+    params = optax.apply_updates(params, updates)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got, params)
+
+
+def test_learning_rate_groups_scale_the_step():
+  grads = random_grads(1)
+  config = OptimConfig(decay=((".*", 0.0),), lr_groups=(("^head/", 10.0), (".*", 1.0)))
+  got, _, _ = run(config, grads)
+  np.testing.assert_allclose(got["head"]["kernel"], 1.0 - grads[0]["head"]["kernel"], rtol=1e-5)
+
+
+def test_frozen_parameters_and_their_state_keep_their_bits_and_leave_the_norm():
+  grads = random_grads(2)
+  config = OptimConfig(name="adamw", lr_groups=(("^backbone/", None), (".*", 1.0)))
+  params, state, norm = run(config, grads)
+  jax.tree.map(np.testing.assert_array_equal, params["backbone"], PARAMS["backbone"])
+  assert not np.array_equal(params["head"]["kernel"], PARAMS["head"]["kernel"])
+  adam = state[0]
+  jax.tree.map(lambda m: np.testing.assert_array_equal(m, 0), adam.mu["backbone"])
+  np.testing.assert_allclose(norm, np.linalg.norm(grads[1]["head"]["kernel"]), rtol=1e-6)
+
+
+def test_clipping_bounds_the_whole_gradient():
+  grads = [jax.tree.map(lambda g: 100 * g, random_grads(1)[0])]
+  got, _, norm = run(OptimConfig(clip_norm=1.0, decay=((".*", 0.0),)), grads, lr=1.0)
+  step = optax.tree.norm(jax.tree.map(lambda a, b: a - b, got, PARAMS))
+  np.testing.assert_allclose(step, 1.0, rtol=1e-5)
+  assert norm > 100
+
+
+def test_first_match_counts_and_every_name_must_match():
+  names = parameter_names(PARAMS)
+  assert names["backbone"]["conv"]["bias"] == "backbone/conv/bias"
+  found = match_groups(names, (("bias", 1.0), ("conv", 2.0), ("", 3.0)), "optim.decay")
+  assert found == {"backbone": {"conv": {"kernel": 2.0, "bias": 1.0}}, "head": {"kernel": 3.0}}
+  with pytest.raises(UserError, match=r"config.optim.decay: no regex matches the parameter 'head/kernel'"):
+    match_groups(names, (("conv", 2.0),), "optim.decay")
+  with pytest.raises(UserError, match="regex, value"):
+    match_groups(names, (("(", 2.0),), "optim.decay")
+
+
+def test_statistics_of_frozen_layers_are_frozen_and_whole_parts_run_in_evaluation_mode():
+  variables = {
+    "params": PARAMS,
+    "batch_stats": {"backbone": {"bn": {"mean": jnp.zeros(3)}}, "head": {"mean": jnp.zeros(1)}},
+  }
+  config = OptimConfig(lr_groups=(("^backbone/", None), (".*", 1.0)))
+  frozen, parts = frozen_statistics(config, variables)
+  assert frozen == {"batch_stats": {"backbone": {"bn": {"mean": True}}, "head": {"mean": False}}}
+  assert parts == ("backbone",)
+  assert frozen_statistics(OptimConfig(lr_groups=(("conv/bias", None), (".*", 1.0))), variables)[1] == ()
+
+
+@pytest.mark.parametrize(
+  ("section", "expected"),
+  [
+    ({"name": "constant"}, [1, 1, 1, 1, 1]),
+    ({"name": "constant", "warmup": 2.0}, [0, 0.25, 0.5, 0.75, 1]),
+    ({"name": "step", "boundaries": (1.0, 2.0), "factor": 0.1}, [1, 1, 0.1, 0.1, 0.01]),
+    ({"name": "step", "boundaries": (1.5,), "factor": 0.5, "warmup": 0.5}, [0, 1, 1, 0.5, 0.5]),
+    ({"name": "cosine"}, [1, (1 + np.cos(np.pi / 5)) / 2, None, None, (1 + np.cos(4 * np.pi / 5)) / 2]),
+  ],
+)
+def test_schedules_move_in_epochs(section, expected):
+  schedule, _ = make_schedule(section, peak=1.0, steps_per_epoch=2.0, total_steps=5)
+  for step, value in enumerate(expected):
+    if value is not None:
+      np.testing.assert_allclose(schedule(jnp.int32(step)), value, rtol=1e-6, atol=1e-7)
+
+
+def test_unknown_names_list_the_choices():
+  with pytest.raises(UserError, match="adamw, sgd"):
+    make_optimizer(OptimConfig(name="adamax"), PARAMS)
+  with pytest.raises(UserError, match="did you mean 'warmup'"):
+    make_schedule({"warm_up": 1.0}, peak=1.0, steps_per_epoch=1.0, total_steps=1)

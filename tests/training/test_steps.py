@@ -1,0 +1,129 @@
+"""The step's laws, on a network small enough to differentiate in milliseconds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from hierjax.devices import put_batch, replicated
+from hierjax.functional.tree_arrays import tree_arrays
+from hierjax.heads.flat import FlatHead
+from hierjax.models.classifier import Classifier, ModelMethod
+from hierjax.training.optim import OptimConfig, frozen_statistics, make_optimizer
+from hierjax.training.state import init_state
+from hierjax.training.steps import make_train_step
+from hierjax.types import Batch, Examples, Features
+
+PLAIN = OptimConfig(decay=((".*", 0.0),))
+
+
+class Trunk(nn.Module):
+  norm: bool = False
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.Dense(8, name="dense")(x)
+    if self.norm:
+      x = nn.BatchNorm(not train, momentum=0.9, name="norm")(x)
+    return Features((), nn.Dropout(self.dropout)(jnp.tanh(x), deterministic=not train))
+
+
+@pytest.fixture
+def batch(rng, toy_tree):
+  nodes = rng.choice(toy_tree.leaves, size=(8, 1))
+  draw = np.zeros((8, 2), np.int32)
+  images = rng.normal(size=(8, 5)).astype(np.float32)
+  return Examples(images, toy_tree.encode(nodes), np.ones(8, np.float32), draw)
+
+
+def run(toy_tree, batch, *, config=PLAIN, steps=3, devices=1, lr=0.1, norm=False, dropout=0.0, **options):
+  """Returns the initial state, the state after some steps, and their losses."""
+  tree = tree_arrays(toy_tree)
+  method = ModelMethod(Classifier(Trunk(norm, dropout), FlatHead(tree.num_leaves)), tree)
+  mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
+  variables = method.module.init(jax.random.key(0), jnp.zeros((1, 5)))
+  optimizer = make_optimizer(config, variables["params"])
+  first = jax.device_put(init_state(variables, optimizer), replicated(mesh))
+  step = jax.jit(
+    make_train_step(
+      optimizer,
+      lambda step: jnp.float32(lr),
+      preprocess=lambda e, key: Batch(e.images, e.paths, e.mask),
+      key=jax.random.key(1),
+      accumulate=config.accumulate,
+      **options,
+    ),
+    out_shardings=replicated(mesh),
+  )
+  state, losses = first, []
+  for _ in range(steps):
+    state, metrics = step(method, state, put_batch(batch, mesh))
+    losses.append(float(metrics["loss"]))
+  return first, state, losses
+
+
+def assert_close(a, b, **tolerance):
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+def test_losses_fall(toy_tree, batch):
+  losses = run(toy_tree, batch, steps=30)[2]
+  assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_four_devices_compute_what_one_does(toy_tree, batch, norm):
+  _, one, losses = run(toy_tree, batch, norm=norm, dropout=0.5)
+  _, four, losses4 = run(toy_tree, batch, norm=norm, dropout=0.5, devices=4)
+  np.testing.assert_allclose(losses, losses4, rtol=1e-5)
+  assert_close(one.variables, four.variables, rtol=1e-4, atol=1e-6)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(toy_tree, batch):
+  masked = batch.replace(mask=np.array([1, 1, 1, 0, 1, 0, 1, 1], np.float32))
+  _, whole, losses = run(toy_tree, masked)
+  _, parts, losses4 = run(toy_tree, masked, config=OptimConfig(decay=((".*", 0.0),), accumulate=4))
+  np.testing.assert_allclose(losses, losses4, rtol=1e-5)
+  assert_close(whole.params, parts.params, rtol=1e-4, atol=1e-6)
+
+
+def test_masked_examples_count_for_nothing(toy_tree, batch):
+  half = jax.tree.map(lambda x: x[:4], batch)
+  garbage = batch.replace(images=np.where(np.arange(8)[:, None] < 4, batch.images, 100.0).astype(np.float32))
+  masked = garbage.replace(mask=(np.arange(8) < 4).astype(np.float32))
+  np.testing.assert_allclose(run(toy_tree, half)[2], run(toy_tree, masked)[2], rtol=1e-5)
+
+
+def test_class_weights_act_like_repeated_examples(toy_tree, batch):
+  node = int(batch.paths[0, 0].max())
+  alone = jax.tree.map(lambda x: x[[0, *np.flatnonzero(batch.paths[:, 0].max(-1) != node)]], batch)
+  twice = jax.tree.map(lambda x: np.concatenate([x, x[:1]]), alone)
+  weights = lambda paths: jnp.where(paths[:, 0].max(-1) == node, 2.0, 1.0)  # noqa: E731
+  np.testing.assert_allclose(run(toy_tree, twice)[2], run(toy_tree, alone, weights=weights)[2], rtol=1e-5)
+
+
+def test_a_frozen_part_keeps_its_bits_statistics_included(toy_tree, batch):
+  config = OptimConfig(lr_groups=(("^backbone/", None), (".*", 1.0)))
+  shapes = run(toy_tree, batch, steps=0, norm=True)[0].variables
+  collections, parts = frozen_statistics(config, shapes)
+  first, last, _ = run(toy_tree, batch, config=config, norm=True, frozen_parts=parts, frozen_collections=collections)
+  assert parts == ("backbone",)
+  jax.tree.map(np.testing.assert_array_equal, first.params["backbone"], last.params["backbone"])
+  jax.tree.map(np.testing.assert_array_equal, first.collections, last.collections)
+  assert not np.array_equal(first.params["head"]["output"]["kernel"], last.params["head"]["output"]["kernel"])
+
+
+def test_the_first_bad_step_is_kept(toy_tree, batch):
+  bad = batch.replace(images=np.full_like(batch.images, np.nan))
+  assert int(run(toy_tree, batch)[1].bad_step) == -1
+  assert int(run(toy_tree, bad, steps=3)[1].bad_step) == 1
+
+
+def test_the_plateau_scales_the_step(toy_tree, batch):
+  first, last, _ = run(toy_tree, batch, steps=1, lr=0.2)
+  half = run(toy_tree, batch, steps=1, lr=0.1)[1]
+  moved = jax.tree.map(lambda a, b: a - b, last.params, first.params)
+  assert_close(moved, jax.tree.map(lambda a, b: 2 * (a - b), half.params, first.params), rtol=1e-3, atol=1e-6)
