@@ -12,11 +12,14 @@ from hierjax.heads.path_rnn import PathRNNHead as PathRNNHead
 from hierjax.models.classifier import Classifier as Classifier
 from hierjax.models.classifier import ModelMethod as ModelMethod
 from hierjax.models.factory import make_method as make_method
+from hierjax.tree.builders import from_paths as from_paths
 from hierjax.tree.label_tree import PAD as PAD
 from hierjax.tree.label_tree import ROOT as ROOT
 from hierjax.tree.label_tree import STOP as STOP
 from hierjax.tree.label_tree import UNKNOWN as UNKNOWN
 from hierjax.tree.label_tree import LabelTree as LabelTree
+from hierjax.tree.labels import class_nodes as class_nodes
+from hierjax.tree.opening import open_tree as open_tree
 from hierjax.types import Batch as Batch
 from hierjax.types import DecodeOptions as DecodeOptions
 from hierjax.types import Features as Features

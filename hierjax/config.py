@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def unpack(build: Callable[..., T], section: Mapping[str, Any], where: str, **given: Any) -> T:
-  """Returns `build(**section, **given)`.
+  """Returns `build(**section, **given)`, lists in the section as tuples.
 
   Args:
     build: a class or function; every one of its parameters that is not in `given` may stand in the section.
@@ -34,7 +34,12 @@ def unpack(build: Callable[..., T], section: Mapping[str, Any], where: str, **gi
   for key, parameter in parameters.items():
     if parameter.default is inspect.Parameter.empty and key not in section:
       raise UserError(f"{prefix}{key} is missing")
-  return build(**section, **given)
+  return build(**{key: frozen(value) for key, value in section.items()}, **given)
+
+
+def frozen(value: Any) -> Any:
+  """Returns lists as tuples: a config read back from JSON is the one that was written."""
+  return tuple(frozen(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def choose(table: Mapping[str, T], name: Any, where: str) -> T:

@@ -1,5 +1,6 @@
 """Train, stop, go on, evaluate and predict: through the commands that a user types."""
 
+import csv
 import json
 import os
 import signal
@@ -161,7 +162,7 @@ def test_evaluate_covers_every_example_of_a_split(whole, cache):
   workdir = whole[1][0]
   result = hierjax(cache, "evaluate", workdir, "--split", "train")
   assert result.returncode == 0, result.stderr
-  assert json.loads((workdir / "eval" / "train.json").read_text())["num_examples"] == 108
+  assert json.loads((workdir / "eval" / "train.json").read_text())["num_examples"] == 120
   assert "level 1" in result.stdout
   unknown = hierjax(cache, "evaluate", workdir, "--split", "holiday")
   assert unknown.returncode == 1 and "choose from train, validation, test" in unknown.stderr
@@ -175,9 +176,8 @@ def test_predict_answers_for_every_file(whole, cache, tmp_path, rng):
   out = tmp_path / "out.csv"
   result = hierjax(cache, "predict", whole[1][0], tmp_path, "--csv", out, "--top", 2)
   assert result.returncode == 0, result.stderr
-  lines = out.read_text().splitlines()
-  assert lines[0] == "image,path,probability,rank,node_probabilities,error"
-  rows = [line.split(",") for line in lines[1:]]
+  header, *rows = csv.reader(out.read_text().splitlines())
+  assert header == ["image", "path", "probability", "rank", "node_probabilities", "error"]
   assert [Path(row[0]).name for row in rows] == ["a.png", "a.png", "broken.png", "b.jpg", "b.jpg"]
   tree = RunFolder(whole[1][0]).tree()
   for row in (rows[0], rows[1], rows[3], rows[4]):
@@ -185,7 +185,7 @@ def test_predict_answers_for_every_file(whole, cache, tmp_path, rng):
     nodes = [float(p) for p in row[4].split("/")]
     assert len(nodes) == len(row[1].split("/")) and nodes == sorted(nodes, reverse=True)
     np.testing.assert_allclose(nodes[-1], float(row[2]), atol=1e-4)
-  assert "broken.png" in rows[2][-1] and rows[2][1] == ""
+  assert "not an image" in rows[2][-1] and rows[2][1] == ""
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])

@@ -20,12 +20,13 @@ class Stem(nn.Module):
   """One 3x3 convolution; the first block opens with norm and activation."""
 
   width: int
+  stride: int = 1
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h w d"]:
-    """Returns a map of the same size."""
-    return conv(self.width, (3, 3), dtype=self.dtype, name="conv")(x)
+    """Returns a map of 1 / stride the size."""
+    return conv(self.width, (3, 3), (self.stride, self.stride), dtype=self.dtype, name="conv")(x)
 
 
 class NormAct(nn.Module):
@@ -84,9 +85,9 @@ class Stage(nn.Module):
     return x if self.norm is None else self.norm(x, train)
 
 
-def _preact(stem_width: int, widths: Sequence[int], blocks: int, dropout: float, dtype: Any) -> Backbone:
-  if blocks < 1 or not widths or not 0 <= dropout < 1:
-    has = f"widths = {widths}, blocks = {blocks}, dropout = {dropout}"
+def _preact(stem: Stem, widths: Sequence[int], blocks: int, dropout: float, dtype: Any) -> Backbone:
+  if blocks < 1 or stem.stride < 1 or not widths or not 0 <= dropout < 1:
+    has = f"widths = {widths}, blocks = {blocks}, stem_stride = {stem.stride}, dropout = {dropout}"
     raise ValueError(f"{has}: a net has at least one stage, at least one block in each, and 0 <= dropout < 1")
 
   def stage(i: int, width: int) -> Stage:
@@ -94,21 +95,26 @@ def _preact(stem_width: int, widths: Sequence[int], blocks: int, dropout: float,
     last = i == len(widths) - 1
     return Stage(tuple(BasicBlock(width, s, dropout, dtype) for s in strides), NormAct(dtype) if last else None)
 
-  return Backbone(Stem(stem_width, dtype), tuple(stage(i, width) for i, width in enumerate(widths)))
+  return Backbone(stem, tuple(stage(i, width) for i, width in enumerate(widths)))
 
 
 def small_resnet(
-  widths: Sequence[int] = (32, 64, 128), blocks: int = 1, dropout: float = 0.0, dtype: Any = jnp.float32
+  widths: Sequence[int] = (32, 64, 128),
+  blocks: int = 1,
+  stem_stride: int = 1,
+  dropout: float = 0.0,
+  dtype: Any = jnp.float32,
 ) -> Backbone:
   """Returns a small pre-activation ResNet that makes CPU runs pleasant: 0.3M weights as it stands.
 
   Args:
     widths: channels of each stage; every stage after the first halves the map.
     blocks: residual blocks a stage.
+    stem_stride: 2 halves the map before the first stage, which saves most of the time.
     dropout: rate within the blocks.
     dtype: of the computation; weights are float32.
   """
-  return _preact(widths[0] if widths else 0, widths, blocks, dropout, dtype)
+  return _preact(Stem(widths[0] if widths else 0, stem_stride, dtype), widths, blocks, dropout, dtype)
 
 
 def wide_resnet(depth: int = 28, width: int = 10, dropout: float = 0.3, dtype: Any = jnp.float32) -> Backbone:
@@ -125,4 +131,4 @@ def wide_resnet(depth: int = 28, width: int = 10, dropout: float = 0.3, dtype: A
   """
   if depth < 10 or depth % 6 != 4:
     raise ValueError(f"depth = {depth}: a wide ResNet has depth 6 n + 4: 10, 16, 22, 28, 34, 40, ...")
-  return _preact(16, [width * w for w in (16, 32, 64)], (depth - 4) // 6, dropout, dtype)
+  return _preact(Stem(16, dtype=dtype), [width * w for w in (16, 32, 64)], (depth - 4) // 6, dropout, dtype)

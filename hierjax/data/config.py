@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from hierjax.errors import UserError
 from hierjax.functional.augment import Transform
@@ -54,8 +55,8 @@ class DataConfig:
   crop: int = 32
   pad: int = 4
   mirror: bool = True
-  mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-  std: tuple[float, ...] = (0.25, 0.25, 0.25)
+  mean: Sequence[float] = (0.5, 0.5, 0.5)
+  std: Sequence[float] = (0.25, 0.25, 0.25)
   on_bad_image: str = "stop"
   cache_mib: int = 1024
   threads: int = 4
@@ -90,4 +91,4 @@ class DataConfig:
   @property
   def transform(self) -> Transform:
     """What is done to images on their way into a model."""
-    return Transform(crop=self.crop, pad=self.pad, mirror=self.mirror, mean=self.mean, std=self.std)
+    return Transform(self.crop, self.pad, self.mirror, mean=tuple(self.mean), std=tuple(self.std))

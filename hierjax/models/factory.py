@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hierjax.backbones.preact import small_resnet, wide_resnet
-from hierjax.config import choose, unpack
+from hierjax.config import choose, frozen, unpack
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.heads.flat import FlatHead
@@ -66,7 +66,7 @@ def _part(table: Table, section: Section, where: str, given: Mapping[str, Any]) 
     raise UserError(f"config.{where}.name is missing: choose from {', '.join(sorted(table))}")
   build = choose(table, section["name"], f"{where}.name")
   parameters = inspect.signature(build).parameters
-  settings = {key: tuple(v) if isinstance(v, list) else v for key, v in section.items() if key != "name"}
+  settings = {key: frozen(value) for key, value in section.items() if key != "name"}
   for key, value in settings.items():
     if key in parameters and not _fits(value, parameters[key].default):
       raise UserError(f"config.{where}.{key} = {value!r}: must be like {parameters[key].default!r}")

@@ -5,7 +5,9 @@ import functools
 import numpy as np
 import pytest
 from absl import logging
-from hierjax.data import decode
+from PIL import Image
+
+from hierjax.data import cache, decode
 from hierjax.data.cache import cache_folder
 from hierjax.data.config import DataConfig
 from hierjax.data.folders import tree_of
@@ -16,7 +18,6 @@ from hierjax.data.splits import kept_for_validation
 from hierjax.errors import UserError
 from hierjax.tree.builders import from_paths
 from hierjax.tree.label_tree import PAD
-from PIL import Image
 
 TREE = from_paths([("animal", "dog", "basenji"), ("animal", "dog", "leonberg"), ("animal", "cat"), ("thing", "cup")])
 CUP, DOG, BASENJI = (TREE.find(path) for path in (("thing", "cup"), ("animal", "dog"), ("animal", "dog", "basenji")))
@@ -131,7 +132,9 @@ def test_a_csv_file_of_labels(photos):
 
 
 def test_a_csv_file_with_splits(photos):
-  text = "image,split,label\nthing/cup/1.png,,thing/cup\nthing/cup/2.png,test,thing/cup\nthing/cup/3.png,train,thing/cup\n"
+  text = (
+    "image,split,label\nthing/cup/1.png,,thing/cup\nthing/cup/2.png,test,thing/cup\nthing/cup/3.png,train,thing/cup\n"
+  )
   config = csv_config(photos, text)
   assert len(open_source(config, TREE, "train")) == 2
   assert "2.png" in open_source(config, TREE, "test").describe(0)
@@ -206,6 +209,29 @@ def test_kept_images_are_not_believed_when_files_changed_or_the_cache_is_damaged
   saved = {file.name for file in cache_folder().iterdir()}
   open_source(folder_config(photos, on_bad_image="skip"), TREE, "train")
   assert {file.name for file in cache_folder().iterdir()} == saved, "a set with bad images is not kept"
+
+
+def test_the_cache_gives_back_what_was_saved_and_nothing_else(rng):
+  array = rng.integers(0, 256, (3, 4), dtype=np.uint8)
+  cache.save("set/1 train", "print", array)
+  np.testing.assert_array_equal(cache.load("set/1 train", "print", (3, 4), np.uint8), array)
+  for name, fingerprint, shape, dtype in (
+    ("set/1 train", "other", (3, 4), np.uint8),
+    ("set/1 test", "print", (3, 4), np.uint8),
+    ("set/1 train", "print", (4, 3), np.uint8),
+    ("set/1 train", "print", (3, 4), np.int8),
+  ):
+    assert cache.load(name, fingerprint, shape, dtype) is None
+  assert [file.suffix for file in cache_folder().iterdir()] == [".npy"]
+
+
+def test_a_cache_folder_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
+  (tmp_path / "file").write_text("")
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+  messages = []
+  monkeypatch.setattr(logging, "warning", lambda text, *args: messages.append(text % args))
+  cache.save("set", "print", np.zeros(3, np.uint8))
+  assert len(messages) == 1 and "cannot be written" in messages[0]
 
 
 # Arrays, noise, truncation, validation.
@@ -290,7 +316,13 @@ def test_a_train_and_a_validation_split_share_no_image(photos):
 
 
 def test_a_config_that_cannot_be_meant_is_refused_by_key():
-  for key, value in (("validation", 1.0), ("crop", 33), ("on_bad_image", "ignore"), ("std", (0.2,)), ("mean", (129.0,))):
+  for key, value in (
+    ("validation", 1.0),
+    ("crop", 33),
+    ("on_bad_image", "ignore"),
+    ("std", (0.2,)),
+    ("mean", (129.0,)),
+  ):
     with pytest.raises(UserError, match=rf"config\.data\.{key} = "):
       DataConfig(**{key: value})
   assert hash(DataConfig(mean=[0.5, 0.5, 0.5]).transform) == hash(DataConfig().transform)

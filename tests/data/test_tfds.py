@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+
 from hierjax.data import cache
 from hierjax.data.config import DataConfig
 from hierjax.data.images import BadImageError
@@ -59,7 +60,9 @@ def test_classes_become_nodes_and_images_squares(prepared, cache_mib):
   source = open_source(config(prepared, cache_mib=cache_mib), TREE, "train")
   images = source.read(np.arange(12))
   assert images.shape == (12, 8, 8, 3) and source.describe(3).startswith("tiny/1.0.0 train example")
-  labels = {int(image[0, 0, 0]) // 10 % 3: TREE.names[node] for image, node in zip(images, source.nodes[:, 0], strict=True)}
+  labels = {
+    int(image[0, 0, 0]) // 10 % 3: TREE.names[node] for image, node in zip(images, source.nodes[:, 0], strict=True)
+  }
   assert labels == dict(enumerate(CLASSES))
   assert sorted(images[:, 0, 0, 0].tolist()) == [10 * i for i in range(12)]
   assert source.read(np.array([], np.int64)).shape == (0, 8, 8, 3)

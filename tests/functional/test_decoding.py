@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from path_oracle import nodes_of, random_model
+from path_oracle import TableModel, nodes_of, random_model
 
 from hierjax.functional.decoding import beam_search
-from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN
+from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN, LabelTree
 from hierjax.types import DecodeOptions
 
 STOP_AT = ("bottom", "leaf", "node")
@@ -72,7 +72,8 @@ def test_a_narrow_beam_walks_the_tree_and_a_beam_of_one_is_greedy(stop_at):
 def test_raw_decoding_is_the_plain_argmax_of_each_step(stop_at):
   model = random_model(1, stop_at)
   if stop_at == "leaf":
-    model.table[:, 1:, model.tree.num_nodes] += 3.0  # so that some path stops early
+    model.table[:, 1:, model.tree.num_nodes] += 3.0  # so that some path stops early,
+    model.table[:, 0, model.tree.num_nodes] += 9.0  # and would before its first node
   found = search(model, beam=1, restrict="raw")
   for example in range(2):
     node, state, path = ROOT, np.float32(0), []
@@ -101,6 +102,13 @@ def test_known_labels_are_forced_with_their_ancestors_and_condition_the_rest(sto
   assert_same(found, 1, ranked(model.enumerate(1), normalise))
   if normalise == "siblings":
     np.testing.assert_allclose(np.exp(found.log_prob[0]).sum(), 1.0, rtol=1e-5)
+
+
+def test_beams_without_a_path_do_no_harm():
+  """The first windows reach past their level, so unused beams sit on leaves, where nothing can follow."""
+  tree = LabelTree.from_children(list("abcde"), [1, 1, 3, 0, 0, 0])
+  model = TableModel(np.random.default_rng(0), tree, "bottom")
+  assert_same(search(model, beam=5, normalise="siblings"), 0, ranked(model.enumerate(0), "siblings"))
 
 
 def test_a_known_stop_ends_the_path():

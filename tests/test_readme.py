@@ -1,0 +1,68 @@
+"""The README's commands and code do what it says."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hierjax
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+  return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+OWN_IMAGES = [c for c in COMMANDS if c.startswith("python ")]
+
+
+def run(command, tmp_path):
+  """Runs a command of the README in the checkout, its run folders moved to `tmp_path`."""
+  words = [w.replace("runs/", f"{tmp_path}/") for w in shlex.split(command)]
+  return subprocess.run(
+    [sys.executable, *words[1:]],
+    cwd=ROOT,
+    env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "XLA_FLAGS": ""},
+    capture_output=True,
+    text=True,
+    timeout=900,
+  )
+
+
+def test_the_commands_on_own_images_work_in_order(tmp_path):
+  assert len(OWN_IMAGES) == 5
+  for command in OWN_IMAGES:
+    result = run(command, tmp_path)
+    assert result.returncode == 0, f"{command}\n{result.stderr}"
+  answers = (tmp_path / "mine" / "answers.csv").read_text().splitlines()
+  assert answers[0].startswith("image,path,probability") and len(answers) > 10
+
+
+@pytest.mark.slow
+def test_the_first_run_works(tmp_path):
+  command = next(c for c in COMMANDS if "configs/quickstart.py" in c)
+  result = run(command.split("&&")[-1].replace(".venv/bin/", ""), tmp_path)
+  assert result.returncode == 0, result.stderr
+  assert "whole path" in result.stdout and "next: python -m hierjax" in result.stdout
+
+
+def test_the_library_example_learns_its_four_images(capsys):
+  (code,) = blocks("python")
+  exec(compile(code, "README.md", "exec"), {"__name__": "example"})  # noqa: S102 (our own README)
+  assert capsys.readouterr().out == "['animal/cat', 'thing/cup', 'animal/dog/basenji', 'animal/dog/leonberg']\n"
+
+
+def test_api_md_lists_what_the_package_offers():
+  listed = set(re.findall(r"^\| `(\w+)", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE))
+  offered = {name for name in vars(hierjax) if not name.startswith("_")} - {
+    "backbones", "config", "data", "devices", "errors", "evaluation", "functional", "heads", "layers", "models",
+    "necks", "run_folder", "checkpoint", "training", "tree", "types",
+  }  # fmt: skip
+  assert listed == offered
