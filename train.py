@@ -4,6 +4,7 @@ python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 import sys
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -12,6 +13,12 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, a
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default runs/CONFIG-VARIANT.")
 _MULTIHOST = flags.DEFINE_string("multihost", "", "auto, or ADDRESS,N,I: join a run of several processes.")
 flags.mark_flag_as_required("config")
+
+
+def default_workdir() -> str:
+  """Returns runs/CONFIG-VARIANT."""
+  file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+  return "-".join([f"runs/{Path(file).stem}", *(word for word in variant.split(",") if word)])
 
 
 def main(argv: list[str]) -> None:
@@ -26,7 +33,7 @@ def main(argv: list[str]) -> None:
   try:
     devices.join(_MULTIHOST.value)
     devices.use_compilation_cache()
-    loop.train_and_evaluate(_CONFIG.value.to_dict(), _WORKDIR.value)
+    loop.train_and_evaluate(_CONFIG.value.to_dict(), _WORKDIR.value or default_workdir())
   except UserError as error:
     sys.exit(f"error: {error}")
   except loop.Stopped as stopped:

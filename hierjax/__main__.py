@@ -37,6 +37,18 @@ def _predict(arguments: argparse.Namespace) -> int:
   return 0
 
 
+def _shapes(arguments: argparse.Namespace) -> int:
+  from pathlib import Path
+
+  from hierjax.data.shapes import write_folders
+
+  if arguments.images < 1:
+    raise UserError(f"--images {arguments.images}: at least 1")
+  write_folders(Path(arguments.folder), arguments.images)
+  print(f"{arguments.images} images are in {arguments.folder}")
+  return 0
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog="python -m hierjax", description="Image classification into a tree of labels.")
   commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -57,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
   predict.add_argument("--csv", metavar="FILE", help="also write the answers to this file")
   predict.add_argument("--top", type=int, default=1, metavar="K", help="the K best paths of each image (default 1)")
   predict.set_defaults(run=_predict)
+
+  shapes = commands.add_parser("shapes", help="write images of the embedded set into folders, as an example")
+  shapes.add_argument("folder", metavar="FOLDER", help="a new folder")
+  shapes.add_argument("--images", type=int, default=200, metavar="N", help="how many (default 200)")
+  shapes.set_defaults(run=_shapes)
   return parser
 
 

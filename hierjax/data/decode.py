@@ -88,7 +88,9 @@ def _decode(source: StoredSource, on_bad_image: str, threads: int) -> tuple[np.n
   starts = range(0, len(source), _CHUNK)
   chunks = (np.arange(start, min(start + _CHUNK, len(source))) for start in starts)
   read = functools.partial(read_or_skip, source, on_bad_image=on_bad_image)
-  with tqdm(total=len(source), desc=f"reading {source.name}", unit=" images", delay=2, leave=False) as bar:
+  with tqdm(
+    total=len(source), desc=f"reading {source.name}", unit=" images", delay=2, leave=False, disable=None
+  ) as bar:
     for start, (block, bad_rows) in zip(starts, _parallel(read, chunks, threads), strict=True):
       images[start : start + len(block)] = block
       bad.update({start + row: message for row, message in bad_rows.items()})

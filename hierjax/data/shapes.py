@@ -7,9 +7,11 @@ tree differ by the width of a border or the number of holes. An example depends 
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
+from PIL import Image
 
 from hierjax.data.config import DataConfig
 from hierjax.data.figures import FIGURES
@@ -58,6 +60,26 @@ def _source(split: int, size: int, side: int, objects: int, nodes: Int[np.ndarra
   images, figures = draw(np.arange(size), split, side, objects)
   ends = np.where(figures >= 0, nodes[figures], PAD).astype(np.int32)
   return ArraySource(images, ends, f"shapes {SPLIT_NAMES[split]}")
+
+
+def write_folders(root: Path, count: int, side: int = 64) -> None:
+  """Writes images as PNG files in folders named as their labels: a set like a user's own.
+
+  Args:
+    root: the folder; made if absent.
+    count: images; leaf after leaf takes its turn.
+    side: of the images, in pixels.
+
+  Raises:
+    UserError: there are files in the folder already.
+  """
+  if root.exists() and any(root.iterdir()):
+    raise UserError(f"{root} is not empty: name a new folder")
+  images, figures = draw(np.arange(count), 0, side)
+  for number, (image, figure) in enumerate(zip(images, figures[:, 0].tolist(), strict=True)):
+    folder = root / list(FIGURES)[figure]
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(folder / f"{number:05d}.png")
 
 
 def draw(

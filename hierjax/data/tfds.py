@@ -89,7 +89,7 @@ class TfdsSource:
     if labels is None:
       labels = np.empty(len(self), np.int32)
       with tqdm(
-        total=len(self), desc=f"reading the labels of {self.name}", unit=" labels", delay=2, leave=False
+        total=len(self), desc=f"reading the labels of {self.name}", unit=" labels", delay=2, leave=False, disable=None
       ) as bar:
         for start in range(0, len(self), _CHUNK):
           records = self._records.__getitems__(list(range(start, min(start + _CHUNK, len(self)))))

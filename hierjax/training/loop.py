@@ -107,7 +107,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
     _say(_summary(run, len(train), shapes["params"], total_steps, start))
   log = MetricsLog(folder, start_step=start, total_steps=total_steps, batch_size=settings.batch_size)
   losses: list[jax.Array] = []
-  last_log = time.perf_counter()
+  resumed = time.perf_counter()  # images a second are counted from here; evaluation moves it on
 
   with contextlib.closing(log), contextlib.closing(checkpoints), _stop_signals() as signals:
     for done, examples in enumerate(run.train_batches(train, start, total_steps - start), start + 1):
@@ -119,20 +119,23 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
 
       if done % settings.log_every == 0 or done == total_steps:
         _check_finite(state, checkpoints)
-        seconds, last_log = time.perf_counter() - last_log, time.perf_counter()
+        seconds = time.perf_counter() - resumed
         values = {name: float(value) for name, value in metrics.items()} | {
           "loss": float(np.mean(jax.device_get(losses)))
         }
         log.write(done, "train", values | {"images_per_second": len(losses) * settings.batch_size / seconds})
         losses.clear()
+        resumed = time.perf_counter()
 
       scores = None
       if validation is not None and _due(done, settings.eval_every * steps_per_epoch, total_steps):
+        jax.block_until_ready(state)
+        paused = time.perf_counter()
         scores = evaluate(eval_step, run.method, state.variables, run.eval_batches(validation), mesh)
         log.write(done, "validation", scores)
         if schedule_config.name == "plateau":
           state = state.replace(plateau=jax.device_put(state.plateau.after(scores["loss"], schedule_config), whole))
-        last_log = time.perf_counter()
+        resumed += time.perf_counter() - paused
 
       stop = signals.received is not None or checkpoints.told_to_stop(done)
       if scores or stop or _due(done, settings.checkpoint_every * steps_per_epoch, total_steps):
