@@ -23,6 +23,8 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from hierjax.errors import UserError
+
 Variables = Mapping[str, Any]
 Inputs = Float[Array, "b h w c"] | Float[Array, "b d"]
 
@@ -116,15 +118,15 @@ class DecodeOptions:
   normalise: str = struct.field(pytree_node=False, default="trained")
 
   def __post_init__(self) -> None:
-    """Raises ValueError for a value that no decoder knows."""
+    """Raises UserError for a value that no decoder knows."""
     if self.beam < 1:
-      raise ValueError(f"beam = {self.beam}: a beam keeps at least 1 path")
+      raise UserError(f"beam = {self.beam}: a beam keeps at least 1 path")
     for name, value, allowed in (
       ("restrict", self.restrict, ("tree", "raw")),
       ("normalise", self.normalise, ("trained", "siblings")),
     ):
       if value not in allowed:
-        raise ValueError(f"{name} = {value!r}: choose from {', '.join(allowed)}")
+        raise UserError(f"{name} = {value!r}: choose from {', '.join(allowed)}")
 
 
 @runtime_checkable

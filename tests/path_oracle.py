@@ -5,10 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import random_tree
 
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import ROOT, STOP
+from random_trees import random_tree
 
 
 class Scored(NamedTuple):

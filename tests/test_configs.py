@@ -27,10 +27,11 @@ def module(path):
 def variants():
   for path in FILES:
     for words in itertools.product(*(("", *kind) for kind in module(path).KINDS)):
-      yield pytest.param(path, ",".join(w for w in words if w), id=f"{path.stem}:{','.join(w for w in words if w)}")
+      variant = ",".join(word for word in words if word)
+      yield pytest.param(path, variant, id=f"{path.stem}:{variant}")
 
 
-@pytest.mark.parametrize(("path", "variant"), variants())
+@pytest.mark.parametrize(("path", "variant"), list(variants()))
 def test_every_variant_builds(path, variant, toy_tree):
   config = module(path).get_config(variant).to_dict()
   run = Run.from_config(config, toy_tree if config["tree"]["source"] == "images" else None)

@@ -24,7 +24,7 @@ class Stem(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h w d"]:
+  def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h2 w2 d"]:
     """Returns a map of 1 / stride the size."""
     return conv(self.width, (3, 3), (self.stride, self.stride), dtype=self.dtype, name="conv")(x)
 

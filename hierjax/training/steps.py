@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -95,7 +96,8 @@ def make_train_step(
     lr = schedule(state.step) * state.plateau.scale
     params, opt_state, grad_norm = optimizer.update(grads, state.opt_state, state.params, lr)
     bad = (state.bad_step < 0) & ~(jnp.isfinite(loss) & jnp.isfinite(grad_norm))
-    state = state.replace(
+    state = dataclasses.replace(
+      state,
       step=state.step + 1,
       params=params,
       collections=collections,

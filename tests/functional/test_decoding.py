@@ -2,11 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from path_oracle import TableModel, nodes_of, random_model
 
 from hierjax.functional.decoding import beam_search
 from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN, LabelTree
 from hierjax.types import DecodeOptions
+from path_oracle import TableModel, nodes_of, random_model
 
 STOP_AT = ("bottom", "leaf", "node")
 

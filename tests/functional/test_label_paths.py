@@ -1,11 +1,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_tree
 
 from hierjax.functional.label_paths import are_walks, climb, complete, ends, single_path
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN
+from random_trees import random_tree
 
 
 def test_they_say_what_the_label_tree_says(rng):

@@ -2,12 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_tree
-from path_oracle import log_softmax
 
 from hierjax.functional.losses import path_cross_entropy, subtree_cross_entropy
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN
+from path_oracle import log_softmax
+from random_trees import random_tree
 
 
 def test_a_label_is_the_sum_over_the_leaves_below_it(rng):

@@ -2,12 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_tree
 
 from hierjax.functional.metrics import Mean, evaluate_batch
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import PAD, STOP
 from hierjax.types import Batch, Prediction
+from random_trees import random_tree
 
 
 def oracle(tree, label, path, level_nodes, node_prob):

@@ -2,14 +2,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_tree
-from path_oracle import TableModel, nodes_of, random_model
 
 from hierjax.functional.decoding import beam_search
 from hierjax.functional.node_probability import by_chain_rule, by_leaves, by_paths
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import STOP, UNKNOWN, LabelTree
 from hierjax.types import DecodeOptions
+from path_oracle import TableModel, nodes_of, random_model
+from random_trees import random_tree
 
 
 @pytest.mark.parametrize("stop_at", ["bottom", "leaf", "node"])

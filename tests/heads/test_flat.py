@@ -2,13 +2,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_tree
-from path_oracle import log_softmax, nodes_of
 
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.heads.flat import FlatHead
 from hierjax.tree.label_tree import PAD, UNKNOWN
 from hierjax.types import DecodeOptions, Features
+from path_oracle import log_softmax, nodes_of
+from random_trees import random_tree
 
 
 @pytest.mark.parametrize("given", [False, True])

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from path_oracle import log_softmax, nodes_of
 
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.heads.path_rnn import PathRNNHead
 from hierjax.tree.label_tree import PAD, STOP, UNKNOWN, LabelTree
 from hierjax.types import DecodeOptions, Features
+from path_oracle import log_softmax, nodes_of
 
 WIDTH, EMBED, IMAGE = 6, 5, 4
 

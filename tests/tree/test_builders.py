@@ -5,13 +5,13 @@ import os
 
 import numpy as np
 import pytest
-from conftest import random_tree
 
 from hierjax.tree import builders
 from hierjax.tree.draft import MAX_DEPTH
 from hierjax.tree.folders import walk
 from hierjax.tree.label_tree import LabelTree, TreeError
 from hierjax.tree.opening import open_tree
+from random_trees import random_tree
 
 TOY_LEVELS = """class,animal kind,breed
 animal,dog,basenji

@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from conftest import random_tree
 
 from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN, LabelTree, Strings, TreeError
+from random_trees import random_tree
 
 
 @pytest.fixture(params=range(5))

@@ -4,11 +4,11 @@ import argparse
 
 import numpy as np
 import pytest
-from conftest import random_tree
 
 from hierjax.tree import cli
 from hierjax.tree.builders import from_paths
 from hierjax.tree.show import below, fitting_depth, render
+from random_trees import random_tree
 
 
 def main(*argv):
