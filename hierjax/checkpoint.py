@@ -15,11 +15,11 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from hierjax.errors import UserError
 
-BEST_METRIC = "path_accuracy"
+_SCORE = "score"
 
 
 def _score(metrics: Mapping[str, float]) -> float:
-  return metrics[BEST_METRIC]
+  return metrics[_SCORE]
 
 
 class Checkpoints:
@@ -50,10 +50,17 @@ class Checkpoints:
       ),
     )
 
-  def save(self, step: int, model: Any, training: Any, metrics: Mapping[str, float] | None = None) -> None:
-    """Starts writing a checkpoint; the arrays may be donated as soon as this returns."""
+  def save(self, step: int, model: Any, training: Any, score: float | None = None) -> None:
+    """Starts writing a checkpoint; the arrays may be donated as soon as this returns.
+
+    Args:
+      step: steps done.
+      model: the item that evaluation needs, a pytree of arrays.
+      training: the other item.
+      score: how good the model is on validation; None where that was not measured.
+    """
     items = ocp.args.Composite(model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(training))
-    self._manager.save(step, args=items, metrics=None if metrics is None else dict(metrics), force=True)
+    self._manager.save(step, args=items, metrics=None if score is None else {_SCORE: score}, force=True)
 
   def restore(self, step: int, model: Any, training: Any) -> tuple[Any, Any]:
     """Reads both items; the arguments are templates (arrays, or shapes with shardings) of what to expect."""

@@ -15,7 +15,7 @@ def state(value):
 def test_the_latest_and_the_best_are_kept(tmp_path):
   checkpoints = Checkpoints(tmp_path, select_best=True, create=True)
   for step, accuracy in ((1, 0.2), (2, 0.9), (3, 0.5), (4, 0.1)):
-    checkpoints.save(step, *state(step), {"path_accuracy": accuracy})
+    checkpoints.save(step, *state(step), accuracy)
   checkpoints.save(5, *state(5))  # between two evaluations
   checkpoints.wait()
   assert checkpoints.latest == 5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -120,7 +120,7 @@ class Run:
     full_tree = open_tree(self.tree_config, self.data) if self.tree_config.levels else self.tree
     return open_source(self.data, self.tree, split, full_tree)
 
-  def train_batches(self, source: Source, start: int, steps: int) -> Iterator[Examples]:
+  def train_batches(self, source: Source, start: int, steps: int) -> Generator[Examples, None, None]:
     """Yields this process's rows of the training batches from step `start` on."""
     return train_batches(
       source,
@@ -135,7 +135,7 @@ class Run:
       short_labels=self.tree_config.short_labels,
     )
 
-  def eval_batches(self, source: Source) -> Iterator[Examples]:
+  def eval_batches(self, source: Source) -> Generator[Examples, None, None]:
     """Yields this process's rows of batches that cover each example once, the last one padded."""
     return eval_batches(
       source,

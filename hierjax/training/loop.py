@@ -109,8 +109,10 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   losses: list[jax.Array] = []
   resumed = time.perf_counter()  # images a second are counted from here; evaluation moves it on
 
-  with contextlib.closing(log), contextlib.closing(checkpoints), _stop_signals() as signals:
-    for done, examples in enumerate(run.train_batches(train, start, total_steps - start), start + 1):
+  batches = run.train_batches(train, start, total_steps - start)
+  closing = contextlib.closing
+  with closing(log), closing(checkpoints), closing(batches), _stop_signals() as signals:
+    for done, examples in enumerate(batches, start + 1):
       state, metrics = train_step(run.method, state, devices.put_batch(examples, mesh))
       losses.append(metrics["loss"])
       if len(losses) > 2:  # at most two steps in flight: batches must not pile up on the device
@@ -140,7 +142,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
       stop = signals.received is not None or checkpoints.told_to_stop(done)
       if scores or stop or _due(done, settings.checkpoint_every * steps_per_epoch, total_steps):
         _check_finite(state, checkpoints)
-        checkpoints.save(done, state.model, state.training, scores)
+        checkpoints.save(done, state.model, state.training, scores["path_accuracy"] if scores else None)
       if stop and done < total_steps:
         raise Stopped(signals.received or 15, done, total_steps)
 
@@ -170,7 +172,9 @@ def _check_finite(state: TrainState, checkpoints: Checkpoints) -> None:
 
 def _restored_or_new(checkpoints: Checkpoints, make: Any, sharding: Any) -> TrainState:
   if checkpoints.latest is None:
-    return jax.jit(make, out_shardings=sharding)()
+    # Random numbers take a CPU's compiler half a second a shape; unoptimised, a tenth, and this runs once.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(make, out_shardings=sharding, compiler_options=options)()
   shapes = template(jax.eval_shape(make), sharding)
   model, training = checkpoints.restore(checkpoints.latest, shapes.model, shapes.training)
   return shapes.replace(**model, **training)

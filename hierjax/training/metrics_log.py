@@ -65,7 +65,7 @@ def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
   flat: dict[str, float] = {}
   for name, value in metrics.items():
     if isinstance(value, list):
-      flat.update({f"{name}/{i + 1}": v for i, v in enumerate(value) if v is not None})
+      flat.update({f"{name}/{i + 1}": float(v) for i, v in enumerate(value) if v is not None})
     elif value is not None:
-      flat[name] = value
+      flat[name] = float(value)
   return flat
