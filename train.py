@@ -12,13 +12,24 @@ from ml_collections import config_flags
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, and its variant: FILE.py:VARIANT.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default runs/CONFIG-VARIANT.")
 _MULTIHOST = flags.DEFINE_string("multihost", "", "auto, or ADDRESS,N,I: join a run of several processes.")
-flags.mark_flag_as_required("config")
 
 
 def default_workdir() -> str:
   """Returns runs/CONFIG-VARIANT."""
   file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
   return "-".join([f"runs/{Path(file).stem}", *(word for word in variant.split(",") if word)])
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Reads the flags; a config, variant or key that is not there ends in one sentence."""
+  try:
+    rest = flags.FLAGS(argv)
+    if _CONFIG.value is None:
+      sys.exit("error: name a config: --config=configs/quickstart.py")
+    _CONFIG.value.to_dict()  # a file that could not be read raises here
+    return rest
+  except (flags.Error, AttributeError, OSError, TypeError, ValueError) as error:
+    sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}")
 
 
 def main(argv: list[str]) -> None:
@@ -42,4 +53,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

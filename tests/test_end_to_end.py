@@ -193,3 +193,21 @@ def test_foreign_folders_get_a_clear_sentence(cache, folder, tmp_path):
   result = hierjax(cache, "predict", tmp_path / folder, ROOT / "README.md")
   assert result.returncode == 1
   assert "is not a run folder" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--config=configs/nowhere.py"], "No such file or directory: 'configs/nowhere.py'"),
+    (["--config=configs/quickstart.py:huge"], "unknown variant 'huge'; choose from: flat, smoke"),
+    (["--config=configs/quickstart.py", "--config.batchsize=3"], 'Did you mean "batch_size"'),
+    (["--config=configs/quickstart.py", "--config.batch_size=0"], "config.batch_size = 0: must be above 0"),
+    (["--config=configs/quickstart.py", "--multihost=here"], "--multihost=here: give auto, or ADDRESS,N,I"),
+    (["--config=configs/folder.py", "--config.data.root=nowhere"], "config.data.root = 'nowhere': there is no such"),
+  ],
+)
+def test_mistakes_on_the_command_line_get_a_clear_sentence(tmp_path, cache, arguments, message):
+  command = [sys.executable, "train.py", *arguments, f"--workdir={tmp_path / 'run'}"]
+  result = subprocess.run(command, cwd=ROOT, env=environment(cache), capture_output=True, text=True, timeout=100)
+  assert result.returncode == 1
+  assert message in result.stderr and "Traceback" not in result.stderr
