@@ -29,7 +29,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     _CONFIG.value.to_dict()  # a file that could not be read raises here
     return rest
   except (flags.Error, AttributeError, OSError, TypeError, ValueError) as error:
-    sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}")
+    text = str(error).strip().splitlines()
+    sys.exit(f"error: {text[-1].strip() if text else type(error).__name__} (in the flags, or the config they name)")
 
 
 def main(argv: list[str]) -> None:
@@ -45,8 +46,10 @@ def main(argv: list[str]) -> None:
     devices.join(_MULTIHOST.value)
     devices.use_compilation_cache()
     loop.train_and_evaluate(_CONFIG.value.to_dict(), _WORKDIR.value or default_workdir())
-  except UserError as error:
+  except (UserError, OSError) as error:
     sys.exit(f"error: {error}")
+  except KeyboardInterrupt:
+    sys.exit(130)
   except loop.Stopped as stopped:
     print(stopped)
     sys.exit(128 + stopped.signal)

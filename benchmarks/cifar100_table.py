@@ -66,8 +66,8 @@ def main() -> None:
   for seed in range(args.seeds):
     for row in args.rows:
       workdir = workdir_of(row, seed, args.workdir)
-      if not args.print_only and metrics_of(workdir) is None:
-        train(row, seed, workdir)
+      if not args.print_only:
+        train(row, seed, workdir)  # a run that is finished prints its table and is not run again
   print(table(args.rows, args.seeds, args.workdir))
 
 

@@ -16,7 +16,7 @@ def get_config(variant: str = "") -> mlc.ConfigDict:
   c.tree.source = "shapes"
   c.data.name = "shapes"
   c.batch_size = 128
-  c.epochs = 12.0
+  c.epochs = 10.0
   c.backbone = dict(name="small_resnet", widths=(16, 32, 64), blocks=1)
   c.head = dict(name="path_rnn", width=64)
   c.schedule.warmup = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -82,9 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   arguments = _parser().parse_args(argv)
   try:
     return arguments.run(arguments)
-  except UserError as error:
+  except BrokenPipeError:  # of `| head`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+  except (UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    return 130
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ A checkpoint has two items: `model`, the variables that evaluation needs, and `t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from hierjax.errors import UserError
 
 _SCORE = "score"
+
+# Orbax warns of every checkpoint that has no score, which those between two evaluations never have.
+logging.getLogger("absl").addFilter(lambda record: "did not provide metrics" not in record.getMessage())
 
 
 def _score(metrics: Mapping[str, float]) -> float:
@@ -38,17 +42,20 @@ class Checkpoints:
     best = preservation_policy.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
     # max_to_keep with best_fn would delete the newest checkpoint when its metric is bad (orbax#526).
     policy = preservation_policy.AnyPreservationPolicy([latest, best] if select_best else [latest])
-    self._manager = ocp.CheckpointManager(
-      folder,
-      item_names=("model", "training"),
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=policy,
-        best_fn=_score if select_best else None,
-        create=create,
-        cleanup_tmp_directories=create,
-        enable_async_checkpointing=True,
-      ),
+    self._manager = self._open(policy, select_best, create)
+
+  def _open(self, policy: Any, select_best: bool, create: bool) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=policy,
+      best_fn=_score if select_best else None,
+      create=create,
+      cleanup_tmp_directories=create,
+      enable_async_checkpointing=True,
     )
+    try:
+      return ocp.CheckpointManager(self._folder, item_names=("model", "training"), options=options)
+    except (ValueError, KeyError) as error:  # json.JSONDecodeError among them
+      raise UserError(f"{self._folder} holds a damaged checkpoint ({error}); remove its folder") from error
 
   def save(self, step: int, model: Any, training: Any, score: float | None = None) -> None:
     """Starts writing a checkpoint; the arrays may be donated as soon as this returns.
@@ -75,9 +82,12 @@ class Checkpoints:
   def _restore(self, step: int, items: ocp.args.Composite) -> Any:
     try:
       return self._manager.restore(step, args=items)
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # tensorstore and orbax raise whatever they meet in a damaged file
       first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-      raise UserError(f"checkpoint {self._folder / str(step)} is damaged or of another model: {first_line}") from error
+      raise UserError(
+        f"checkpoint {self._folder / str(step)} is damaged or of another model ({first_line}); "
+        "if you remove that folder, the run goes on from the checkpoint before it, or from the start"
+      ) from error
 
   @property
   def latest(self) -> int | None:

@@ -24,6 +24,8 @@ def unpack(build: Callable[..., T], section: Mapping[str, Any], where: str, **gi
   Raises:
     UserError: a key is not a parameter of `build`, or one without a default is missing.
   """
+  if not isinstance(section, Mapping):
+    raise UserError(f"config.{where} = {section!r}: must hold keys and values")
   prefix = f"config.{where}." if where else "config."
   parameters = {k: p for k, p in inspect.signature(build).parameters.items() if k not in given}
   for key in section:
@@ -34,7 +36,10 @@ def unpack(build: Callable[..., T], section: Mapping[str, Any], where: str, **gi
   for key, parameter in parameters.items():
     if parameter.default is inspect.Parameter.empty and key not in section:
       raise UserError(f"{prefix}{key} is missing")
-  return build(**{key: frozen(value) for key, value in section.items()}, **given)
+  try:
+    return build(**{key: frozen(value) for key, value in section.items()}, **given)
+  except TypeError as error:  # a value of another kind
+    raise UserError(f"config.{where}: a value is not of the kind that its key takes ({error})") from error
 
 
 def frozen(value: Any) -> Any:

@@ -3,17 +3,19 @@
     workdir/config.json      the resolved config        workdir/tree.json        the label tree with its checksum
     workdir/checkpoints/     orbax, see checkpoint.py   workdir/metrics.jsonl    a JSON object a line, with "step"
     workdir/eval/SPLIT.json  every metric by name       workdir/tensorboard/     the same metrics as events
+    workdir/data.json        the checksum of the training images' labels
 
 Files are written whole or not at all.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hierjax.config import flatten
 from hierjax.errors import UserError
@@ -39,20 +41,29 @@ class RunFolder:
     self.checkpoints = self.path / "checkpoints"
     self.metrics = self.path / "metrics.jsonl"
     self.tensorboard = self.path / "tensorboard"
+    self._lock: TextIO | None = None
 
-  def begin(self, config: Mapping[str, Any], tree: LabelTree) -> None:
-    """Writes the config and the tree, or checks that those in the folder are the same.
+  def begin(self, config: Mapping[str, Any], tree: LabelTree, data_checksum: str) -> None:
+    """Writes what the run is, or checks that it is the run of this folder.
+
+    While a folder has no checkpoint there is nothing to keep, and another config replaces its own.
+
+    Args:
+      config: the resolved config.
+      tree: the label tree.
+      data_checksum: of the training images' labels, see `hierjax.evaluation.run.data_checksum`.
 
     Raises:
-      UserError: the folder holds a run of another config or tree, or no run at all; differing keys are listed.
+      UserError: the folder holds a run of another config, tree or data, or no run at all; differing keys are listed.
     """
     saved_config = self.path / "config.json"
-    if not saved_config.exists():
-      visible = [p for p in self.path.glob("*") if not p.name.startswith(".")]  # hidden: what a crash left half written
-      if visible and not (self.path / "tree.json").exists():
-        raise UserError(f"{self.path} holds files but no config.json: choose an empty folder for --workdir")
-      write_whole(self.path / "tree.json", tree.to_json())
+    visible = [p for p in self.path.glob("*") if not p.name.startswith(".")]  # hidden: what a crash left half written
+    if visible and not saved_config.exists():
+      raise UserError(f"{self.path} holds files but no config.json: choose an empty folder for --workdir")
+    if not saved_config.exists() or not self._has_checkpoint():
       write_whole(saved_config, json.dumps(config, indent=2) + "\n")
+      write_whole(self.path / "tree.json", tree.to_json())
+      write_whole(self.path / "data.json", json.dumps({"sha256": data_checksum}) + "\n")
       return
     ours, theirs = flatten(json.loads(json.dumps(config))), flatten(self.config())
     differing = [
@@ -60,13 +71,32 @@ class RunFolder:
       for key in sorted(ours.keys() | theirs.keys())
       if key not in ours or key not in theirs or ours[key] != theirs[key]
     ]
+    other = f"{self.path} is the folder of a run with another"
     if differing:
-      raise UserError(
-        f"{self.path} is the folder of a run with another config; give this one another --workdir.\n"
-        + "\n".join(differing)
-      )
-    if self.tree().checksum != tree.checksum:
-      raise UserError(f"{self.path}: the label tree has changed since this run was started; choose another --workdir")
+      raise UserError(f"{other} config; give this one another --workdir.\n" + "\n".join(differing))
+    if self.tree() != tree:
+      raise UserError(f"{other} label tree: it has changed since; give this one another --workdir")
+    if json.loads((self.path / "data.json").read_text(encoding="utf-8")) != {"sha256": data_checksum}:
+      raise UserError(f"{other} set of training images: it has changed since; give this one another --workdir")
+
+  def _has_checkpoint(self) -> bool:
+    return any(p.name.isdigit() for p in self.checkpoints.glob("*"))
+
+  def lock(self) -> None:
+    """Keeps other processes from training in this folder until `close`; raises UserError if one does already."""
+    self.path.mkdir(parents=True, exist_ok=True)
+    lock = (self.path / ".lock").open("w")
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      lock.close()
+      raise UserError(f"another process is training in {self.path}") from None
+    self._lock = lock
+
+  def close(self) -> None:
+    """Lets go of the lock, if there is one; so does the end of the process."""
+    if self._lock is not None:
+      self._lock.close()
 
   def config(self) -> dict[str, Any]:
     """Returns the resolved config; raises UserError where the folder has none."""
@@ -76,7 +106,7 @@ class RunFolder:
     except FileNotFoundError:
       reason = "it has no config.json" if self.path.is_dir() else "there is no such folder"
       raise UserError(f"{self.path} is not a run folder: {reason}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
       raise UserError(f"{path} is damaged: {error}") from None
     if not isinstance(config, dict) or not {"tree", "data", "backbone", "head"} <= config.keys():
       raise UserError(f"{path} is not the config of a hierjax run")
@@ -95,13 +125,10 @@ class RunFolder:
     write_whole(path, json.dumps(metrics, indent=2) + "\n")
     return path
 
-  def evaluation(self) -> dict[str, Any] | None:
-    """Returns what was measured on the test split, or else on validation; None where neither was."""
-    for split in ("test", "validation"):
-      path = self.path / "eval" / f"{split}.json"
-      if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
-    return None
+  def evaluation(self, split: str) -> dict[str, Any] | None:
+    """Returns what eval/SPLIT.json holds, or None."""
+    path = self.path / "eval" / f"{split}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
   def cut_metrics(self, last_step: int) -> None:
     """Drops the lines of metrics.jsonl that lie after `last_step`, and a line torn by a crash."""

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +23,7 @@ from hierjax.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 TRAIN = [sys.executable, "train.py", "--config=configs/quickstart.py:smoke"]
-SMALL = ["--config.data.examples=120", "--config.log_every=1", "--config.checkpoint_every=0.25"]
+SMALL = ["--config.data.examples=160", "--config.log_every=2", "--config.checkpoint_every=0.2"]
 
 
 @pytest.fixture(scope="session")
@@ -76,26 +78,28 @@ def test_a_run_leaves_the_folder_of_the_contract(whole, cache):
   workdir, printed = whole[1]
   assert {"config.json", "tree.json", "checkpoints", "metrics.jsonl", "eval", "tensorboard"} <= set(os.listdir(workdir))
   metrics = json.loads((workdir / "eval" / "test.json").read_text())
-  assert metrics["num_examples"] == 20
+  assert metrics["num_examples"] == 26
   names = {"path_accuracy", "node_accuracy", "level_accuracy", "leaf_top1", "leaf_top5"}
   assert names <= metrics.keys() and len(metrics["level_accuracy"]) == 4
   for name in ("level 1", "level 4", "whole path", "next: python -m hierjax predict", "devices: 1 x cpu"):
     assert name in printed
-  assert [line["step"] for line in logged(workdir)] == list(range(1, 16))
+  assert [line["step"] for line in logged(workdir)] == list(range(2, 21, 2))
+  assert any((cache / "xla").iterdir())  # compiled programs are kept
+  assert " > " in printed  # a few paths
   again = train(workdir, cache)
   assert "whole path" in again.stdout and "training for" not in again.stdout
-  assert len(logged(workdir)) == 15
+  assert len(logged(workdir)) == 10
 
 
-def interrupted(workdir, cache, sign, at_step, devices):
-  """Starts a run, sends it a signal once it has logged a step, and returns the process."""
+def interrupted(workdir, cache, sign, lines, devices, flags=()):
+  """Starts a run, sends it a signal once it has logged some lines, and returns the process."""
   process = subprocess.Popen(
-    [*TRAIN, *SMALL, f"--workdir={workdir}"],
+    [*TRAIN, *SMALL, f"--workdir={workdir}", *flags],
     cwd=ROOT, env=environment(cache, devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
   )  # fmt: skip
   deadline = time.monotonic() + 200
   while process.poll() is None and time.monotonic() < deadline:
-    if (workdir / "metrics.jsonl").exists() and len((workdir / "metrics.jsonl").read_text().splitlines()) >= at_step:
+    if (workdir / "metrics.jsonl").exists() and len((workdir / "metrics.jsonl").read_text().splitlines()) >= lines:
       process.send_signal(sign)
       break
     time.sleep(0.005)
@@ -104,17 +108,17 @@ def interrupted(workdir, cache, sign, at_step, devices):
 
 
 @pytest.mark.parametrize(
-  ("sign", "at_step", "devices"),
-  [(signal.SIGTERM, 3, 1), (signal.SIGINT, 9, 4), (signal.SIGKILL, 5, 1), (signal.SIGKILL, 8, 4)],
+  ("sign", "lines", "devices"),
+  [(signal.SIGTERM, 2, 1), (signal.SIGINT, 5, 4), (signal.SIGKILL, 3, 1), (signal.SIGKILL, 5, 4)],
 )
-def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, whole, cache, sign, at_step, devices):
-  process = interrupted(tmp_path, cache, sign, at_step, devices)
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, whole, cache, sign, lines, devices):
+  process = interrupted(tmp_path, cache, sign, lines, devices)
   assert process.returncode == (-9 if sign == signal.SIGKILL else 128 + sign)
   assert not (tmp_path / "eval").exists()
   train(tmp_path, cache, devices=devices)
   step, weights = last_weights(tmp_path)
   reference_step, reference = last_weights(whole[devices][0])
-  assert step == reference_step == 15
+  assert step == reference_step == 20
   assert_same_bits(weights, reference)
   assert [x["loss"] for x in logged(tmp_path)] == [x["loss"] for x in logged(whole[devices][0])]
 
@@ -130,7 +134,7 @@ def test_device_and_process_counts_do_not_matter(tmp_path, whole, cache):
   for other in (four, two):
     np.testing.assert_allclose([x["loss"] for x in other], [x["loss"] for x in one], rtol=1e-5)
   metrics = [json.loads((w / "eval" / "test.json").read_text()) for w in (whole[1][0], whole[4][0], tmp_path)]
-  assert [m["num_examples"] for m in metrics] == [20, 20, 20]
+  assert [m["num_examples"] for m in metrics] == [26, 26, 26]
   assert metrics[0]["path_accuracy"] == metrics[1]["path_accuracy"] == metrics[2]["path_accuracy"]
 
 
@@ -138,6 +142,30 @@ def free_port():
   with socket.socket() as s:
     s.bind(("127.0.0.1", 0))
     return s.getsockname()[1]
+
+
+def test_a_signal_to_one_process_stops_both_at_one_step_and_they_go_on(tmp_path, whole, cache):
+  def start():
+    address = f"127.0.0.1:{free_port()}"
+    commands = [[*TRAIN, *SMALL, f"--workdir={tmp_path}", f"--multihost={address},2,{i}"] for i in range(2)]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return [subprocess.Popen(c, cwd=ROOT, env=environment(cache), **pipes) for c in commands]
+
+  processes = start()
+  deadline = time.monotonic() + 200
+  while time.monotonic() < deadline and processes[1].poll() is None:
+    if (tmp_path / "metrics.jsonl").exists() and (tmp_path / "metrics.jsonl").read_text().count("\n") >= 2:
+      processes[1].send_signal(signal.SIGTERM)
+      break
+    time.sleep(0.005)
+  printed = [p.communicate(timeout=200)[0] for p in processes]
+  assert [p.returncode for p in processes] == [128 + signal.SIGTERM] * 2
+  assert printed[0].splitlines()[-1] == printed[1].splitlines()[-1]
+  assert "the same command goes on from there" in printed[1]
+  processes = start()
+  errors = [p.communicate(timeout=300)[1] for p in processes]
+  assert [p.returncode for p in processes] == [0, 0], errors
+  np.testing.assert_allclose([x["loss"] for x in logged(tmp_path)], [x["loss"] for x in logged(whole[1][0])], rtol=1e-5)
 
 
 def test_another_config_is_refused(whole, cache):
@@ -148,9 +176,45 @@ def test_another_config_is_refused(whole, cache):
 
 
 def test_divergence_names_the_step_and_the_last_good_checkpoint(tmp_path, cache):
-  result = train(tmp_path, cache, "--config.optim.lr=1e35", check=False)
-  assert result.returncode == 1
-  assert "not finite at step" in result.stderr and "Traceback" not in result.stderr
+  slow = ["--config.schedule.name=cosine", "--config.schedule.warmup=1.5", "--config.optim.lr=1e9"]
+  result = train(tmp_path, cache, *slow, "--config.checkpoint_every=0.1", check=False)
+  assert result.returncode == 1 and "Traceback" not in result.stderr
+  found = re.search(r"not finite at step (\d+); the last good checkpoint is of step (\d+)", result.stderr)
+  assert found and int(found[2]) < int(found[1])
+  assert (tmp_path / "checkpoints" / found[2]).is_dir()
+
+
+def test_every_switch_goes_through_the_loop(tmp_path, cache):
+  """A run of everything that a config can turn on, stopped hard and resumed, on four devices."""
+  flags = [
+    "--config.optim.name=adamw", "--config.optim.lr=0.003", "--config.optim.accumulate=2",
+    "--config.optim.clip_norm=1.0", "--config.optim.lr_groups=(('^backbone/stem', None), ('.*', 1.0))",
+    "--config.schedule.name=plateau", "--config.schedule.patience=1", "--config.schedule.min_delta=10.0", "--config.eval_every=0.5",
+    "--config.class_weights=balanced", "--config.data.balanced=True", "--config.dtype=bfloat16",
+  ]  # fmt: skip
+  train(tmp_path / "whole", cache, *flags, devices=4)
+  interrupted(tmp_path / "killed", cache, signal.SIGKILL, 6, 4, flags)
+  train(tmp_path / "killed", cache, *flags, devices=4)
+  assert_same_bits(last_weights(tmp_path / "whole")[1], last_weights(tmp_path / "killed")[1])
+  rates = [line["lr"] for line in logged(tmp_path / "whole")]
+  assert rates == [line["lr"] for line in logged(tmp_path / "killed")]
+  assert min(rates) < 0.1 * max(rates)  # the plateau dropped it
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_change_nothing(tmp_path, whole, cache):
+  rng = np.random.default_rng()
+  for _ in range(5):
+    process = subprocess.Popen(
+      [*TRAIN, *SMALL, f"--workdir={tmp_path}"],
+      cwd=ROOT, env=environment(cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    time.sleep(rng.uniform(2.0, 9.0))
+    process.kill()
+    process.wait()
+  train(tmp_path, cache)
+  assert_same_bits(last_weights(tmp_path)[1], last_weights(whole[1][0])[1])
+  assert [x["loss"] for x in logged(tmp_path)] == [x["loss"] for x in logged(whole[1][0])]
 
 
 def hierjax(cache, *arguments):
@@ -158,11 +222,21 @@ def hierjax(cache, *arguments):
   return subprocess.run(command, cwd=ROOT, env=environment(cache), capture_output=True, text=True, timeout=300)
 
 
+def test_evaluate_needs_no_batch_that_fits_its_devices(whole, cache):
+  workdir = whole[1][0]
+  before = json.loads((workdir / "eval" / "test.json").read_text())
+  command = [sys.executable, "-m", "hierjax", "evaluate", str(workdir)]
+  result = subprocess.run(command, cwd=ROOT, env=environment(cache, 3), capture_output=True, text=True, timeout=300)
+  assert result.returncode == 0, result.stderr
+  after = json.loads((workdir / "eval" / "test.json").read_text())
+  assert after["num_examples"] == 26 and after["path_accuracy"] == before["path_accuracy"]
+
+
 def test_evaluate_covers_every_example_of_a_split(whole, cache):
   workdir = whole[1][0]
   result = hierjax(cache, "evaluate", workdir, "--split", "train")
   assert result.returncode == 0, result.stderr
-  assert json.loads((workdir / "eval" / "train.json").read_text())["num_examples"] == 120
+  assert json.loads((workdir / "eval" / "train.json").read_text())["num_examples"] == 160
   assert "level 1" in result.stdout
   unknown = hierjax(cache, "evaluate", workdir, "--split", "holiday")
   assert unknown.returncode == 1 and "choose from train, validation, test" in unknown.stderr
@@ -188,9 +262,19 @@ def test_predict_answers_for_every_file(whole, cache, tmp_path, rng):
   assert "not an image" in rows[2][-1] and rows[2][1] == ""
 
 
+def test_a_damaged_checkpoint_gets_a_clear_sentence(whole, cache, tmp_path):
+  shutil.copytree(whole[1][0], tmp_path / "run")
+  for file in (tmp_path / "run" / "checkpoints").rglob("d/*"):
+    file.write_bytes(file.read_bytes()[:10])
+  result = hierjax(cache, "evaluate", tmp_path / "run")
+  assert result.returncode == 1
+  assert "is damaged or of another model" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
 @pytest.mark.parametrize("folder", ["nowhere", "."])
-def test_foreign_folders_get_a_clear_sentence(cache, folder, tmp_path):
-  result = hierjax(cache, "predict", tmp_path / folder, ROOT / "README.md")
+def test_foreign_folders_get_a_clear_sentence(cache, folder, command, tmp_path):
+  result = hierjax(cache, command, tmp_path / folder, *([ROOT / "README.md"] if command == "predict" else []))
   assert result.returncode == 1
   assert "is not a run folder" in result.stderr and "Traceback" not in result.stderr
 

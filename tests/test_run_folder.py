@@ -18,20 +18,21 @@ CONFIG = {
 @pytest.fixture
 def folder(tmp_path, toy_tree):
   run = RunFolder(tmp_path / "run")
-  run.begin(CONFIG, toy_tree)
+  run.begin(CONFIG, toy_tree, "labels")
+  (run.checkpoints / "7").mkdir(parents=True)
   return run
 
 
 def test_the_folder_gives_back_what_it_was_given(folder, toy_tree):
   assert folder.config() == json.loads(json.dumps(CONFIG))
   assert folder.tree() == toy_tree
-  folder.begin(CONFIG, toy_tree)  # the same run goes on
+  folder.begin(CONFIG, toy_tree, "labels")  # the same run goes on
 
 
 def test_another_config_is_refused_and_its_keys_are_listed(folder, toy_tree):
   other = CONFIG | {"seed": 1, "head": {"width": 8}, "new": 2}
   with pytest.raises(UserError) as error:
-    folder.begin(other, toy_tree)
+    folder.begin(other, toy_tree, "labels")
   text = str(error.value)
   assert "config.head.width: 4 in the folder, 8 now" in text
   assert "config.seed: 0 in the folder, 1 now" in text
@@ -41,14 +42,14 @@ def test_another_config_is_refused_and_its_keys_are_listed(folder, toy_tree):
 
 
 def test_another_tree_is_refused(folder, toy_tree):
-  with pytest.raises(UserError, match="label tree has changed"):
-    folder.begin(CONFIG, toy_tree.truncated(2))
+  with pytest.raises(UserError, match="another label tree"):
+    folder.begin(CONFIG, toy_tree.truncated(2), "labels")
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path, toy_tree):
   (tmp_path / "thesis.txt").write_text("important")
   with pytest.raises(UserError, match="choose an empty folder"):
-    RunFolder(tmp_path).begin(CONFIG, toy_tree)
+    RunFolder(tmp_path).begin(CONFIG, toy_tree, "labels")
   assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -80,3 +81,31 @@ def test_metrics_are_cut_back_to_the_restored_step(folder):
   folder.metrics.write_text("\n".join([*lines, '{"step": 40, "lo']))
   folder.cut_metrics(20)
   assert folder.metrics.read_text() == "\n".join(lines[:2]) + "\n"
+
+
+def test_other_training_images_are_refused(folder, toy_tree):
+  with pytest.raises(UserError, match="another set of training images"):
+    folder.begin(CONFIG, toy_tree, "other labels")
+
+
+def test_without_a_checkpoint_another_config_takes_the_folder(folder, toy_tree):
+  (folder.checkpoints / "7").rmdir()
+  folder.begin(CONFIG | {"seed": 1}, toy_tree, "labels")
+  assert folder.config()["seed"] == 1
+
+
+def test_a_tree_of_the_user_is_not_overwritten(tmp_path, toy_tree):
+  (tmp_path / "tree.json").write_text("mine")
+  with pytest.raises(UserError, match="choose an empty folder"):
+    RunFolder(tmp_path).begin(CONFIG, toy_tree, "labels")
+  assert (tmp_path / "tree.json").read_text() == "mine"
+
+
+def test_only_one_process_trains_in_a_folder(folder):
+  folder.lock()
+  with pytest.raises(UserError, match="another process is training"):
+    RunFolder(folder.path).lock()
+  folder.close()
+  other = RunFolder(folder.path)
+  other.lock()
+  other.close()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from absl import logging
+
+_DIGEST = 20
 
 
 def cache_folder() -> Path:
@@ -33,7 +37,10 @@ def load(name: str, fingerprint: str, shape: tuple[int, ...], dtype: type[np.gen
 
 
 def save(name: str, fingerprint: str, array: np.ndarray) -> None:
-  """Writes the file whole or not at all; a folder that cannot be written costs time only, so it does not stop a run."""
+  """Writes the file whole or not at all, and removes those of the same name and another fingerprint.
+
+  A folder that cannot be written costs time only, so it does not stop a run.
+  """
   path = _path(name, fingerprint)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,9 +54,20 @@ def save(name: str, fingerprint: str, array: np.ndarray) -> None:
         raise
   except OSError as error:
     logging.warning("%s cannot be written (%s): it is made again next time", path, error.strerror)
+  else:
+    _remove_others(path)
+
+
+def _remove_others(path: Path) -> None:
+  beginning = path.name[: -_DIGEST - len(".npy")]
+  for other in path.parent.iterdir():
+    rest = other.name.removeprefix(beginning)
+    if other != path and rest != other.name and re.fullmatch(rf"[0-9a-f]{{{_DIGEST}}}\.npy", rest):
+      with contextlib.suppress(OSError):  # Another process was faster, or holds it open.
+        other.unlink()
 
 
 def _path(name: str, fingerprint: str) -> Path:
-  digest = hashlib.sha256(fingerprint.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+  digest = hashlib.sha256(fingerprint.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST]
   readable = "".join(c if (c.isascii() and c.isalnum()) or c in ".-" else "_" for c in name)
   return cache_folder() / f"{readable}-{digest}.npy"

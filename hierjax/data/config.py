@@ -35,7 +35,8 @@ class DataConfig:
     mirror: whether training mirrors every other image, at random.
     mean: of each channel, of pixels from 0 to 1.
     std: of each channel, of pixels from 0 to 1.
-    on_bad_image: `stop` the run, naming the file, or `skip` the image, which is then reported and never counts.
+    on_bad_image: `stop` the run, naming the file, or `skip` the image, which is then reported and never counts: its row
+      of a batch has mask 0 and the pixels of another row.
     cache_mib: a set that takes no more MiB than this is decoded once, into memory.
     threads: threads that read images.
     balanced: whether training draws every end node equally often, instead of every image once an epoch.

@@ -41,7 +41,7 @@ def read_image(image: Path | str | bytes, resize: int, name: str = "") -> UInt8[
       if opened.width * opened.height > MAX_PIXELS:
         raise BadImageError(f"{name}: {opened.width} x {opened.height} pixels; {MAX_PIXELS} are allowed")
       return _square(opened, resize)
-  except BadImageError:
+  except (BadImageError, MemoryError):  # Want of memory is no fault of the image.
     raise
   except (Image.DecompressionBombWarning, Image.DecompressionBombError):
     raise BadImageError(f"{name}: more than the {MAX_PIXELS} pixels that are allowed") from None

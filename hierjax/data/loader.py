@@ -54,7 +54,8 @@ def train_batches(
     short_labels: what follows a label that ends above a leaf (READINGS A2).
 
   Raises:
-    BadImageError: an image cannot be read, and `config.on_bad_image` is `stop`. If it is `skip`, the row has mask 0.
+    BadImageError: an image cannot be read, and `config.on_bad_image` is `stop`. If it is `skip`, the row has mask 0 and
+      the pixels of the first image of this process's rows that can be read, so that batch norm sees nothing foreign.
   """
   rows = _rows(batch_size, process_index, process_count)
   order = functools.lru_cache(maxsize=4)(
@@ -151,14 +152,15 @@ class _Batches:
     numbers, draw = self.examples_of(step)
     real = numbers >= 0
     read, bad = read_or_skip(self.source, numbers[real], self.on_bad_image)
-    if bad:
-      report_skipped(bad.values())
-      real[np.flatnonzero(real)[list(bad)]] = False
-      read = np.delete(read, list(bad), axis=0)
     images = read
     if not real.all():
       images = np.zeros((len(numbers), *self.source.shape), read.dtype)
       images[real] = read
+    if bad:
+      report_skipped(bad.values())
+      bad_rows = np.flatnonzero(real)[list(bad)]
+      real[bad_rows] = False
+      images[bad_rows] = images[real][:1]  # Zeros stay where no row is good.
     nodes = np.where(real[:, None], self.source.nodes[numbers], PAD)
     return Examples(
       images=images,

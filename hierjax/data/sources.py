@@ -43,7 +43,8 @@ def open_source(config: DataConfig, tree: LabelTree, split: str, full_tree: Labe
     The images; None where the set has no split to test on, or where there is no validation.
 
   Raises:
-    UserError: the set cannot be found or read, a label is not in the tree, or the set has no split that `config` names.
+    UserError: the set cannot be found or read, a label is not in the tree, or the set has no split that `config` names, or its
+      images do not fit `config.crop` or `config.mean`.
     BadImageError: an image of a set that is decoded once is bad, and `config.on_bad_image` is `stop`.
   """
   if split not in SPLITS:
@@ -57,14 +58,19 @@ def open_source(config: DataConfig, tree: LabelTree, split: str, full_tree: Labe
     own_name = _own_name(config, found, "train")
   if own_name is None:
     return None
-  source = _decoded(found[own_name](), config)
+  source = found[own_name]()
+  _check_fits(source, config)
+  source = _decoded(source, config)
   rows = np.arange(len(source))
   if carved:
     # By the labels in the whole tree, so that runs on its top levels keep the same images.
     kept = kept_for_validation(source.nodes[:, 0], config.validation, config.split_seed)
     rows = np.flatnonzero(kept == (split == "validation"))
     if not len(rows):
-      raise UserError(f"config.data.validation = {config.validation}: that keeps no image of {len(source)}")
+      raise UserError(
+        f"config.data.validation = {config.validation}: that keeps no image of {len(source)}; "
+        "set config.data.validation=0 to train on everything"
+      )
   return View(source, rows, climb(source.nodes[rows], label_tree, tree))
 
 
@@ -94,6 +100,22 @@ def _own_name(config: DataConfig, found: Splits, split: str) -> str | None:
   if named and named not in found:
     raise UserError(f"config.data.{split}_split = {named!r}: the set {config.name!r} has {', '.join(found)}")
   return named or next((name for name in automatic if name in found), None)
+
+
+def _check_fits(source: Source, config: DataConfig) -> None:
+  if len(source.shape) != 3:  # Precomputed features are not transformed.
+    return
+  height, width, channels = source.shape
+  if config.crop > min(height, width):
+    raise UserError(
+      f"config.data.crop = {config.crop}: the images of {config.name!r} have {height} x {width} pixels; choose at most "
+      f"{min(height, width)}"
+    )
+  if channels != len(config.mean):
+    raise UserError(
+      f"config.data.mean = {config.mean}: the images of {config.name!r} have {channels} channels, so give mean and std "
+      f"{channels} values each"
+    )
 
 
 def _decoded(source: Source, config: DataConfig) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from hierjax.errors import UserError
 from hierjax.evaluation.run import Run
 from hierjax.run_folder import RunFolder, write_whole
 from hierjax.tree.folders import IMAGE_SUFFIXES
-from hierjax.types import DecodeOptions, Examples
+from hierjax.types import Examples, Method, Variables
 
 _BATCH = 32
 HEADER = ("image", "path", "probability", "rank", "node_probabilities", "error")
@@ -29,7 +30,7 @@ class Row(NamedTuple):
   Attributes:
     image: the file.
     path: `animal/dog/basenji`; a slash in a name is escaped by a backslash.
-    probability: that of the whole path, 0 to 1, among the paths of the tree.
+    probability: that of the path's last node, 0 to 1.
     rank: 1 for the best path of an image.
     node_probabilities: that of each node of the path, top level first.
     error: why the image could not be read; empty otherwise.
@@ -53,7 +54,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
   """Returns the files named, and the images in the folders named and below, in order.
 
   Raises:
-    UserError: a name is neither a file nor a folder, or there is no image at all.
+    UserError: the folders hold no image.
   """
   found: list[Path] = []
   for name in inputs:
@@ -61,10 +62,8 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     if path.is_dir():
       inside = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
       found += sorted(p for p in inside if p.is_file())
-    elif path.is_file():
-      found.append(path)
     else:
-      raise UserError(f"{name}: there is no such file or folder")
+      found.append(path)  # one that is not there gets a row that says so
   if not found:
     raise UserError(f"no images in {', '.join(inputs)} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
   return found
@@ -79,18 +78,20 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1) -> Iterator[Row]
   folder = RunFolder(workdir)
   run = Run.from_folder(folder)
   _, variables = run.restored_variables(folder, devices.data_mesh())
-  options = DecodeOptions(beam=max(top, run.options.beam), normalise="siblings")
+  options = dataclasses.replace(run.options, beam=max(top, run.options.beam))
 
   @jax.jit
-  def answer(examples: Examples) -> tuple[jax.Array, jax.Array, jax.Array]:
-    prediction = run.method.predict(variables, run.preprocess(examples).inputs, None, options)
+  def answer(method: Method, variables: Variables, examples: Examples) -> tuple[jax.Array, jax.Array, jax.Array]:
+    prediction = method.predict(variables, run.preprocess(examples).inputs, None, options)
     return prediction.paths[:, :top], prediction.log_prob[:, :top], prediction.node_prob
 
   for start in range(0, len(images), _BATCH):
     files = images[start : start + _BATCH]
     pixels = [_read(file, run.data.resize) for file in files]
     good = [p for p in pixels if isinstance(p, np.ndarray)]
-    answers = iter(zip(*jax.device_get(answer(_pad(good, run))), strict=True)) if good else iter(())
+    answers = (
+      iter(zip(*jax.device_get(answer(run.method, variables, _pad(good, run))), strict=True)) if good else iter(())
+    )
     for file, image in zip(files, pixels, strict=True):
       if isinstance(image, str):
         yield Row(str(file), error=image)
@@ -116,7 +117,8 @@ def _rows(file: str, run: Run, paths: np.ndarray, log_prob: np.ndarray, node_pro
     nodes = path[path >= 0]
     if len(nodes) and np.isfinite(score):
       name = run.tree.path_text(int(nodes[-1]))
-      yield Row(file, name, float(np.exp(score)), rank, tuple(float(p) for p in node_prob[nodes]))
+      sure = tuple(float(p) for p in node_prob[nodes])
+      yield Row(file, name, sure[-1], rank, sure)
 
 
 def write_csv(path: str, rows: Iterable[Row]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
@@ -17,7 +19,8 @@ from hierjax.checkpoint import Checkpoints, template
 from hierjax.config import unpack
 from hierjax.data.config import DataConfig
 from hierjax.data.loader import eval_batches, train_batches
-from hierjax.data.sources import Source, open_source
+from hierjax.data.source import Source, View
+from hierjax.data.sources import open_source
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.evaluation.runner import evaluate, make_eval_step
@@ -57,6 +60,8 @@ class RunConfig:
     for name in ("batch_size", "epochs", "log_every", "eval_every", "checkpoint_every"):
       if getattr(self, name) <= 0:
         raise UserError(f"config.{name} = {getattr(self, name)}: must be above 0")
+    if self.seed < 0:
+      raise UserError(f"config.seed = {self.seed}: must be 0 or more")
     if self.class_weights not in ("none", "balanced"):
       raise UserError(f"config.class_weights = {self.class_weights!r}: choose from none, balanced")
 
@@ -103,7 +108,7 @@ class Run:
       settings.backbone,
       settings.head,
       tree_arrays(tree, tree_config.short_labels),
-      neck=None if settings.neck["name"] == "none" else settings.neck,
+      neck=settings.neck,
       dtype=settings.dtype,
     )
     return cls(settings, data, tree_config, unpack(DecodeOptions, settings.decode, "decode"), tree, method)
@@ -136,12 +141,16 @@ class Run:
     )
 
   def eval_batches(self, source: Source) -> Generator[Examples, None, None]:
-    """Yields this process's rows of batches that cover each example once, the last one padded."""
+    """Yields this process's rows of batches that cover each example once, the last one padded.
+
+    A batch is as large as in training, or a little larger, so that the devices share it evenly.
+    """
+    devices_in_use = jax.device_count()
     return eval_batches(
       source,
       self.tree,
       config=self.data,
-      batch_size=self.config.batch_size,
+      batch_size=-(-self.config.batch_size // devices_in_use) * devices_in_use,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       short_labels=self.tree_config.short_labels,
@@ -199,6 +208,42 @@ class Run:
       checkpoints.close()
 
 
+def counting_step(folder: RunFolder) -> int | None:
+  """Returns the step whose weights count; see `Run.restored_variables`."""
+  checkpoints = Checkpoints(folder.checkpoints, select_best=True)
+  try:
+    return checkpoints.best
+  finally:
+    checkpoints.close()
+
+
+def data_checksum(source: Source) -> str:
+  """Returns a checksum of how many images there are and what they are labelled."""
+  return hashlib.sha256(np.ascontiguousarray(source.nodes, dtype="<i4").tobytes()).hexdigest()
+
+
+def judged_split(run: Run) -> str | None:
+  """Returns the split that a run is judged on: test, or else validation; None where the set has neither."""
+  return next((name for name in ("test", "validation") if run.source(name) is not None), None)
+
+
+def _examples(run: Run, variables: Variables, source: Source, count: int = 4) -> list[dict[str, str]]:
+  """Returns a few images of a split by name, what they are labelled, and the path that is predicted."""
+  chosen = np.unique(np.linspace(0, len(source) - 1, count).astype(np.int64))
+  with contextlib.closing(run.eval_batches(View(source, chosen, source.nodes[chosen]))) as batches:
+    inputs = run.preprocess(next(batches)).inputs
+  predict = jax.jit(lambda method, variables, inputs: method.predict(variables, inputs, None, run.options).paths[:, 0])
+  ends = run.tree.ends(predict(run.method, variables, inputs))
+  return [
+    {
+      "image": source.describe(number),
+      "label": run.tree.path_text(int(source.nodes[number, 0])),
+      "predicted": run.tree.path_text(int(end)),
+    }
+    for number, end in zip(chosen.tolist(), ends[: len(chosen)], strict=True)
+  ]
+
+
 def evaluate_run(folder: RunFolder, mesh: Mesh, split: str = "", data_root: str = "") -> dict[str, Any]:
   """Measures a run's weights on a split, writes eval/SPLIT.json, and returns what it holds.
 
@@ -212,16 +257,16 @@ def evaluate_run(folder: RunFolder, mesh: Mesh, split: str = "", data_root: str 
     UserError: the folder or the data cannot be used, or there is no such split.
   """
   run = Run.from_folder(folder, data_root)
-  for name in (split,) if split else ("test", "validation", "train"):
-    source = run.source(name)
-    if source is not None:
-      break
-  else:
-    raise UserError(f"the data set {run.data.name!r} has no split {split!r}: choose from train, validation, test")
+  name = split or judged_split(run) or "test"
+  source = run.source(name)
+  if source is None:
+    raise UserError(f"the data set {run.data.name!r} has no split {name!r}; config.data says which it has")
   step = make_eval_step(run.preprocess, run.options)
   at_step, variables = run.restored_variables(folder, mesh)
   metrics = evaluate(step, run.method, variables, run.eval_batches(source), mesh)
   found = {"split": name, "step": at_step, "level_sizes": np.diff(run.tree.level_offsets).tolist(), **metrics}
+  if jax.process_count() == 1:
+    found["examples"] = _examples(run, variables, source)
   if jax.process_index() == 0:
     folder.write_evaluation(name, found)
   return found

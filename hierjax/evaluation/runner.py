@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from hierjax.devices import put_batch
@@ -31,7 +33,7 @@ def make_eval_step(preprocess: Callable[[Examples], Batch], options: DecodeOptio
 
 
 def evaluate(
-  step: EvalStep, method: Method, variables: Variables, batches: Iterable[Examples], mesh: Mesh
+  step: EvalStep, method: Method, variables: Variables, batches: Generator[Examples, None, None], mesh: Mesh
 ) -> dict[str, Any]:
   """Returns the metrics over all batches by name, as floats, or lists of one a level; None where nothing counted.
 
@@ -39,9 +41,11 @@ def evaluate(
     UserError: there are no examples.
   """
   total: dict[str, Mean] | None = None
-  for examples in batches:
-    found = step(method, variables, put_batch(examples, mesh))
-    total = found if total is None else jax.tree.map(lambda a, b: a + b, total, found)
+  with contextlib.closing(batches):
+    for examples in batches:
+      before, found = total, step(method, variables, put_batch(examples, mesh))
+      total = found if total is None else jax.tree.map(jnp.add, total, found)
+      jax.block_until_ready(before)  # one batch in flight: more must not pile up on the device
   if total is None:
     raise UserError("there is nothing to evaluate: the split is empty")
   means = jax.device_get(total)

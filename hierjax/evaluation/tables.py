@@ -11,15 +11,17 @@ def percent(value: float | None) -> str:
   return "-" if value is None else f"{100 * value:.2f}%"
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-  """Returns rows as aligned text: the first row is the header, the first column is text, the rest numbers."""
+def table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+  """Returns rows as aligned text: the first row is the header, the first columns are text, the rest numbers."""
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-  lines = []
-  for row in rows:
-    cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-    lines.append("  ".join(cells).rstrip())
-  lines.insert(1, "  ".join("-" * width for width in widths))
-  return "\n".join(lines)
+
+  def line(row: Sequence[str]) -> str:
+    cells = [
+      cell.ljust(w) if i < text_columns else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+  return "\n".join([line(rows[0]), "  ".join("-" * width for width in widths), *map(line, rows[1:])])
 
 
 def accuracy_table(metrics: Mapping[str, Any]) -> str:

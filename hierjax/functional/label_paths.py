@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import PAD, ROOT
 
@@ -13,10 +14,10 @@ def single_path(paths: Int[Array, "b *p l"]) -> Int[Array, "b l"]:
   """Returns the one path of each image, for heads that predict one.
 
   Raises:
-    ValueError: images may have several.
+    UserError: images may have several.
   """
   if paths.ndim == 3 and paths.shape[1] != 1:
-    raise ValueError(
+    raise UserError(
       f"images with up to {paths.shape[1]} label paths need a multi-label head: this one predicts a single path; "
       "give each image one path, or choose another head"
     )

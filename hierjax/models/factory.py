@@ -38,7 +38,7 @@ def make_method(
     backbone: names one of BACKBONES.
     head: names one of HEADS.
     tree: the tree to predict.
-    neck: names one of NECKS; None for no neck.
+    neck: names one of NECKS, or `none`, as None does.
     dtype: of the computation: float32 or bfloat16. Weights are float32.
 
   Raises:
@@ -56,13 +56,13 @@ def make_method(
   module = Classifier(
     backbone=_part(BACKBONES, backbone, "backbone", given),
     head=_part(HEADS, head, "head", given),
-    neck=_part(NECKS, neck, "neck", given) if neck else None,
+    neck=None if neck is None or dict(neck) == {"name": "none"} else _part(NECKS, neck, "neck", given),
   )
   return ModelMethod(module, tree)
 
 
 def _part(table: Table, section: Section, where: str, given: Mapping[str, Any]) -> nn.Module:
-  if "name" not in section:
+  if not isinstance(section, Mapping) or "name" not in section:
     raise UserError(f"config.{where}.name is missing: choose from {', '.join(sorted(table))}")
   build = choose(table, section["name"], f"{where}.name")
   parameters = inspect.signature(build).parameters

@@ -11,13 +11,15 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from hierjax import devices
 from hierjax.checkpoint import Checkpoints, template
 from hierjax.config import unpack
+from hierjax.data.source import Source
 from hierjax.errors import UserError
 from hierjax.evaluation.report import print_accuracy
-from hierjax.evaluation.run import Run, evaluate_run
+from hierjax.evaluation.run import Run, counting_step, data_checksum, evaluate_run, judged_split
 from hierjax.evaluation.runner import evaluate, make_eval_step
 from hierjax.run_folder import RunFolder
 from hierjax.training import optim
@@ -48,7 +50,8 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
     workdir: the run's folder; made if absent.
 
   Returns:
-    The metrics of the split that the run is judged on: test, or validation where the set has no test split.
+    The metrics of the split that the run is judged on: test, or validation where the set has no test split; none where
+    it has neither.
 
   Raises:
     UserError: the config, the folder or the data cannot be used; the message says why.
@@ -66,7 +69,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   if train is None:
     raise UserError("config.data: the set has no training images")
   steps_per_epoch = len(train) / settings.batch_size
-  total_steps = math.ceil(settings.epochs * steps_per_epoch)
+  total_steps = math.ceil(settings.epochs * len(train) / settings.batch_size)
   schedule, schedule_config = optim.make_schedule(
     settings.schedule,
     peak=optim_config.peak_lr(settings.batch_size),
@@ -75,6 +78,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   )
   if schedule_config.name == "plateau" and validation is None:
     raise UserError("config.schedule.name = plateau needs a validation split: set config.data.validation")
+  judged = judged_split(run)  # opened now: labels that are not in the tree must show before the first step
 
   key = jax.random.key(settings.seed)
   make_variables = partial(run.init_variables, key, train.shape)
@@ -98,45 +102,45 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   )
   eval_step = make_eval_step(run.preprocess, run.options)
 
-  if jax.process_index() == 0:
-    folder.begin(config, run.tree)
+  _begin(folder, config, run, train)
   checkpoints = Checkpoints(folder.checkpoints, select_best=validation is not None, create=True)
   state = _restored_or_new(checkpoints, lambda: init_state(make_variables(), optimizer), whole)
   start = int(state.step)
   if start < total_steps:
     _say(_summary(run, len(train), shapes["params"], total_steps, start))
   log = MetricsLog(folder, start_step=start, total_steps=total_steps, batch_size=settings.batch_size)
-  losses: list[jax.Array] = []
+  pending: list[jax.Array] = []
   resumed = time.perf_counter()  # images a second are counted from here; evaluation moves it on
+  since = start
 
   batches = run.train_batches(train, start, total_steps - start)
   closing = contextlib.closing
-  with closing(log), closing(checkpoints), closing(batches), _stop_signals() as signals:
+  with closing(folder), closing(log), closing(checkpoints), closing(batches), _stop_signals() as signals:
     for done, examples in enumerate(batches, start + 1):
       state, metrics = train_step(run.method, state, devices.put_batch(examples, mesh))
-      losses.append(metrics["loss"])
-      if len(losses) > 2:  # at most two steps in flight: batches must not pile up on the device
-        jax.block_until_ready(losses[-3])
+      pending.append(metrics["loss"])
+      if len(pending) > 2:  # at most two steps in flight: batches must not pile up on the device
+        jax.block_until_ready(pending.pop(0))
       log.advance()
 
       if done % settings.log_every == 0 or done == total_steps:
         _check_finite(state, checkpoints)
-        seconds = time.perf_counter() - resumed
-        values = {name: float(value) for name, value in metrics.items()} | {
-          "loss": float(np.mean(jax.device_get(losses)))
-        }
-        log.write(done, "train", values | {"images_per_second": len(losses) * settings.batch_size / seconds})
-        losses.clear()
-        resumed = time.perf_counter()
+        speed = (done - since) * settings.batch_size / (time.perf_counter() - resumed)
+        loss = float(state.loss_sum) / int(state.loss_count)
+        values = {name: float(value) for name, value in metrics.items()}
+        log.write(done, "train", values | {"loss": loss, "images_per_second": speed})
+        state = state.replace(**jax.device_put({"loss_sum": np.float32(0), "loss_count": np.int32(0)}, whole))
+        resumed, since = time.perf_counter(), done
 
       scores = None
       if validation is not None and _due(done, settings.eval_every * steps_per_epoch, total_steps):
-        jax.block_until_ready(state)
+        _check_finite(state, checkpoints)
         paused = time.perf_counter()
         scores = evaluate(eval_step, run.method, state.variables, run.eval_batches(validation), mesh)
         log.write(done, "validation", scores)
         if schedule_config.name == "plateau":
-          state = state.replace(plateau=jax.device_put(state.plateau.after(scores["loss"], schedule_config), whole))
+          loss = math.inf if scores["loss"] is None else scores["loss"]
+          state = state.replace(plateau=jax.device_put(state.plateau.after(loss, schedule_config), whole))
         resumed += time.perf_counter() - paused
 
       stop = signals.received is not None or checkpoints.told_to_stop(done)
@@ -146,10 +150,30 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
       if stop and done < total_steps:
         raise Stopped(signals.received or 15, done, total_steps)
 
-  found = (folder.evaluation() if start == total_steps else None) or evaluate_run(folder, mesh)
+  if judged is None:
+    _say(f"trained {total_steps} steps in {folder.path}; the set has no test or validation images to judge it on")
+    return {}
+  found = folder.evaluation(judged)
+  if start < total_steps or found is None or found["step"] != counting_step(folder):
+    found = evaluate_run(folder, mesh)
   if jax.process_index() == 0:
     print_accuracy(folder, found)
   return found
+
+
+def _begin(folder: RunFolder, config: Mapping[str, Any], run: Run, train: Source) -> None:
+  """Claims the folder; where that fails on the first process, it fails on all."""
+  error: UserError | None = None
+  if jax.process_index() == 0:
+    try:
+      folder.lock()
+      folder.begin(config, run.tree, data_checksum(train))
+    except UserError as refused:
+      error = refused
+  if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(error is not None)) and error is None:
+    error = UserError("the first process refuses the folder, and says why")
+  if error is not None:
+    raise error
 
 
 def _due(done: int, every: float, total: int) -> bool:
@@ -166,7 +190,7 @@ def _check_finite(state: TrainState, checkpoints: Checkpoints) -> None:
     )
     raise Diverged(
       f"the loss or its gradient was not finite at step {bad_step}; {last}. "
-      "Try a lower config.optim.lr, warm-up epochs in config.schedule.warmup, or config.optim.clip_norm"
+      "In a new --workdir, try a lower config.optim.lr, epochs of config.schedule.warmup, or config.optim.clip_norm"
     )
 
 

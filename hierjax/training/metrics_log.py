@@ -14,20 +14,25 @@ from hierjax.run_folder import RunFolder
 
 
 class MetricsLog:
-  """Writes metrics by step; only the first process of a run writes."""
+  """Writes metrics by step; only the first process of a run writes, and only while there are steps to do."""
 
   def __init__(self, run: RunFolder, *, start_step: int, total_steps: int, batch_size: int):
     """Opens the files at `start_step`: what an earlier try wrote after it is cut off."""
     self._batch_size = batch_size
-    self._writes = jax.process_index() == 0
+    self._writes = jax.process_index() == 0 and start_step < total_steps
     if not self._writes:
       return
     run.cut_metrics(start_step)
     self._file = run.metrics.open("a", encoding="utf-8")
-    self._events = SummaryWriter(str(run.tensorboard), purge_step=start_step + 1 if start_step else None)
+    self._events = SummaryWriter(str(run.tensorboard), purge_step=start_step + 1)
     # disable=None: no bar where the output is not a terminal; the lines of `write` speak there.
     self._bar = tqdm(
-      total=total_steps * batch_size, initial=start_step * batch_size, unit="img", unit_scale=True, disable=None
+      total=total_steps * batch_size,
+      initial=start_step * batch_size,
+      unit="img",
+      unit_scale=True,
+      dynamic_ncols=True,
+      disable=None,
     )
 
   def advance(self) -> None:

@@ -51,9 +51,13 @@ class OptimConfig:
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that cannot be meant."""
-    for name, least in (("lr", 0.0), ("lr_batch", 0), ("clip_norm", 0.0), ("accumulate", 1)):
-      if not getattr(self, name) >= least:
-        raise UserError(f"config.optim.{name} = {getattr(self, name)!r}: must be {least} or more")
+    least = {"lr": 0.0, "lr_batch": 0, "momentum": 0.0, "b1": 0.0, "b2": 0.0, "clip_norm": 0.0, "accumulate": 1}
+    values = dataclasses.asdict(self)
+    for name, bound in least.items():
+      if not values[name] >= bound:
+        raise UserError(f"config.optim.{name} = {values[name]!r}: must be {bound} or more")
+    if any(len(group) == 2 and group[1] is None for group in self.decay):
+      raise UserError("config.optim.decay: None is for lr_groups, where it freezes; no decay is 0.0")
 
   def peak_lr(self, batch_size: int) -> float:
     """Returns the learning rate for batches of this size."""
@@ -79,6 +83,19 @@ class ScheduleConfig:
   factor: float = 0.1
   patience: int = 3
   min_delta: float = 1e-3
+
+  def __post_init__(self) -> None:
+    """Raises UserError for a value that cannot be meant."""
+    laws = {
+      "warmup": (self.warmup >= 0, "0 epochs or more"),
+      "boundaries": (all(epoch > 0 for epoch in self.boundaries), "epochs above 0"),
+      "factor": (0 < self.factor < 1, "above 0 and below 1"),
+      "patience": (self.patience >= 1, "1 evaluation or more"),
+      "min_delta": (self.min_delta >= 0, "0 or more"),
+    }
+    for key, (holds, allowed) in laws.items():
+      if not holds:
+        raise UserError(f"config.schedule.{key}: must be {allowed}")
 
 
 def make_schedule(
@@ -205,7 +222,8 @@ def frozen_statistics(config: OptimConfig, variables: Mapping[str, Any]) -> tupl
   params = variables["params"]
 
   def frozen(tree: Any) -> Any:
-    factors = match_groups(parameter_names(tree), config.lr_groups, "optim.lr_groups")
+    # A list must cover the parameters; statistics that it does not name are not frozen.
+    factors = match_groups(parameter_names(tree), (*config.lr_groups, (".*", 1.0)), "optim.lr_groups")
     return jax.tree.map(lambda factor: factor is None, factors, is_leaf=lambda x: x is None)
 
   collections = {name: frozen(tree) for name, tree in variables.items() if name != "params"}

@@ -16,7 +16,9 @@ class StopSignals:
   received: int | None = None
 
   def __enter__(self) -> StopSignals:
-    self._before = {s: signal.signal(s, self._receive) for s in (signal.SIGTERM, signal.SIGINT)}
+    self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in self._before:
+      signal.signal(number, self._receive)
     return self
 
   def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -47,6 +47,8 @@ class TrainState:
     collections: the other variables: batch statistics.
     opt_state: the optimiser's state.
     plateau: see `Plateau`.
+    loss_sum: `f32[]`, the losses since the last log line, so that a resumed run logs the same.
+    loss_count: `i32[]`, their number.
     bad_step: `i32[]`, the first step whose loss or gradient was not finite; -1 while all were.
   """
 
@@ -55,6 +57,8 @@ class TrainState:
   collections: Any
   opt_state: Any
   plateau: Plateau
+  loss_sum: Leaf
+  loss_count: Leaf
   bad_step: Leaf
 
   @property
@@ -70,7 +74,14 @@ class TrainState:
   @property
   def training(self) -> dict[str, Any]:
     """The other half."""
-    return {"step": self.step, "opt_state": self.opt_state, "plateau": self.plateau, "bad_step": self.bad_step}
+    return {
+      "step": self.step,
+      "opt_state": self.opt_state,
+      "plateau": self.plateau,
+      "loss_sum": self.loss_sum,
+      "loss_count": self.loss_count,
+      "bad_step": self.bad_step,
+    }
 
 
 def init_state(variables: Any, optimizer: Optimizer) -> TrainState:
@@ -83,5 +94,7 @@ def init_state(variables: Any, optimizer: Optimizer) -> TrainState:
     collections=collections,
     opt_state=optimizer.init(params),
     plateau=Plateau(jnp.float32(1), jnp.float32(jnp.inf), jnp.int32(0)),
+    loss_sum=jnp.float32(0),
+    loss_count=jnp.int32(0),
     bad_step=jnp.int32(-1),
   )

@@ -102,6 +102,8 @@ def make_train_step(
       params=params,
       collections=collections,
       opt_state=opt_state,
+      loss_sum=state.loss_sum + loss,
+      loss_count=state.loss_count + 1,
       bad_step=jnp.where(bad, state.step + 1, state.bad_step),
     )
     return state, {"loss": loss, "grad_norm": grad_norm, "lr": lr}

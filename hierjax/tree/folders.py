@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from hierjax.tree.draft import MAX_DEPTH, Draft
 from hierjax.tree.label_tree import ROOT, TreeError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+SPLIT_NAMES = frozenset({"train", "validation", "val", "test"})
+NO_LABEL = "lies in no folder of a label; images must lie in folders named as their labels"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,26 @@ class Folder:
 
 
 Report = Callable[[str, str, str, str], None]
+
+
+def split_folders(root: str | Path, train: str = "train", named: Collection[str] = ()) -> dict[str, Path]:
+  """Returns the folders of the splits right below `root`, by name; {} where the folders there are labels.
+
+  They are splits where one is called `train` and every other visible one is called as a split too: a label `train`
+  among `car` and `plane` is a label.
+
+  Args:
+    root: where to look.
+    train: what the images to train on are called.
+    named: what other splits may be called besides `SPLIT_NAMES`.
+  """
+  try:
+    folders, _ = _entries(str(root))
+  except OSError:  # `walk` says so
+    return {}
+  if train not in folders or not set(folders) <= SPLIT_NAMES | {train, *named}:
+    return {}
+  return {folder: Path(root) / folder for folder in folders}
 
 
 def walk(root: str | Path, report: Report | None = None) -> Iterator[Folder]:
@@ -99,6 +121,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return False
 
 
+def read_images_folder(root: str | Path) -> Draft:
+  """Reads the tree of a folder of images: that of `train` where its folders are splits, see `split_folders`."""
+  return read_folder(split_folders(root).get("train", root))
+
+
 def read_folder(root: str | Path) -> Draft:
   """Reads the tree that the folders below `root` are; `root` itself is its root, whatever it is called."""
   draft = Draft(str(root), root_given=True)
@@ -107,7 +134,12 @@ def read_folder(root: str | Path) -> Draft:
     draft.report(kind, None, name, f"({path}) {message}")
 
   node_of: dict[tuple[str, ...], int] = {(): ROOT}
+  stray = ""
   for folder in walk(root, report):
     if folder.parts:
       node_of[folder.parts] = draft.add(node_of[folder.parts[:-1]], folder.parts[-1])
+    elif folder.images:
+      stray = folder.images[0]
+  if stray and not draft.names and not draft.findings:
+    draft.report("empty", None, draft.root_name, f"has no nodes below it: {stray} {NO_LABEL}")
   return draft

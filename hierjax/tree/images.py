@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hierjax.tree import catalog
 from hierjax.tree.findings import Finding
-from hierjax.tree.folders import walk
+from hierjax.tree.folders import NO_LABEL, split_folders, walk
 from hierjax.tree.label_tree import ROOT, LabelTree, TreeError
 from hierjax.tree.labels import LabelFinder, split_path
 from hierjax.tree.tables import read_rows, without_blank_end
@@ -57,22 +57,31 @@ def count_images(
 
 
 def count_in_folders(tree: LabelTree, root: str | Path) -> ImageCount:
-  """Counts the images of nested folders, where the folders an image is in, from `root` down, are its label."""
+  """Counts the images of nested folders, where the folders an image is in, from `root` down, are its label.
+
+  Where the folders of `root` are splits, see `split_folders`, labels begin below them, and all splits count. What cannot
+  be read is among the findings.
+  """
   count = ImageCount.none(tree)
   finder = LabelFinder(tree)
-  for folder in walk(root):
-    if not folder.images:
-      continue
-    what = f"labels {len(folder.images)} images, {folder.images[0]} for one"
-    if not folder.parts:
-      count.note(folder.path, None, tree.root_name, f"{what}: they lie in no folder of a label")
-      continue
-    try:
-      node = finder.node(folder.parts)
-    except KeyError as error:
-      count.note(folder.path, None, "/".join(folder.parts), f"{what}: {error.args[0]}")
-    else:
-      _add(count, node, len(folder.images))
+
+  def report(kind: str, path: str, name: str, message: str) -> None:
+    count.findings.append(Finding("error", kind, path, None, name, message))
+
+  for part in split_folders(root).values() or [root]:
+    for folder in walk(part, report):
+      if not folder.images:
+        continue
+      what = f"labels {len(folder.images)} images, {folder.images[0]} for one"
+      if not folder.parts:
+        count.note(folder.path, None, tree.root_name, f"{what}: it {NO_LABEL}")
+        continue
+      try:
+        node = finder.node(folder.parts)
+      except KeyError as error:
+        count.note(folder.path, None, "/".join(folder.parts), f"{what}: {error.args[0]}")
+      else:
+        _add(count, node, len(folder.images))
   return count
 
 
@@ -91,6 +100,15 @@ class LabelRow:
   image: str
   split: str
   label: tuple[str, ...]
+
+  @property
+  def fault(self) -> str:
+    """What is wrong with the row by itself; "" where nothing is."""
+    if not self.image:
+      return "the row has no image"
+    if not self.label:
+      return "the row has no label"
+    return "the row has a blank in mid-label" if "" in self.label else ""
 
 
 def read_label_rows(path: str | Path) -> list[LabelRow]:
@@ -122,8 +140,8 @@ def count_in_csv(tree: LabelTree, path: str | Path) -> ImageCount:
   finder = LabelFinder(tree)
   for row in read_label_rows(path):
     try:
-      if not row.label:
-        raise KeyError("it is blank")
+      if row.fault:
+        raise KeyError(row.fault)
       node = finder.node(row.label)
     except KeyError as error:
       count.note(str(path), row.line, "/".join(row.label), f"labels {row.image}: {error.args[0]}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from hierjax.tree import catalog
 from hierjax.tree.builders import build
 from hierjax.tree.draft import Draft
-from hierjax.tree.folders import read_folder
+from hierjax.tree.folders import read_images_folder
 from hierjax.tree.label_tree import LabelTree, TreeError
 from hierjax.tree.nested import read_nested
 from hierjax.tree.tables import read_csv, read_edges, read_levels, read_rows, read_text
@@ -28,7 +28,7 @@ def _read_saved(path: str) -> Draft:
 
 _READERS: dict[str, Callable[[str], Draft]] = {
   "catalog": catalog.read,
-  "folder": read_folder,
+  "folder": read_images_folder,
   "levels": lambda path: read_levels(read_rows(path), path),
   "edges": lambda path: read_edges(read_rows(path), path),
   "nested": lambda path: read_nested(read_text(path), path),
@@ -52,7 +52,8 @@ def open_tree(source: str | Path, format: str = "auto") -> LabelTree:
   """Returns the tree that `source` names.
 
   Args:
-    source: the name of a tree of the catalogue, or the path of a folder, a CSV file or a JSON file.
+    source: the name of a tree of the catalogue, or the path of a folder, a CSV file or a JSON file. Of a folder whose
+      folders are splits, `train` and `test` say, `train` is the tree.
     format: `auto` tells by the name, and by what a file starts with: a CSV file whose header is `parent,child` or
       `parent,child,name` holds `edges`, another one `levels`; a JSON file is `saved` by `LabelTree.to_json`, or else
       `nested`.
@@ -68,7 +69,7 @@ def _reader(source: str) -> Callable[[str], Draft]:
   if source in catalog.names():
     return catalog.read
   if path.is_dir():
-    return read_folder
+    return read_images_folder
   if not path.exists():
     names = ", ".join(catalog.names())
     raise TreeError(f"{source}: there is no such file or folder, nor such a tree in the catalogue ({names})")

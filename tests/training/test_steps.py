@@ -39,7 +39,7 @@ def batch(rng, toy_tree):
   return Examples(images, toy_tree.encode(nodes), np.ones(8, np.float32), draw)
 
 
-def run(toy_tree, batch, *, config=PLAIN, steps=3, devices=1, lr=0.1, norm=False, dropout=0.0, **options):
+def run(toy_tree, batch, *, config=PLAIN, steps=3, devices=1, plateau=1.0, norm=False, dropout=0.0, **options):
   """Returns the initial state, the state after some steps, and their losses."""
   tree = tree_arrays(toy_tree)
   method = ModelMethod(Classifier(Trunk(norm, dropout), FlatHead(tree.num_leaves)), tree)
@@ -50,7 +50,7 @@ def run(toy_tree, batch, *, config=PLAIN, steps=3, devices=1, lr=0.1, norm=False
   step = jax.jit(
     make_train_step(
       optimizer,
-      lambda step: jnp.float32(lr),
+      lambda step: jnp.float32(0.1),
       preprocess=lambda e, key: Batch(e.images, e.paths, e.mask),
       key=jax.random.key(1),
       accumulate=config.accumulate,
@@ -58,7 +58,8 @@ def run(toy_tree, batch, *, config=PLAIN, steps=3, devices=1, lr=0.1, norm=False
     ),
     out_shardings=replicated(mesh),
   )
-  state, losses = first, []
+  state = first.replace(plateau=first.plateau.replace(scale=jax.device_put(np.float32(plateau), replicated(mesh))))
+  losses = []
   for _ in range(steps):
     state, metrics = step(method, state, put_batch(batch, mesh))
     losses.append(float(metrics["loss"]))
@@ -123,7 +124,7 @@ def test_the_first_bad_step_is_kept(toy_tree, batch):
 
 
 def test_the_plateau_scales_the_step(toy_tree, batch):
-  first, last, _ = run(toy_tree, batch, steps=1, lr=0.2)
-  half = run(toy_tree, batch, steps=1, lr=0.1)[1]
-  moved = jax.tree.map(lambda a, b: a - b, last.params, first.params)
-  assert_close(moved, jax.tree.map(lambda a, b: 2 * (a - b), half.params, first.params), rtol=1e-3, atol=1e-6)
+  first, whole, _ = run(toy_tree, batch, steps=1)
+  halved = run(toy_tree, batch, steps=1, plateau=0.5)[1]
+  moved = jax.tree.map(lambda a, b: a - b, whole.params, first.params)
+  assert_close(moved, jax.tree.map(lambda a, b: 2 * (a - b), halved.params, first.params), rtol=1e-3, atol=1e-6)
