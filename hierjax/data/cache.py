@@ -60,7 +60,7 @@ def save(name: str, fingerprint: str, array: np.ndarray) -> None:
 
 def _remove_others(path: Path) -> None:
   beginning = path.name[: -_DIGEST - len(".npy")]
-  for other in path.parent.iterdir():
+  for other in path.parent.glob("*.npy"):
     rest = other.name.removeprefix(beginning)
     if other != path and rest != other.name and re.fullmatch(rf"[0-9a-f]{{{_DIGEST}}}\.npy", rest):
       with contextlib.suppress(OSError):  # Another process was faster, or holds it open.

@@ -71,9 +71,9 @@ def _status(file: str) -> str:
 def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
   """Returns the splits of the images below `config.root`.
 
-  With `config.labels`, see `read_label_rows`; rows that name no split are to train on. Otherwise the folders an image is
-  in are its label path. Where the folders of `root` are called as splits, see `split_folders`, they are that; else all
-  of `root` is to train on.
+  With `config.labels`, see `read_label_rows`; rows that name no split are to train on. Otherwise the folders an image
+  is in are its label path. Where the folders of `root` are called as splits, see `split_folders`, they are that; else
+  all of `root` is to train on.
 
   Raises:
     UserError: there is no such folder, a part of it cannot be read, or an image's label is not in `tree`.

@@ -160,7 +160,8 @@ class _Batches:
       report_skipped(bad.values())
       bad_rows = np.flatnonzero(real)[list(bad)]
       real[bad_rows] = False
-      images[bad_rows] = images[real][:1]  # Zeros stay where no row is good.
+      if real.any():
+        images[bad_rows] = images[np.argmax(real)]
     nodes = np.where(real[:, None], self.source.nodes[numbers], PAD)
     return Examples(
       images=images,

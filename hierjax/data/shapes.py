@@ -75,7 +75,7 @@ def write_folders(root: Path, count: int, side: int = 64) -> None:
   """
   if root.exists() and any(root.iterdir()):
     raise UserError(f"{root} is not empty: name a new folder")
-  images, figures = draw(np.arange(count), 0, side)
+  images, figures = draw(np.arange(count), SPLIT_NAMES.index("test"), side)
   for number, (image, figure) in enumerate(zip(images, figures[:, 0].tolist(), strict=True)):
     folder = root / list(FIGURES)[figure]
     folder.mkdir(parents=True, exist_ok=True)

@@ -43,8 +43,8 @@ def open_source(config: DataConfig, tree: LabelTree, split: str, full_tree: Labe
     The images; None where the set has no split to test on, or where there is no validation.
 
   Raises:
-    UserError: the set cannot be found or read, a label is not in the tree, or the set has no split that `config` names, or its
-      images do not fit `config.crop` or `config.mean`.
+    UserError: the set cannot be found or read, a label is not in the tree, the set has no split that `config` names, or
+      its images do not fit `config.crop` or `config.mean`.
     BadImageError: an image of a set that is decoded once is bad, and `config.on_bad_image` is `stop`.
   """
   if split not in SPLITS:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,4 +22,15 @@ def print_accuracy(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
       (e["image"], e["label"].replace("/", " > "), e["predicted"].replace("/", " > ")) for e in metrics["examples"]
     ]
     print("\n" + table(rows, text_columns=3))
-  print(f"\nwritten to {folder.path}; next: python -m hierjax predict {shlex.quote(str(folder.path))} IMAGES...")
+  python, workdir = _from_here(sys.executable), shlex.quote(_from_here(str(folder.path)))
+  print(f"\nthe run is in {workdir}; next:")
+  images = "IMAGES..."
+  if folder.config()["data"]["name"] == "shapes":
+    images = "runs/samples"
+    print(f"  {python} -m hierjax shapes {images} --images 20")
+  print(f"  {python} -m hierjax predict {workdir} {images}")
+
+
+def _from_here(path: str) -> str:
+  """Returns a path relative to the working directory where it lies below it."""
+  return os.path.relpath(path) if os.path.abspath(path).startswith(os.getcwd() + os.sep) else path

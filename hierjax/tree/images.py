@@ -59,8 +59,8 @@ def count_images(
 def count_in_folders(tree: LabelTree, root: str | Path) -> ImageCount:
   """Counts the images of nested folders, where the folders an image is in, from `root` down, are its label.
 
-  Where the folders of `root` are splits, see `split_folders`, labels begin below them, and all splits count. What cannot
-  be read is among the findings.
+  Where the folders of `root` are splits, see `split_folders`, labels begin below them, and all splits count. What
+  cannot be read is among the findings.
   """
   count = ImageCount.none(tree)
   finder = LabelFinder(tree)

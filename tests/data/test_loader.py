@@ -141,6 +141,16 @@ def test_a_bad_image_stops_or_has_mask_0(source, toy_tree, monkeypatch):
     assert set(a.images[b.mask == 0][:, 0, 0, 0]) <= {4, 9}
 
 
+def test_a_skipped_row_of_training_has_the_pixels_of_a_good_one(toy_tree):
+  images = np.full((N, 2, 2, 3), 7, np.uint8)
+  skipping = DataConfig(on_bad_image="skip", threads=2)
+  batches = stream(ArraySource(images, ENDS, bad={4: "a", 9: "b"}), toy_tree, N, skipping)
+  assert sum((batch.mask == 0).sum() for batch in batches) == 12
+  assert all((batch.images == 7).all() for batch in batches)
+  (batch,) = stream(ArraySource(images, ENDS, bad=dict.fromkeys(range(N), "c")), toy_tree, 1, skipping)
+  assert not batch.mask.any() and not batch.images.any(), "no row is good"
+
+
 def grain_threads():
   return {thread for thread in threading.enumerate() if thread.name.startswith("grain-prefetch")}
 

@@ -169,3 +169,12 @@ def test_random_damage_never_escapes_as_another_error(rng):
       damaged[places] = rng.integers(0, 256, 4)
       with contextlib.suppress(BadImageError):
         assert read_image(damaged.tobytes(), 8).shape == (8, 8, 3)
+
+
+def test_want_of_memory_is_no_fault_of_the_image(monkeypatch):
+  def square(image, resize):
+    raise MemoryError
+
+  monkeypatch.setattr(images, "_square", square)
+  with pytest.raises(MemoryError):
+    read_image(encoded(Image.fromarray(QUARTERS)), 4)

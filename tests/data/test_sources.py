@@ -16,6 +16,7 @@ from hierjax.data.source import ArraySource
 from hierjax.data.sources import climb, open_source
 from hierjax.data.splits import kept_for_validation
 from hierjax.errors import UserError
+from hierjax.tree import folders
 from hierjax.tree.builders import from_paths
 from hierjax.tree.label_tree import PAD
 
@@ -93,12 +94,45 @@ def test_folders_of_splits(tmp_path, validation):
     open_source(folder_config(tmp_path, test_split="exam"), TREE, "test")
 
 
+def test_a_class_that_is_called_as_a_split_is_a_class(tmp_path):
+  for name in ("car", "plane", "train"):
+    write(tmp_path / name / "0", 1)
+  tree = tree_of(folder_config(tmp_path))
+  assert list(tree.names) == ["car", "plane", "train"]
+  assert len(open_source(folder_config(tmp_path), tree, "train")) == 3
+  (tmp_path / "car").rename(tmp_path / "test")
+  named = folder_config(tmp_path, validation_split="plane", validation=0.1)
+  write(tmp_path / "train" / "dog" / "0", 1)
+  assert list(tree_of(named).names) == ["dog"], "a split may be called as the config says"
+
+
+def test_a_folder_that_cannot_be_read_is_named(photos, monkeypatch):
+  entries = folders._entries
+
+  def locked(path):
+    if path.endswith("cup"):
+      raise PermissionError(13, "Permission denied")
+    return entries(path)
+
+  monkeypatch.setattr(folders, "_entries", locked)
+  with pytest.raises(UserError, match=r"thing.cup: 'cup' cannot be read \(Permission denied\)"):
+    open_source(folder_config(photos), TREE, "train")
+
+
+def test_images_without_a_folder_of_their_label(tmp_path):
+  write(tmp_path / "0", 1)
+  with pytest.raises(UserError, match=r"0\.png .*images must lie in folders named as their labels"):
+    tree_of(folder_config(tmp_path))
+  with pytest.raises(UserError, match=r"0\.png .*images must lie in folders named as their labels"):
+    open_source(folder_config(tmp_path), TREE, "train")
+
+
 def test_labels_that_are_not_in_the_tree_are_listed_with_their_folder(photos):
   write(photos / "thing" / "plate" / "0", 1)
   write(photos / "nowhere", 1)
   with pytest.raises(UserError, match=r"(?s)nowhere\.png lies in no folder.*plate: 'plate' is not below 'thing'"):
     open_source(folder_config(photos), TREE, "train")
-  with pytest.raises(UserError, match="no such folder"):
+  with pytest.raises(UserError, match=r"no such folder.*--data-root"):
     open_source(folder_config(photos / "nothing"), TREE, "train")
   (photos / "empty" / "train").mkdir(parents=True)
   with pytest.raises(UserError, match="no image"):
@@ -146,6 +180,8 @@ def test_a_csv_file_with_splits(photos):
     ("image,a,b\nx.png,thing,cup\nx.png,thing,plate\n", r"labels\.csv:3: 'plate' is not below 'thing'"),
     ("image,a,b\nx.png,,cup\n", r"labels\.csv:2: .*blank"),
     ("image,a,b\nx.png\n", r"labels\.csv:2: .*no label"),
+    ("image,a,b\n,thing,cup\nx.png\n", r"labels\.csv:2: .*no image\n.*labels\.csv:3: .*no label"),
+    ("image,split\nx.png,train\n", "header"),
     ("image,split,a\nx.png,train,thing\nx.png,test,thing\n", r"labels\.csv:3: 'x\.png' is in split 'train'"),
     ("image\nx.png\n", "header"),
     ("", "header"),
@@ -225,6 +261,24 @@ def test_the_cache_gives_back_what_was_saved_and_nothing_else(rng):
   assert [file.suffix for file in cache_folder().iterdir()] == [".npy"]
 
 
+def test_the_cache_keeps_the_newest_of_a_name():
+  for name, fingerprint in (("set", "old"), ("set labels", "old"), ("set", "new")):
+    cache.save(name, fingerprint, np.zeros(3, np.uint8))
+  (cache_folder() / "set-notes.npy").write_text("not ours")
+  cache.save("set", "newest", np.zeros(3, np.uint8))
+  kept = [cache.load(*key, (3,), np.uint8) is not None for key in (("set", "old"), ("set", "new"), ("set", "newest"))]
+  assert kept == [False, False, True]
+  assert cache.load("set labels", "old", (3,), np.uint8) is not None and (cache_folder() / "set-notes.npy").exists()
+
+
+def test_the_splits_of_a_csv_file_are_kept_side_by_side(photos, monkeypatch):
+  monkeypatch.setattr(decode, "_WORTH_SAVING_S", 0.0)
+  config = csv_config(photos, "image,split,label\nthing/cup/1.png,train,cup\nthing/cup/2.png,test,cup\n")
+  for split in ("train", "test"):
+    open_source(config, TREE, split)
+  assert len(list(cache_folder().iterdir())) == 2
+
+
 def test_a_cache_folder_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
   (tmp_path / "file").write_text("")
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
@@ -247,6 +301,16 @@ def test_arrays_of_images_and_of_features(tmp_path, rng):
   np.testing.assert_array_equal(train.read(np.array([3, 0])), images[[3, 0]])
   np.testing.assert_array_equal(test.read(np.array([1])), features[[1]])
   assert train.nodes.shape == (5, 1) and test.nodes.shape == (5, 2) and test.shape == (7,)
+
+
+@pytest.mark.parametrize(
+  ("shape", "message"),
+  [((2, 4, 3, 3), r"config\.data\.crop = 4: .*4 x 3 pixels"), ((2, 4, 4, 1), r"config\.data\.mean = .*1 channels")],
+)
+def test_images_that_do_not_fit_the_transform(tmp_path, shape, message):
+  np.savez(tmp_path / "train.npz", images=np.zeros(shape, np.uint8), nodes=np.array([CUP, DOG]))
+  with pytest.raises(UserError, match=message):
+    open_source(DataConfig(name="arrays", root=str(tmp_path), resize=4, crop=4), TREE, "train")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +375,7 @@ def test_a_train_and_a_validation_split_share_no_image(photos):
   assert not names[0] & names[1] and len(names[0] | names[1]) == 42
   for source in (train, validation):
     np.testing.assert_array_equal(source.read(np.array([4]))[0], read_image(source.describe(4), 4))
-  with pytest.raises(UserError, match="keeps no image"):
+  with pytest.raises(UserError, match=r"keeps no image of 42; set config\.data\.validation=0"):
     open_source(folder_config(photos, validation=0.001), TREE, "validation")
 
 

@@ -1,5 +1,6 @@
 """The step's laws, on a network small enough to differentiate in milliseconds."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,10 +67,6 @@ def run(toy_tree, batch, *, config=PLAIN, steps=3, devices=1, plateau=1.0, norm=
   return first, state, losses
 
 
-def assert_close(a, b, **tolerance):
-  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
-
-
 def test_losses_fall(toy_tree, batch):
   losses = run(toy_tree, batch, steps=30)[2]
   assert losses[-1] < 0.3 * losses[0]
@@ -80,7 +77,7 @@ def test_four_devices_compute_what_one_does(toy_tree, batch, norm):
   _, one, losses = run(toy_tree, batch, norm=norm, dropout=0.5)
   _, four, losses4 = run(toy_tree, batch, norm=norm, dropout=0.5, devices=4)
   np.testing.assert_allclose(losses, losses4, rtol=1e-5)
-  assert_close(one.variables, four.variables, rtol=1e-4, atol=1e-6)
+  chex.assert_trees_all_close(one.variables, four.variables, rtol=1e-4, atol=1e-6)
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(toy_tree, batch):
@@ -88,7 +85,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(toy_tree, batch):
   _, whole, losses = run(toy_tree, masked)
   _, parts, losses4 = run(toy_tree, masked, config=OptimConfig(decay=((".*", 0.0),), accumulate=4))
   np.testing.assert_allclose(losses, losses4, rtol=1e-5)
-  assert_close(whole.params, parts.params, rtol=1e-4, atol=1e-6)
+  chex.assert_trees_all_close(whole.params, parts.params, rtol=1e-4, atol=1e-6)
 
 
 def test_masked_examples_count_for_nothing(toy_tree, batch):
@@ -112,8 +109,8 @@ def test_a_frozen_part_keeps_its_bits_statistics_included(toy_tree, batch):
   collections, parts = frozen_statistics(config, shapes)
   first, last, _ = run(toy_tree, batch, config=config, norm=True, frozen_parts=parts, frozen_collections=collections)
   assert parts == ("backbone",)
-  jax.tree.map(np.testing.assert_array_equal, first.params["backbone"], last.params["backbone"])
-  jax.tree.map(np.testing.assert_array_equal, first.collections, last.collections)
+  chex.assert_trees_all_equal(first.params["backbone"], last.params["backbone"])
+  chex.assert_trees_all_equal(first.collections, last.collections)
   assert not np.array_equal(first.params["head"]["output"]["kernel"], last.params["head"]["output"]["kernel"])
 
 
@@ -127,4 +124,6 @@ def test_the_plateau_scales_the_step(toy_tree, batch):
   first, whole, _ = run(toy_tree, batch, steps=1)
   halved = run(toy_tree, batch, steps=1, plateau=0.5)[1]
   moved = jax.tree.map(lambda a, b: a - b, whole.params, first.params)
-  assert_close(moved, jax.tree.map(lambda a, b: 2 * (a - b), halved.params, first.params), rtol=1e-3, atol=1e-6)
+  chex.assert_trees_all_close(
+    moved, jax.tree.map(lambda a, b: 2 * (a - b), halved.params, first.params), rtol=1e-3, atol=1e-6
+  )

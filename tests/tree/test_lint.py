@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hierjax.tree import folders
 from hierjax.tree.findings import FaultyTree, Finding
 from hierjax.tree.images import count_images
 from hierjax.tree.label_tree import LabelTree
@@ -135,6 +136,37 @@ def test_images_of_a_tree_of_folders(tmp_path):
   assert ("error", "image whose label is not in the tree", None, "root") in brief(lint(root))
 
 
+def test_folders_of_splits_are_not_labels(tmp_path):
+  root = photos(tmp_path, {"train/dog": 2, "train/cat": 1, "val/cat": 3, "test/dog": 1})
+  assert lint(root) == []
+  tree = open_tree(root)
+  assert list(tree.names) == ["cat", "dog"]
+  assert count_images(tree, root, None, None).at_node.tolist() == [4, 3]
+  photos(root, {"test/fox": 1})
+  assert brief(lint(root)) == [("error", "image whose label is not in the tree", None, "fox")]
+  (root / "car").mkdir()
+  assert open_tree(root).find(("train", "dog")) > 0, "a label beside them makes them labels"
+
+
+def test_images_without_a_folder_of_their_label(tmp_path):
+  (finding,) = lint(photos(tmp_path, {".": 1}))
+  assert finding.kind == "empty" and "images must lie in folders named as their labels" in finding.message
+
+
+def test_folders_of_images_that_cannot_be_read(tmp_path, monkeypatch):
+  tree = write(tmp_path, "l.csv", "a\ndog\ncat\n")
+  root = photos(tmp_path / "photos", {"dog": 1, "cat": 1})
+  entries = folders._entries
+
+  def locked(path):
+    if path.endswith("cat"):
+      raise PermissionError(13, "Permission denied")
+    return entries(path)
+
+  monkeypatch.setattr(folders, "_entries", locked)
+  assert ("error", "unreadable", None, "cat") in brief(lint(tree, images=root))
+
+
 def test_folders_alone_are_a_tree_without_findings(tmp_path):
   assert lint(photos(tmp_path, {"animal/dog": 0, "animal/cat": 0, "cup": 0})) == []
 
@@ -155,6 +187,14 @@ def test_images_in_a_csv(tmp_path):
     expected = [("error", "image whose label is not in the tree", line, node) for line, node in missing]
     assert brief(findings) == expected
     assert all(f.file == str(labels) for f in findings) and "7.jpg" in findings[0].message
+
+
+def test_rows_of_a_csv_that_say_nothing(tmp_path):
+  tree = write(tmp_path, "l.csv", LEVELS)
+  findings = lint(tree, labels=write(tmp_path, "labels.csv", "image,a,b\n,animal,dog\n1.jpg\n2.jpg,,dog\n"))
+  messages = [finding.message for finding in findings if finding.severity == "error"]
+  for message, fault in zip(messages, ("no image", "no label", "a blank in mid-label"), strict=True):
+    assert message.endswith(f"the row has {fault}")
 
 
 def test_a_saved_tree_is_linted_too(tmp_path):
