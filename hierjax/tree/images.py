@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -155,8 +156,17 @@ def _add(count: ImageCount, node: int, images: int) -> None:
     count.at_node[node] += images
 
 
-def leaves_without_images(tree: LabelTree, count: ImageCount, file: str) -> list[Finding]:
-  """Returns a warning for each leaf that no image is labelled with."""
-  empty = tree.leaves[count.at_node[tree.leaves] == 0]
+def leaves_without_images(tree: LabelTree, count: ImageCount, file: str, lines: Sequence[int | None]) -> list[Finding]:
+  """Returns a warning for each leaf that no image is labelled with.
+
+  Args:
+    tree: the tree.
+    count: of the images at its nodes.
+    file: where the tree stands.
+    lines: where each node stands in the file; None where it has no lines.
+  """
   message = "has no images, so it cannot be learnt"
-  return [Finding("warning", "leaf without images", file, None, tree.path_text(int(leaf)), message) for leaf in empty]
+  return [
+    Finding("warning", "leaf without images", file, lines[leaf], tree.path_text(leaf), message)
+    for leaf in tree.leaves[count.at_node[tree.leaves] == 0].tolist()
+  ]

@@ -29,12 +29,13 @@ def lint(
     TreeError: something cannot be read at all.
   """
   draft = open_draft(source, format)
-  findings = check(draft, Structure(draft))
+  shape = Structure(draft)
+  findings = check(draft, shape)
   if errors_of(findings):
     return findings
   tree = build(draft)
   count = count_images(tree, source, images, labels)
   if count is not None:
-    place = str(labels or images or source)
-    findings += count.findings + leaves_without_images(tree, count, place)
+    lines = [draft.lines[node] for node in shape.order]
+    findings += count.findings + leaves_without_images(tree, count, draft.file, lines)
   return sorted(findings, key=lambda finding: finding.severity != "error")

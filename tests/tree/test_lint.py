@@ -120,7 +120,7 @@ def test_images_in_folders(tmp_path):
   root = photos(tmp_path / "photos", {"animal/dog": 2, "animal/cat": 1, "thing/cup": 1, "thing/bed": 0})
   (root / "thing" / "bed" / "notes.txt").touch()
   (root / "thing" / "bed" / ".0.jpg").touch()
-  assert brief(lint(tree, images=root)) == [("warning", "leaf without images", None, "thing/bed")]
+  assert brief(lint(tree, images=root)) == [("warning", "leaf without images", 5, "thing/bed")]
   photos(root, {"thing/bed": 1, "animal": 1, "thing/shelf": 1})
   (finding,) = lint(tree, images=root)
   assert brief([finding]) == [("error", "image whose label is not in the tree", None, "thing/shelf")]
@@ -178,7 +178,7 @@ def test_images_in_a_csv(tmp_path):
   splits = "image,split,label\n1.jpg,,dog\n2.jpg,test,animal/cat\n3.jpg,test,thing/cup,\n4.jpg,,thing\n"
   for text in (paths, levels, splits):
     findings = lint(tree, labels=write(tmp_path, "labels.csv", text))
-    assert brief(findings) == [("warning", "leaf without images", None, "thing/bed")]
+    assert brief(findings) == [("warning", "leaf without images", 5, "thing/bed")]
     gap = "," if text == splits else ""
     rows = f'"6, big.jpg",{gap}bed\n7.jpg,{gap}fox\n8.jpg,{gap}animal/fox\n9.jpg,{gap}\n'
     labels = write(tmp_path, "labels.csv", text + rows)
