@@ -3,8 +3,8 @@ r"""CNN-RNN on CIFAR-100 (Guo et al. 2018, Table 4): 20 coarse labels, then 100 
   python train.py --config=configs/cnnrnn_cifar100.py:wrn --workdir=runs/cnnrnn-wrn     # GPU
   python train.py --config=configs/cnnrnn_cifar100.py:cpu --workdir=runs/cnnrnn-cpu     # 2 CPU cores
 
-`cpu` takes 5 minutes and gets 47.4% of paths right, `cpu_long` 20 minutes and 63.1% (docs/results.md). `wrn` has not been
-run yet; the paper has 85.39 coarse and 76.23 fine.
+`cpu` takes 5 minutes and gets 47.4% of paths right, `cpu_long` 20 minutes and 63.1% (docs/results.md). `wrn` has not
+been run yet; the paper has 85.39 coarse and 76.23 fine.
 
 Variants, at most one of each line:
   wrn (the default) | cpu | cpu_long | smoke
