@@ -47,6 +47,7 @@ def main(argv: list[str]) -> None:
     devices.use_compilation_cache()
     loop.train_and_evaluate(_CONFIG.value.to_dict(), _WORKDIR.value or default_workdir())
   except (UserError, OSError) as error:
+    sys.excepthook = lambda *_: None  # reads of a damaged checkpoint that are still under way complain here
     sys.exit(f"error: {error}")
   except KeyboardInterrupt:
     sys.exit(130)

@@ -87,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
   except (UserError, OSError) as error:
+    sys.excepthook = lambda *_: None  # reads of a damaged checkpoint that are still under way complain here
     print(f"error: {error}", file=sys.stderr)
     return 1
   except KeyboardInterrupt:

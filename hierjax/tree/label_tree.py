@@ -263,8 +263,9 @@ class LabelTree:
   # Names.
 
   @functools.cached_property
-  def _by_name(self) -> dict[tuple[int, str], int]:
-    return {(int(p), name): i for i, (p, name) in enumerate(zip(self.parent, self.names, strict=True))}
+  def _named(self) -> dict[int, dict[str, int]]:
+    """The children by name of the nodes that `find` has come through; all at once would be larger than the tree."""
+    return {}
 
   def find(self, path: Sequence[str]) -> int:
     """Returns the node at the end of a path of names.
@@ -274,7 +275,9 @@ class LabelTree:
     """
     node = ROOT
     for depth, name in enumerate(path):
-      child = self._by_name.get((node, name))
+      if node not in self._named:
+        self._named[node] = {self.names[i]: i for i in self.children(node)}
+      child = self._named[node].get(name)
       if child is None:
         allowed = [self.names[i] for i in self.children(node)]
         shown = ", ".join(allowed[:20]) + (f", ... ({len(allowed)} in all)" if len(allowed) > 20 else "")
