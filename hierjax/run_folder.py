@@ -46,7 +46,7 @@ class RunFolder:
   def begin(self, config: Mapping[str, Any], tree: LabelTree, data_checksum: str) -> None:
     """Writes what the run is, or checks that it is the run of this folder.
 
-    While a folder has no checkpoint there is nothing to keep, and another config replaces its own.
+    A folder that a crash left without a checkpoint has its tree and data written anew: its begin may be half done.
 
     Args:
       config: the resolved config.
@@ -60,11 +60,8 @@ class RunFolder:
     visible = [p for p in self.path.glob("*") if not p.name.startswith(".")]  # hidden: what a crash left half written
     if visible and not saved_config.exists():
       raise UserError(f"{self.path} holds files but no config.json: choose an empty folder for --workdir")
-    if not saved_config.exists() or not self._has_checkpoint():
+    if not saved_config.exists():
       write_whole(saved_config, json.dumps(config, indent=2) + "\n")
-      write_whole(self.path / "tree.json", tree.to_json())
-      write_whole(self.path / "data.json", json.dumps({"sha256": data_checksum}) + "\n")
-      return
     ours, theirs = flatten(json.loads(json.dumps(config))), flatten(self.config())
     differing = [
       f"  config.{key}: {theirs.get(key, '(absent)')!r} in the folder, {ours.get(key, '(absent)')!r} now"
@@ -74,6 +71,10 @@ class RunFolder:
     other = f"{self.path} is the folder of a run with another"
     if differing:
       raise UserError(f"{other} config; give this one another --workdir.\n" + "\n".join(differing))
+    if not self._has_checkpoint():
+      write_whole(self.path / "tree.json", tree.to_json())
+      write_whole(self.path / "data.json", json.dumps({"sha256": data_checksum}) + "\n")
+      return
     if self.tree() != tree:
       raise UserError(f"{other} label tree: it has changed since; give this one another --workdir")
     if json.loads((self.path / "data.json").read_text(encoding="utf-8")) != {"sha256": data_checksum}:

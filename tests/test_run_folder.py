@@ -88,10 +88,19 @@ def test_other_training_images_are_refused(folder, toy_tree):
     folder.begin(CONFIG, toy_tree, "other labels")
 
 
-def test_without_a_checkpoint_another_config_takes_the_folder(folder, toy_tree):
+def test_another_config_is_refused_without_a_checkpoint_too(folder, toy_tree):
   (folder.checkpoints / "7").rmdir()
-  folder.begin(CONFIG | {"seed": 1}, toy_tree, "labels")
-  assert folder.config()["seed"] == 1
+  with pytest.raises(UserError, match=r"config\.seed: 0 in the folder, 1 now"):
+    folder.begin(CONFIG | {"seed": 1}, toy_tree, "labels")
+  assert folder.config()["seed"] == 0
+
+
+def test_a_begin_that_a_crash_cut_short_is_completed(folder, toy_tree):
+  (folder.checkpoints / "7").rmdir()
+  (folder.path / "tree.json").unlink()
+  (folder.path / "data.json").unlink()
+  folder.begin(CONFIG, toy_tree, "labels")
+  assert folder.tree() == toy_tree
 
 
 def test_a_tree_of_the_user_is_not_overwritten(tmp_path, toy_tree):
