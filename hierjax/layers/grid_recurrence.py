@@ -1,0 +1,270 @@
+"""The recurrence of `spatial.py` over a grid of cells, by anti-diagonals and with its own VJP.
+
+In the frame of a direction, flipped so that it starts in the upper left corner, a cell waits only for the cell above it
+and the cell to its left, and both lie on the anti-diagonal before. So a grid of h x w cells takes h + w - 1 steps, each
+of them one product a neighbour for all cells of a diagonal and all directions. No product has a row for a neighbour
+that is not there, and no step more cells than its diagonal, but for the scans of large grids; see `diagonals.py`.
+
+The VJP keeps h, c and the gates, and computes tanh(c) and the sums of neighbours again. Kernels' gradients are products
+over many cells, outside the chain of steps.
+
+Arrays are f[... k r b d]: k directions, the r rows of a diagonal's window, and then the batch, so that a diagonal is
+one piece of memory. By place, f[k p b d], the diagonals of all runs lie one after the other.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hierjax.layers.diagonals import Layout, Run, layout_of
+
+GATES = {"srn": 1, "lstm": 4}
+Rows = tuple[int, int]  # from the first to before the last
+
+
+class State(NamedTuple):
+  """What a diagonal leaves to the next; zero outside the grid."""
+
+  h: Any
+  c: Any  # the memory of an LSTM; None for the SRN
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def recurrence(cell, directions, x, drive, input_kernel, row_kernel, column_kernel, bias):
+  """Returns what `spatial.spatial_recurrence` does, for a map with no more rows than columns."""
+  return _forward(cell, directions, x, drive, input_kernel, row_kernel, column_kernel, bias)[0]
+
+
+def _forward(cell, directions, x, drive, input_kernel, row_kernel, column_kernel, bias):
+  layout = layout_of(*x.shape[1:3], directions)
+  inputs = _by_place(x, layout)
+  given = _product(inputs, input_kernel.astype(x.dtype)) + bias.astype(jnp.float32)[:, None, None]
+  if drive is not None:
+    given = given + jnp.tile(_by_place(drive, layout).astype(jnp.float32), GATES[cell])
+  kernels = row_kernel.astype(x.dtype), column_kernel.astype(x.dtype)
+  state, have, trace = _nothing(cell, directions, 0, x, row_kernel), (0, 0), []
+  state = state._replace(h=state.h.astype(x.dtype))
+  for n, run in enumerate(layout.runs):
+    want = (run.top, run.bottom)
+    if run.steps > 1:
+      state, have = _in_rows(state, have, want), want
+
+    def step(state, inputs, have=have, want=want):
+      pre, inside = inputs
+      for kernel, (h, _, rows) in zip(kernels, _edges(state.h, None, have, want), strict=True):
+        pre = pre + _rows(_product(h, kernel), rows, want)
+      memory = None if state.c is None else sum(_neighbours(state.c, have, want))
+      state, gates = CELL[cell](pre, memory, x.dtype)
+      state = _within(state, inside)
+      return state, (state, gates)
+
+    before = state
+    xs = _diagonals(_of_run(given, layout, n), run), layout.inside[n]
+    state, (after, gates) = _scan(step, state, xs, run.steps)
+    trace.append((before, after, gates))
+    have = want
+  h = jnp.concatenate([_places(after.h) for _, after, _ in trace], axis=1)
+  y = _by_cell(h, layout, x.shape).astype(x.dtype)
+  return y, (x, drive, input_kernel, row_kernel, column_kernel, bias, inputs, trace)
+
+
+def _backward(cell, directions, residuals, dy):
+  x, drive, input_kernel, row_kernel, column_kernel, bias, inputs, trace = residuals
+  layout = layout_of(*x.shape[1:3], directions)
+  dh = _by_place(dy, layout)
+  kernels = [jnp.swapaxes(kernel, 1, 2).astype(x.dtype) for kernel in (row_kernel, column_kernel)]
+  last = layout.runs[-1]
+  dgiven: Any = []
+  edges: Any = [], []
+  dstate = _nothing(cell, directions, last.bottom - last.top, x, row_kernel)
+  for n in reversed(range(len(layout.runs))):
+    run, (before, after, gates) = layout.runs[n], trace[n]
+    came_from = (layout.runs[n - 1].top, layout.runs[n - 1].bottom) if n else (0, 0)
+    want = (run.top, run.bottom)
+    have = came_from if run.steps == 1 else want
+
+    def step(dstate, inputs, have=have, want=want):
+      dh, inside, before, after, gates = inputs
+      dstate = _within(dstate._replace(h=dstate.h + dh.astype(jnp.float32)), inside)
+      memory = None if before.c is None else sum(_neighbours(before.c, have, want))
+      dpre, dmemory = CELL_BACK[cell](dstate, memory, after, gates)
+      dh = 0.0
+      for shift, kernel, (_, d, rows) in zip((1, 0), kernels, _edges(None, dpre, have, want), strict=True):
+        dh = dh + _rows(_product(d, kernel), (rows[0] - shift, rows[1] - shift), have)
+      dc = None if dmemory is None else _to_neighbours(dmemory, dmemory, have, want)
+      return State(dh, dc), dpre
+
+    befores = jax.tree.map(lambda b, a: jnp.concatenate([b[None], a[:-1]]) if len(a) > 1 else b[None], before, after)
+    xs = _diagonals(_of_run(dh, layout, n), run), layout.inside[n], befores, after, gates
+    dstate, dpre = _scan(step, dstate, xs, run.steps, reverse=True)
+    for pairs, (h, d, _) in zip(edges, _edges(befores.h, dpre, have, want), strict=True):
+      pairs.append((_places(h), _places(d)))
+    dgiven.append(_places(dpre))
+    if run.steps > 1:
+      dstate = _in_rows(dstate, want, came_from)
+
+  dgiven = jnp.concatenate(dgiven[::-1], axis=1)
+  dx = _by_cell(_product(dgiven, jnp.swapaxes(input_kernel, 1, 2).astype(x.dtype)), layout, x.shape)
+  ddrive = None
+  if drive is not None:
+    by_gate: Any = sum(jnp.split(dgiven, GATES[cell], axis=-1))
+    ddrive = _by_cell(by_gate, layout, x.shape).astype(drive.dtype)
+  drow_kernel, dcolumn_kernel = (_summed_outer(pairs) for pairs in edges)
+  return (
+    dx.astype(x.dtype),
+    ddrive,
+    _outer(inputs, dgiven).astype(input_kernel.dtype),
+    drow_kernel.astype(row_kernel.dtype),
+    dcolumn_kernel.astype(column_kernel.dtype),
+    jnp.sum(dgiven, axis=(1, 2)).astype(bias.dtype),
+  )
+
+
+recurrence.defvjp(_forward, _backward)
+
+
+# The cells. `memory` is the sum of the neighbours' c. All but the state h and what is kept of the gates is float32.
+
+
+def _srn(pre, memory, dtype):
+  return State(nn.relu(pre).astype(dtype), None), None
+
+
+def _srn_back(dstate, memory, after, gates):
+  return jnp.where(after.h > 0, dstate.h, 0.0), None
+
+
+def _lstm(pre, memory, dtype):
+  width = pre.shape[-1] // 4
+  open_gates, modulation = nn.sigmoid(pre[..., : 3 * width]), jnp.tanh(pre[..., 3 * width :])
+  i, f, o = jnp.split(open_gates, 3, axis=-1)
+  c = f * memory + i * modulation
+  return State((o * jnp.tanh(c)).astype(dtype), c), (open_gates.astype(dtype), modulation.astype(dtype))
+
+
+def _lstm_back(dstate, memory, after, gates):
+  i, f, o = jnp.split(gates[0].astype(jnp.float32), 3, axis=-1)
+  modulation, squashed = gates[1].astype(jnp.float32), jnp.tanh(after.c)
+  dc = dstate.c + dstate.h * o * (1 - squashed**2)
+  dpre = (
+    dc * modulation * i * (1 - i),
+    dc * memory * f * (1 - f),
+    dstate.h * squashed * o * (1 - o),
+    dc * i * (1 - modulation**2),
+  )
+  return jnp.concatenate(dpre, axis=-1), dc * f
+
+
+CELL = {"srn": _srn, "lstm": _lstm}
+CELL_BACK = {"srn": _srn_back, "lstm": _lstm_back}
+
+
+# Neighbours. `have` are the rows of the diagonal before, `want` those of this one. The neighbour above a cell lies a
+# row higher on the diagonal before, the one to its left in the same row.
+
+
+def _rows(x, have: Rows, want: Rows):
+  """Cuts rows off, and adds zeros, so that `x` with the rows `have` has the rows `want`."""
+  if have == want:
+    return x
+  edges = [(0, 0, 0)] * (x.ndim - 3) + [(have[0] - want[0], want[1] - have[1], 0)] + [(0, 0, 0)] * 2
+  return jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
+
+
+def _in_rows(state, have: Rows, want: Rows):
+  return jax.tree.map(lambda s: _rows(s, have, want), state)
+
+
+def _neighbours(x, have: Rows, want: Rows):
+  """Returns the neighbours above and to the left of the cells of `want`."""
+  return _rows(x, (have[0] + 1, have[1] + 1), want), _rows(x, have, want)
+
+
+def _to_neighbours(d_above, d_left, have: Rows, want: Rows):
+  """Returns what comes back to the rows `have` from the cells of `want`, by way of their neighbours."""
+  return _rows(d_above, want, (have[0] + 1, have[1] + 1)) + _rows(d_left, want, have)
+
+
+def _edges(h, d, have: Rows, want: Rows):
+  """Returns, above and left: `h` of the neighbours that are there, `d` of the cells that have them, and their rows."""
+  pairs = []
+  for shift in (1, 0):
+    source = have[0] + shift, have[1] + shift
+    both = max(source[0], want[0]), min(source[1], want[1])
+    pairs.append((None if h is None else _rows(h, source, both), None if d is None else _rows(d, want, both), both))
+  return pairs
+
+
+def _summed_outer(pairs):
+  """Returns the gradient of a kernel, from the states that it met in each run and what came back to them.
+
+  The runs' gradients are added up where they are smaller than the states; otherwise the states are put together and
+  make one product. On two cores, with 6 x 6 cells of 256 channels, the second way is 3 times as fast at batch 1, and
+  the first 1.2 times at batch 32.
+  """
+  (h, dpre), *_ = pairs
+  width, gates = h.shape[-1], dpre.shape[-1]
+  rows = sum(h.shape[1] for h, _ in pairs) / len(pairs) * h.shape[2]
+  if rows * (width + gates) > width * gates / 2:
+    return sum(_outer(h, dpre) for h, dpre in pairs)
+  return _outer(*(jnp.concatenate(side, axis=1) for side in zip(*pairs, strict=True)))
+
+
+# Arrays.
+
+
+def _nothing(cell, directions, rows: int, x, row_kernel):
+  zeros = jnp.zeros((len(directions), rows, x.shape[0], row_kernel.shape[1]))
+  return State(zeros, zeros if cell == "lstm" else None)
+
+
+def _within(state, inside):
+  return state if inside is None else jax.tree.map(lambda s: s * inside.astype(s.dtype), state)
+
+
+def _scan(step, carry, xs, steps: int, reverse: bool = False):
+  if steps > 1:
+    return jax.lax.scan(step, carry, xs, reverse=reverse)
+  carry, ys = step(carry, jax.tree.map(lambda x: x[0], xs))
+  return carry, jax.tree.map(lambda y: y[None], ys)
+
+
+def _product(x, kernel):
+  """Multiplies f[... k r b i] by f[k i j], in the kernel's dtype; adds up in float32."""
+  return jnp.einsum("krbi,kij->krbj", x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
+
+
+def _outer(x, dy):
+  return jnp.einsum("krbi,krbj->kij", x, dy.astype(x.dtype), preferred_element_type=jnp.float32)
+
+
+def _of_run(x, layout: Layout, n: int):
+  """Returns what an array by place has for run n."""
+  run, start = layout.runs[n], layout.starts[n]
+  return x[:, start : start + run.steps * (run.bottom - run.top)]
+
+
+def _diagonals(x, run: Run):
+  """Returns the diagonals of a run, f[steps k r b d], of its part of an array by place."""
+  return jnp.moveaxis(x.reshape(len(x), run.steps, run.bottom - run.top, *x.shape[2:]), 1, 0)
+
+
+def _places(x):
+  """Returns an array by place, f[k p b d], of the diagonals of a run."""
+  return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
+
+
+def _by_place(x, layout: Layout):
+  cells = jnp.moveaxis(x.reshape(x.shape[0], -1, x.shape[-1]), 1, 0)
+  return cells.at[layout.order].get(mode="promise_in_bounds")
+
+
+def _by_cell(x, layout: Layout, shape):
+  """Returns the map f32[b h w d] of what is by place, summed over the directions."""
+  y = sum(x[k].at[place].get(mode="promise_in_bounds").astype(jnp.float32) for k, place in enumerate(layout.place))
+  return jnp.moveaxis(y, 0, 1).reshape(*shape[:3], -1)

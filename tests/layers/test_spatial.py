@@ -1,0 +1,275 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jaxtyping import config as jaxtyping_config
+
+from hierjax.errors import UserError
+from hierjax.layers.recurrent import LSTM
+from hierjax.layers.spatial import DIRECTIONS, SpatialRNN, spatial_recurrence
+from spatial_oracle import Gradients, own_input_only, recurrence, recurrence_gradients
+
+GATES = {"srn": 1, "lstm": 4}
+ARGUMENTS = Gradients._fields
+# Compiling is nearly all of the time that these tests take, and half of it is the backend's optimisation. What adds up
+# over a large grid is compiled as users have it: unoptimised sums are less exact.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def draw(rng, cell, directions, rows, columns, b=2, c=3, d=4, drive=True):
+  """Returns the arguments of a recurrence in float64, its states of order 1, and a gradient of its output."""
+  k, g = len(directions), GATES[cell] * d
+  x, s, dy = (rng.normal(size=(b, rows, columns, n)) for n in (c, d, d))
+  kernels = [rng.normal(size=(k, n, g)) * scale / np.sqrt(n) for n, scale in ((c, 1), (d, 0.7), (d, 0.7))]
+  return (x, s if drive else None, *kernels, 0.5 * rng.normal(size=(k, g))), dy
+
+
+def single(arrays):
+  return jax.tree.map(lambda a: np.asarray(a, np.float32), arrays)
+
+
+@functools.partial(jit, static_argnames=("cell", "directions"))
+def run(*arguments, cell, directions):
+  return spatial_recurrence(*arguments, cell=cell, directions=directions)
+
+
+def run_and_differentiate(arguments, dy, cell, directions):
+  y, back = jax.vjp(functools.partial(spatial_recurrence, cell=cell, directions=directions), *arguments)
+  return y, Gradients(*back(dy))
+
+
+def distance(a, b):
+  """Returns max|a - b| / max|b| of each array that `b` has, by its name; where b is all 0, max|a|."""
+  named = zip(("y", *ARGUMENTS), (a[0], *a[1]), (b[0], *b[1]), strict=True)
+  return {
+    name: np.abs(np.asarray(u, float) - v).max() / (np.abs(v).max() or 1) for name, u, v in named if v is not None
+  }
+
+
+def by_the_equations(arguments, dy, cell, directions):
+  how = {"cell": cell, "directions": directions}
+  return recurrence(*arguments, **how), recurrence_gradients(*arguments, dy=dy, **how)
+
+
+@pytest.mark.parametrize("cell", GATES)
+def test_the_oracles_gradients_are_its_differences(rng, cell):
+  arguments, dy = draw(rng, cell, DIRECTIONS, 3, 4)
+  gradients = recurrence_gradients(*arguments, cell=cell, directions=DIRECTIONS, dy=dy)
+  for n, (argument, gradient) in enumerate(zip(arguments, gradients, strict=True)):
+    step = 1e-6 * rng.normal(size=argument.shape)
+    above, below = (
+      recurrence(*arguments[:n], argument + s, *arguments[n + 1 :], cell=cell, directions=DIRECTIONS)
+      for s in (step, -step)
+    )
+    assert ((above - below) * dy).sum() / 2 == pytest.approx((gradient * step).sum(), rel=1e-6), ARGUMENTS[n]
+
+
+@pytest.mark.parametrize(
+  ("cell", "rows", "columns", "directions", "sizes"),
+  [
+    ("srn", 3, 5, ("nw", "ne", "sw", "se"), {"b": 1, "d": 16}),
+    ("srn", 5, 2, ("se", "ne", "nw"), {"c": 5, "drive": False}),
+    ("srn", 9, 12, ("sw", "ne"), {"b": 1, "c": 2, "d": 6}),
+    ("lstm", 1, 1, ("ne",), {}),
+    ("lstm", 6, 7, ("se", "sw", "ne"), {"b": 1, "c": 6, "d": 12, "drive": False}),
+    ("lstm", 13, 13, ("nw", "ne", "sw", "se"), {"c": 8, "d": 8}),
+  ],
+)
+def test_values_and_all_gradients_are_the_equations(rng, cell, rows, columns, directions, sizes):
+  """Few examples of a wide state, and many of a narrow one: a kernel's gradient is summed in another way for each."""
+  arguments, dy = draw(rng, cell, directions, rows, columns, **sizes)
+  compiled = (jax.jit if rows * columns > 150 else jit)(run_and_differentiate, static_argnums=(2, 3))
+  ours = compiled(single(arguments), single(dy), cell, directions)
+  off = distance(ours, by_the_equations(arguments, dy, cell, directions))
+  assert {a.dtype for a in jax.tree.leaves(ours)} == {np.dtype("float32")}
+  assert set(off) == {"y", *ARGUMENTS} - ({"drive"} if arguments[1] is None else set())
+  assert max(off.values()) <= 1e-5, off
+
+
+@pytest.mark.parametrize("cell", ["srn", pytest.param("lstm", marks=pytest.mark.slow)])
+def test_on_a_large_grid_it_is_as_exact_as_a_plain_loop(rng, cell):
+  how = cell, ("nw", "se")
+  arguments, dy = draw(rng, *how, 24, 8)
+  exact = by_the_equations(arguments, dy, *how)
+  plain = distance(by_the_equations(single(arguments), single(dy), *how), exact)
+  ours = distance(jax.jit(run_and_differentiate, static_argnums=(2, 3))(single(arguments), single(dy), *how), exact)
+  assert all(ours[name] <= 3 * plain[name] for name in plain), (ours, plain)
+
+
+@pytest.mark.parametrize(("cell", "rows", "columns"), [("srn", 3, 4), ("lstm", 4, 3)])
+def test_a_mirrored_map_and_swapped_directions_give_the_mirrored_map(rng, cell, rows, columns):
+  (x, drive, *weights), _ = single(draw(rng, cell, DIRECTIONS, rows, columns))
+  y = run(x, drive, *weights, cell=cell, directions=DIRECTIONS)
+  for axis, swapped in ((2, ["ne", "nw", "se", "sw"]), (1, ["sw", "se", "nw", "ne"])):
+    order = [DIRECTIONS.index(d) for d in swapped]
+    flipped = run(
+      np.flip(x, axis), np.flip(drive, axis), *(w[order] for w in weights), cell=cell, directions=DIRECTIONS
+    )
+    np.testing.assert_allclose(np.flip(flipped, axis), y, atol=1e-5)
+
+
+def test_several_directions_are_the_sum_of_single_ones(rng):
+  directions = ("sw", "ne", "nw")
+  (x, drive, *weights), _ = single(draw(rng, "srn", directions, 2, 3))
+  alone = [
+    run(x, drive, *(w[k : k + 1] for w in weights), cell="srn", directions=(direction,))
+    for k, direction in enumerate(directions)
+  ]
+  np.testing.assert_allclose(run(x, drive, *weights, cell="srn", directions=directions), sum(alone), atol=1e-5)
+
+
+def ordinary(cell, inputs, kernel):
+  """Returns the states of an RNN with ReLU, or an LSTM, over `inputs[b l g]`, which hold W_x x + b."""
+  if cell == "lstm":
+    return LSTM(kernel.shape[0]).apply({"params": {"hidden": {"kernel": kernel}}}, inputs)
+  rnn = nn.RNN(nn.SimpleCell(kernel.shape[0], activation_fn=nn.relu))
+  as_it_is = {"kernel": np.eye(*kernel.shape, dtype=np.float32), "bias": np.zeros(kernel.shape[1], np.float32)}
+  return rnn.apply({"params": {"cell": {"i": as_it_is, "h": {"kernel": kernel}}}}, inputs)
+
+
+@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("side", ["row", "column"])
+def test_one_row_or_column_is_an_ordinary_recurrence_both_ways(rng, cell, side):
+  (x, _, w_x, w_row, w_column, bias), _ = single(draw(rng, cell, DIRECTIONS, 1, 5, drive=False))
+  kernel, forward = (w_column, "w") if side == "row" else (w_row, "n")  # from the west, nw and sw go along a row alike
+  expected = 0
+  for k, direction in enumerate(DIRECTIONS):
+    inputs = jnp.asarray(x[:, 0] @ w_x[k] + bias[k])
+    way = slice(None, None, 1 if forward in direction else -1)
+    expected += np.asarray(ordinary(cell, inputs[:, way], kernel[k]))[:, way]
+  grid = x if side == "row" else np.swapaxes(x, 1, 2)
+  y = run(grid, None, w_x, w_row, w_column, bias, cell=cell, directions=DIRECTIONS)
+  np.testing.assert_allclose(np.asarray(y).reshape(expected.shape), expected, atol=1e-5)
+
+
+def test_the_drive_enters_every_gate_of_every_direction(rng):
+  (x, drive, _, *recurrent), _ = single(draw(rng, "lstm", DIRECTIONS, 2, 3, c=4))
+  as_it_is = np.tile(np.eye(4, dtype=np.float32), (4, 1, 4))
+  driven, given, without = (
+    run(x, s, as_it_is, *recurrent, cell="lstm", directions=DIRECTIONS)
+    for x, s in ((x, drive), (x + drive, np.zeros_like(drive)), (x, np.zeros_like(drive)))
+  )
+  np.testing.assert_allclose(driven, given, atol=1e-5)
+  assert np.abs(driven - without).min() > 1e-6
+
+
+def layer_and_arguments(rng, cell, **fields):
+  """Returns a SpatialRNN, and random arguments of its recurrence, in float64."""
+  layer = SpatialRNN(width=4, cell=cell, **fields)
+  return layer, draw(rng, cell, layer.directions, 2, 3, c=4)[0]
+
+
+def apply(layer, x, drive, *weights):
+  return layer.apply({"params": dict(zip(ARGUMENTS[2:], weights, strict=True))}, x, drive)
+
+
+@pytest.mark.parametrize("cell", GATES)
+def test_the_module_is_the_recurrence_and_has_its_weights(rng, key, cell):
+  layer, arguments = layer_and_arguments(rng, cell, directions=("ne", "sw"))
+  x, drive, *weights = single(arguments)
+  shapes = jax.eval_shape(layer.init, key, x)["params"]
+  assert {name: leaf.shape for name, leaf in shapes.items()} == {
+    name: w.shape for name, w in zip(ARGUMENTS[2:], weights, strict=True)
+  }
+  y = jit(functools.partial(apply, layer))(x, drive, *weights)
+  np.testing.assert_allclose(y, recurrence(*arguments, cell=cell, directions=("ne", "sw")), atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", GATES)
+def test_without_neighbours_a_cell_depends_on_itself_alone(rng, key, cell):
+  layer, arguments = layer_and_arguments(rng, cell, neighbours=False)
+  x, drive, *weights = jax.tree.map(jnp.asarray, single(arguments))
+
+  @functools.partial(jit, static_argnums=0)
+  def influence(layer):
+    """Returns the map, and how much each cell's input moves its cell (1, 1)."""
+    y, back = jax.vjp(lambda x: apply(layer, x, drive, *weights), x)
+    return y, jnp.abs(back(jnp.zeros_like(y).at[:, 1, 1].set(1.0))[0]).sum((0, 3))
+
+  y, moves = influence(layer)
+  np.testing.assert_allclose(y, own_input_only(*arguments, cell=cell, directions=DIRECTIONS), atol=1e-5)
+  assert np.argwhere(moves).tolist() == [[1, 1]]
+  assert (influence(layer.clone(neighbours=True))[1] > 0).all()
+  shapes = [jax.eval_shape(SpatialRNN(4, cell, neighbours=n).init, key, x) for n in (True, False)]
+  assert jax.tree.map(jnp.shape, shapes[0]) == jax.tree.map(jnp.shape, shapes[1])
+
+
+@pytest.mark.parametrize("cell", GATES)
+def test_bf16_is_float32_within_its_tolerance(rng, cell):
+  layer, arguments = layer_and_arguments(rng, cell)
+  arguments = single(arguments)
+
+  @functools.partial(jit, static_argnums=0)
+  def value_and_gradients(layer, arguments):
+    def total(arguments):
+      y = apply(layer, *arguments)
+      return y.astype(jnp.float32).sum(), y
+
+    return jax.grad(total, has_aux=True)(arguments)
+
+  exact, exact_y = value_and_gradients(layer, arguments)
+  half, half_y = value_and_gradients(layer.clone(dtype=jnp.bfloat16), arguments)
+  assert {g.dtype for g in half} == {np.dtype("float32")}  # as the parameters are
+  off = distance((half_y, half), jax.device_get((exact_y, exact)))
+  assert 0 < max(off.values()) <= 0.05, off
+
+
+@pytest.fixture
+def without_shape_checks():
+  """As users run it: the shapes in the signatures, which tests check, would speak first."""
+  jaxtyping_config.update("jaxtyping_disable", True)
+  yield
+  jaxtyping_config.update("jaxtyping_disable", False)
+
+
+def refusal(change, cell="lstm", directions=("nw", "se")):
+  """Returns what is said to the arguments of a 2x3 map of 3 channels and width 4, one of them changed."""
+  arguments = dict(zip(ARGUMENTS, single(draw(np.random.default_rng(0), "lstm", ("nw", "se"), 2, 3)[0]), strict=True))
+  with pytest.raises(UserError) as caught:
+    spatial_recurrence(*(arguments | change).values(), cell=cell, directions=directions)
+  message = str(caught.value)
+  assert "\n" not in message
+  return message
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_unknown_cells_and_directions_are_refused():
+  assert "gru" in (message := refusal({}, cell="gru")) and "srn" in message and "lstm" in message
+  for directions in (("nw", "up"), (), ("nw", "nw")):
+    message = refusal({}, directions=directions)
+    assert all(direction in message for direction in (*DIRECTIONS, repr(directions)))
+
+
+@pytest.mark.parametrize(
+  ("name", "wrong", "right"),
+  [
+    ("drive", (2, 2, 3, 5), (2, 2, 3, 4)),
+    ("drive", (2, 3, 2, 4), (2, 2, 3, 4)),
+    ("input_kernel", (2, 5, 16), (2, 3, 16)),
+    ("row_kernel", (2, 4, 12), (2, 4, 16)),
+    ("column_kernel", (1, 4, 16), (2, 4, 16)),
+    ("bias", (2, 4), (2, 16)),
+  ],
+)
+@pytest.mark.usefixtures("without_shape_checks")
+def test_channels_that_do_not_match_are_refused(name, wrong, right):
+  message = refusal({name: np.zeros(wrong, np.float32)})
+  assert all(part in message for part in (name, str(wrong), str(right)))
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_the_module_refuses_before_it_makes_weights(key):
+  x = jnp.zeros((1, 2, 2, 3))
+  for fields, drive, parts in (
+    ({"cell": "gru"}, None, ("gru", "srn", "lstm")),
+    ({"directions": ()}, None, DIRECTIONS),
+    ({"directions": ("nw", "north")}, None, ("north", *DIRECTIONS)),
+    ({"neighbours": False}, None, ("3", "4")),
+    ({}, jnp.zeros((1, 2, 2, 3)), ("drive", "4")),
+  ):
+    with pytest.raises(UserError) as caught:
+      jax.eval_shape(SpatialRNN(width=4, **fields).init, key, x, drive)
+    assert all(part in str(caught.value) for part in parts)
