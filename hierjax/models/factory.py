@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hierjax.backbones.plain import alexnet, sppnet
 from hierjax.backbones.preact import small_resnet, wide_resnet
 from hierjax.config import choose, frozen, unpack
 from hierjax.errors import UserError
@@ -16,12 +17,18 @@ from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.heads.flat import FlatHead
 from hierjax.heads.path_rnn import PathRNNHead
 from hierjax.models.classifier import Classifier, ModelMethod
+from hierjax.necks.context import ContextNeck
 
 Section = Mapping[str, Any]
 Table = Mapping[str, Callable[..., nn.Module]]
 
-BACKBONES: Table = {"small_resnet": small_resnet, "wide_resnet": wide_resnet}
-NECKS: Table = {}
+BACKBONES: Table = {
+  "alexnet": alexnet,
+  "small_resnet": small_resnet,
+  "sppnet": sppnet,
+  "wide_resnet": wide_resnet,
+}
+NECKS: Table = {"context": ContextNeck}
 HEADS: Table = {"flat": FlatHead, "path_rnn": PathRNNHead}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
