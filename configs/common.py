@@ -39,6 +39,7 @@ def base() -> mlc.ConfigDict:
       examples=12_000,
       objects=1,
       resize=32,
+      fit="crop",
       crop=32,
       pad=4,
       mirror=True,
@@ -69,7 +70,10 @@ def base() -> mlc.ConfigDict:
   c.schedule = mlc.ConfigDict(  # hierjax/training/optim.py: ScheduleConfig
     dict(name="cosine", warmup=0.0, boundaries=(), factor=0.1, patience=3, min_delta=1e-3),
   )
-  c.decode = mlc.ConfigDict(dict(beam=5, restrict="tree", normalise="trained"))  # hierjax/types.py: DecodeOptions
+  c.decode = mlc.ConfigDict(  # hierjax/types.py: DecodeOptions
+    dict(beam=5, restrict="tree", normalise="trained", views=1)
+  )
+  c.init = mlc.ConfigDict(dict(run="", skip=()))  # hierjax/training/start.py: InitConfig
   return c
 
 
@@ -79,6 +83,7 @@ def smoke(c: mlc.ConfigDict) -> None:
   c.data.examples = 96
   c.data.validation = 0.1
   c.data.resize = c.data.crop = 32
+  c.decode.views = 1  # such images have no corners to crop
   c.batch_size = 16
   c.epochs = 2.0
   c.log_every = 4

@@ -19,7 +19,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
   devices.use_compilation_cache()
   folder = RunFolder(arguments.workdir)
-  print_accuracy(folder, evaluate_run(folder, devices.data_mesh(), arguments.split, arguments.data_root))
+  metrics = evaluate_run(folder, devices.data_mesh(), arguments.split, arguments.data_root, arguments.views)
+  print_accuracy(folder, metrics)
   return 0
 
 
@@ -35,6 +36,39 @@ def _predict(arguments: argparse.Namespace) -> int:
     write_csv(arguments.csv, rows)
   for row in rows:
     print(f"{row.image}: {row.error}" if row.error else f"{row.image}: {row.path}  {row.probability:.3f}")
+  return 0
+
+
+def _neighbours(arguments: argparse.Namespace) -> int:
+  from hierjax import devices
+  from hierjax.evaluation.neighbours import describe, find_neighbours
+  from hierjax.evaluation.neighbours_picture import draw_neighbours
+  from hierjax.run_folder import RunFolder
+
+  devices.use_compilation_cache()
+  folder = RunFolder(arguments.workdir)
+  found = find_neighbours(
+    folder,
+    devices.data_mesh(),
+    scale=arguments.scale,
+    queries=arguments.queries,
+    seed=arguments.seed,
+    searched=arguments.searched,
+    data_root=arguments.data_root,
+  )
+  print(f"{describe(found)}\n{draw_neighbours(folder, found)}")
+  return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+  from hierjax import devices
+  from hierjax.evaluation.compare import compare, describe, draw_comparison
+  from hierjax.run_folder import RunFolder
+
+  devices.use_compilation_cache()
+  folder, other = RunFolder(arguments.workdir), RunFolder(arguments.other)
+  found = compare(folder, other, devices.data_mesh(), arguments.data_root)
+  print(f"{describe(found)}\n{draw_comparison(folder, found)}")
   return 0
 
 
@@ -62,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
   evaluate.add_argument("workdir", metavar="WORKDIR", help="the run's folder")
   evaluate.add_argument("--split", default="", help="train, validation or test (default: test, or else validation)")
   evaluate.add_argument("--data-root", default="", help="where the data set is now, if not where config.json says")
+  evaluate.add_argument(
+    "--views", type=int, default=0, help="of each image, averaged: 1 or 10 (default: as in config.json)"
+  )
   evaluate.set_defaults(run=_evaluate)
 
   predict = commands.add_parser("predict", help="label paths for image files")
@@ -70,6 +107,27 @@ def _parser() -> argparse.ArgumentParser:
   predict.add_argument("--csv", metavar="FILE", help="also write the answers to this file")
   predict.add_argument("--top", type=int, default=1, metavar="K", help="the K best paths of each image (default 1)")
   predict.set_defaults(run=_predict)
+
+  neighbours = commands.add_parser("neighbours", help="draw regions of test images and the nearest training regions")
+  neighbours.add_argument("workdir", metavar="WORKDIR", help="the folder of a run with a context neck")
+  neighbours.add_argument(
+    "--scale", default="", metavar="CELLS", help="regions a side, 3 or 2x3 (default: 3, or else the network's finest)"
+  )
+  neighbours.add_argument("--queries", type=int, default=6, metavar="N", help="how many regions (default 6)")
+  neighbours.add_argument("--seed", type=int, default=0, help="chooses the images and regions (default 0)")
+  neighbours.add_argument(
+    "--searched", type=int, default=5000, metavar="M", help="how many training images at most (default 5000)"
+  )
+  neighbours.add_argument("--data-root", default="", help="where the data set is now, if not where config.json says")
+  neighbours.set_defaults(run=_neighbours)
+
+  compare = commands.add_parser("compare", help="draw what one run has right and another wrong, and count both")
+  compare.add_argument("workdir", metavar="WORKDIR", help="the run's folder, where the picture goes")
+  compare.add_argument("other", metavar="OTHER", help="the folder of a run on the same images and tree")
+  compare.add_argument(
+    "--data-root", default="", help="where both runs' data set is now, if not where config.json says"
+  )
+  compare.set_defaults(run=_compare)
 
   shapes = commands.add_parser("shapes", help="write images of the embedded set into folders, as an example")
   shapes.add_argument("folder", metavar="FOLDER", help="a new folder")

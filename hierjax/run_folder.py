@@ -71,7 +71,7 @@ class RunFolder:
     other = f"{self.path} is the folder of a run with another"
     if differing:
       raise UserError(f"{other} config; give this one another --workdir.\n" + "\n".join(differing))
-    if not self._has_checkpoint():
+    if not self.has_checkpoint():
       write_whole(self.path / "tree.json", tree.to_json())
       write_whole(self.path / "data.json", json.dumps({"sha256": data_checksum}) + "\n")
       return
@@ -80,7 +80,8 @@ class RunFolder:
     if json.loads((self.path / "data.json").read_text(encoding="utf-8")) != {"sha256": data_checksum}:
       raise UserError(f"{other} set of training images: it has changed since; give this one another --workdir")
 
-  def _has_checkpoint(self) -> bool:
+  def has_checkpoint(self) -> bool:
+    """Returns whether a run goes on here, instead of starting."""
     return any(p.name.isdigit() for p in self.checkpoints.glob("*"))
 
   def lock(self) -> None:

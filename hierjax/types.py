@@ -111,11 +111,14 @@ class DecodeOptions:
     restrict: `tree` follows the children of the previous node only; `raw` takes any output at any step (READINGS G3).
     normalise: `trained` scores a path by the distribution the head was trained with; `siblings` divides each step by
       the mass of the children that could have been taken (READINGS A4).
+    views: of an image, whose probabilities evaluation and `predict` average: 1, the centre; or 10, the centre and the
+      four corners, and their mirror images. A `Method` sees one at a time; validation while training sees the centre.
   """
 
   beam: int = struct.field(pytree_node=False, default=1)
   restrict: str = struct.field(pytree_node=False, default="tree")
   normalise: str = struct.field(pytree_node=False, default="trained")
+  views: int = struct.field(pytree_node=False, default=1)
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no decoder knows."""
@@ -124,9 +127,10 @@ class DecodeOptions:
     for name, value, allowed in (
       ("restrict", self.restrict, ("tree", "raw")),
       ("normalise", self.normalise, ("trained", "siblings")),
+      ("views", self.views, (1, 10)),
     ):
       if value not in allowed:
-        raise UserError(f"{name} = {value!r}: choose from {', '.join(allowed)}")
+        raise UserError(f"{name} = {value!r}: choose from {', '.join(map(str, allowed))}")
 
 
 @runtime_checkable

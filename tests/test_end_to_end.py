@@ -239,6 +239,9 @@ def test_evaluate_covers_every_example_of_a_split(whole, cache):
   assert "level 1" in result.stdout
   unknown = hierjax(cache, "evaluate", workdir, "--split", "holiday")
   assert unknown.returncode == 1 and "choose from train, validation, test" in unknown.stderr
+  for views, message in ((5, "views = 5: choose from 1, 10"), (10, "four corners of 32 pixels need larger images")):
+    result = hierjax(cache, "evaluate", workdir, "--views", views)
+    assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
 
 
 def test_predict_answers_for_every_file(whole, cache, tmp_path, rng):

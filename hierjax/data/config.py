@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from hierjax.data.images import FITS
 from hierjax.errors import UserError
 from hierjax.functional.augment import Transform
 
@@ -29,7 +30,9 @@ class DataConfig:
     split_seed: chooses which images are kept; apart from the run's seed, so that runs of several seeds compare.
     examples: how many training images `shapes` and `noise` draw; a sixth as many each to validate and to test.
     objects: the most objects, and so label paths, in one image of `shapes`.
-    resize: the side of the squares that images are stored as: the shorter side is resized to it and the centre cropped.
+    resize: the side of the squares that images are stored as.
+    fit: how an image becomes that square. `crop`: the shorter side is resized to it and the centre cropped. `stretch`:
+      both sides are resized to it, whatever their ratio (Zuo et al. IV-A, as Caffe does).
     crop: the side of the squares that the model sees.
     pad: zeros put around an image, in normalised space, before the random crop of training.
     mirror: whether training mirrors every other image, at random.
@@ -53,6 +56,7 @@ class DataConfig:
   examples: int = 12_000
   objects: int = 1
   resize: int = 32
+  fit: str = "crop"
   crop: int = 32
   pad: int = 4
   mirror: bool = True
@@ -73,6 +77,7 @@ class DataConfig:
       "examples": (self.examples >= 6, "6 or more"),
       "objects": (1 <= self.objects <= 3, "1, 2 or 3"),
       "resize": (self.resize >= 1, "1 or more pixels"),
+      "fit": (self.fit in FITS, " or ".join(FITS)),
       "crop": (1 <= self.crop <= self.resize, f"from 1 to data.resize, which is {self.resize}"),
       "pad": (self.pad >= 0, "0 or more pixels"),
       "mean": (0 <= min(self.mean, default=0.0) <= max(self.mean, default=0.0) <= 1, "from 0 to 1, as pixels are here"),

@@ -26,7 +26,7 @@ _SHOWN = 10
 class FolderSource:
   """Images in files."""
 
-  def __init__(self, name: str, files: Sequence[str], nodes: Int[np.ndarray, "n p"], resize: int):
+  def __init__(self, name: str, files: Sequence[str], nodes: Int[np.ndarray, "n p"], resize: int, fit: str):
     """Opens nothing yet.
 
     Args:
@@ -34,11 +34,13 @@ class FolderSource:
       files: their paths.
       nodes: as in `Source`.
       resize: the side of the squares that `read` returns, in pixels.
+      fit: how an image becomes that square, see `read_image`.
     """
     self.name = name
     self.files = files
     self.nodes = nodes
     self.shape = (resize, resize, 3)
+    self._fit = fit
 
   def __len__(self) -> int:
     return len(self.files)
@@ -47,7 +49,7 @@ class FolderSource:
     """Returns decoded images; raises BadImageError for one that cannot be decoded."""
     images = np.empty((len(indices), *self.shape), np.uint8)
     for row, index in enumerate(indices.tolist()):
-      images[row] = read_image(self.files[index], self.shape[0])
+      images[row] = read_image(self.files[index], self.shape[0], self._fit)
     return images
 
   def describe(self, index: int) -> str:
@@ -57,7 +59,7 @@ class FolderSource:
   @functools.cached_property
   def fingerprint(self) -> str:
     """Everything that the pixels depend on: files by path, size and time of their last change."""
-    return "\n".join([str(self.shape), *(f"{os.path.abspath(file)} {_status(file)}" for file in self.files)])
+    return "\n".join([str(self.shape), self._fit, *(f"{os.path.abspath(file)} {_status(file)}" for file in self.files)])
 
 
 def _status(file: str) -> str:
@@ -82,7 +84,7 @@ def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
   if config.labels:
     return _csv_splits(Path(config.labels).expanduser(), root, config, tree)
   splits = _split_folders(root, config)
-  return {split: functools.partial(_nested, folder, config.resize, tree) for split, folder in splits.items()}
+  return {split: functools.partial(_nested, folder, config, tree) for split, folder in splits.items()}
 
 
 def tree_of(config: DataConfig) -> LabelTree:
@@ -111,7 +113,7 @@ def _split_folders(root: Path, config: DataConfig) -> dict[str, Path]:
   return split_folders(root, config.train_split, named) or {config.train_split: root}
 
 
-def _nested(root: Path, resize: int, tree: LabelTree) -> FolderSource:
+def _nested(root: Path, config: DataConfig, tree: LabelTree) -> FolderSource:
   finder = LabelFinder(tree)
   files: list[str] = []
   nodes: list[list[int]] = []
@@ -135,7 +137,7 @@ def _nested(root: Path, resize: int, tree: LabelTree) -> FolderSource:
   _raise_faults(faults, root)
   if not files:
     raise UserError(f"{root}: there is no image below it")
-  return FolderSource(os.path.abspath(root), files, pad_nodes(nodes), resize)
+  return FolderSource(os.path.abspath(root), files, pad_nodes(nodes), config.resize, config.fit)
 
 
 def _csv_rows(path: Path) -> list[LabelRow]:
@@ -164,13 +166,14 @@ def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> 
       nodes.append(node)
   _raise_faults(faults, path)
   return {
-    split: functools.partial(_listed, f"{os.path.abspath(path)} {split}", images, root, config.resize)
+    split: functools.partial(_listed, f"{os.path.abspath(path)} {split}", images, root, config)
     for split, images in labels.items()
   }
 
 
-def _listed(name: str, labels: dict[str, list[int]], root: Path, resize: int) -> FolderSource:
-  return FolderSource(name, [str(root / image) for image in labels], pad_nodes(list(labels.values())), resize)
+def _listed(name: str, labels: dict[str, list[int]], root: Path, config: DataConfig) -> FolderSource:
+  files = [str(root / image) for image in labels]
+  return FolderSource(name, files, pad_nodes(list(labels.values())), config.resize, config.fit)
 
 
 def _raise_faults(faults: list[str], where: Path) -> None:

@@ -15,21 +15,24 @@ from hierjax.tree.folders import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 # Twice this many pixels is where Pillow itself refuses; at 3 bytes a pixel it is 268 MB of memory.
 MAX_PIXELS = 89_478_485
 
+FITS = ("crop", "stretch")
+
 
 class BadImageError(UserError):
   """An image cannot be read; the message names it and says why."""
 
 
-def read_image(image: Path | str | bytes, resize: int, name: str = "") -> UInt8[np.ndarray, "h w 3"]:
-  """Reads one image: the largest centred square of it, resized to `resize` pixels.
+def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: str = "") -> UInt8[np.ndarray, "h w 3"]:
+  """Reads one image as a square of `resize` pixels.
 
-  That is resizing the shorter side and cropping the centre, in one step. An image that has this size already is taken
-  as it is. EXIF rotation is applied; what is transparent lies on white; grey, palette, CMYK and 16-bit images become
-  8-bit RGB; of an animation the first frame is read.
+  By default that is its largest centred square, resized: the shorter side is resized and the centre cropped, in one
+  step. An image that has this size already is taken as it is. EXIF rotation is applied; what is transparent lies on
+  white; grey, palette, CMYK and 16-bit images become 8-bit RGB; of an animation the first frame is read.
 
   Args:
     image: a file, or the bytes of one.
     resize: the side of the square, in pixels.
+    fit: `crop` as above, or `stretch`, the whole image resized to the square, whatever the ratio of its sides.
     name: what to call the image in an error; a file's own path by default.
 
   Raises:
@@ -40,7 +43,7 @@ def read_image(image: Path | str | bytes, resize: int, name: str = "") -> UInt8[
     with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
       if opened.width * opened.height > MAX_PIXELS:
         raise BadImageError(f"{name}: {opened.width} x {opened.height} pixels; {MAX_PIXELS} are allowed")
-      return _square(opened, resize)
+      return _square(opened, resize, fit)
   except (BadImageError, MemoryError):  # Want of memory is no fault of the image.
     raise
   except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -54,14 +57,14 @@ def read_image(image: Path | str | bytes, resize: int, name: str = "") -> UInt8[
     raise BadImageError(f"{name}: cannot be read ({reason})") from None
 
 
-def _square(image: Image.Image, resize: int) -> np.ndarray:
+def _square(image: Image.Image, resize: int, fit: str) -> np.ndarray:
   image.draft(None, (2 * resize, 2 * resize))  # A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves pixels enough.
   rgb = _to_rgb(ImageOps.exif_transpose(image))
   if rgb.size != (resize, resize):
-    side = min(rgb.size)
-    left, top = (rgb.width - side) / 2, (rgb.height - side) / 2
+    width, height = rgb.size if fit == "stretch" else (min(rgb.size),) * 2
+    left, top = (rgb.width - width) / 2, (rgb.height - height) / 2
     rgb = rgb.resize(
-      (resize, resize), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side), reducing_gap=2.0
+      (resize, resize), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height), reducing_gap=2.0
     )
   return np.array(rgb)
 

@@ -30,6 +30,20 @@ def tfds_splits(config: DataConfig, tree: LabelTree) -> Splits:
     TreeError: a class of the set is not in `tree`.
   """
   builder = _builder(config)
+  nodes_of_class = class_nodes(tree, _class_names(config, builder))
+  return {
+    split: functools.partial(TfdsSource, builder, split, nodes_of_class, config.resize, config.fit)
+    for split in builder.info.splits
+  }
+
+
+def tree_of(config: DataConfig) -> LabelTree:
+  """Returns the classes of the prepared set `config.name` as a tree of one level; raises UserError as `tfds_splits`."""
+  names = _class_names(config, _builder(config))
+  return LabelTree.from_children(names, [len(names)] + [0] * len(names))
+
+
+def _class_names(config: DataConfig, builder: Any) -> list[str]:
   features = builder.info.features
   if not (
     {"image", "label"} <= set(features)
@@ -37,16 +51,13 @@ def tfds_splits(config: DataConfig, tree: LabelTree) -> Splits:
     and isinstance(features["label"], tfds.features.ClassLabel)
   ):
     raise UserError(f"config.data.name = {config.name!r}: the set has no features 'image' and 'label' (one class)")
-  nodes_of_class = class_nodes(tree, features["label"].names)
-  return {
-    split: functools.partial(TfdsSource, builder, split, nodes_of_class, config.resize) for split in builder.info.splits
-  }
+  return features["label"].names
 
 
 class TfdsSource:
   """One split of a prepared set of TensorFlow Datasets."""
 
-  def __init__(self, builder: Any, split: str, nodes_of_class: Int[np.ndarray, "k"], resize: int):
+  def __init__(self, builder: Any, split: str, nodes_of_class: Int[np.ndarray, "k"], resize: int, fit: str):
     """Opens the split.
 
     Args:
@@ -54,6 +65,7 @@ class TfdsSource:
       split: its name.
       nodes_of_class: the tree node of each class.
       resize: the side of the squares that `read` returns, in pixels.
+      fit: how an image becomes that square, see `read_image`.
 
     Raises:
       UserError: the split has examples without a label.
@@ -61,7 +73,9 @@ class TfdsSource:
     self.shape = (resize, resize, 3)
     self.name = f"{builder.info.full_name} {split}"
     files = [os.stat(path) for path in builder.info.splits[split].filepaths]
-    self.fingerprint = f"{self.name} {resize} {[(file.st_size, file.st_mtime_ns) for file in files]}"
+    self._files = f"{self.name} {[(file.st_size, file.st_mtime_ns) for file in files]}"
+    self.fingerprint = f"{resize} {fit} {self._files}"
+    self._fit = fit
     self._records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     labels = self._labels()
     if labels.min(initial=0) < 0:
@@ -76,7 +90,7 @@ class TfdsSource:
     images = np.empty((len(indices), *self.shape), np.uint8)
     records = self._records.__getitems__(indices.tolist()) if len(indices) else []
     for row, (index, record) in enumerate(zip(indices.tolist(), records, strict=True)):
-      images[row] = read_image(record["image"], self.shape[0], self.describe(index))
+      images[row] = read_image(record["image"], self.shape[0], self._fit, self.describe(index))
     return images
 
   def describe(self, index: int) -> str:
@@ -85,7 +99,7 @@ class TfdsSource:
 
   def _labels(self) -> Int[np.ndarray, "n"]:
     """Reads every record for its label, the first time: ImageNet's are 150 GB, so they are kept whatever it took."""
-    labels = cache.load(f"{self.name} labels", self.fingerprint, (len(self),), np.int32)
+    labels = cache.load(f"{self.name} labels", self._files, (len(self),), np.int32)
     if labels is None:
       labels = np.empty(len(self), np.int32)
       with tqdm(
@@ -95,7 +109,7 @@ class TfdsSource:
           records = self._records.__getitems__(list(range(start, min(start + _CHUNK, len(self)))))
           labels[start : start + len(records)] = [record["label"] for record in records]
           bar.update(len(records))
-      cache.save(f"{self.name} labels", self.fingerprint, labels)
+      cache.save(f"{self.name} labels", self._files, labels)
     return labels
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from hierjax.data import folders, shapes
+from hierjax.data import folders, shapes, tfds
 from hierjax.data.config import DataConfig
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree, ShortLabels
@@ -16,8 +16,8 @@ class TreeConfig:
   """The section `tree` of a config.
 
   Attributes:
-    source: `images`, the tree that the folders or the CSV file of the data set are; `shapes`; the name of a tree of the
-      catalogue; or the path of a folder, a CSV file or a JSON file.
+    source: `images`, the tree that the folders or the CSV file of the data set are, or the classes of a set of TFDS;
+      `shapes`; the name of a tree of the catalogue; or the path of a folder, a CSV file or a JSON file.
     levels: only that many levels from the top; 0 for all. Labels below count for their ancestors.
     short_labels: what a label that ends above a leaf means (READINGS A2): the rest is `unknown`, or a true `stop`.
   """
@@ -42,9 +42,9 @@ def open_tree(config: TreeConfig, data: DataConfig) -> LabelTree:
     return open_tree_file(config.source)
   if data.name == "shapes":
     return shapes.tree()
-  if data.name != "folder":
+  if data.name in ("arrays", "noise"):
     raise UserError(
-      f"config.tree.source = 'images' needs images in folders; for config.data.name = {data.name!r} name the tree: "
-      "one of the catalogue, or a file"
+      "config.tree.source = 'images' needs images whose labels have names; for "
+      f"config.data.name = {data.name!r} name the tree: one of the catalogue, or a file"
     )
-  return folders.tree_of(data)
+  return folders.tree_of(data) if data.name == "folder" else tfds.tree_of(data)

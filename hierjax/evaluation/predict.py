@@ -16,6 +16,8 @@ from hierjax import devices
 from hierjax.data.images import BadImageError, read_image
 from hierjax.errors import UserError
 from hierjax.evaluation.run import Run
+from hierjax.evaluation.runner import predict_views
+from hierjax.functional.augment import check_views
 from hierjax.run_folder import RunFolder, write_whole
 from hierjax.tree.folders import IMAGE_SUFFIXES
 from hierjax.types import Examples, Method, Variables
@@ -77,17 +79,18 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1) -> Iterator[Row]
   """
   folder = RunFolder(workdir)
   run = Run.from_folder(folder)
+  check_views(run.options.views, (run.data.resize, run.data.resize, 3), run.data.crop)
   _, variables = run.restored_variables(folder, devices.data_mesh())
   options = dataclasses.replace(run.options, beam=max(top, run.options.beam))
 
   @jax.jit
   def answer(method: Method, variables: Variables, examples: Examples) -> tuple[jax.Array, jax.Array, jax.Array]:
-    prediction = method.predict(variables, run.preprocess(examples).inputs, None, options)
+    prediction = predict_views(method, variables, examples, run.preprocess, options)
     return prediction.paths[:, :top], prediction.log_prob[:, :top], prediction.node_prob
 
   for start in range(0, len(images), _BATCH):
     files = images[start : start + _BATCH]
-    pixels = [_read(file, run.data.resize) for file in files]
+    pixels = [_read(file, run) for file in files]
     good = [p for p in pixels if isinstance(p, np.ndarray)]
     answers = (
       iter(zip(*jax.device_get(answer(run.method, variables, _pad(good, run))), strict=True)) if good else iter(())
@@ -99,9 +102,9 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1) -> Iterator[Row]
         yield from _rows(str(file), run, *next(answers))
 
 
-def _read(file: Path, resize: int) -> np.ndarray | str:
+def _read(file: Path, run: Run) -> np.ndarray | str:
   try:
-    return read_image(file, resize)
+    return read_image(file, run.data.resize, run.data.fit)
   except BadImageError as error:
     return str(error)
 

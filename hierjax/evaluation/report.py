@@ -14,7 +14,8 @@ from hierjax.run_folder import RunFolder
 
 def print_accuracy(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
   """Prints what eval/SPLIT.json holds: accuracy as a table, a few paths, and the command to go on with."""
-  print(f"\n{metrics['num_examples']:,} images of {metrics['split']}, step {metrics['step']}")
+  views = f", {metrics['views']} views each" if metrics["views"] > 1 else ""
+  print(f"\n{metrics['num_examples']:,} images of {metrics['split']}{views}, step {metrics['step']}")
   print(accuracy_table(metrics))
   if "examples" in metrics:
     rows = [("image", "label", "predicted")]

@@ -23,8 +23,8 @@ from hierjax.data.source import Source, View
 from hierjax.data.sources import open_source
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
-from hierjax.evaluation.runner import evaluate, make_eval_step
-from hierjax.functional.augment import eval_batch, train_batch
+from hierjax.evaluation.runner import evaluate, make_eval_step, predict_views
+from hierjax.functional.augment import check_views, eval_batch, train_batch
 from hierjax.functional.label_paths import ends
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.models.classifier import ModelMethod
@@ -54,6 +54,7 @@ class RunConfig:
   optim: Mapping[str, Any]
   schedule: Mapping[str, Any]
   decode: Mapping[str, Any]
+  init: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # older run folders have none
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no run can have."""
@@ -87,13 +88,16 @@ class Run:
   method: ModelMethod
 
   @classmethod
-  def from_config(cls, config: Mapping[str, Any], tree: LabelTree | None = None, data_root: str = "") -> Run:
+  def from_config(
+    cls, config: Mapping[str, Any], tree: LabelTree | None = None, data_root: str = "", views: int = 0
+  ) -> Run:
     """Makes what `config` describes.
 
     Args:
       config: as plain data.
       tree: that of a run folder; None to make it from the section `tree`.
       data_root: where the data is now; '' for where the config says.
+      views: `DecodeOptions.views`; 0 for what the config says.
 
     Raises:
       UserError: a section has a key or value that nothing knows, or its parts do not go together.
@@ -111,19 +115,23 @@ class Run:
       neck=settings.neck,
       dtype=settings.dtype,
     )
-    return cls(settings, data, tree_config, unpack(DecodeOptions, settings.decode, "decode"), tree, method)
+    options = unpack(DecodeOptions, dict(settings.decode) | ({"views": views} if views else {}), "decode")
+    return cls(settings, data, tree_config, options, tree, method)
 
   @classmethod
-  def from_folder(cls, folder: RunFolder, data_root: str = "") -> Run:
+  def from_folder(cls, folder: RunFolder, data_root: str = "", views: int = 0) -> Run:
     """Makes what a run's folder holds; raises UserError as `from_config` does, or for a damaged folder."""
-    return cls.from_config(folder.config(), folder.tree(), data_root)
+    return cls.from_config(folder.config(), folder.tree(), data_root, views)
 
   # Data.
 
   def source(self, split: str) -> Source | None:
     """Returns the images of `train`, `validation` or `test`; None where the set has no such split."""
     full_tree = open_tree(self.tree_config, self.data) if self.tree_config.levels else self.tree
-    return open_source(self.data, self.tree, split, full_tree)
+    source = open_source(self.data, self.tree, split, full_tree)
+    if source is not None:
+      check_views(self.options.views, source.shape, self.data.crop)
+    return source
 
   def train_batches(self, source: Source, start: int, steps: int) -> Generator[Examples, None, None]:
     """Yields this process's rows of the training batches from step `start` on."""
@@ -160,9 +168,9 @@ class Run:
     """Returns a batch to train on; jittable."""
     return train_batch(examples, key, self.data.transform)
 
-  def preprocess(self, examples: Examples) -> Batch:
-    """Returns a batch to evaluate; jittable."""
-    return eval_batch(examples, self.data.transform)
+  def preprocess(self, examples: Examples, view: int | Int[Array, ""] = 0) -> Batch:
+    """Returns a batch to evaluate, seen as `augment.view` sees it; jittable."""
+    return eval_batch(examples, self.data.transform, view)
 
   def class_weights(self, source: Source) -> Callable[[Int[Array, "b p l"]], Float[Array, "b"]] | None:
     """Returns the weight of an example by its label paths; None where all count the same.
@@ -231,9 +239,11 @@ def _examples(run: Run, variables: Variables, source: Source, count: int = 4) ->
   """Returns a few images of a split by name, what they are labelled, and the path that is predicted."""
   chosen = np.unique(np.linspace(0, len(source) - 1, count).astype(np.int64))
   with contextlib.closing(run.eval_batches(View(source, chosen, source.nodes[chosen]))) as batches:
-    inputs = run.preprocess(next(batches)).inputs
-  predict = jax.jit(lambda method, variables, inputs: method.predict(variables, inputs, None, run.options).paths[:, 0])
-  ends = run.tree.ends(predict(run.method, variables, inputs))
+    examples = next(batches)
+  predict = jax.jit(
+    lambda method, variables, examples: predict_views(method, variables, examples, run.preprocess, run.options).paths
+  )
+  ends = run.tree.ends(predict(run.method, variables, examples)[:, 0])
   return [
     {
       "image": source.describe(number),
@@ -244,7 +254,7 @@ def _examples(run: Run, variables: Variables, source: Source, count: int = 4) ->
   ]
 
 
-def evaluate_run(folder: RunFolder, mesh: Mesh, split: str = "", data_root: str = "") -> dict[str, Any]:
+def evaluate_run(folder: RunFolder, mesh: Mesh, split: str = "", data_root: str = "", views: int = 0) -> dict[str, Any]:
   """Measures a run's weights on a split, writes eval/SPLIT.json, and returns what it holds.
 
   Args:
@@ -252,11 +262,12 @@ def evaluate_run(folder: RunFolder, mesh: Mesh, split: str = "", data_root: str 
     mesh: the devices to use.
     split: `train`, `validation` or `test`; '' for test, or validation where the set has no test split.
     data_root: where the data set is now; '' for where the config says.
+    views: of each image that are averaged, 1 or 10; 0 for what the config says.
 
   Raises:
     UserError: the folder or the data cannot be used, or there is no such split.
   """
-  run = Run.from_folder(folder, data_root)
+  run = Run.from_folder(folder, data_root, views)
   name = split or judged_split(run) or "test"
   source = run.source(name)
   if source is None:
@@ -264,7 +275,13 @@ def evaluate_run(folder: RunFolder, mesh: Mesh, split: str = "", data_root: str 
   step = make_eval_step(run.preprocess, run.options)
   at_step, variables = run.restored_variables(folder, mesh)
   metrics = evaluate(step, run.method, variables, run.eval_batches(source), mesh)
-  found = {"split": name, "step": at_step, "level_sizes": np.diff(run.tree.level_offsets).tolist(), **metrics}
+  found = {
+    "split": name,
+    "step": at_step,
+    "views": run.options.views,
+    "level_sizes": np.diff(run.tree.level_offsets).tolist(),
+    **metrics,
+  }
   if jax.process_count() == 1:
     found["examples"] = _examples(run, variables, source)
   if jax.process_index() == 0:

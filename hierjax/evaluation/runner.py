@@ -10,26 +10,54 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import Array, Int
 
 from hierjax.devices import put_batch
 from hierjax.errors import UserError
+from hierjax.functional.averaging import average
 from hierjax.functional.metrics import Mean, evaluate_batch
-from hierjax.types import Batch, DecodeOptions, Examples, Method, Variables
+from hierjax.types import Batch, DecodeOptions, Examples, Method, Prediction, Variables
 
 EvalStep = Callable[[Method, Variables, Examples], dict[str, Mean]]
+Preprocess = Callable[[Examples, Int[Array, ""]], Batch]  # the second argument is the number of a view
 
 
-def make_eval_step(preprocess: Callable[[Examples], Batch], options: DecodeOptions) -> EvalStep:
-  """Returns `(method, variables, examples) -> metrics`, jitted; each metric is a sum and a count over the batch."""
+def make_eval_step(preprocess: Preprocess, options: DecodeOptions) -> EvalStep:
+  """Returns `(method, variables, examples) -> metrics`, jitted; each metric is a sum and a count over the batch.
+
+  The loss is the mean over the views; everything else is of their averaged prediction.
+  """
 
   def eval_step(method: Method, variables: Variables, examples: Examples) -> dict[str, Mean]:
-    batch = preprocess(examples)
-    outputs = method.module.apply(variables, batch.inputs, batch.paths, train=False)
-    prediction = method.predict(variables, batch.inputs, None, options)
-    losses = method.loss(outputs, batch.paths)
-    return {"loss": Mean.of(losses, batch.mask), **evaluate_batch(prediction, batch, method.tree)}
+    def see(view: Int[Array, ""]) -> tuple[Array, Prediction]:
+      batch = preprocess(examples, view)
+      outputs = method.module.apply(variables, batch.inputs, batch.paths, train=False)
+      return method.loss(outputs, batch.paths), method.predict(variables, batch.inputs, None, options)
+
+    losses, predictions = _one_after_the_other(see, options.views)
+    prediction = average(predictions, method.tree, options.beam)
+    batch = preprocess(examples, jnp.int32(0))
+    return {"loss": Mean.of(losses.mean(axis=0), batch.mask), **evaluate_batch(prediction, batch, method.tree)}
 
   return jax.jit(eval_step)
+
+
+def predict_views(
+  method: Method, variables: Variables, examples: Examples, preprocess: Preprocess, options: DecodeOptions
+) -> Prediction:
+  """Returns the prediction for examples, averaged over `options.views` of each; jittable."""
+
+  def see(view: Int[Array, ""]) -> Prediction:
+    return method.predict(variables, preprocess(examples, view).inputs, None, options)
+
+  return average(_one_after_the_other(see, options.views), method.tree, options.beam)
+
+
+def _one_after_the_other(see: Callable[[Int[Array, ""]], Any], views: int) -> Any:
+  """Returns what is seen in each view, stacked, at the memory of one. On a CPU, a batch of all is 10% slower."""
+  if views == 1:  # without a loop
+    return jax.tree.map(lambda x: x[None], see(jnp.int32(0)))
+  return jax.lax.map(see, jnp.arange(views, dtype=jnp.int32))
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""Images on their way into a model, jitted: normalised, and in training randomly cropped and mirrored.
+"""Images on their way into a model, jitted: normalised and cropped, in training at random and mirrored.
 
 On two CPU cores, 256 CIFAR images a batch, in thousands of images a second: gathering rows and then columns as bytes
 (what is done here) 970, one gather of pixels 630, a dynamic slice an image 350, products with one-hot matrices 170.
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
+from hierjax.errors import UserError
 from hierjax.types import Batch, Examples
 
 
@@ -42,11 +43,11 @@ def train_batch(examples: Examples, key: PRNGKeyArray, transform: Transform) -> 
   return Batch(inputs, examples.paths, examples.mask)
 
 
-def eval_batch(examples: Examples, transform: Transform) -> Batch:
-  """Returns examples ready to evaluate on: nothing is random."""
+def eval_batch(examples: Examples, transform: Transform, number: int | Int[Array, ""] = 0) -> Batch:
+  """Returns examples ready to evaluate on, seen as `view` sees them; nothing is random."""
   inputs = jnp.asarray(examples.images)
   if inputs.ndim == 4:
-    inputs = center(inputs, crop=transform.crop, mean=transform.mean, std=transform.std)
+    inputs = view(inputs, number, crop=transform.crop, mean=transform.mean, std=transform.std)
   return Batch(inputs, examples.paths, examples.mask)
 
 
@@ -93,13 +94,19 @@ def augment(
   return jnp.where(inside, _normalise(cropped, mean, std), 0.0)
 
 
-def center(
-  images: UInt8[Array, "b h w c"], *, crop: int, mean: tuple[float, ...], std: tuple[float, ...]
+def view(
+  images: UInt8[Array, "b h w c"],
+  number: int | Int[Array, ""] = 0,
+  *,
+  crop: int,
+  mean: tuple[float, ...],
+  std: tuple[float, ...],
 ) -> Float[Array, "b {crop} {crop} c"]:
-  """Normalises and crops the centre: what evaluation sees.
+  """Normalises and crops: the centre, or another of the ten views that evaluation can average (Zuo et al. IV-A).
 
   Args:
     images: pixels from 0 to 255.
+    number: 0 for the centre, 1 to 4 for the corners nw, ne, sw, se; 5 to 9 for their mirror images in the same order.
     crop: the side of the result, in pixels.
     mean: of each channel, of pixels from 0 to 1.
     std: of each channel, of pixels from 0 to 1.
@@ -109,8 +116,25 @@ def center(
   """
   height, width = images.shape[1:3]
   _check_crop(crop, height, width)
-  top, left = (height - crop) // 2, (width - crop) // 2
-  return _normalise(images[:, top : top + crop, left : left + crop], mean, std)
+  bottom, right = height - crop, width - crop
+  tops = jnp.array([bottom // 2, 0, 0, bottom, bottom], jnp.int32)
+  lefts = jnp.array([right // 2, 0, right, 0, right], jnp.int32)
+  start = (0, tops[number % 5], lefts[number % 5], 0)
+  cropped = jax.lax.dynamic_slice(images, start, (images.shape[0], crop, crop, images.shape[3]))
+  return _normalise(jnp.where(number >= 5, cropped[:, :, ::-1], cropped), mean, std)
+
+
+def check_views(views: int, shape: tuple[int, ...], crop: int) -> None:
+  """Raises UserError unless images of `shape`, (h, w, c), or vectors of precomputed features, (d,), have that many."""
+  if views == 1:
+    return
+  if len(shape) != 3:
+    raise UserError(f"config.decode.views = {views}: precomputed features have 1 view, so set 1")
+  if crop >= min(shape[:2]):
+    raise UserError(
+      f"config.decode.views = {views}: four corners of {crop} pixels need larger images than {shape[0]} x {shape[1]}; "
+      "make config.data.crop smaller than config.data.resize, or take 1 view"
+    )
 
 
 def _check_crop(crop: int, height: int, width: int) -> None:

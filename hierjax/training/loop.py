@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from hierjax.training import optim
 from hierjax.training.metrics_log import MetricsLog
 from hierjax.training.optim import OptimConfig
 from hierjax.training.signals import StopSignals
+from hierjax.training.start import InitConfig, Weights, start_weights, started
 from hierjax.training.state import TrainState, init_state
 from hierjax.training.steps import make_train_step
 
@@ -63,6 +65,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   run = Run.from_config(config)
   settings, folder = run.config, RunFolder(workdir)
   optim_config = unpack(OptimConfig, settings.optim, "optim")
+  init_config = unpack(InitConfig, settings.init, "init")
   devices.check_batch_size(settings.batch_size, mesh, optim_config.accumulate)
   train = run.source("train")
   validation = run.source("validation")
@@ -100,12 +103,20 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
     donate_argnums=1,
     out_shardings=whole,
   )
-  eval_step = make_eval_step(run.preprocess, run.options)
+  eval_step = make_eval_step(
+    run.preprocess, dataclasses.replace(run.options, views=1)
+  )  # 10 would cost 10 times as much
 
+  taken, origin = ({}, "") if folder.has_checkpoint() else start_weights(init_config, run, shapes, mesh)
   _begin(folder, config, run, train)
   checkpoints = Checkpoints(folder.checkpoints, select_best=validation is not None, create=True)
-  state = _restored_or_new(checkpoints, lambda: init_state(make_variables(), optimizer), whole)
+  state = _restored_or_new(
+    checkpoints, lambda taken: init_state(started(make_variables(), taken), optimizer), taken, whole
+  )
+  del taken  # the state has them
   start = int(state.step)
+  if origin:
+    _say(origin)
   if start < total_steps:
     _say(_summary(run, len(train), shapes["params"], total_steps, start))
   log = MetricsLog(folder, start_step=start, total_steps=total_steps, batch_size=settings.batch_size)
@@ -154,7 +165,8 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
     _say(f"trained {total_steps} steps in {folder.path}; the set has no test or validation images to judge it on")
     return {}
   found = folder.evaluation(judged)
-  if start < total_steps or found is None or found["step"] != counting_step(folder):
+  wanted = (counting_step(folder), run.options.views)
+  if start < total_steps or found is None or (found["step"], found["views"]) != wanted:
     found = evaluate_run(folder, mesh)
   if jax.process_index() == 0:
     print_accuracy(folder, found)
@@ -194,12 +206,12 @@ def _check_finite(state: TrainState, checkpoints: Checkpoints) -> None:
     )
 
 
-def _restored_or_new(checkpoints: Checkpoints, make: Any, sharding: Any) -> TrainState:
+def _restored_or_new(checkpoints: Checkpoints, make: Any, taken: Weights, sharding: Any) -> TrainState:
   if checkpoints.latest is None:
     # Random numbers take a CPU's compiler half a second a shape; unoptimised, a tenth, and this runs once.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(make, out_shardings=sharding, compiler_options=options)()
-  shapes = template(jax.eval_shape(make), sharding)
+    return jax.jit(make, out_shardings=sharding, compiler_options=options)(taken)
+  shapes = template(jax.eval_shape(make, taken), sharding)
   model, training = checkpoints.restore(checkpoints.latest, shapes.model, shapes.training)
   return shapes.replace(**model, **training)
 

@@ -39,6 +39,17 @@ def test_shorter_side_is_resized_and_the_centre_cropped(shape):
   np.testing.assert_array_equal(read_image(encoded(Image.fromarray(flat)), 5), np.full((5, 5, 3), (10, 20, 30)))
 
 
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_stretching_keeps_all_of_the_image_and_not_its_ratio(turned, format):
+  colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90]]], np.uint8)
+  turn = (1, 0, 2) if turned else (0, 1, 2)
+  wide = np.kron(colours, np.ones((60, 80, 1), np.uint8)).transpose(turn)  # 60 x 320
+  found = read_image(encoded(Image.fromarray(wide), format), 16, "stretch").transpose(turn)
+  for i, colour in enumerate(colours[0].astype(int)):
+    assert abs(found[:, 4 * i + 1 : 4 * i + 3] - colour).max() < (40 if format == "JPEG" else 1)
+
+
 def test_resizing_averages_instead_of_picking(rng):
   checks = np.indices((64, 64)).sum(axis=0) % 2 * 255
   small = read_image(encoded(Image.fromarray(checks.astype(np.uint8))), 8)
@@ -172,7 +183,7 @@ def test_random_damage_never_escapes_as_another_error(rng):
 
 
 def test_want_of_memory_is_no_fault_of_the_image(monkeypatch):
-  def square(image, resize):
+  def square(image, resize, fit):
     raise MemoryError
 
   monkeypatch.setattr(images, "_square", square)

@@ -231,6 +231,19 @@ def test_decoding_once_changes_no_pixel_and_is_kept_where_it_is_slow(photos, mon
   np.testing.assert_array_equal(open_source(folder_config(photos), TREE, "train").read(everything), expected)
 
 
+@pytest.mark.parametrize("cache_mib", [0, 64])
+def test_stretched_images_are_other_images(tmp_path, cache_mib, monkeypatch):
+  monkeypatch.setattr(decode, "_WORTH_SAVING_S", 0.0)
+  (tmp_path / "cup").mkdir()
+  wide = np.zeros((6, 18, 3), np.uint8)
+  wide[:, 6:12] = 200  # the centred square
+  Image.fromarray(wide).save(tmp_path / "cup" / "0.png")
+  tree = from_paths([("cup",)])
+  for fit, columns in (("crop", [200] * 3), ("stretch", [0, 200, 0]), ("crop", [200] * 3)):
+    source = open_source(folder_config(tmp_path, resize=3, crop=3, fit=fit, cache_mib=cache_mib), tree, "train")
+    assert abs(source.read(np.arange(1))[0, 1, :, 0].astype(int) - columns).max() < 60, fit
+
+
 def test_kept_images_are_not_believed_when_files_changed_or_the_cache_is_damaged(photos, monkeypatch):
   monkeypatch.setattr(decode, "_WORTH_SAVING_S", 0.0)
   before = open_source(folder_config(photos), TREE, "train")

@@ -12,6 +12,7 @@ from hierjax.data import cache
 from hierjax.data.config import DataConfig
 from hierjax.data.images import BadImageError
 from hierjax.data.sources import open_source
+from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.tree import catalog
 from hierjax.tree.builders import from_paths
@@ -66,6 +67,25 @@ def test_classes_become_nodes_and_images_squares(prepared, cache_mib):
   assert labels == dict(enumerate(CLASSES))
   assert sorted(images[:, 0, 0, 0].tolist()) == [10 * i for i in range(12)]
   assert source.read(np.array([], np.int64)).shape == (0, 8, 8, 3)
+
+
+def test_the_classes_are_a_tree_of_one_level(prepared):
+  tree = open_tree(TreeConfig(source="images"), config(prepared))
+  assert [tree.path_text(node) for node in range(tree.num_nodes)] == list(CLASSES)
+  flat, deep = (open_source(config(prepared), t, "train") for t in (tree, TREE))
+  assert [tree.names[n] for n in flat.nodes[:, 0]] == [TREE.names[n] for n in deep.nodes[:, 0]]
+
+
+def test_stretched_images_are_other_images_of_the_same_labels(prepared, monkeypatch):
+  open_source(config(prepared, cache_mib=0), TREE, "train")
+  monkeypatch.setattr(cache, "save", lambda *args: pytest.fail("labels were read a second time"))
+  seen = []
+  monkeypatch.setattr("hierjax.data.tfds.read_image", lambda *args: seen.append(args[1:3]) or 0)
+  sources = [open_source(config(prepared, cache_mib=0, fit=fit), TREE, "train").source for fit in ("crop", "stretch")]
+  for source in sources:
+    source.read(np.arange(1))
+  assert seen == [(8, "crop"), (8, "stretch")]
+  assert sources[0].fingerprint != sources[1].fingerprint
 
 
 def test_nothing_imports_tensorflow(prepared):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.functional.augment import Transform, augment, center, eval_batch, train_batch
+from hierjax.errors import UserError
+from hierjax.functional.augment import Transform, augment, check_views, eval_batch, train_batch, view
 from hierjax.types import Examples
 
 MEAN, STD = (0.5, 0.25, 0.4), (0.25, 0.5, 0.2)
@@ -82,7 +83,30 @@ def test_without_pad_and_mirror_the_whole_image_is_itself(images, key):
 def test_evaluation_sees_the_centre(images, crop):
   top, left = (H - crop) // 2, (W - crop) // 2
   expected = normalised(images)[:, top : top + crop, left : left + crop]
-  np.testing.assert_allclose(center(jnp.asarray(images), crop=crop, mean=MEAN, std=STD), expected, atol=1e-6)
+  np.testing.assert_allclose(view(jnp.asarray(images), crop=crop, mean=MEAN, std=STD), expected, atol=1e-6)
+
+
+def test_the_ten_views_are_centre_and_corners_and_their_mirror_images(images):
+  crop = 3
+  down, right = H - crop, W - crop
+  starts = [(down // 2, right // 2), (0, 0), (0, right), (down, 0), (down, right)]
+  look = jax.jit(lambda number: view(jnp.asarray(images), number, crop=crop, mean=MEAN, std=STD))
+  for number in range(10):
+    top, left = starts[number % 5]
+    expected = normalised(images)[:, top : top + crop, left : left + crop]
+    expected = expected[:, :, ::-1] if number >= 5 else expected
+    np.testing.assert_allclose(look(number), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("shape", "crop", "message"),
+  [((8, 6, 3), 6, "four corners of 6 pixels need larger images than 8 x 6"), ((128,), 4, "features have 1 view")],
+)
+def test_views_that_there_are_not_are_refused(shape, crop, message):
+  check_views(1, shape, crop)
+  check_views(10, (8, 8, 3), 6)
+  with pytest.raises(UserError, match=message):
+    check_views(10, shape, crop)
 
 
 def test_batches_are_made_and_features_pass_unchanged(images, key):
@@ -103,4 +127,4 @@ def test_what_does_not_fit_is_refused(images, key):
   with pytest.raises(ValueError, match="crop = 12"):
     augmented(images, draws(0, np.arange(B)), key, crop=12)
   with pytest.raises(ValueError, match="2 means"):
-    center(jnp.asarray(images), crop=4, mean=(0.5, 0.5), std=(0.2, 0.2))
+    view(jnp.asarray(images), crop=4, mean=(0.5, 0.5), std=(0.2, 0.2))

@@ -95,6 +95,22 @@ def test_first_match_counts_and_every_name_must_match():
     match_groups(names, (("(", 2.0),), "optim.decay")
 
 
+def test_some_layers_can_learn_ten_times_as_fast():
+  """As Zuo et al. IV-B3 fine-tune: the recurrent layers, their links among them, against all others."""
+  fast = {"neck/context/scale_1/row_kernel", "neck/context/scale_1/bias", "neck/context/link_0_1/kernel"}
+  slow = {"backbone/conv/kernel", "neck/hidden_0/kernel", "head/output/kernel"}
+  start, *grads = (
+    {name: jnp.asarray(np.random.default_rng(seed).normal(size=4), jnp.float32) for name in sorted(fast | slow)}
+    for seed in (0, *range(1, 4))
+  )
+  plain = dict(momentum=0.9, decay=((".*", 0.0),))
+  grouped, _, _ = run(OptimConfig(lr_groups=(("^neck/context/", 10.0), *ALL), **plain), grads, params=start)
+  alike, _, _ = run(OptimConfig(lr_groups=ALL, **plain), grads, params=start)
+  for name in start:
+    factor = 10 if name in fast else 1
+    np.testing.assert_allclose(grouped[name] - start[name], factor * (alike[name] - start[name]), rtol=1e-4, atol=1e-6)
+
+
 def test_statistics_of_frozen_layers_are_frozen_and_whole_parts_run_in_evaluation_mode():
   variables = {
     "params": PARAMS,

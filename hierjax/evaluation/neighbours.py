@@ -1,0 +1,291 @@
+"""Figure 4 of Zuo et al. (2016): regions of test images, and the training regions whose features are nearest.
+
+A region is a cell of one scale of a `ContextNeck`. Regions are compared in the context map (the paper's hrnn6) and in
+the pooled map that the recurrences read (its conv5), by chi-square distance (READINGS Z15).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Float32, Int
+
+from hierjax.data.source import Source, View
+from hierjax.devices import put_batch
+from hierjax.errors import UserError
+from hierjax.evaluation.pictures import Box, NodeNames
+from hierjax.evaluation.run import Run, judged_split
+from hierjax.evaluation.tables import table
+from hierjax.functional.distance import chi_square
+from hierjax.layers.pyramid import window
+from hierjax.models.classifier import Classifier
+from hierjax.necks.context import ContextNeck
+from hierjax.necks.context import grid as cells_of
+from hierjax.run_folder import RunFolder
+from hierjax.types import Examples, Inputs, Leaf, Method, Variables
+
+NEAREST = 8
+LAYERS = ("context map", "pooled map")
+MOST_QUERIES = 100  # more would be taller than a PNG file of matplotlib's can be
+Maps = tuple[Float32[Array, "b s c"], ...]
+
+
+@struct.dataclass
+class Nearest:
+  """The nearest regions to each of q queries, nearest first, at most one of an image.
+
+  Attributes:
+    distance: `f32[q k]`, inf where there are fewer.
+    image: `i32[q k]`, the number of the image, -1 where there are fewer.
+    cell: `i32[q k]`, the cell of its region, row after row.
+  """
+
+  distance: Leaf
+  image: Leaf
+  cell: Leaf
+
+  @classmethod
+  def none(cls, queries: int, count: int) -> Nearest:
+    """Returns what is known before the search."""
+    whole = (queries, count)
+    return cls(np.full(whole, np.inf, np.float32), np.full(whole, -1, np.int32), np.zeros(whole, np.int32))
+
+  def updated(self, distance: Float[Array, "q b s"], images: Int[Array, "b"], mask: Float[Array, "b"]) -> Nearest:
+    """Returns the nearest of these regions and those of further images.
+
+    Args:
+      distance: from each query to each cell of each image.
+      images: their numbers.
+      mask: 0 for an image that does not count.
+    """
+    nearest = jnp.where(mask[None] > 0, distance.min(axis=2), jnp.inf)
+    numbers = jnp.where(jnp.isinf(nearest), -1, jnp.broadcast_to(images[None], nearest.shape))
+    further = Nearest(nearest, numbers, distance.argmin(axis=2).astype(jnp.int32))
+    every = jax.tree.map(lambda kept, new: jnp.concatenate([kept, new], axis=1), self, further)
+    order = jax.lax.top_k(-every.distance, self.distance.shape[1])[1]  # of equal ones, the first come first
+    return jax.tree.map(lambda values: jnp.take_along_axis(values, order, axis=1), every)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """The regions of a scale.
+
+  Attributes:
+    index: of the scale among the neck's.
+    rows: regions from top to bottom.
+    columns: regions from left to right.
+    height: of the map that they are pooled from.
+    width: of that map.
+    layers: those of LAYERS that differ: without recurrences, as on a scale of one cell, the context map is the pooled.
+  """
+
+  index: int
+  rows: int
+  columns: int
+  height: int
+  width: int
+  layers: tuple[str, ...]
+
+  def box(self, cell: int) -> Box:
+    """Returns where a region is in the image: the window of the map that it pools (READINGS Z10), scaled up.
+
+    What the trunk sees from that window reaches further; that is not drawn.
+    """
+    row, column = divmod(cell, self.columns)
+    top, bottom = window(row, self.rows, self.height)
+    left, right = window(column, self.columns, self.width)
+    return Box(top / self.height, left / self.width, bottom / self.height, right / self.width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbours:
+  """The answer for q regions of test images.
+
+  Attributes:
+    run: the run that was asked.
+    split: what the test images are called: test, or validation.
+    asked: the q images.
+    cells: `i64[q]`, the region of each.
+    searched: the training images that were searched.
+    grid: the regions.
+    found: the nearest regions by layer; `image` numbers those of `searched`.
+  """
+
+  run: Run
+  split: str
+  asked: Source
+  cells: np.ndarray
+  searched: Source
+  grid: Grid
+  found: Mapping[str, Nearest]
+
+  @functools.cached_property
+  def names(self) -> NodeNames:
+    """Names of nodes for captions."""
+    return NodeNames(self.run.tree)
+
+  def same_label(self, query: int, image: int) -> bool:
+    """Returns whether a searched image has the label of a query's; where they have several, whether they share one."""
+    return bool((np.intersect1d(self.asked.nodes[query], self.searched.nodes[image]) >= 0).any())
+
+  def answers(self, layer: str, query: int) -> list[tuple[int, int, float]]:
+    """Returns the image, cell and distance of each region found, nearest first."""
+    nearest = self.found[layer]
+    columns = (nearest.image[query], nearest.cell[query], nearest.distance[query])
+    return [row for row in zip(*(column.tolist() for column in columns), strict=True) if row[0] >= 0]
+
+  def hits(self, layer: str, query: int) -> tuple[int, int]:
+    """Returns how many of the regions found have the query's label, and how many there are."""
+    images = [image for image, _, _ in self.answers(layer, query)]
+    return sum(self.same_label(query, image) for image in images), len(images)
+
+
+def find_neighbours(
+  folder: RunFolder,
+  mesh: Mesh,
+  *,
+  scale: str = "",
+  queries: int = 6,
+  seed: int = 0,
+  searched: int = 5000,
+  data_root: str = "",
+) -> Neighbours:
+  """Asks about random regions of random test images, and searches training images for the nearest ones.
+
+  An image answers with its nearest region only, so that eight answers are of eight images. Images without a known label
+  are neither asked about nor searched. Training images are read once, a batch at a time.
+
+  Args:
+    folder: that of a run whose neck is a `ContextNeck`.
+    mesh: the devices to use.
+    scale: one of the neck's, by its cells a side: `3`, or `2x3` where rows and columns differ; '' for 3, as in the
+      paper, or the finest where there is no such scale.
+    queries: how many regions, each of another image.
+    seed: chooses the regions, and which images are searched where there are more.
+    searched: how many training images at most.
+    data_root: where the data set is now; '' for where the config says.
+
+  Raises:
+    UserError: the run has no such neck or scale, or its folder or data cannot be used.
+  """
+  _check_counts(queries, searched)
+  run = Run.from_folder(folder, data_root)
+  grid = find_grid(run, scale)
+  rng = np.random.default_rng(seed)
+  split = judged_split(run) or "test"
+  asked, training = _sample(run, split, queries, rng), _sample(run, "train", searched, rng)
+  cells = rng.integers(grid.rows * grid.columns, size=len(asked))
+  _, variables = run.restored_variables(folder, mesh)
+  maps_of = _region_maps(run, grid)
+  see = jax.jit(maps_of)
+  seen = [jax.device_get(see(run.method, variables, examples)) for examples in _batches(run, asked, mesh)]
+  wanted = tuple(np.concatenate(maps)[np.arange(len(asked)), cells] for maps in zip(*seen, strict=True))
+
+  @jax.jit
+  def search(
+    method: Method, variables: Variables, examples: Examples, wanted: tuple[Array, ...], found: tuple[Nearest, ...]
+  ) -> tuple[Nearest, ...]:
+    maps = maps_of(method, variables, examples)
+    return tuple(
+      kept.updated(_distances(x, y), examples.draw[:, 1], examples.mask)
+      for kept, x, y in zip(found, wanted, maps, strict=True)
+    )
+
+  found = tuple(Nearest.none(len(asked), NEAREST) for _ in wanted)
+  for examples in _batches(run, training, mesh):
+    found = jax.block_until_ready(search(run.method, variables, examples, wanted, found))
+  by_layer = dict(zip(grid.layers, jax.device_get(found), strict=True))
+  return Neighbours(run, split, asked, cells, training, grid, by_layer)
+
+
+def _check_counts(queries: int, searched: int) -> None:
+  if not 1 <= queries <= MOST_QUERIES:
+    raise UserError(f"--queries {queries}: choose from 1 to {MOST_QUERIES}")
+  if searched < 1:
+    raise UserError(f"--searched {searched}: at least 1 training image")
+
+
+def find_grid(run: Run, scale: str) -> Grid:
+  """Returns the regions of a scale; raises UserError where the run's neck has none, or not at that scale."""
+  neck = run.method.module.neck
+  if not isinstance(neck, ContextNeck):
+    raise UserError(
+      f"config.neck.name = {run.config.neck['name']!r}: this run has no regions to compare; a run whose neck is "
+      "`context` has"
+    )
+  sizes = [cells_of(scale) for scale in neck.scales]
+  names = [str(rows) if rows == columns else f"{rows}x{columns}" for rows, columns in sizes]
+  scale = scale or ("3" if "3" in names else names[-1])
+  if scale not in names:
+    raise UserError(f"--scale {scale}: the scales of this run, in cells a side, are {', '.join(names)}")
+  index = names.index(scale)
+  height, width = _map_size(run)
+  layers = LAYERS if neck.cell != "none" and sizes[index] != (1, 1) else LAYERS[1:]
+  return Grid(index, *sizes[index], height, width, layers)
+
+
+def _map_size(run: Run) -> tuple[int, int]:
+  shape = (1, run.data.crop, run.data.crop, len(run.data.mean))
+  variables = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), shape[1:]))
+  backbone = jax.eval_shape(
+    lambda v, x: run.method.module.apply(v, x, method=lambda module, x: module.backbone(x, train=False)),
+    variables,
+    jax.ShapeDtypeStruct(shape, jnp.float32),
+  )
+  return backbone.stages[-1].shape[1:3]
+
+
+def _sample(run: Run, split: str, count: int, rng: np.random.Generator) -> View:
+  """Returns random images whose label is known, in the order of the set."""
+  source = run.source(split)
+  known = np.flatnonzero((source.nodes >= 0).any(axis=1)) if source is not None else np.zeros(0, np.int64)
+  if source is None or not len(known):
+    raise UserError(f"the data set {run.data.name!r} has no labelled images in its split {split!r}")
+  chosen = np.sort(rng.choice(known, min(count, len(known)), replace=False))
+  return View(source, chosen, source.nodes[chosen])
+
+
+def _batches(run: Run, source: Source, mesh: Mesh) -> Generator[Examples, None, None]:
+  with contextlib.closing(run.eval_batches(source)) as batches:
+    for examples in batches:
+      yield put_batch(examples, mesh)
+
+
+def _region_maps(run: Run, grid: Grid) -> Callable[[Method, Variables, Examples], Maps]:
+  """Returns the function that gives the features of each region of each image, one array a layer of the grid."""
+
+  def maps(method: Method, variables: Variables, examples: Examples) -> Maps:
+    inputs = run.preprocess(examples).inputs
+    found: Any = method.module.apply(variables, inputs, grid.index, method=_context_and_pooled)
+    return tuple(x.reshape(len(x), -1, x.shape[-1]) for x in found[-len(grid.layers) :])
+
+  return maps
+
+
+def _context_and_pooled(module: Classifier, inputs: Inputs, scale: int) -> tuple[Array, ...]:
+  assert isinstance(module.neck, ContextNeck)
+  pooled, context = module.neck.regions(module.backbone(inputs, train=False), scale)
+  return context, pooled
+
+
+def _distances(queries: Float[Array, "q c"], regions: Float[Array, "b s c"]) -> Float32[Array, "q b s"]:
+  flat = chi_square(queries, regions.reshape(-1, regions.shape[-1]))
+  return flat.reshape(len(queries), *regions.shape[:2])
+
+
+def describe(answer: Neighbours) -> str:
+  """Returns how many of the regions found have the label of their query, by layer, as text for a terminal."""
+  rows: list[tuple[str, ...]] = [("nearest regions", "same label", "of")]
+  for layer in answer.found:
+    hits = np.array([answer.hits(layer, query) for query in range(len(answer.cells))]).sum(axis=0)
+    rows.append((layer, *map(str, hits.tolist())))
+  return f"{len(answer.cells)} regions, {len(answer.searched):,} training images\n{table(rows)}"

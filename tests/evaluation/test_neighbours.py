@@ -1,0 +1,142 @@
+import csv
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from hierjax import __main__ as command
+from hierjax.devices import data_mesh
+from hierjax.errors import UserError
+from hierjax.evaluation.neighbours import LAYERS, NEAREST, Grid, Nearest, describe, find_grid, find_neighbours
+from hierjax.evaluation.neighbours_picture import HEADER, draw_neighbours
+from hierjax.evaluation.run import Run
+
+
+@pytest.fixture(scope="module")
+def folder(context_run):
+  return context_run
+
+
+@pytest.fixture(scope="module")
+def answer(folder):
+  return find_neighbours(folder, data_mesh(), queries=3, seed=4, searched=90)
+
+
+@pytest.mark.parametrize("count", [3, 20])
+def test_a_search_in_batches_is_a_sort_of_all_images_by_their_nearest_region(count, rng):
+  distance = rng.integers(0, 12, (2, 15, 4)).astype(np.float32)  # with ties
+  mask = np.ones(15, np.float32)
+  mask[[3, 14]] = 0
+  found = Nearest.none(2, count)
+  for rows in np.split(np.arange(15), 3):
+    found = found.updated(jnp.asarray(distance[:, rows]), jnp.asarray(100 + rows), jnp.asarray(mask[rows]))
+
+  images = [image for image in range(15) if mask[image]]
+  for query in range(2):
+    order = sorted(images, key=lambda image: distance[query, image].min())[:count]  # stable: earlier images first
+    missing = max(0, count - len(images))
+    assert found.image[query].tolist() == [100 + image for image in order] + [-1] * missing
+    kept = found.cell[query].tolist()[: len(order)]
+    assert kept == [int(distance[query, image].argmin()) for image in order]
+    values = [distance[query, image].min() for image in order] + [np.inf] * missing
+    np.testing.assert_array_equal(found.distance[query], values)
+
+
+def test_a_region_is_the_window_of_table_i():
+  grid = Grid(index=0, rows=3, columns=3, height=13, width=13, layers=LAYERS)  # window 5, stride 4
+  boxes = 13 * np.array([[box.top, box.left, box.bottom, box.right] for box in map(grid.box, range(9))])
+  expected = [[4 * r, 4 * c, 4 * r + 5, 4 * c + 5] for r in range(3) for c in range(3)]
+  np.testing.assert_allclose(boxes, expected)
+  uneven = Grid(index=0, rows=2, columns=1, height=3, width=4, layers=LAYERS).box(1)
+  np.testing.assert_allclose([uneven.top, uneven.left, uneven.bottom, uneven.right], [1 / 3, 0, 1, 1])
+
+
+def regions(folder, source):
+  """Returns the context and pooled features of each image's 3 x 3 regions, all images at once."""
+  run = Run.from_folder(folder)
+  _, variables = run.restored_variables(folder, data_mesh())
+  pixels = source.read(np.arange(len(source)))[:, 2:18, 2:18].astype(np.float32) / 255
+
+  @jax.jit
+  def maps(variables, inputs):
+    return run.method.module.apply(variables, inputs, method=lambda m, x: m.neck.regions(m.backbone(x), 1))
+
+  pooled, context = maps(variables, (pixels - 0.5) / 0.25)
+  return {"context map": np.asarray(context).reshape(-1, 9, 4), "pooled map": np.asarray(pooled).reshape(-1, 9, 4)}
+
+
+def test_the_answer_is_that_of_an_exhaustive_search(folder, answer):
+  assert tuple(answer.found) == LAYERS and len(answer.searched) == 90
+  assert not np.array_equal(answer.found["context map"].image, answer.found["pooled map"].image)
+  asked, searched = regions(folder, answer.asked), regions(folder, answer.searched)
+  for layer, found in answer.found.items():
+    for query, cell in enumerate(answer.cells):
+      x, y = asked[layer][query, cell].astype(np.float64), searched[layer].astype(np.float64)
+      distance = ((x - y) ** 2 / (abs(x) + abs(y) + 1e-10)).sum(axis=-1)
+      np.testing.assert_allclose(found.distance[query], np.sort(distance.min(axis=1))[:NEAREST], rtol=1e-3, atol=1e-6)
+      np.testing.assert_allclose(
+        distance[found.image[query], found.cell[query]], found.distance[query], rtol=1e-3, atol=1e-6
+      )
+      assert len(set(found.image[query].tolist())) == NEAREST
+
+
+def test_the_picture_and_the_table_say_what_was_found(folder, answer):
+  path = draw_neighbours(folder, answer)
+  assert sorted(p.name for p in path.parent.iterdir()) == ["neighbours.csv", "neighbours.png"]
+  with Image.open(path) as picture:
+    colours = set(map(tuple, np.asarray(picture.convert("RGB")).reshape(-1, 3).tolist()))
+  assert {(10, 88, 202), (208, 32, 46)} <= colours  # a region asked about, and a neighbour of another label
+  header, *rows = csv.reader(path.with_suffix(".csv").read_text(encoding="utf-8").splitlines())
+  assert tuple(header) == HEADER and len(rows) == 3 * (1 + 2 * NEAREST)
+  rows = [dict(zip(header, row, strict=True)) for row in rows]
+  queries = [row for row in rows if row["rank"] == "0"]
+  for row in rows:
+    expected = "" if row["rank"] == "0" else str(int(row["label"] == queries[int(row["query"]) - 1]["label"]))
+    assert row["same_label"] == expected
+  for query, row in enumerate(queries):
+    box = answer.grid.box(int(answer.cells[query]))
+    assert [float(row[side]) for side in ("top", "left", "bottom", "right")] == [
+      16 * box.top, 16 * box.left, 16 * box.bottom, 16 * box.right
+    ]  # fmt: skip
+  hits = sum(row["same_label"] == "1" for row in rows if row["layer"] == "context map")
+  assert describe(answer).splitlines()[-2].split() == ["context", "map", str(hits), "24"]
+
+
+def test_a_seed_fixes_what_is_asked(folder, answer):
+  again = find_neighbours(folder, data_mesh(), queries=3, seed=4, searched=5)
+  np.testing.assert_array_equal(again.asked.indices, answer.asked.indices)
+  for found in again.found.values():  # only 5 images, so 5 answers
+    assert ((found.image >= 0).sum(axis=1) == 5).all()
+  draw_neighbours(folder, again)
+
+
+def test_layers_that_are_equal_are_shown_once(small_config):
+  spp = Run.from_config(small_config(neck=dict(name="context", cell="none", scales=(1, (2, 3)), hidden=(8,))))
+  assert find_grid(spp, "2x3").layers == ("pooled map",)
+  assert (find_grid(spp, "2x3").rows, find_grid(spp, "2x3").columns) == (2, 3)
+  srn = Run.from_config(small_config())
+  assert find_grid(srn, "1").layers == ("pooled map",) and find_grid(srn, "3").layers == LAYERS
+  assert find_grid(srn, "") == find_grid(srn, "3") and find_grid(spp, "") == find_grid(spp, "2x3")
+  with pytest.raises(UserError, match="--scale 6: the scales of this run, in cells a side, are 1, 2x3"):
+    find_grid(spp, "6")
+
+
+def test_a_run_without_regions_gets_a_clear_sentence(small_config):
+  with pytest.raises(UserError, match=r"config\.neck\.name = 'none': this run has no regions"):
+    find_grid(Run.from_config(small_config(neck=dict(name="none"))), "3")
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (["--queries=0"], "--queries 0: choose from 1 to 100"),
+    (["--searched=0"], "--searched 0: at least 1"),
+    (["--scale=2"], "--scale 2: the scales of this run, in cells a side, are 1, 3"),
+  ],
+)
+def test_mistakes_on_the_command_line_end_in_a_sentence(folder, flags, message, capsys, monkeypatch):
+  monkeypatch.setattr("hierjax.devices.use_compilation_cache", lambda: None)
+  assert command.main(["neighbours", str(folder.path), *flags]) == 1
+  assert message in capsys.readouterr().err

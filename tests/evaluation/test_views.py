@@ -1,0 +1,110 @@
+"""Images of a real size, from their files to the mean of ten views."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from configs import common
+from hierjax.data.images import read_image
+from hierjax.devices import data_mesh
+from hierjax.errors import UserError
+from hierjax.evaluation.predict import predict
+from hierjax.evaluation.report import print_accuracy
+from hierjax.evaluation.run import Run, evaluate_run
+from hierjax.run_folder import RunFolder
+from hierjax.training.loop import train_and_evaluate
+
+SIZES = ((320, 240), (240, 320), (500, 375), (300, 300))
+LABELS = ("animal/dog", "animal/cat", "thing")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+  """Twelve JPEGs to train on and four to test on: noise with a figure that tells the label."""
+  root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+  for split, count in (("train", 12), ("test", 4)):
+    for i in range(count):
+      width, height = SIZES[i % len(SIZES)]
+      image = Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+      box = [rng.integers(0, width // 2), rng.integers(0, height // 2), width - 20, height - 20]
+      ImageDraw.Draw(image).ellipse([int(x) for x in box], fill=["red", "green", "blue"][i % 3])
+      file = root / split / LABELS[i % 3] / f"{i}.jpg"
+      file.parent.mkdir(parents=True, exist_ok=True)
+      image.save(file)
+  return root
+
+
+@pytest.fixture(scope="module")
+def folder(photos, tmp_path_factory):
+  """A run of two steps, evaluated with one view."""
+  c = common.base()
+  c.data.name = "folder"
+  c.data.root = str(photos)
+  c.data.fit = "stretch"
+  c.data.resize, c.data.crop, c.data.pad = 256, 224, 0
+  c.data.validation = 0.0
+  c.data.cache_mib = 0
+  c.batch_size = 8
+  c.epochs = 2 * 8 / 12
+  c.backbone = dict(name="small_resnet", widths=(8,), blocks=1, stem_stride=4)
+  c.head = dict(name="path_rnn", width=8)
+  c.decode.beam = 3
+  workdir = tmp_path_factory.mktemp("run")
+  metrics = train_and_evaluate(c.to_dict(), str(workdir))
+  assert metrics["step"] == 2 and metrics["views"] == 1 and metrics["num_examples"] == 4
+  return RunFolder(workdir)
+
+
+def test_ten_views_are_averaged_and_predict_agrees(folder, photos, tmp_path, capsys):
+  metrics = evaluate_run(folder, data_mesh(), views=10)
+  saved = json.loads((folder.path / "eval" / "test.json").read_text())
+  assert saved == metrics and saved["views"] == 10
+  print_accuracy(folder, metrics)
+  assert "4 images of test, 10 views each, step 2" in capsys.readouterr().out
+
+  run = Run.from_folder(folder)
+  variables = run.restored_variables(folder, data_mesh())[1]
+  files = sorted((photos / "test").rglob("*.jpg"))
+  squares = np.stack([read_image(file, 256, "stretch") for file in files])
+  pixels = (squares.astype(np.float32) / 255 - 0.5) / 0.25
+  look = jax.jit(lambda variables, pixels: run.method.predict(variables, pixels, None, run.options).node_prob)
+  views = []
+  for top, left in ((16, 16), (0, 0), (0, 32), (32, 0), (32, 32)):
+    crop = pixels[:, top : top + 224, left : left + 224]
+    views += [look(variables, jnp.asarray(crop)), look(variables, jnp.asarray(crop[:, :, ::-1]))]
+  mean = np.mean(views, axis=0)
+  assert np.abs(views - mean).max() > 1e-4  # the views differ
+  leaves = run.tree.leaves
+  best = leaves[mean[:, leaves].argmax(axis=1)]
+  labels = [run.tree.find(file.relative_to(photos / "test").parts[:-1]) for file in files]
+  np.testing.assert_allclose(metrics["leaf_top1"], np.mean(best == labels))
+  assert metrics["leaf_top5"] == 1.0  # there are three leaves
+  assert {e["image"]: e["predicted"] for e in metrics["examples"]} == {
+    str(file): run.tree.path_text(int(leaf)) for file, leaf in zip(files, best, strict=True)
+  }
+
+  shutil.copytree(folder.path, tmp_path / "run")
+  config = folder.config()
+  config["decode"]["views"] = 10
+  (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+  rows = list(predict(str(tmp_path / "run"), files))
+  assert [row.path for row in rows] == [run.tree.path_text(int(leaf)) for leaf in best]
+  np.testing.assert_allclose([row.probability for row in rows], mean[np.arange(4), best], rtol=1e-4)
+
+
+def test_views_that_there_are_not_are_refused_before_training(tmp_path):
+  c = common.base()
+  common.smoke(c)
+  c.tree.source = "shapes"
+  c.decode.views = 10
+  with pytest.raises(UserError, match=r"decode\.views = 10: four corners of 32 pixels need larger images than 32 x 32"):
+    train_and_evaluate(c.to_dict(), str(tmp_path / "run"))
+  assert not (tmp_path / "run").exists()
+  c.decode.views = 5
+  with pytest.raises(UserError, match="views = 5: choose from 1, 10"):
+    Run.from_config(c.to_dict())
