@@ -1,0 +1,121 @@
+"""What the configs of Zuo et al. 2016 share: the networks of Table I and section IV-C, and how they are trained."""
+
+import ml_collections as mlc
+
+from configs import common
+
+
+def neck(cell: str = "lstm", **fields) -> dict:
+  """The neck of C-HRNN, with all its fields, so that a command line can change them."""
+  return dict(
+    name="context",
+    cell=cell,
+    scales=(1, 2, 3, 6),
+    directions=("nw", "ne", "sw", "se"),
+    links=True,
+    neighbours=True,
+    hidden=(4096, 4096),
+    dropout=0.5,
+  ) | dict(fields)
+
+
+def hlstm(c: mlc.ConfigDict) -> None:
+  """C-HLSTM."""
+  c.neck.cell = "lstm"
+
+
+def hsrn(c: mlc.ConfigDict) -> None:
+  """C-HSRN."""
+  c.neck.cell = "srn"
+
+
+def mlstm(c: mlc.ConfigDict) -> None:
+  """C-MLSTM: no links between the scales."""
+  c.neck.cell = "lstm"
+  c.neck.links = False
+
+
+def msrn(c: mlc.ConfigDict) -> None:
+  """C-MSRN: no links between the scales."""
+  c.neck.cell = "srn"
+  c.neck.links = False
+
+
+def spp(c: mlc.ConfigDict) -> None:
+  """SPP-net: the pyramid without recurrences."""
+  c.neck.cell = "none"
+
+
+def alex(c: mlc.ConfigDict) -> None:
+  """AlexNet: its own first layers, and one scale, the 6 x 6 cells of its last pool."""
+  c.backbone = dict(name="alexnet")
+  c.neck.cell = "none"
+  c.neck.scales = (6,)
+
+
+def modified_cnn(c: mlc.ConfigDict) -> None:
+  """The plain CNN of section IV-C2: the weights of the C-HLSTM, and no context (READINGS Z14)."""
+  c.neck.neighbours = False
+
+
+def directions1(c: mlc.ConfigDict) -> None:
+  """One direction, the first row of Table VI."""
+  c.neck.directions = ("nw",)
+
+
+def directions2(c: mlc.ConfigDict) -> None:
+  """Two directions, as in Table VI: from the upper left and from the lower left corner."""
+  c.neck.directions = ("nw", "sw")
+
+
+def path(c: mlc.ConfigDict) -> None:
+  """A CNN-RNN in place of the softmax over the leaves."""
+  c.head = dict(name="path_rnn", width=512)
+
+
+def smoke(c: mlc.ConfigDict) -> None:
+  """Seconds on a laptop, see `common.smoke`."""
+  common.smoke(c)
+  if c.tree.source == "images":
+    c.tree.source = "shapes"
+  if c.tree.source == "imagenet1k":
+    c.data.validation = 0.5
+  c.backbone = dict(name="small_resnet", widths=(8, 16), blocks=1, stem_stride=2)
+  c.neck.hidden = (32,)
+
+
+NETWORKS = {"hlstm": hlstm, "hsrn": hsrn, "mlstm": mlstm, "msrn": msrn, "spp": spp}
+DIRECTIONS = {"directions1": directions1, "directions2": directions2}
+ABLATIONS = DIRECTIONS | {"modified_cnn": modified_cnn}
+HEADS = {"path": path}
+KINDS = (NETWORKS | {"alex": alex}, ABLATIONS, HEADS, {"smoke": smoke})
+
+
+def experiment() -> mlc.ConfigDict:
+  """Section IV-A: C-HLSTM on images of 256 pixels, cropped to 224; batch 256, learning rate .01, divided on plateau."""
+  c = common.base()
+  c.backbone = dict(name="sppnet")
+  c.neck = neck()
+  c.head = dict(name="flat")
+  c.data.resize = 256
+  c.data.crop = 224
+  c.data.fit = "stretch"
+  c.data.pad = 0
+  c.data.mean = (0.485, 0.456, 0.406)  # of ImageNet
+  c.data.std = (0.225, 0.225, 0.225)  # one for all: the paper takes the mean away and no more
+  c.batch_size = 256
+  c.epochs = 90.0
+  c.optim.lr = 0.01
+  c.optim.lr_batch = 256
+  c.optim.momentum = 0.9
+  c.optim.nesterov = False
+  c.optim.decay = (("bias$", 0.0), (".*", 5e-4))
+  c.schedule.name = "plateau"
+  c.schedule.factor = 0.1
+  return c
+
+
+def fine_tuning(c: mlc.ConfigDict) -> None:
+  """Section IV-B3: from a trained run, whose classes are others; the recurrent layers learn 10 times as fast."""
+  c.init.skip = ("^head/",)
+  c.optim.lr_groups = (("^neck/context/", 10.0), (".*", 1.0))

@@ -1,0 +1,30 @@
+r"""C-HRNN on ILSVRC 2012 (Zuo et al. 2016, Table II): the networks of Table I, and the ablations of section IV-C.
+
+  python train.py --config=configs/chrnn_imagenet.py --workdir=runs/hlstm-imagenet
+  python -m hierjax evaluate runs/hlstm-imagenet --views 10
+
+The images are TFDS's imagenet2012, prepared beforehand (python -m hierjax.data.prepare says how), or folders of your
+own: --config.data.name=folder --config.data.root=IMAGES. It wants GPUs or TPUs, and has not been run yet: the paper's
+top-1 errors with one view are 38.21 (spp), 36.90 (msrn), 36.38 (hsrn), 36.01 (mlstm) and 35.85 (hlstm).
+
+Variants, at most one of each line:
+  hlstm (the default) | hsrn | mlstm | msrn (no links between the scales) | spp (SPP-net) | alex (AlexNet)
+  directions1 | directions2 (of the four) | modified_cnn (the weights of the network, and no context: section IV-C2)
+  path: a CNN-RNN head in place of the softmax over the leaves
+  smoke: generated images, seconds
+"""
+
+import ml_collections as mlc
+
+from configs import chrnn, common
+
+KINDS = chrnn.KINDS
+
+
+def get_config(variant: str = "") -> mlc.ConfigDict:
+  c = chrnn.experiment()
+  c.tree.source = "imagenet1k"
+  c.data.name = "imagenet2012"
+  c.data.test_split = "validation"
+  c.data.validation = 0.02  # of the training images; the schedule listens to it
+  return common.apply(c, variant, KINDS)

@@ -1,0 +1,31 @@
+r"""C-HRNN on MIT's 67 indoor scenes, fine-tuned from a trained run (Zuo et al. 2016, Table V).
+
+  python train.py --config=configs/chrnn_mit67.py --config.init.run=runs/hlstm-places --config.data.root=INDOOR \
+    --workdir=runs/hlstm-indoor
+
+The run must have the same network: give the same variant. INDOOR has the folders train and test, and in each a folder a
+scene: the set's own lists of images say which belongs where. It has not been run yet: from ILSVRC 2012 the paper has
+66.32 (spp) to 69.25 (hlstm), from Places 72.09 to 75.67.
+
+Variants, at most one of each line:
+  hlstm (the default) | hsrn | mlstm | msrn (no links between the scales) | spp (SPP-net) | alex (AlexNet)
+  directions1 | directions2 (of the four) | modified_cnn (the weights of the network, and no context: section IV-C2)
+  path: a CNN-RNN head in place of the softmax over the leaves
+  smoke: generated images, seconds
+"""
+
+import ml_collections as mlc
+
+from configs import chrnn, common
+
+KINDS = chrnn.KINDS
+
+
+def get_config(variant: str = "") -> mlc.ConfigDict:
+  c = chrnn.experiment()
+  chrnn.fine_tuning(c)
+  c.tree.source = "images"
+  c.data.name = "folder"
+  c.data.validation = 0.1
+  c.epochs = 60.0
+  return common.apply(c, variant, KINDS)

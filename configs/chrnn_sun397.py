@@ -1,0 +1,31 @@
+r"""C-HRNN on SUN 397, fine-tuned from a trained run (Zuo et al. 2016, Table IV and section IV-B3).
+
+  python train.py --config=configs/chrnn_sun397.py --config.init.run=runs/hlstm-places --workdir=runs/hlstm-sun
+
+The run must have the same network: give the same variant. The images are TFDS's, in the first of the set's own
+partitions of 50 training and 50 test images a scene, or folders of your own: --config.data.name=folder
+--config.data.root=IMAGES. It has not been run yet: from ILSVRC 2012 the paper has 49.02 (spp) to 52.78 (hlstm), from
+Places 57.23 to 60.34.
+
+Variants, at most one of each line:
+  hlstm (the default) | hsrn | mlstm | msrn (no links between the scales) | spp (SPP-net) | alex (AlexNet)
+  directions1 | directions2 (of the four) | modified_cnn (the weights of the network, and no context: section IV-C2)
+  path: a CNN-RNN head in place of the softmax over the leaves
+  smoke: generated images, seconds
+"""
+
+import ml_collections as mlc
+
+from configs import chrnn, common
+
+KINDS = chrnn.KINDS
+
+
+def get_config(variant: str = "") -> mlc.ConfigDict:
+  c = chrnn.experiment()
+  chrnn.fine_tuning(c)
+  c.tree.source = "images"
+  c.data.name = "sun397/standard-part1-120k"
+  c.data.validation = 0.1
+  c.epochs = 40.0
+  return common.apply(c, variant, KINDS)

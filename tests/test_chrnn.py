@@ -1,0 +1,123 @@
+"""The experiments of Zuo et al., from their configs, on a few photographs of real size in folders."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from hierjax.__main__ import main
+from hierjax.evaluation.run import Run
+from hierjax.training.loop import train_and_evaluate
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def config_of(name, variant, root, **init):
+  """Returns an experiment's config, its images and 224 pixels as they are, its network thinner, for a few steps."""
+  spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  c = module.get_config(variant)
+  with c.unlocked():
+    c.backbone.widths = (8, 8, 8, 8, 8)
+  c.neck.hidden = (8, 8)
+  c.tree.source = "images"
+  c.data.name, c.data.root = "folder", str(root)
+  c.data.validation = 0.34
+  c.batch_size, c.epochs, c.log_every = 4, 1.0, 1
+  c.init.update(init)
+  return c.to_dict()
+
+
+def photographs(root, scenes, splits):
+  """Draws images of 320 x 280 pixels; those of a scene share the shape in the middle."""
+  rng = np.random.default_rng(0)
+  for split in splits:
+    for s, scene in enumerate(scenes):
+      for i in range(3):
+        path = root / split / scene / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(rng.integers(0, 256, (280, 320, 3), np.uint8))
+        draw = (ImageDraw.Draw(image).rectangle, ImageDraw.Draw(image).ellipse)[s % 2]
+        draw((60, 60, 260, 220), fill=(40 * s, 200, 90))
+        image.save(path)
+  return root
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+  """A run of chrnn_imagenet on two classes of photographs."""
+  folder = tmp_path_factory.mktemp("chrnn")
+  root = photographs(folder / "images", ("beach", "street"), ("train", "validation"))
+  workdir = folder / "hsrn"
+  metrics = train_and_evaluate(config_of("chrnn_imagenet", "hsrn", root), str(workdir))
+  return workdir, metrics
+
+
+def test_imagenet_one_view_and_ten(first, capsys):
+  workdir, metrics = first
+  assert metrics["num_examples"] == 6 and metrics["leaf_top5"] == 1 and metrics["views"] == 1
+  assert main(["evaluate", str(workdir), "--views", "10"]) == 0
+  again = json.loads((workdir / "eval" / "test.json").read_text())
+  assert again["views"] == 10 and again["num_examples"] == 6
+  assert 0 <= again["leaf_top1"] <= again["leaf_top5"] == 1
+
+
+@pytest.mark.parametrize(
+  ("name", "splits"), [("chrnn_sun397", ("train", "test")), ("chrnn_mit67", ("train", "test"))], ids=lambda v: str(v)
+)
+def test_scenes_are_fine_tuned_from_a_run(first, tmp_path, name, splits, capsys):
+  root = photographs(tmp_path / "images", ("cellar", "hall", "pantry"), splits)
+  config = config_of(name, "hsrn", root, run=str(first[0]))
+  config["optim"]["lr"] = 0.0
+  metrics = train_and_evaluate(config, str(tmp_path / "run"))
+  assert metrics["num_examples"] == 9
+  assert "head/" in capsys.readouterr().out  # what starts afresh is named
+  before, after = (weights(folder) for folder in (first[0], tmp_path / "run"))
+  kept = {key for key in before if not key.startswith("head/")}
+  assert any("neck/context/" in key for key in kept)
+  for key in kept:
+    np.testing.assert_array_equal(before[key], after[key], err_msg=key)
+
+
+def weights(workdir):
+  from hierjax import devices
+  from hierjax.run_folder import RunFolder
+
+  folder = RunFolder(workdir)
+  _, variables = Run.from_folder(folder).restored_variables(folder, devices.data_mesh())
+  flat, _ = jax.tree_util.tree_flatten_with_path(variables["params"])
+  return {"/".join(str(p.key) for p in path): np.asarray(leaf) for path, leaf in flat}
+
+
+def test_places_from_folders(tmp_path):
+  root = photographs(tmp_path / "images", ("beach", "street"), ("train", "val"))
+  metrics = train_and_evaluate(config_of("chrnn_places205", "spp", root), str(tmp_path / "run"))
+  assert metrics["num_examples"] == 6 and metrics["split"] == "test"
+
+
+@pytest.mark.parametrize(
+  ("variant", "maps", "first_dense"),
+  [
+    ("spp", [55, 13, 13, 13, 13], 12_800),
+    ("hlstm", [55, 13, 13, 13, 13], 12_800),
+    ("alex", [27, 13, 13, 13, 13], 9216),
+  ],
+)
+def test_networks_are_those_of_table_i(variant, maps, first_dense, tmp_path):
+  c = config_of("chrnn_imagenet", variant, tmp_path)
+  del c["backbone"]["widths"]
+  c["neck"]["hidden"] = (4096, 4096)
+  c["data"]["name"], c["tree"]["source"] = "imagenet2012", "imagenet1k"
+  module = Run.from_config(c).method.module
+  images = jax.ShapeDtypeStruct((1, 224, 224, 3), "float32")
+  shapes = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
+  features = jax.eval_shape(lambda v, x: module.apply(v, x, method="features"), {"params": shapes}, images)
+  assert [stage.shape[1] for stage in features.stages] == maps
+  dense = shapes["neck"]["hidden_0"]["kernel"].shape, shapes["neck"]["hidden_1"]["kernel"].shape
+  assert dense == ((first_dense, 4096), (4096, 4096))
+  assert shapes["head"]["output"]["kernel"].shape == (4096, 1000)
