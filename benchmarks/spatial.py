@@ -29,15 +29,12 @@ import numpy as np
 
 from benchmarks import spatial_torch
 from benchmarks.spatial_baselines import nested_scan, with_gradient
+from hierjax.layers.grid_recurrence import GATES
 from hierjax.layers.spatial import CELLS, DIRECTIONS, spatial_recurrence
 
-CASES = (
-  *(f"lstm:6x6:{batch}" for batch in (1, 8, 32, 256)),
-  *("lstm:13x13:32", "lstm:28x28:32", "srn:6x6:32", "srn:6x6:256"),
-)
 SIDES = ("nested_scan", "nested_scan_by_row", "torch_loop", "torch_diagonals", "torch_compiled")
-DIAGONAL_CASES = ("lstm:6x6:32",)  # for PyTorch's diagonals, which take a minute to compile
-AGREEMENT = {"float32": 1e-4, "tensorfloat32": 2e-2, "bfloat16": 5e-2}
+# Of the norm. States beside the kink of ReLU fall on either side of it, which counts more than rounding does.
+AGREEMENT = {"float32": 1e-3, "tensorfloat32": 2e-2, "bfloat16": 5e-2}
 
 Side = Callable[[], Any]  # has ended when it returns
 
@@ -52,7 +49,7 @@ class Case(NamedTuple):
 
   @classmethod
   def parse(cls, text: str) -> Case:
-    """Reads `lstm:6x6:32`."""
+    """Reads `lstm:6x6:32`, as `str` writes it."""
     try:
       cell, grid, batch = text.split(":")
       rows, columns = grid.split("x")
@@ -60,23 +57,34 @@ class Case(NamedTuple):
     except ValueError:
       case = cls("", 0, 0, 0)
     if case.cell not in CELLS or min(case[1:]) < 1:
-      raise SystemExit(f"--cases {text}: give CELL:HEIGHTxWIDTH:BATCH, with CELL one of {', '.join(CELLS)}")
+      raise argparse.ArgumentTypeError(f"{text}: give CELL:HEIGHTxWIDTH:BATCH, with CELL one of {', '.join(CELLS)}")
     return case
+
+  def __str__(self) -> str:
+    return f"{self.cell}:{self.rows}x{self.columns}:{self.batch}"
 
   def arrays(self, width: int) -> list[np.ndarray]:
     """Returns the cotangent, x, the three kernels and the bias."""
     rng = np.random.default_rng(0)
-    gates = width * {"srn": 1, "lstm": 4}[self.cell]
+    gates = width * GATES[self.cell]
     maps = rng.standard_normal((2, self.batch, self.rows, self.columns, width))
     kernels = rng.standard_normal((3, 4, width, gates)) * 0.5 / np.sqrt(width)
     return [a.astype(np.float32) for a in (*maps, *kernels, rng.standard_normal((4, gates)) * 0.1)]
 
   def flops(self, width: int) -> float:
     """Returns the operations of the products, neighbours outside the grid not counted; a gradient is two products."""
-    gates = width * {"srn": 1, "lstm": 4}[self.cell]
+    gates = width * GATES[self.cell]
     cells = self.rows * self.columns
     products = 3 * cells - self.rows - self.columns  # of the inputs, and of the neighbours above and to the left
     return 3 * 2.0 * 4 * self.batch * width * gates * products
+
+
+CASES = (
+  *(Case("lstm", 6, 6, batch) for batch in (1, 8, 32, 256)),
+  *(Case("lstm", side, side, 32) for side in (13, 28)),
+  *(Case("srn", 6, 6, batch) for batch in (32, 256)),
+)
+DIAGONAL_CASES = (Case("lstm", 6, 6, 32),)  # for PyTorch's diagonals, which take a minute to compile
 
 
 class Program(NamedTuple):
@@ -207,18 +215,17 @@ def jax_programs(case: Case, args: argparse.Namespace) -> dict[str, Program]:
   return programs
 
 
-def torch_sides(text: str, case: Case, device: str | None, args: argparse.Namespace) -> dict[str, Side]:
+def torch_sides(case: Case, device: str | None, args: argparse.Namespace) -> dict[str, Side]:
   names = [name for name in args.sides if name.startswith("torch")]
-  if not args.diagonals_everywhere and text not in DIAGONAL_CASES:
+  if not args.diagonals_everywhere and case not in DIAGONAL_CASES:
     names = [name for name in names if name == "torch_loop"]
   return spatial_torch.sides(names, case.arrays(args.width), case.cell, args.dtype, device) if device and names else {}
 
 
-def measure(text: str, device: str | None, matmul: Side, args: argparse.Namespace) -> tuple[list[str], list[str]]:
+def measure(case: Case, device: str | None, matmul: Side, args: argparse.Namespace) -> tuple[list[str], list[str]]:
   """Returns a case's rows of the two tables."""
-  case = Case.parse(text)
   programs = jax_programs(case, args)
-  sides = {name: program.call for name, program in programs.items()} | torch_sides(text, case, device, args)
+  sides = {name: program.call for name, program in programs.items()} | torch_sides(case, device, args)
   check_agreement(sides, AGREEMENT[args.dtype if args.dtype == "bfloat16" else args.precision])
   times = interleaved(sides | {"matmul": matmul}, args.rounds)
 
@@ -233,12 +240,12 @@ def measure(text: str, device: str | None, matmul: Side, args: argparse.Namespac
   speed += [f"{1e-9 * achieved:.0f} of {1e-9 * rate:.0f} ({achieved / rate:.2f})"]
   costs = [program.temp_bytes / 2**20 for program in programs.values()]
   seconds = [program.compile_seconds for program in programs.values()]
-  return [text, *speed], [text, *(f"{v:.1f}" for v in (*costs, *seconds))]
+  return [str(case), *speed], [str(case), *(f"{v:.1f}" for v in (*costs, *seconds))]
 
 
 def arguments() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--cases", nargs="+", default=CASES, metavar="CELL:HEIGHTxWIDTH:BATCH")
+  parser.add_argument("--cases", nargs="+", type=Case.parse, default=CASES, metavar="CELL:HEIGHTxWIDTH:BATCH")
   parser.add_argument("--sides", nargs="*", default=SIDES, choices=SIDES, help="what hierjax is compared with")
   parser.add_argument("--rounds", type=int, default=10)
   parser.add_argument("--width", type=int, default=256, help="channels in and out")
@@ -269,8 +276,8 @@ def main() -> None:
   print(table_head(["case", "hierjax", *args.sides, rate]), flush=True)
   matmul, costs = square_matmul(args.matmul, args.dtype), []
   compiled(jnp.sin, [jnp.zeros(()), jnp.zeros(())])  # the first compilation of a process loads the compiler
-  for text in args.cases:
-    speed, cost = measure(text, device, matmul, args)
+  for case in args.cases:
+    speed, cost = measure(case, device, matmul, args)
     print(table_row(speed), flush=True)
     costs.append(cost)
   names = ["hierjax", *(name for name in args.sides if name.startswith("nested"))]

@@ -34,7 +34,7 @@ def nested_scan(
   """
 
   def one(frame: Any, input_kernel: Any, row_kernel: Any, column_kernel: Any, bias: Any) -> Any:
-    pre = _product(jnp.transpose(frame, (1, 2, 0, 3)), input_kernel) + bias
+    pre = _product(jnp.transpose(frame, (1, 2, 0, 3)), input_kernel) + bias[None, None, None]
     h = _scan_cells(pre, row_kernel, column_kernel, cell, by_row, x.dtype)
     return jnp.transpose(h, (2, 0, 1, 3))
 
@@ -95,6 +95,6 @@ def with_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
 
   def run(cotangent: Any, *arguments: Any) -> Any:
     y, pull = jax.vjp(function, *arguments)
-    return y, pull(cotangent)
+    return y, pull(cotangent.astype(y.dtype))
 
   return run

@@ -110,6 +110,7 @@ def sides(names: list[str], arrays: list[np.ndarray], cell: str, dtype: str, dev
     dtype: float32 or bfloat16.
     device: cpu or cuda.
   """
+  torch._dynamo.reset()  # it compiles a function for few shapes, and then refuses another
   tensors = [
     torch.tensor(a, device=device).to({"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]) for a in arrays
   ]

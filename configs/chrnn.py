@@ -1,4 +1,11 @@
-"""What the configs of Zuo et al. 2016 share: the networks of Table I and section IV-C, and how they are trained."""
+"""What the configs of Zuo et al. 2016 share: the networks of Table I and section IV-C, and how they are trained.
+
+Variants of chrnn_imagenet, chrnn_places205, chrnn_sun397 and chrnn_mit67, at most one of each line:
+  hlstm (the default) | hsrn | mlstm | msrn (no links between the scales) | spp (SPP-net) | alex (AlexNet)
+  directions1 | directions2 (of the four) | modified_cnn (the weights of the network, and no context: section IV-C2)
+  path: a CNN-RNN head in place of the softmax over the leaves
+  smoke: generated images, seconds
+"""
 
 import ml_collections as mlc
 
@@ -14,6 +21,7 @@ def neck(cell: str = "lstm", **fields) -> dict:
     directions=("nw", "ne", "sw", "se"),
     links=True,
     neighbours=True,
+    resample="overlap",
     hidden=(4096, 4096),
     dropout=0.5,
   ) | dict(fields)
@@ -76,10 +84,15 @@ def path(c: mlc.ConfigDict) -> None:
 def smoke(c: mlc.ConfigDict) -> None:
   """Seconds on a laptop, see `common.smoke`."""
   common.smoke(c)
+  c.init.skip = ()  # there is no run to start from
+  c.data.test_split = ""
   if c.tree.source == "images":
     c.tree.source = "shapes"
-  if c.tree.source == "imagenet1k":
-    c.data.validation = 0.5
+  if c.tree.source == "imagenet1k":  # a part of 96 images has none of most classes
+    c.data.validation = 0.0
+    c.schedule.name = "cosine"
+  if len(c.neck.scales) > 1:
+    c.neck.scales = (1, 2)
   c.backbone = dict(name="small_resnet", widths=(8, 16), blocks=1, stem_stride=2)
   c.neck.hidden = (32,)
 

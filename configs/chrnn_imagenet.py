@@ -7,11 +7,7 @@ The images are TFDS's imagenet2012, prepared beforehand (python -m hierjax.data.
 own: --config.data.name=folder --config.data.root=IMAGES. It wants GPUs or TPUs, and has not been run yet: the paper's
 top-1 errors with one view are 38.21 (spp), 36.90 (msrn), 36.38 (hsrn), 36.01 (mlstm) and 35.85 (hlstm).
 
-Variants, at most one of each line:
-  hlstm (the default) | hsrn | mlstm | msrn (no links between the scales) | spp (SPP-net) | alex (AlexNet)
-  directions1 | directions2 (of the four) | modified_cnn (the weights of the network, and no context: section IV-C2)
-  path: a CNN-RNN head in place of the softmax over the leaves
-  smoke: generated images, seconds
+Variants, such as hsrn or hsrn,path: see configs/chrnn.py.
 """
 
 import ml_collections as mlc

@@ -7,11 +7,7 @@ The run must have the same network: give the same variant. INDOOR has the folder
 scene: the set's own lists of images say which belongs where. It has not been run yet: from ILSVRC 2012 the paper has
 66.32 (spp) to 69.25 (hlstm), from Places 72.09 to 75.67.
 
-Variants, at most one of each line:
-  hlstm (the default) | hsrn | mlstm | msrn (no links between the scales) | spp (SPP-net) | alex (AlexNet)
-  directions1 | directions2 (of the four) | modified_cnn (the weights of the network, and no context: section IV-C2)
-  path: a CNN-RNN head in place of the softmax over the leaves
-  smoke: generated images, seconds
+Variants, such as hsrn or hsrn,path: see configs/chrnn.py.
 """
 
 import ml_collections as mlc

@@ -6,11 +6,7 @@ PLACES has the folders train and val, and in each a folder a scene. TFDS has the
 --config.data.name=places365_small --config.data.test_split=validation. It wants GPUs or TPUs, and has not been run yet:
 the paper's top-1 accuracies are 51.57 (spp), 52.70 (msrn), 53.16 (hsrn), 53.75 (mlstm) and 53.91 (hlstm).
 
-Variants, at most one of each line:
-  hlstm (the default) | hsrn | mlstm | msrn (no links between the scales) | spp (SPP-net) | alex (AlexNet)
-  directions1 | directions2 (of the four) | modified_cnn (the weights of the network, and no context: section IV-C2)
-  path: a CNN-RNN head in place of the softmax over the leaves
-  smoke: generated images, seconds
+Variants, such as hsrn or hsrn,path: see configs/chrnn.py.
 """
 
 import ml_collections as mlc

@@ -7,11 +7,7 @@ partitions of 50 training and 50 test images a scene, or folders of your own: --
 --config.data.root=IMAGES. It has not been run yet: from ILSVRC 2012 the paper has 49.02 (spp) to 52.78 (hlstm), from
 Places 57.23 to 60.34.
 
-Variants, at most one of each line:
-  hlstm (the default) | hsrn | mlstm | msrn (no links between the scales) | spp (SPP-net) | alex (AlexNet)
-  directions1 | directions2 (of the four) | modified_cnn (the weights of the network, and no context: section IV-C2)
-  path: a CNN-RNN head in place of the softmax over the leaves
-  smoke: generated images, seconds
+Variants, such as hsrn or hsrn,path: see configs/chrnn.py.
 """
 
 import ml_collections as mlc

@@ -1,5 +1,6 @@
 """The experiments of Zuo et al., from their configs, on a few photographs of real size in folders."""
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -9,9 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from configs import chrnn
 from hierjax.__main__ import main
+from hierjax.config import unpack
 from hierjax.evaluation.run import Run
+from hierjax.necks.context import ContextNeck
 from hierjax.training.loop import train_and_evaluate
+from hierjax.training.optim import OptimConfig, make_optimizer, parameter_names
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -25,6 +30,7 @@ def config_of(name, variant, root, **init):
   with c.unlocked():
     c.backbone.widths = (8, 8, 8, 8, 8)
   c.neck.hidden = (8, 8)
+  c.neck.scales = (1, 3)  # quicker to compile
   c.tree.source = "images"
   c.data.name, c.data.root = "folder", str(root)
   c.data.validation = 0.34
@@ -84,6 +90,25 @@ def test_scenes_are_fine_tuned_from_a_run(first, tmp_path, name, splits, capsys)
     np.testing.assert_array_equal(before[key], after[key], err_msg=key)
 
 
+@pytest.mark.parametrize("name", ["chrnn_sun397", "chrnn_mit67"])
+def test_fine_tuning_learns_10_times_as_fast_between_the_scales_and_in_them(name, tmp_path, toy_tree):
+  config = config_of(name, "hlstm", tmp_path)
+  run = Run.from_config(config, toy_tree)
+  params = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), (224, 224, 3)))["params"]
+  optimizer = make_optimizer(unpack(OptimConfig, config["optim"], "optim"), params)
+  names, factors = jax.tree.leaves(parameter_names(params)), jax.tree.leaves(optimizer.factors)
+  assert {"neck/context/link_0_1/kernel", "neck/context/scale_1/row_kernel"} <= set(names)
+  assert {"neck/hidden_0/kernel", "head/output/kernel"} <= set(names)
+  expected = {name: 10.0 if name.startswith("neck/context/") else 1.0 for name in names}
+  assert dict(zip(names, factors, strict=True)) == expected
+  assert not any(jax.tree.leaves(optimizer.frozen))
+
+
+def test_a_command_line_can_change_every_field_of_the_neck():
+  fields = {field.name for field in dataclasses.fields(ContextNeck)} - {"dtype", "parent", "name"}
+  assert set(chrnn.neck()) - {"name"} == fields
+
+
 def weights(workdir):
   from hierjax import devices
   from hierjax.run_folder import RunFolder
@@ -94,9 +119,9 @@ def weights(workdir):
   return {"/".join(str(p.key) for p in path): np.asarray(leaf) for path, leaf in flat}
 
 
-def test_places_from_folders(tmp_path):
+def test_places_from_folders_with_a_cnn_rnn_head(tmp_path):
   root = photographs(tmp_path / "images", ("beach", "street"), ("train", "val"))
-  metrics = train_and_evaluate(config_of("chrnn_places205", "spp", root), str(tmp_path / "run"))
+  metrics = train_and_evaluate(config_of("chrnn_places205", "hsrn,path", root), str(tmp_path / "run"))
   assert metrics["num_examples"] == 6 and metrics["split"] == "test"
 
 
@@ -112,6 +137,7 @@ def test_networks_are_those_of_table_i(variant, maps, first_dense, tmp_path):
   c = config_of("chrnn_imagenet", variant, tmp_path)
   del c["backbone"]["widths"]
   c["neck"]["hidden"] = (4096, 4096)
+  c["neck"]["scales"] = (6,) if variant == "alex" else (1, 2, 3, 6)
   c["data"]["name"], c["tree"]["source"] = "imagenet2012", "imagenet1k"
   module = Run.from_config(c).method.module
   images = jax.ShapeDtypeStruct((1, 224, 224, 3), "float32")

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from hierjax.layers.diagonals import Layout, Run, layout_of
 
@@ -35,7 +36,16 @@ class State(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def recurrence(cell, directions, x, drive, input_kernel, row_kernel, column_kernel, bias):
+def recurrence(
+  cell: str,
+  directions: tuple[str, ...],
+  x: Float[Array, "b h w c"],
+  drive: Float[Array, "b h w d"] | None,
+  input_kernel: Float[Array, "k c g"],
+  row_kernel: Float[Array, "k d g"],
+  column_kernel: Float[Array, "k d g"],
+  bias: Float[Array, "k g"],
+) -> Float[Array, "b h w d"]:
   """Returns what `spatial.spatial_recurrence` does, for a map with no more rows than columns."""
   return _forward(cell, directions, x, drive, input_kernel, row_kernel, column_kernel, bias)[0]
 
@@ -43,9 +53,14 @@ def recurrence(cell, directions, x, drive, input_kernel, row_kernel, column_kern
 def _forward(cell, directions, x, drive, input_kernel, row_kernel, column_kernel, bias):
   layout = layout_of(*x.shape[1:3], directions)
   inputs = _by_place(x, layout)
-  given = _product(inputs, input_kernel.astype(x.dtype)) + bias.astype(jnp.float32)[:, None, None]
-  if drive is not None:
-    given = given + jnp.tile(_by_place(drive, layout).astype(jnp.float32), GATES[cell])
+  driven = None if drive is None else _by_place(drive, layout)
+  given = []
+  for half in _halves(layout):
+    part = _product(_of_runs(inputs, layout, half), input_kernel.astype(x.dtype))
+    part = part + bias.astype(jnp.float32)[:, None, None]
+    if driven is not None:
+      part = part + jnp.tile(_of_runs(driven, layout, half).astype(jnp.float32), GATES[cell])
+    given += [_of_runs(part, layout, slice(n, n + 1), half.start) for n in range(half.start, half.stop)]
   kernels = row_kernel.astype(x.dtype), column_kernel.astype(x.dtype)
   state, have, trace = _nothing(cell, directions, 0, x, row_kernel), (0, 0), []
   state = state._replace(h=state.h.astype(x.dtype))
@@ -59,17 +74,17 @@ def _forward(cell, directions, x, drive, input_kernel, row_kernel, column_kernel
       for kernel, (h, _, rows) in zip(kernels, _edges(state.h, None, have, want), strict=True):
         pre = pre + _rows(_product(h, kernel), rows, want)
       memory = None if state.c is None else sum(_neighbours(state.c, have, want))
-      state, gates = CELL[cell](pre, memory, x.dtype)
+      state, gates = FORWARD[cell](pre, memory, x.dtype)
       state = _within(state, inside)
       return state, (state, gates)
 
     before = state
-    xs = _diagonals(_of_run(given, layout, n), run), layout.inside[n]
+    xs = _diagonals(given[n], run), layout.inside[n]
     state, (after, gates) = _scan(step, state, xs, run.steps)
     trace.append((before, after, gates))
     have = want
   h = jnp.concatenate([_places(after.h) for _, after, _ in trace], axis=1)
-  y = _by_cell(h, layout, x.shape).astype(x.dtype)
+  y = _by_cell(h, layout, x.shape)
   return y, (x, drive, input_kernel, row_kernel, column_kernel, bias, inputs, trace)
 
 
@@ -92,7 +107,7 @@ def _backward(cell, directions, residuals, dy):
       dh, inside, before, after, gates = inputs
       dstate = _within(dstate._replace(h=dstate.h + dh.astype(jnp.float32)), inside)
       memory = None if before.c is None else sum(_neighbours(before.c, have, want))
-      dpre, dmemory = CELL_BACK[cell](dstate, memory, after, gates)
+      dpre, dmemory = BACKWARD[cell](dstate, memory, after, gates)
       dh = 0.0
       for shift, kernel, (_, d, rows) in zip((1, 0), kernels, _edges(None, dpre, have, want), strict=True):
         dh = dh + _rows(_product(d, kernel), (rows[0] - shift, rows[1] - shift), have)
@@ -100,7 +115,7 @@ def _backward(cell, directions, residuals, dy):
       return State(dh, dc), dpre
 
     befores = jax.tree.map(lambda b, a: jnp.concatenate([b[None], a[:-1]]) if len(a) > 1 else b[None], before, after)
-    xs = _diagonals(_of_run(dh, layout, n), run), layout.inside[n], befores, after, gates
+    xs = _diagonals(_of_runs(dh, layout, slice(n, n + 1)), run), layout.inside[n], befores, after, gates
     dstate, dpre = _scan(step, dstate, xs, run.steps, reverse=True)
     for pairs, (h, d, _) in zip(edges, _edges(befores.h, dpre, have, want), strict=True):
       pairs.append((_places(h), _places(d)))
@@ -160,8 +175,8 @@ def _lstm_back(dstate, memory, after, gates):
   return jnp.concatenate(dpre, axis=-1), dc * f
 
 
-CELL = {"srn": _srn, "lstm": _lstm}
-CELL_BACK = {"srn": _srn_back, "lstm": _lstm_back}
+FORWARD = {"srn": _srn, "lstm": _lstm}
+BACKWARD = {"srn": _srn_back, "lstm": _lstm_back}
 
 
 # Neighbours. `have` are the rows of the diagonal before, `want` those of this one. The neighbour above a cell lies a
@@ -219,12 +234,12 @@ def _summed_outer(pairs):
 
 
 def _nothing(cell, directions, rows: int, x, row_kernel):
-  zeros = jnp.zeros((len(directions), rows, x.shape[0], row_kernel.shape[1]))
+  zeros = jnp.zeros((len(directions), rows, x.shape[0], row_kernel.shape[1]), jnp.float32)
   return State(zeros, zeros if cell == "lstm" else None)
 
 
 def _within(state, inside):
-  return state if inside is None else jax.tree.map(lambda s: s * inside.astype(s.dtype), state)
+  return state if inside is None else jax.tree.map(lambda s: jnp.where(inside > 0, s, jnp.zeros_like(s)), state)
 
 
 def _scan(step, carry, xs, steps: int, reverse: bool = False):
@@ -243,10 +258,16 @@ def _outer(x, dy):
   return jnp.einsum("krbi,krbj->kij", x, dy.astype(x.dtype), preferred_element_type=jnp.float32)
 
 
-def _of_run(x, layout: Layout, n: int):
-  """Returns what an array by place has for run n."""
-  run, start = layout.runs[n], layout.starts[n]
-  return x[:, start : start + run.steps * (run.bottom - run.top)]
+def _halves(layout: Layout) -> list[slice]:
+  """Returns the runs in two parts of about as many cells: XLA gives each of two products a core of its own."""
+  middle = min(range(len(layout.runs)), key=lambda n: abs(layout.starts[n] - len(layout.order[0]) / 2))
+  return [half for half in (slice(0, middle), slice(middle, len(layout.runs))) if half.start < half.stop]
+
+
+def _of_runs(x, layout: Layout, runs: slice, first: int = 0):
+  """Returns what an array by place has for some runs; the array itself starts with run `first`."""
+  starts = [*layout.starts, len(layout.order[0])]
+  return x[:, starts[runs.start] - starts[first] : starts[runs.stop] - starts[first]]
 
 
 def _diagonals(x, run: Run):

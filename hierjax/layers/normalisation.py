@@ -22,15 +22,17 @@ def local_response_norm(
   Args:
     x: activations, channels last. The result has their dtype; the computation is float32.
     size: channels in a window, odd.
-    alpha: weight of the mean square.
+    alpha: weight of the mean square, 0 or more.
     beta: exponent.
-    k: what silent neighbours divide by, to the power beta.
+    k: what silent neighbours divide by, to the power beta; above 0.
 
   Raises:
-    ValueError: the window has no middle.
+    ValueError: the window has no middle, or the divisor may be 0 or no number.
   """
   if size < 1 or size % 2 == 0:
     raise ValueError(f"size = {size}: a window of channels has a middle, so it is 1, 3, 5, ...")
+  if not (k > 0 and alpha >= 0):
+    raise ValueError(f"k = {k}, alpha = {alpha}: k is above 0 and alpha 0 or more, or silent channels divide by 0")
   return _normalise(x, size, alpha, beta, k)
 
 

@@ -30,6 +30,8 @@ def spatial_recurrence(
 ) -> Float[Array, "b h w d"]:
   """Runs a recurrence over the map from each of k corners, and sums the states (eqs. 10-14 or 15-20).
 
+  The result is float32, whatever the dtypes of the map and the drive. There is a reverse-mode derivative only.
+
   Args:
     x: the map. Its dtype is that of the products; states add up in float32.
     drive: what every gate of every direction is given besides, such as the scale links of eqs. 21-23; None for nothing.
@@ -42,10 +44,12 @@ def spatial_recurrence(
     directions: the corners that the recurrences start from: `nw` goes down and right (READINGS Z2).
 
   Raises:
-    UserError: no such cell or direction, or channels that do not match.
+    UserError: no such cell or direction, an empty map, or channels that do not match.
   """
   check_cell(cell)
   check_directions(directions)
+  if 0 in x.shape[1:3]:
+    raise UserError(f"a recurrence needs a map of one cell or more; this has {x.shape[1]} x {x.shape[2]}")
   gates = grid_recurrence.GATES[cell]
   k, channels, width = len(directions), x.shape[-1], row_kernel.shape[1]
   expected = {
@@ -114,16 +118,16 @@ class SpatialRNN(nn.Module):
     row_kernel = self.param("row_kernel", _each(_orthogonal_by_gate), (k, width, gates))
     column_kernel = self.param("column_kernel", _each(_orthogonal_by_gate), (k, width, gates))
     bias = self.param("bias", nn.initializers.zeros_init(), (k, gates))
-    x, drive = x.astype(self.dtype), None if drive is None else drive.astype(self.dtype)
+    x = x.astype(self.dtype)
     if self.neighbours:
       return spatial_recurrence(
         x, drive, input_kernel, row_kernel, column_kernel, bias, cell=self.cell, directions=self.directions
-      ).astype(jnp.float32)
+      )
     kernel = (input_kernel + row_kernel + column_kernel).astype(self.dtype)
     pre = jnp.einsum("bhwi,kij->kbhwj", x, kernel, preferred_element_type=jnp.float32) + bias[:, None, None, None]
     if drive is not None:
       pre = pre + jnp.tile(drive.astype(jnp.float32), grid_recurrence.GATES[self.cell])[None]
-    return jnp.sum(grid_recurrence.CELL[self.cell](pre, 0.0, jnp.float32)[0].h, axis=0)
+    return jnp.sum(grid_recurrence.FORWARD[self.cell](pre, 0.0, self.dtype)[0].h.astype(jnp.float32), axis=0)
 
 
 def _each(init: Any) -> Any:

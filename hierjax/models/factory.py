@@ -79,10 +79,8 @@ def _part(table: Table, section: Section, where: str, given: Mapping[str, Any]) 
       raise UserError(f"config.{where}.{key} = {value!r}: must be like {parameters[key].default!r}")
   try:
     return unpack(build, settings, where, **{key: value for key, value in given.items() if key in parameters})
-  except UserError:
-    raise
-  except ValueError as error:
-    raise UserError(f"config.{where}: {error}") from None
+  except (UserError, ValueError) as error:  # of `unpack`, which names the key, or of the part, which does not
+    raise UserError(str(error) if str(error).startswith("config.") else f"config.{where}: {error}") from None
 
 
 def _fits(value: Any, default: Any) -> bool:

@@ -55,7 +55,7 @@ class ContextPyramid(nn.Module):
     # coarse maps are large and much the same in all images, and would drown the cells at first.
     zeros = nn.initializers.zeros_init()
     link = nn.Dense(fine.shape[-1], use_bias=False, kernel_init=zeros, dtype=self.dtype, name=f"link_{j}_{i}")
-    return resample(link(coarse), fine.shape[1], fine.shape[2], self.resample)
+    return resample(link(coarse).astype(jnp.float32), fine.shape[1], fine.shape[2], self.resample)
 
 
 class ContextNeck(nn.Module):
@@ -92,13 +92,19 @@ class ContextNeck(nn.Module):
     if self.cell not in ("none", *CELLS):
       raise UserError(f"cell = {self.cell!r}: choose from none, {', '.join(CELLS)}")
     check_directions(self.directions)
+    if not isinstance(self.scales, tuple) or not all(map(_is_scale, self.scales)):
+      raise UserError(
+        f"scales = {self.scales!r}: each is a whole number n of 1 or more, for n x n cells, or (rows, columns)"
+      )
     cells = [grid(scale)[0] * grid(scale)[1] for scale in self.scales]
-    if not cells or min(min(grid(scale)) for scale in self.scales) < 1 or sorted(set(cells)) != cells:
+    if not cells or sorted(set(cells)) != cells:
       raise UserError(f"scales = {self.scales}: one or more, coarse to fine, each of more cells than the one before")
     if self.resample not in ("overlap", "floor"):
       raise UserError(f"resample = {self.resample!r}: choose from overlap, floor")
-    if not 0 <= self.dropout < 1 or min(self.hidden, default=1) < 1:
-      raise UserError(f"dropout = {self.dropout}, hidden = {self.hidden}: 0 <= dropout < 1, and widths of 1 or more")
+    if not isinstance(self.hidden, tuple) or not all(type(width) is int and width >= 1 for width in self.hidden):
+      raise UserError(f"hidden = {self.hidden!r}: the widths of the dense layers, each a whole number of 1 or more")
+    if not 0 <= self.dropout < 1:
+      raise UserError(f"dropout = {self.dropout}: from 0 to below 1")
     super().__post_init__()
 
   def setup(self) -> None:
@@ -131,6 +137,11 @@ class ContextNeck(nn.Module):
 def grid(scale: Scale) -> tuple[int, int]:
   """Returns the rows and columns of a scale."""
   return (scale, scale) if isinstance(scale, int) else scale
+
+
+def _is_scale(scale: object) -> bool:
+  sides = scale if isinstance(scale, tuple) else (scale, scale)
+  return len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides)
 
 
 def _last_map(features: Features) -> Float[Array, "b h w c"]:

@@ -8,6 +8,7 @@ from flax import linen as nn
 from jaxtyping import config as jaxtyping_config
 
 from hierjax.errors import UserError
+from hierjax.layers import diagonals
 from hierjax.layers.recurrent import LSTM
 from hierjax.layers.spatial import DIRECTIONS, SpatialRNN, spatial_recurrence
 from spatial_oracle import Gradients, own_input_only, recurrence, recurrence_gradients
@@ -97,6 +98,38 @@ def test_on_a_large_grid_it_is_as_exact_as_a_plain_loop(rng, cell):
   plain = distance(by_the_equations(single(arguments), single(dy), *how), exact)
   ours = distance(jax.jit(run_and_differentiate, static_argnums=(2, 3))(single(arguments), single(dy), *how), exact)
   assert all(ours[name] <= 3 * plain[name] for name in plain), (ours, plain)
+
+
+@pytest.fixture
+def unroll(monkeypatch):
+  """Sets how many diagonals at most are steps of their own; grids of more have scans."""
+
+  def set_to(diagonals_at_most):
+    monkeypatch.setattr(diagonals, "_UNROLLED", diagonals_at_most)
+    diagonals.layout_of.cache_clear()
+
+  yield set_to
+  diagonals.layout_of.cache_clear()
+
+
+@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
+def test_scanned_diagonals_are_the_same_as_single_ones(rng, cell, dtype, tolerance, unroll):
+  how = cell, ("nw", "se")
+  (x, drive, *weights), dy = single(draw(rng, *how, 4, 6))
+  arguments = (jnp.asarray(x, dtype), jnp.asarray(drive, dtype), *weights)
+
+  def text_and_result(diagonals_at_most):
+    unroll(diagonals_at_most)
+    fresh = lambda *given: run_and_differentiate(*given, *how)  # noqa: E731 - of a known one, JAX has the trace
+    lowered = jit(fresh).lower(arguments, dy)
+    return lowered.as_text(), jax.tree.map(lambda a: np.asarray(a, float), lowered.compile()(arguments, dy))
+
+  (unrolled, expected), (scanned, found) = text_and_result(9), text_and_result(3)
+  assert "stablehlo.while" in scanned and "stablehlo.while" not in unrolled
+  assert any(mask is not None for mask in diagonals.layout_of(4, 6, how[1]).inside)
+  off = distance(found, expected)
+  assert set(off) == {"y", *ARGUMENTS} and max(off.values()) <= tolerance, off
 
 
 @pytest.mark.parametrize(("cell", "rows", "columns"), [("srn", 3, 4), ("lstm", 4, 3)])

@@ -77,8 +77,11 @@ def test_a_method_is_an_argument_of_jit(toy_tree, head):
 @pytest.mark.parametrize(
   "sections,message",
   [
-    (dict(backbone={"name": "resnet"}), r"config.backbone.name = 'resnet': choose from small_resnet, wide_resnet"),
-    (dict(backbone={}), r"config.backbone.name is missing: choose from small_resnet"),
+    (
+      dict(backbone={"name": "resnet"}),
+      r"config.backbone.name = 'resnet': choose from alexnet, small_resnet, sppnet, wide_resnet",
+    ),
+    (dict(backbone={}), r"config.backbone.name is missing: choose from alexnet, small_resnet"),
     (dict(head={"name": "path_rnn", "widht": 3}), r"config.head.widht: .*did you mean 'width'"),
     (dict(head={"name": "flat", "num_leaves": 3}), r"config.head.num_leaves: there is no such key"),
     (dict(head={"name": "path_rnn", "width": "wide"}), r"config.head.width = 'wide': must be like 512"),

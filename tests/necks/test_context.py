@@ -198,9 +198,11 @@ def test_bf16_is_float32_within_its_tolerance(rng, cell):
     ({"scales": (6, 3, 1)}, ("(6, 3, 1)", "coarse to fine")),
     ({"scales": (1, 2, 2)}, ("(1, 2, 2)", "coarse to fine")),
     ({"scales": ()}, ("()", "one or more")),
-    ({"scales": (0, 1)}, ("(0, 1)", "one or more")),
+    ({"scales": (0, 1)}, ("(0, 1)", "whole number")),
+    ({"scales": (1, (2, 0))}, ("(1, (2, 0))", "(rows, columns)")),
+    ({"scales": (True, 2)}, ("(True, 2)", "n x n")),
     ({"resample": "nearest"}, ("'nearest'", "overlap", "floor")),
-    ({"dropout": 1.0}, ("1.0", "dropout < 1")),
+    ({"dropout": 1.0}, ("1.0", "below 1")),
     ({"hidden": (8, 0)}, ("(8, 0)", "1 or more")),
     ({}, ("6 x 6", "13 x 5")),  # the map is too small for the last scale
   ],
