@@ -1,6 +1,8 @@
 """hierjax: classify images into a tree of labels."""
 
 from hierjax.backbones.backbone import Backbone as Backbone
+from hierjax.backbones.plain import alexnet as alexnet
+from hierjax.backbones.plain import sppnet as sppnet
 from hierjax.backbones.preact import small_resnet as small_resnet
 from hierjax.backbones.preact import wide_resnet as wide_resnet
 from hierjax.functional.metrics import Mean as Mean
@@ -9,9 +11,12 @@ from hierjax.functional.tree_arrays import TreeArrays as TreeArrays
 from hierjax.functional.tree_arrays import tree_arrays as tree_arrays
 from hierjax.heads.flat import FlatHead as FlatHead
 from hierjax.heads.path_rnn import PathRNNHead as PathRNNHead
+from hierjax.layers.spatial import SpatialRNN as SpatialRNN
+from hierjax.layers.spatial import spatial_recurrence as spatial_recurrence
 from hierjax.models.classifier import Classifier as Classifier
 from hierjax.models.classifier import ModelMethod as ModelMethod
 from hierjax.models.factory import make_method as make_method
+from hierjax.necks.context import ContextNeck as ContextNeck
 from hierjax.tree.builders import from_paths as from_paths
 from hierjax.tree.label_tree import PAD as PAD
 from hierjax.tree.label_tree import ROOT as ROOT

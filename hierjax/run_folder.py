@@ -4,16 +4,19 @@
     workdir/checkpoints/     orbax, see checkpoint.py   workdir/metrics.jsonl    a JSON object a line, with "step"
     workdir/eval/SPLIT.json  every metric by name       workdir/tensorboard/     the same metrics as events
     workdir/data.json        the checksum of the training images' labels
+    workdir/pictures/        what neighbours and compare draw, PNG and CSV
 
 Files are written whole or not at all.
 """
 
 from __future__ import annotations
 
+import csv
 import fcntl
+import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,15 +25,22 @@ from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
 
 
-def write_whole(path: Path, text: str) -> None:
-  """Writes a text file such that a reader, or a crash at any moment, meets the old file or the new one."""
+def write_whole(path: Path, content: str | bytes) -> None:
+  """Writes a file, text as UTF-8, such that a reader, or a crash at any moment, meets the old file or the new one."""
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.{os.getpid()}")
-  with temporary.open("w", encoding="utf-8") as file:
-    file.write(text)
+  with temporary.open("wb") as file:
+    file.write(content.encode() if isinstance(content, str) else content)
     file.flush()
     os.fsync(file.fileno())
   temporary.replace(path)
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+  """Writes a CSV file, whole or not at all."""
+  text = io.StringIO()
+  csv.writer(text, lineterminator="\n").writerows([header, *rows])
+  write_whole(path, text.getvalue())
 
 
 class RunFolder:

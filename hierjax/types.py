@@ -89,7 +89,8 @@ class Prediction:
     stop_prob: `f32[b k]`, the probability that a path which came this far ends here: 1 at a leaf.
     node_prob: `f32[b n]`, a probability for each node, never larger than its parent's.
     level_nodes: `i32[b l]`, the argmax of the head's own distribution at each level, PAD where it says the path has
-      ended: what level accuracy counts (READINGS A3). Its nodes need not form a path of the tree.
+      ended: what level accuracy counts (READINGS A3). Its nodes need not form a path of the tree. In the mean of
+      several views without `level_prob`, it is the best path.
     level_prob: `f32[b n]` or None: for heads with a distribution of their own at each level, those distributions, one
       after the other (breadth-first numbering makes each level a block); None for heads that follow the chain rule.
   """
@@ -113,6 +114,8 @@ class DecodeOptions:
       the mass of the children that could have been taken (READINGS A4).
     views: of an image, whose probabilities evaluation and `predict` average: 1, the centre; or 10, the centre and the
       four corners, and their mirror images. A `Method` sees one at a time; validation while training sees the centre.
+      The mean's paths are read off its node probabilities: they need `restrict = tree`, and are scored as with
+      `normalise = siblings`, whatever that says.
   """
 
   beam: int = struct.field(pytree_node=False, default=1)
@@ -121,16 +124,21 @@ class DecodeOptions:
   views: int = struct.field(pytree_node=False, default=1)
 
   def __post_init__(self) -> None:
-    """Raises UserError for a value that no decoder knows."""
+    """Raises UserError for a value that no decoder knows, or values that do not go together."""
     if self.beam < 1:
-      raise UserError(f"beam = {self.beam}: a beam keeps at least 1 path")
+      raise UserError(f"config.decode.beam = {self.beam}: a beam keeps at least 1 path")
     for name, value, allowed in (
       ("restrict", self.restrict, ("tree", "raw")),
       ("normalise", self.normalise, ("trained", "siblings")),
       ("views", self.views, (1, 10)),
     ):
       if value not in allowed:
-        raise UserError(f"{name} = {value!r}: choose from {', '.join(map(str, allowed))}")
+        raise UserError(f"config.decode.{name} = {value!r}: choose from {', '.join(map(str, allowed))}")
+    if self.views > 1 and self.restrict == "raw":
+      raise UserError(
+        f"config.decode.views = {self.views}: the mean of several views has paths of the tree only, "
+        "so set config.decode.restrict = tree, or 1 view"
+      )
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from hierjax.errors import UserError
-from hierjax.run_folder import RunFolder
+from hierjax.run_folder import RunFolder, write_table, write_whole
 
 CONFIG = {
   "seed": 0,
@@ -118,3 +118,23 @@ def test_only_one_process_trains_in_a_folder(folder):
   other = RunFolder(folder.path)
   other.lock()
   other.close()
+
+
+def test_text_and_bytes_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+  path = tmp_path / "new" / "file"
+  for content, expected in (("größer\n", "größer\n".encode()), (b"\xff\x00\r\n", b"\xff\x00\r\n")):
+    write_whole(path, content)
+    assert path.read_bytes() == expected and len(list(path.parent.iterdir())) == 1
+
+  def full(descriptor):
+    raise OSError("no space left")
+
+  monkeypatch.setattr("os.fsync", full)
+  with pytest.raises(OSError, match="no space left"):
+    write_whole(path, b"new")
+  assert path.read_bytes() == expected
+
+
+def test_tables_quote_what_they_must(tmp_path):
+  write_table(tmp_path / "t.csv", ("a", "b"), [("x,y", 1)])
+  assert (tmp_path / "t.csv").read_text() == 'a,b\n"x,y",1\n'

@@ -50,9 +50,8 @@ def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: 
     raise BadImageError(f"{name}: more than the {MAX_PIXELS} pixels that are allowed") from None
   except Image.UnidentifiedImageError:
     raise BadImageError(f"{name}: not an image, or in a format that Pillow does not read") from None
-  except (
-    Exception
-  ) as error:  # What a decoder meets in a damaged file, it raises: struct.error, SyntaxError, EOFError...
+  # What a decoder meets in a damaged file, it raises: struct.error, SyntaxError, EOFError...
+  except Exception as error:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
     raise BadImageError(f"{name}: cannot be read ({reason})") from None
 

@@ -162,22 +162,23 @@ def find_neighbours(
   """Asks about random regions of random test images, and searches training images for the nearest ones.
 
   An image answers with its nearest region only, so that eight answers are of eight images. Images without a known label
-  are neither asked about nor searched. Training images are read once, a batch at a time.
+  are neither asked about nor searched, and so are those that cannot be read, where the config skips them. Training
+  images are read once, a batch at a time.
 
   Args:
     folder: that of a run whose neck is a `ContextNeck`.
     mesh: the devices to use.
-    scale: one of the neck's, by its cells a side: `3`, or `2x3` where rows and columns differ; '' for 3, as in the
-      paper, or the finest where there is no such scale.
+    scale: one of the neck's, by its cells a side: `3` or `3x3`, `2x3` where rows and columns differ; '' for 3, as in
+      the paper, or the finest where there is no such scale.
     queries: how many regions, each of another image.
-    seed: chooses the regions, and which images are searched where there are more.
+    seed: chooses the regions, and which images are searched where there are more; 0 or more.
     searched: how many training images at most.
     data_root: where the data set is now; '' for where the config says.
 
   Raises:
-    UserError: the run has no such neck or scale, or its folder or data cannot be used.
+    UserError: the run has no such neck or scale, its folder or data cannot be used, or no query can be read.
   """
-  _check_counts(queries, searched)
+  _check_flags(queries, searched, seed)
   run = Run.from_folder(folder, data_root)
   grid = find_grid(run, scale)
   rng = np.random.default_rng(seed)
@@ -187,8 +188,15 @@ def find_neighbours(
   _, variables = run.restored_variables(folder, mesh)
   maps_of = _region_maps(run, grid)
   see = jax.jit(maps_of)
-  seen = [jax.device_get(see(run.method, variables, examples)) for examples in _batches(run, asked, mesh)]
-  wanted = tuple(np.concatenate(maps)[np.arange(len(asked)), cells] for maps in zip(*seen, strict=True))
+  seen = [
+    jax.device_get((examples.mask, *see(run.method, variables, examples))) for examples in _batches(run, asked, mesh)
+  ]
+  mask, *maps = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+  kept = np.flatnonzero(mask)
+  if not len(kept):
+    raise UserError(f"--seed {seed}: none of the {split} images that it chooses can be read; try another")
+  asked, cells = View(asked.source, asked.indices[kept], asked.nodes[kept]), cells[kept]
+  wanted = tuple(x[kept, cells] for x in maps)
 
   @jax.jit
   def search(
@@ -207,11 +215,13 @@ def find_neighbours(
   return Neighbours(run, split, asked, cells, training, grid, by_layer)
 
 
-def _check_counts(queries: int, searched: int) -> None:
+def _check_flags(queries: int, searched: int, seed: int) -> None:
   if not 1 <= queries <= MOST_QUERIES:
     raise UserError(f"--queries {queries}: choose from 1 to {MOST_QUERIES}")
   if searched < 1:
     raise UserError(f"--searched {searched}: at least 1 training image")
+  if seed < 0:
+    raise UserError(f"--seed {seed}: must be 0 or more")
 
 
 def find_grid(run: Run, scale: str) -> Grid:
@@ -225,9 +235,9 @@ def find_grid(run: Run, scale: str) -> Grid:
   sizes = [cells_of(scale) for scale in neck.scales]
   names = [str(rows) if rows == columns else f"{rows}x{columns}" for rows, columns in sizes]
   scale = scale or ("3" if "3" in names else names[-1])
-  if scale not in names:
+  index = next((i for i, (rows, columns) in enumerate(sizes) if scale in (names[i], f"{rows}x{columns}")), None)
+  if index is None:
     raise UserError(f"--scale {scale}: the scales of this run, in cells a side, are {', '.join(names)}")
-  index = names.index(scale)
   height, width = _map_size(run)
   layers = LAYERS if neck.cell != "none" and sizes[index] != (1, 1) else LAYERS[1:]
   return Grid(index, *sizes[index], height, width, layers)

@@ -8,24 +8,13 @@ from pathlib import Path
 
 from hierjax.data.source import Source
 from hierjax.evaluation.neighbours import NEAREST, Neighbours
-from hierjax.evaluation.pictures import (
-  BLUE,
-  GREEN,
-  GREY,
-  RED,
-  Page,
-  frame,
-  mark_region,
-  seen_images,
-  write_table,
-)
-from hierjax.run_folder import RunFolder
+from hierjax.evaluation.pictures import BLUE, GREEN, GREY, RED, Page, frame, mark_region, seen_images
+from hierjax.run_folder import RunFolder, write_table
 
 HEADER = (
   "query", "layer", "rank", "image", "label",
   "row", "column", "top", "left", "bottom", "right", "distance", "same_label",
 )  # fmt: skip
-
 
 _LEGEND = (
   (BLUE, False, "the region asked about"),

@@ -1,14 +1,12 @@
-"""What pictures share: images as they are seen, a page of them in inches, labels that fit, files written whole."""
+"""What pictures share: images as they are seen, a page of them in inches, labels that fit."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import io
-import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -152,10 +150,7 @@ class Page:
     """Writes the page as a PNG file, whole or not at all."""
     data = io.BytesIO()
     self._canvas.print_png(data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data.getvalue())
-    temporary.replace(path)
+    write_whole(path, data.getvalue())
 
 
 def mark_region(axes: Axes, side: float, box: Box, colour: str, dashed: bool = False) -> None:
@@ -191,10 +186,3 @@ def printable(text: str) -> str:
 @functools.cache
 def _characters() -> frozenset[int]:
   return frozenset(font_manager.get_font(font_manager.findfont(_FAMILY)).get_charmap())
-
-
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-  """Writes a CSV file, whole or not at all."""
-  text = io.StringIO()
-  csv.writer(text, lineterminator="\n").writerows([header, *rows])
-  write_whole(path, text.getvalue())

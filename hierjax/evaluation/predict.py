@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +16,7 @@ from hierjax.errors import UserError
 from hierjax.evaluation.run import Run
 from hierjax.evaluation.runner import predict_views
 from hierjax.functional.augment import check_views
-from hierjax.run_folder import RunFolder, write_whole
+from hierjax.run_folder import RunFolder, write_table
 from hierjax.tree.folders import IMAGE_SUFFIXES
 from hierjax.types import Examples, Method, Variables
 
@@ -126,8 +124,4 @@ def _rows(file: str, run: Run, paths: np.ndarray, log_prob: np.ndarray, node_pro
 
 def write_csv(path: str, rows: Iterable[Row]) -> None:
   """Writes rows below HEADER, whole or not at all."""
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator="\n")
-  writer.writerow(HEADER)
-  writer.writerows(row.cells() for row in rows)
-  write_whole(Path(path), text.getvalue())
+  write_table(Path(path), HEADER, (row.cells() for row in rows))

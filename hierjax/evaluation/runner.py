@@ -25,7 +25,9 @@ Preprocess = Callable[[Examples, Int[Array, ""]], Batch]  # the second argument 
 def make_eval_step(preprocess: Preprocess, options: DecodeOptions) -> EvalStep:
   """Returns `(method, variables, examples) -> metrics`, jitted; each metric is a sum and a count over the batch.
 
-  The loss is the mean over the views; everything else is of their averaged prediction.
+  The loss is the mean over the views; everything else is of their averaged prediction. Where that has no `level_prob`,
+  its `level_nodes` is the best path (see `average`): then level accuracy is that path's, and `raw_leave_rate`, which
+  could only be 0, is left out.
   """
 
   def eval_step(method: Method, variables: Variables, examples: Examples) -> dict[str, Mean]:
@@ -37,7 +39,10 @@ def make_eval_step(preprocess: Preprocess, options: DecodeOptions) -> EvalStep:
     losses, predictions = _one_after_the_other(see, options.views)
     prediction = average(predictions, method.tree, options.beam)
     batch = preprocess(examples, jnp.int32(0))
-    return {"loss": Mean.of(losses.mean(axis=0), batch.mask), **evaluate_batch(prediction, batch, method.tree)}
+    metrics = evaluate_batch(prediction, batch, method.tree)
+    if options.views > 1 and prediction.level_prob is None:
+      del metrics["raw_leave_rate"]
+    return {"loss": Mean.of(losses.mean(axis=0), batch.mask), **metrics}
 
   return jax.jit(eval_step)
 

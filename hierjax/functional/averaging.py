@@ -22,11 +22,13 @@ def average(predictions: Prediction, tree: TreeArrays, beam: int) -> Prediction:
 
   The node probabilities say all that is needed, whatever the head: what the children of a node leave of its own is the
   probability that the path ends there. So nothing is searched: the paths lead to the `beam` most probable ends, and the
-  log-probability of a path is that of its end, as with `normalise = siblings` (READINGS A4). For a flat head this is
-  the mean of the softmaxes; where probabilities are lower bounds, it finds the best of the paths they were made of.
+  log-probability of a path is that of its end, as with `normalise = siblings` (READINGS A4), whatever the predictions'
+  own paths were scored by. For a flat head this is the mean of the softmaxes; where probabilities are lower bounds, it
+  finds the best of the paths they were made of.
 
   `level_nodes` is the argmax of each level's mean distribution where all predictions have `level_prob`, and otherwise
-  the best path: heads that follow the chain rule have no other distribution whose mean could be taken.
+  the best path: heads that follow the chain rule have no other distribution whose mean could be taken. Of such a mean
+  nothing can be said about how often the raw argmaxes leave the tree.
 
   Args:
     predictions: stacked: the leaves are `[v b ...]`; `level_prob` is None unless all have one.

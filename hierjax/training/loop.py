@@ -103,11 +103,16 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
     donate_argnums=1,
     out_shardings=whole,
   )
-  eval_step = make_eval_step(
-    run.preprocess, dataclasses.replace(run.options, views=1)
-  )  # 10 would cost 10 times as much
+  # While training, validation sees 1 view: 10 would cost 10 times as much.
+  eval_step = make_eval_step(run.preprocess, dataclasses.replace(run.options, views=1))
 
-  taken, origin = ({}, "") if folder.has_checkpoint() else start_weights(init_config, run, shapes, mesh)
+  goes_on = folder.has_checkpoint()
+  if goes_on and counting_step(folder) is None:
+    raise UserError(
+      f"{folder.checkpoints} holds no whole checkpoint to go on from, and the run does not start anew beside what is "
+      "there: remove that folder, or choose another --workdir"
+    )
+  taken, origin = ({}, "") if goes_on else start_weights(init_config, run, shapes, mesh)
   _begin(folder, config, run, train)
   checkpoints = Checkpoints(folder.checkpoints, select_best=validation is not None, create=True)
   state = _restored_or_new(

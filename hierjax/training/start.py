@@ -36,6 +36,11 @@ class InitConfig:
     """Raises UserError for a value that cannot be meant."""
     if isinstance(self.skip, str):
       raise UserError(f"config.init.skip = {self.skip!r}: must be a tuple of regexes, {(self.skip,)!r} say")
+    if self.skip and not self.run:
+      raise UserError(
+        "config.init.run is empty, and config.init.skip is not: name the folder of the run to start from, or set "
+        "config.init.skip to () to start afresh"
+      )
     for pattern in self.skip:
       try:
         re.compile(pattern)

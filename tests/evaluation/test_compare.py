@@ -152,6 +152,34 @@ def test_other_pixels_under_the_same_labels_are_found(context_run):
   assert not module._same_images((run, run), source, changed)
 
 
+def test_images_that_cannot_be_read_are_left_out_of_the_comparison(context_run):
+  run = Run.from_folder(context_run)
+  source = run.source("test")
+  images = source.read(np.arange(16))
+  broken = ArraySource(images, source.nodes, bad={0: "broken", 7: "broken"})
+  assert module._same_images((run, run), broken, broken)
+  assert module._same_images((run, run), source, broken)
+  images[7] = 255 - images[7]  # not looked at
+  assert module._same_images((run, run), source, broken)
+  images[8] = 255 - images[8]
+  assert not module._same_images((run, run), source, broken)
+
+
+def test_parts_of_a_set_with_the_same_labels_are_not_the_same_images(small_config):
+  def part(resize, split_seed):
+    # Its own validation images are to test on, so those to validate on are carved: few, so that some labels coincide.
+    data = dict(resize=resize, split_seed=split_seed, test_split="validation", validation=0.04)
+    run = Run.from_config(small_config(data=data, tree=dict(levels=1), neck=dict(name="none")))
+    return run, run.source("validation")
+
+  first, same = part(20, 0), part(24, 0)
+  others = (part(24, seed) for seed in range(1, 100))
+  other = next(o for o in others if np.array_equal(o[1].nodes, first[1].nodes))
+  assert not np.array_equal(other[1].indices, first[1].indices)
+  assert module._same_images((first[0], same[0]), first[1], same[1])
+  assert not module._same_images((first[0], other[0]), first[1], other[1])
+
+
 def test_names_are_as_long_as_it_takes(tmp_path):
   assert module._names(RunFolder(tmp_path / "a" / "run"), RunFolder(tmp_path / "b" / "run")) == ("a/run", "b/run")
 

@@ -1,4 +1,6 @@
 import csv
+import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +9,13 @@ import pytest
 from PIL import Image
 
 from hierjax import __main__ as command
+from hierjax.data.source import ArraySource, View
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
 from hierjax.evaluation.neighbours import LAYERS, NEAREST, Grid, Nearest, describe, find_grid, find_neighbours
 from hierjax.evaluation.neighbours_picture import HEADER, draw_neighbours
 from hierjax.evaluation.run import Run
+from hierjax.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +116,52 @@ def test_a_seed_fixes_what_is_asked(folder, answer):
   draw_neighbours(folder, again)
 
 
+@pytest.fixture
+def broken(folder, tmp_path, monkeypatch):
+  """Returns a function that gives a run like `folder`'s that skips bad images, some of its test images being bad."""
+  shutil.copytree(folder.path, tmp_path / "run")
+  config = folder.config()
+  config["data"]["on_bad_image"] = "skip"
+  (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+  open_split = Run.source
+
+  def make(bad):
+    def source(run, split):
+      found = open_split(run, split)
+      if split != "test":
+        return found
+      images = ArraySource(found.read(np.arange(len(found))), found.nodes, bad={int(i): f"{i} is bad" for i in bad})
+      return View(images, np.arange(len(found)), found.nodes)
+
+    monkeypatch.setattr(Run, "source", source)
+    return RunFolder(tmp_path / "run")
+
+  return make
+
+
+def test_a_query_that_cannot_be_read_is_dropped(broken, answer):
+  found = find_neighbours(broken(answer.asked.indices[1:2]), data_mesh(), queries=3, seed=4, searched=90)
+  kept = [0, 2]
+  np.testing.assert_array_equal(found.asked.indices, answer.asked.indices[kept])
+  np.testing.assert_array_equal(found.asked.nodes, answer.asked.nodes[kept])
+  np.testing.assert_array_equal(found.cells, answer.cells[kept])
+  for layer, nearest in found.found.items():
+    np.testing.assert_array_equal(nearest.image, answer.found[layer].image[kept])
+    np.testing.assert_allclose(nearest.distance, answer.found[layer].distance[kept], rtol=1e-5, atol=1e-7)
+
+
+def test_queries_of_which_none_can_be_read_get_a_clear_sentence(broken):
+  with pytest.raises(UserError, match="--seed 4: none of the test images that it chooses can be read"):
+    find_neighbours(broken(range(16)), data_mesh(), queries=3, seed=4, searched=5)
+
+
 def test_layers_that_are_equal_are_shown_once(small_config):
   spp = Run.from_config(small_config(neck=dict(name="context", cell="none", scales=(1, (2, 3)), hidden=(8,))))
   assert find_grid(spp, "2x3").layers == ("pooled map",)
   assert (find_grid(spp, "2x3").rows, find_grid(spp, "2x3").columns) == (2, 3)
   srn = Run.from_config(small_config())
   assert find_grid(srn, "1").layers == ("pooled map",) and find_grid(srn, "3").layers == LAYERS
+  assert find_grid(srn, "3x3") == find_grid(srn, "3") and find_grid(srn, "1x1") == find_grid(srn, "1")
   assert find_grid(srn, "") == find_grid(srn, "3") and find_grid(spp, "") == find_grid(spp, "2x3")
   with pytest.raises(UserError, match="--scale 6: the scales of this run, in cells a side, are 1, 2x3"):
     find_grid(spp, "6")
@@ -133,6 +177,7 @@ def test_a_run_without_regions_gets_a_clear_sentence(small_config):
   [
     (["--queries=0"], "--queries 0: choose from 1 to 100"),
     (["--searched=0"], "--searched 0: at least 1"),
+    (["--seed", "-1"], "--seed -1: must be 0 or more"),
     (["--scale=2"], "--scale 2: the scales of this run, in cells a side, are 1, 3"),
   ],
 )

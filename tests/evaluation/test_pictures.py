@@ -4,7 +4,7 @@ from PIL import Image
 
 from hierjax.data.source import ArraySource
 from hierjax.errors import UserError
-from hierjax.evaluation.pictures import NodeNames, Page, printable, seen_images, write_table
+from hierjax.evaluation.pictures import NodeNames, Page, printable, seen_images
 from hierjax.tree.label_tree import PAD, LabelTree
 
 
@@ -67,6 +67,10 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path):
   assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_tables_quote_what_they_must(tmp_path):
-  write_table(tmp_path / "t.csv", ("a", "b"), [("x,y", 1)])
-  assert (tmp_path / "t.csv").read_text() == 'a,b\n"x,y",1\n'
+def test_a_page_is_on_the_disk_before_it_takes_the_old_ones_place(tmp_path, monkeypatch):
+  path = tmp_path / "page.png"
+  path.write_bytes(b"old")
+  on_disk = []
+  monkeypatch.setattr("os.fsync", lambda descriptor: on_disk.append(path.read_bytes()))
+  Page(2.0, 1.0).save(path)
+  assert on_disk == [b"old"] and path.read_bytes().startswith(b"\x89PNG")

@@ -12,6 +12,7 @@ from hierjax.errors import UserError
 from hierjax.evaluation.run import Run
 from hierjax.evaluation.runner import evaluate, make_eval_step
 from hierjax.evaluation.tables import accuracy_table
+from hierjax.models.classifier import ModelMethod
 from hierjax.types import DecodeOptions
 
 
@@ -56,6 +57,21 @@ def test_evaluation_is_the_mean_over_exactly_the_examples(run, count, rng):
       assert value is None
 
 
+@pytest.mark.parametrize(("views", "own_levels", "kept"), [(1, False, True), (10, True, True), (10, False, False)])
+def test_raw_argmaxes_are_judged_where_there_are_any(run, views, own_levels, kept, monkeypatch):
+  predict = ModelMethod.predict
+
+  def with_levels(*arguments):
+    prediction = predict(*arguments)
+    return prediction.replace(level_prob=prediction.node_prob if own_levels else None)
+
+  monkeypatch.setattr(ModelMethod, "predict", with_levels)
+  step = make_eval_step(lambda examples, view: run.preprocess(examples), DecodeOptions(views=views))
+  examples = next(run.eval_batches(run.source("test")))
+  metrics = jax.eval_shape(step, run.method, jax.eval_shape(lambda: variables_of(run)), examples)
+  assert ("raw_leave_rate" in metrics) == kept and {"loss", "level_accuracy", "leaf_top1"} <= metrics.keys()
+
+
 def test_balanced_class_weights_make_every_class_count_the_same(rng):
   run = Run.from_config(config(class_weights="balanced"))
   nodes = np.repeat(run.tree.leaves[:3], [1, 3, 6])[:, None]
@@ -90,7 +106,7 @@ def test_labels_below_a_truncated_tree_count_for_their_ancestors():
     ({"head": dict(name="oracle")}, r"config\.head\.name = 'oracle': choose from flat, path_rnn"),
     ({"backbone": dict(name="small_resnet", width=3)}, r"config\.backbone\.width: there is no such key; did you mean"),
     ({"dtype": "float16"}, "choose from bfloat16, float32"),
-    ({"decode": dict(beam=0)}, "beam = 0: a beam keeps at least 1 path"),
+    ({"decode": dict(beam=0)}, r"config\.decode\.beam = 0: a beam keeps at least 1 path"),
     ({"tree": dict(source="nowhere.csv")}, "there is no such file or folder"),
   ],
 )

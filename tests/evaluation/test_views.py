@@ -57,6 +57,7 @@ def folder(photos, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("run")
   metrics = train_and_evaluate(c.to_dict(), str(workdir))
   assert metrics["step"] == 2 and metrics["views"] == 1 and metrics["num_examples"] == 4
+  assert "raw_leave_rate" in metrics
   return RunFolder(workdir)
 
 
@@ -64,6 +65,7 @@ def test_ten_views_are_averaged_and_predict_agrees(folder, photos, tmp_path, cap
   metrics = evaluate_run(folder, data_mesh(), views=10)
   saved = json.loads((folder.path / "eval" / "test.json").read_text())
   assert saved == metrics and saved["views"] == 10
+  assert "raw_leave_rate" not in saved  # a mean has no raw argmaxes
   print_accuracy(folder, metrics)
   assert "4 images of test, 10 views each, step 2" in capsys.readouterr().out
 
@@ -106,5 +108,5 @@ def test_views_that_there_are_not_are_refused_before_training(tmp_path):
     train_and_evaluate(c.to_dict(), str(tmp_path / "run"))
   assert not (tmp_path / "run").exists()
   c.decode.views = 5
-  with pytest.raises(UserError, match="views = 5: choose from 1, 10"):
+  with pytest.raises(UserError, match=r"config\.decode\.views = 5: choose from 1, 10"):
     Run.from_config(c.to_dict())

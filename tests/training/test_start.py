@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from configs import common
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
-from hierjax.evaluation.run import Run
+from hierjax.evaluation.run import Run, data_checksum
 from hierjax.run_folder import RunFolder
 from hierjax.training.loop import train_and_evaluate
 from hierjax.training.start import InitConfig, matching, started
@@ -65,6 +65,7 @@ def test_a_mismatch_shows_both_sides_and_the_way_out():
 @pytest.mark.parametrize(
   ("section", "message"),
   [
+    ({"skip": ("head",)}, r"config\.init\.run is empty, and config\.init\.skip is not"),
     ({"run": "runs/a", "skip": "head"}, r"config\.init\.skip = 'head': must be a tuple of regexes, \('head',\) say"),
     ({"run": "runs/a", "skip": ("(",)}, r"config\.init\.skip: '\(' is no regex"),
   ],
@@ -123,3 +124,14 @@ def test_a_run_is_fine_tuned_and_goes_on_without_the_first_ones_folder(tmp_path,
   assert "starting from" not in capsys.readouterr().out
   with pytest.raises(UserError, match="there is no such folder"):
     train_and_evaluate(tuned, str(tmp_path / "third"))
+
+
+def test_a_folder_whose_checkpoint_is_not_whole_is_not_begun_anew(tmp_path):
+  tuned = config(init=dict(run="runs/nowhere"))  # whose weights a run that goes on does not read
+  folder, run = RunFolder(tmp_path), Run.from_config(tuned)
+  folder.begin(tuned, run.tree, data_checksum(run.source("train")))
+  folder.checkpoints.mkdir()
+  (folder.checkpoints / "7").write_bytes(b"")
+  with pytest.raises(UserError, match="checkpoints holds no whole checkpoint to go on from"):
+    train_and_evaluate(tuned, str(tmp_path))
+  assert not folder.metrics.exists()
