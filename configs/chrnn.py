@@ -12,11 +12,11 @@ import ml_collections as mlc
 from configs import common
 
 
-def neck(cell: str = "lstm", **fields) -> dict:
+def neck() -> dict:
   """The neck of C-HRNN, with all its fields, so that a command line can change them."""
   return dict(
     name="context",
-    cell=cell,
+    cell="lstm",
     scales=(1, 2, 3, 6),
     directions=("nw", "ne", "sw", "se"),
     links=True,
@@ -24,7 +24,7 @@ def neck(cell: str = "lstm", **fields) -> dict:
     resample="overlap",
     hidden=(4096, 4096),
     dropout=0.5,
-  ) | dict(fields)
+  )
 
 
 def hlstm(c: mlc.ConfigDict) -> None:
@@ -62,7 +62,7 @@ def alex(c: mlc.ConfigDict) -> None:
 
 
 def modified_cnn(c: mlc.ConfigDict) -> None:
-  """The plain CNN of section IV-C2: the weights of the C-HLSTM, and no context (READINGS Z14)."""
+  """The plain CNN of section IV-C2: the weights of the network, and no context (READINGS Z14)."""
   c.neck.neighbours = False
 
 

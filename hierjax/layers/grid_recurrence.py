@@ -71,9 +71,10 @@ def _forward(cell, directions, x, drive, input_kernel, row_kernel, column_kernel
 
     def step(state, inputs, have=have, want=want):
       pre, inside = inputs
-      for kernel, (h, _, rows) in zip(kernels, _edges(state.h, None, have, want), strict=True):
-        pre = pre + _rows(_product(h, kernel), rows, want)
-      memory = None if state.c is None else sum(_neighbours(state.c, have, want))
+      for kernel, there in zip(kernels, _there(have), strict=True):
+        met = _both(there, want)
+        pre = pre + _rows(_product(_rows(state.h, there, met), kernel), met, want)
+      memory = None if state.c is None else _neighbours(state.c, have, want)
       state, gates = FORWARD[cell](pre, memory, x.dtype)
       state = _within(state, inside)
       return state, (state, gates)
@@ -95,7 +96,7 @@ def _backward(cell, directions, residuals, dy):
   kernels = [jnp.swapaxes(kernel, 1, 2).astype(x.dtype) for kernel in (row_kernel, column_kernel)]
   last = layout.runs[-1]
   dgiven: Any = []
-  edges: Any = [], []
+  met_states: Any = [], []  # of W^r and of W^c
   dstate = _nothing(cell, directions, last.bottom - last.top, x, row_kernel)
   for n in reversed(range(len(layout.runs))):
     run, (before, after, gates) = layout.runs[n], trace[n]
@@ -106,19 +107,21 @@ def _backward(cell, directions, residuals, dy):
     def step(dstate, inputs, have=have, want=want):
       dh, inside, before, after, gates = inputs
       dstate = _within(dstate._replace(h=dstate.h + dh.astype(jnp.float32)), inside)
-      memory = None if before.c is None else sum(_neighbours(before.c, have, want))
+      memory = None if before.c is None else _neighbours(before.c, have, want)
       dpre, dmemory = BACKWARD[cell](dstate, memory, after, gates)
       dh = 0.0
-      for shift, kernel, (_, d, rows) in zip((1, 0), kernels, _edges(None, dpre, have, want), strict=True):
-        dh = dh + _rows(_product(d, kernel), (rows[0] - shift, rows[1] - shift), have)
-      dc = None if dmemory is None else _to_neighbours(dmemory, dmemory, have, want)
+      for kernel, there in zip(kernels, _there(have), strict=True):
+        met = _both(there, want)
+        dh = dh + _rows(_product(_rows(dpre, want, met), kernel), met, there)
+      dc = None if dmemory is None else sum(_rows(dmemory, want, there) for there in _there(have))
       return State(dh, dc), dpre
 
     befores = jax.tree.map(lambda b, a: jnp.concatenate([b[None], a[:-1]]) if len(a) > 1 else b[None], before, after)
     xs = _diagonals(_of_runs(dh, layout, slice(n, n + 1)), run), layout.inside[n], befores, after, gates
     dstate, dpre = _scan(step, dstate, xs, run.steps, reverse=True)
-    for pairs, (h, d, _) in zip(edges, _edges(befores.h, dpre, have, want), strict=True):
-      pairs.append((_places(h), _places(d)))
+    for pairs, there in zip(met_states, _there(have), strict=True):
+      met = _both(there, want)
+      pairs.append((_places(_rows(befores.h, there, met)), _places(_rows(dpre, want, met))))
     dgiven.append(_places(dpre))
     if run.steps > 1:
       dstate = _in_rows(dstate, want, came_from)
@@ -129,7 +132,7 @@ def _backward(cell, directions, residuals, dy):
   if drive is not None:
     by_gate: Any = sum(jnp.split(dgiven, GATES[cell], axis=-1))
     ddrive = _by_cell(by_gate, layout, x.shape).astype(drive.dtype)
-  drow_kernel, dcolumn_kernel = (_summed_outer(pairs) for pairs in edges)
+  drow_kernel, dcolumn_kernel = (_summed_outer(pairs) for pairs in met_states)
   return (
     dx.astype(x.dtype),
     ddrive,
@@ -183,6 +186,15 @@ BACKWARD = {"srn": _srn_back, "lstm": _lstm_back}
 # row higher on the diagonal before, the one to its left in the same row.
 
 
+def _there(have: Rows) -> tuple[Rows, Rows]:
+  """Returns the rows of the cells that have the diagonal before above them, and of those that have it to their left."""
+  return (have[0] + 1, have[1] + 1), have
+
+
+def _both(one: Rows, other: Rows) -> Rows:
+  return max(one[0], other[0]), min(one[1], other[1])
+
+
 def _rows(x, have: Rows, want: Rows):
   """Cuts rows off, and adds zeros, so that `x` with the rows `have` has the rows `want`."""
   if have == want:
@@ -196,23 +208,8 @@ def _in_rows(state, have: Rows, want: Rows):
 
 
 def _neighbours(x, have: Rows, want: Rows):
-  """Returns the neighbours above and to the left of the cells of `want`."""
-  return _rows(x, (have[0] + 1, have[1] + 1), want), _rows(x, have, want)
-
-
-def _to_neighbours(d_above, d_left, have: Rows, want: Rows):
-  """Returns what comes back to the rows `have` from the cells of `want`, by way of their neighbours."""
-  return _rows(d_above, want, (have[0] + 1, have[1] + 1)) + _rows(d_left, want, have)
-
-
-def _edges(h, d, have: Rows, want: Rows):
-  """Returns, above and left: `h` of the neighbours that are there, `d` of the cells that have them, and their rows."""
-  pairs = []
-  for shift in (1, 0):
-    source = have[0] + shift, have[1] + shift
-    both = max(source[0], want[0]), min(source[1], want[1])
-    pairs.append((None if h is None else _rows(h, source, both), None if d is None else _rows(d, want, both), both))
-  return pairs
+  """Returns the sum of what the neighbours above and to the left of the cells of `want` have."""
+  return sum(_rows(x, there, want) for there in _there(have))
 
 
 def _summed_outer(pairs):

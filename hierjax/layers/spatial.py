@@ -93,7 +93,7 @@ class SpatialRNN(nn.Module):
     directions: the corners that the recurrences start from.
     neighbours: whether W^r and W^c read the neighbours' states. If not, they read the cell's own input instead, as in
       the modified CNN of section IV-C2 that has the same weights and no context (READINGS Z14).
-    dtype: of the products; states and weights are float32.
+    dtype: of the products and of the states h that they read; memories, sums, weights and the result are float32.
   """
 
   width: int | None = None
