@@ -35,6 +35,7 @@ from hierjax.layers.spatial import CELLS, DIRECTIONS, spatial_recurrence
 SIDES = ("nested_scan", "nested_scan_by_row", "torch_loop", "torch_diagonals", "torch_compiled")
 # Of the norm. States beside the kink of ReLU fall on either side of it, which counts more than rounding does.
 AGREEMENT = {"float32": 1e-3, "tensorfloat32": 2e-2, "bfloat16": 5e-2}
+PARTS = ("y", "dx", "d input_kernel", "d row_kernel", "d column_kernel", "d bias")
 
 Side = Callable[[], Any]  # has ended when it returns
 
@@ -139,12 +140,11 @@ def seconds_of(side: Side, repeats: int) -> float:
   return (time.perf_counter() - start) / repeats
 
 
-def check_agreement(sides: Mapping[str, Side], tolerance: float) -> None:
+def check_agreement(sides: Mapping[str, Side], tolerance: float, parts: Sequence[str] = PARTS) -> None:
   """Raises SystemExit where a side's output or a gradient differs from the first side's by more than that.
 
   As norms: where rounding moves a ReLU's input across 0, single numbers of a gradient are rightly far apart.
   """
-  parts = ("y", "dx", "d input_kernel", "d row_kernel", "d column_kernel", "d bias")
   expected: list[np.ndarray] = []
   for name, side in sides.items():
     y, gradients = side()

@@ -78,7 +78,7 @@ def directions2(c: mlc.ConfigDict) -> None:
 
 def path(c: mlc.ConfigDict) -> None:
   """A CNN-RNN in place of the softmax over the leaves."""
-  c.head = dict(name="path_rnn", width=512)
+  c.head = dict(name="path_rnn", width=512, softmax="nodes")
 
 
 def smoke(c: mlc.ConfigDict) -> None:

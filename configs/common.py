@@ -37,6 +37,7 @@ def base() -> mlc.ConfigDict:
       validation=0.1,
       split_seed=0,
       examples=12_000,
+      width=0,
       objects=1,
       resize=32,
       fit="crop",
@@ -53,7 +54,7 @@ def base() -> mlc.ConfigDict:
   )
   c.backbone = dict(name="small_resnet")
   c.neck = dict(name="none")
-  c.head = dict(name="path_rnn", width=128)
+  c.head = dict(name="path_rnn", width=128, softmax="nodes")
   c.optim = mlc.ConfigDict(  # hierjax/training/optim.py: OptimConfig
     dict(
       name="sgd",
@@ -140,6 +141,20 @@ def cifar100() -> mlc.ConfigDict:
   return c
 
 
+def cifar100_cnn7(c: mlc.ConfigDict) -> None:
+  """CNN-7 with its own schedule (READINGS G10): 240 epochs of 500 steps."""
+  c.backbone = dict(name="cnn7")
+  c.batch_size = 100
+  c.epochs = 240.0
+  c.optim.lr = 0.1
+  c.optim.lr_batch = 100
+  c.optim.nesterov = False
+  c.optim.decay = ((".*", 1e-4),)
+  c.schedule.name = "step"
+  c.schedule.boundaries = (80.0, 160.0)
+  c.schedule.factor = 0.1
+
+
 def cifar100_wrn(c: mlc.ConfigDict) -> None:
   """WRN-28-10 with dropout and the schedule of Guo et al.: 280 epochs of 250 steps."""
   c.backbone = dict(name="wide_resnet", depth=28, width=10, dropout=0.3)
@@ -153,11 +168,19 @@ def cifar100_wrn(c: mlc.ConfigDict) -> None:
   c.schedule.factor = 0.1
 
 
+def cifar100_wider(c: mlc.ConfigDict) -> None:
+  """The wider-ResNet of Guo et al., Table 3: WRN-28-10's schedule, but for plain momentum and two steps of the rate."""
+  cifar100_wrn(c)
+  c.backbone = dict(name="wider_resnet")
+  c.optim.nesterov = False
+  c.schedule.boundaries = (160.0, 240.0)
+
+
 def cifar100_cpu(c: mlc.ConfigDict) -> None:
-  """About 5 minutes on 2 idle cores."""
+  """About 4 minutes on 2 idle cores."""
   c.backbone = dict(name="small_resnet", widths=(32, 64, 256), blocks=1, stem_stride=2)
   c.batch_size = 64
-  c.epochs = 6.5
+  c.epochs = 4.0
   c.optim.lr = 0.1
   c.optim.lr_batch = 64
   c.optim.decay = (("kernel$", 5e-4), (".*", 0.0))
@@ -170,3 +193,19 @@ def cifar100_cpu_long(c: mlc.ConfigDict) -> None:
   """About 20 minutes on 2 idle cores."""
   cifar100_cpu(c)
   c.epochs = 26.0
+
+
+def cifar100_smoke(c: mlc.ConfigDict) -> None:
+  """`smoke`, with a backbone that compiles quickly."""
+  smoke(c)
+  c.backbone = dict(name="small_resnet", widths=(8, 16), blocks=1)
+
+
+CIFAR100_NETWORKS = {
+  "cnn7": cifar100_cnn7,
+  "wrn": cifar100_wrn,
+  "wider": cifar100_wider,
+  "cpu": cifar100_cpu,
+  "cpu_long": cifar100_cpu_long,
+  "smoke": cifar100_smoke,
+}

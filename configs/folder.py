@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> mlc.ConfigDict:
   c.batch_size = 64
   c.epochs = 30.0
   c.backbone = dict(name="small_resnet", widths=(32, 64, 128, 256), blocks=1, stem_stride=2)
-  c.head = dict(name="path_rnn", width=256)
+  c.head = dict(name="path_rnn", width=256, softmax="nodes")
   c.schedule.warmup = 1.0
   return common.apply(c, variant, KINDS)
 

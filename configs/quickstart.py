@@ -18,7 +18,7 @@ def get_config(variant: str = "") -> mlc.ConfigDict:
   c.batch_size = 128
   c.epochs = 10.0
   c.backbone = dict(name="small_resnet", widths=(16, 32, 64), blocks=1)
-  c.head = dict(name="path_rnn", width=64)
+  c.head = dict(name="path_rnn", width=64, softmax="nodes")
   c.schedule.warmup = 1.0
   return common.apply(c, variant, KINDS)
 

@@ -2,13 +2,17 @@
 
 from hierjax.backbones.backbone import Backbone as Backbone
 from hierjax.backbones.plain import alexnet as alexnet
+from hierjax.backbones.plain import cnn7 as cnn7
 from hierjax.backbones.plain import sppnet as sppnet
 from hierjax.backbones.preact import small_resnet as small_resnet
 from hierjax.backbones.preact import wide_resnet as wide_resnet
+from hierjax.backbones.preact import wider_resnet as wider_resnet
+from hierjax.backbones.precomputed import PrecomputedFeatures as PrecomputedFeatures
 from hierjax.functional.metrics import Mean as Mean
 from hierjax.functional.metrics import evaluate_batch as evaluate_batch
 from hierjax.functional.tree_arrays import TreeArrays as TreeArrays
 from hierjax.functional.tree_arrays import tree_arrays as tree_arrays
+from hierjax.heads.coarse_fine import CoarseFineHead as CoarseFineHead
 from hierjax.heads.flat import FlatHead as FlatHead
 from hierjax.heads.path_rnn import PathRNNHead as PathRNNHead
 from hierjax.layers.spatial import SpatialRNN as SpatialRNN

@@ -19,7 +19,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
   devices.use_compilation_cache()
   folder = RunFolder(arguments.workdir)
-  metrics = evaluate_run(folder, devices.data_mesh(), arguments.split, arguments.data_root, arguments.views)
+  metrics = evaluate_run(
+    folder, devices.data_mesh(), arguments.split, arguments.data_root, arguments.views, arguments.known_levels
+  )
   print_accuracy(folder, metrics)
   return 0
 
@@ -36,6 +38,24 @@ def _predict(arguments: argparse.Namespace) -> int:
     write_csv(arguments.csv, rows)
   for row in rows:
     print(f"{row.image}: {row.error}" if row.error else f"{row.image}: {row.path}  {row.probability:.3f}")
+  return 0
+
+
+def _features(arguments: argparse.Namespace) -> int:
+  import shlex
+  from pathlib import Path
+
+  from hierjax import devices
+  from hierjax.evaluation.features import write_features
+  from hierjax.run_folder import RunFolder
+
+  devices.use_compilation_cache()
+  folder, out = RunFolder(arguments.workdir), Path(arguments.out)
+  about = write_features(folder, out, devices.data_mesh(), arguments.data_root, arguments.splits)
+  counts = ", ".join(f"{count:,} of {split}" for split, count in about["examples"].items())
+  print(f"{counts}: {about['width']} features each, of step {about['step']} of {arguments.workdir}; next:")
+  root, width = f"--config.data.root={shlex.quote(str(out))}", f"--config.backbone.width={about['width']}"
+  print(f"  python train.py --config=configs/features.py {root} {width}")
   return 0
 
 
@@ -68,7 +88,48 @@ def _compare(arguments: argparse.Namespace) -> int:
   devices.use_compilation_cache()
   folder, other = RunFolder(arguments.workdir), RunFolder(arguments.other)
   found = compare(folder, other, devices.data_mesh(), arguments.data_root)
-  print(f"{describe(found)}\n{draw_comparison(folder, found)}")
+  print(describe(found), flush=True)  # also where there is nothing to draw
+  print(draw_comparison(folder, found))
+  return 0
+
+
+def _states(arguments: argparse.Namespace) -> int:
+  from hierjax import devices
+  from hierjax.evaluation.states import describe, find_states
+  from hierjax.evaluation.states_picture import draw_states
+  from hierjax.run_folder import RunFolder
+
+  devices.use_compilation_cache()
+  folder = RunFolder(arguments.workdir)
+  found = find_states(
+    folder,
+    devices.data_mesh(),
+    split=arguments.split,
+    images=arguments.images,
+    seed=arguments.seed,
+    data_root=arguments.data_root,
+  )
+  print(f"{describe(found)}\n{draw_states(folder, found)}")
+  return 0
+
+
+def _paths(arguments: argparse.Namespace) -> int:
+  from hierjax import devices
+  from hierjax.evaluation.paths_picture import draw_paths
+  from hierjax.evaluation.paths_sheet import describe, find_paths
+  from hierjax.run_folder import RunFolder
+
+  devices.use_compilation_cache()
+  folder = RunFolder(arguments.workdir)
+  found = find_paths(
+    folder,
+    devices.data_mesh(),
+    split=arguments.split,
+    each=arguments.each,
+    seed=arguments.seed,
+    data_root=arguments.data_root,
+  )
+  print(f"{describe(found)}\n{draw_paths(folder, found)}")
   return 0
 
 
@@ -99,6 +160,9 @@ def _parser() -> argparse.ArgumentParser:
   evaluate.add_argument(
     "--views", type=int, default=0, help="of each image, averaged: 1 or 10 (default: as in config.json)"
   )
+  evaluate.add_argument(
+    "--known-levels", type=int, default=0, metavar="N", help="upper levels of the labels that are given (default 0)"
+  )
   evaluate.set_defaults(run=_evaluate)
 
   predict = commands.add_parser("predict", help="label paths for image files")
@@ -107,6 +171,15 @@ def _parser() -> argparse.ArgumentParser:
   predict.add_argument("--csv", metavar="FILE", help="also write the answers to this file")
   predict.add_argument("--top", type=int, default=1, metavar="K", help="the K best paths of each image (default 1)")
   predict.set_defaults(run=_predict)
+
+  features = commands.add_parser("features", help="write what a run's backbone makes of its images, to train heads on")
+  features.add_argument("workdir", metavar="WORKDIR", help="the run's folder")
+  features.add_argument("out", metavar="OUT", help="a new folder for the features")
+  features.add_argument("--data-root", default="", help="where the data set is now, if not where config.json says")
+  features.add_argument(
+    "--splits", nargs="+", default=[], metavar="SPLIT", help="of train, validation and test (default: all there are)"
+  )
+  features.set_defaults(run=_features)
 
   neighbours = commands.add_parser("neighbours", help="draw regions of test images and the nearest training regions")
   neighbours.add_argument("workdir", metavar="WORKDIR", help="the folder of a run with a context neck")
@@ -128,6 +201,22 @@ def _parser() -> argparse.ArgumentParser:
     "--data-root", default="", help="where both runs' data set is now, if not where config.json says"
   )
   compare.set_defaults(run=_compare)
+
+  states = commands.add_parser("states", help="draw a map of the LSTM's states after each step of the path")
+  states.add_argument("workdir", metavar="WORKDIR", help="the folder of a run with the head path_rnn")
+  states.add_argument("--split", default="", help="train, validation or test (default: test, or else validation)")
+  states.add_argument("--images", type=int, default=2000, metavar="N", help="how many at most (default 2000)")
+  states.add_argument("--seed", type=int, default=0, help="chooses the images (default 0)")
+  states.add_argument("--data-root", default="", help="where the data set is now, if not where config.json says")
+  states.set_defaults(run=_states)
+
+  paths = commands.add_parser("paths", help="draw images with their predicted paths, right and wrong, and count them")
+  paths.add_argument("workdir", metavar="WORKDIR", help="the run's folder")
+  paths.add_argument("--split", default="", help="train, validation or test (default: test, or else validation)")
+  paths.add_argument("--each", type=int, default=4, metavar="N", help="how many images a group (default 4)")
+  paths.add_argument("--seed", type=int, default=0, help="chooses the images (default 0)")
+  paths.add_argument("--data-root", default="", help="where the data set is now, if not where config.json says")
+  paths.set_defaults(run=_paths)
 
   shapes = commands.add_parser("shapes", help="write images of the embedded set into folders, as an example")
   shapes.add_argument("folder", metavar="FOLDER", help="a new folder")

@@ -3,8 +3,9 @@
     workdir/config.json      the resolved config        workdir/tree.json        the label tree with its checksum
     workdir/checkpoints/     orbax, see checkpoint.py   workdir/metrics.jsonl    a JSON object a line, with "step"
     workdir/eval/SPLIT.json  every metric by name       workdir/tensorboard/     the same metrics as events
+                             (SPLIT-knownN.json: N upper levels of the labels were given)
     workdir/data.json        the checksum of the training images' labels
-    workdir/pictures/        what neighbours and compare draw, PNG and CSV
+    workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV
 
 Files are written whole or not at all.
 """

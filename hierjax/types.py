@@ -93,6 +93,7 @@ class Prediction:
       several views without `level_prob`, it is the best path.
     level_prob: `f32[b n]` or None: for heads with a distribution of their own at each level, those distributions, one
       after the other (breadth-first numbering makes each level a block); None for heads that follow the chain rule.
+    level_nodes_walk: static; whether `level_nodes` is always a path of the tree.
   """
 
   paths: Leaf
@@ -101,6 +102,7 @@ class Prediction:
   node_prob: Leaf
   level_nodes: Leaf
   level_prob: Leaf
+  level_nodes_walk: bool = struct.field(pytree_node=False, default=False)
 
 
 @struct.dataclass

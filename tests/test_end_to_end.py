@@ -239,8 +239,12 @@ def test_evaluate_covers_every_example_of_a_split(whole, cache):
   assert "level 1" in result.stdout
   unknown = hierjax(cache, "evaluate", workdir, "--split", "holiday")
   assert unknown.returncode == 1 and "choose from train, validation, test" in unknown.stderr
-  for views, message in ((5, "views = 5: choose from 1, 10"), (10, "four corners of 32 pixels need larger images")):
-    result = hierjax(cache, "evaluate", workdir, "--views", views)
+  for *flags, message in (
+    ("--views", 5, "views = 5: choose from 1, 10"),
+    ("--views", 10, "four corners of 32 pixels need larger images"),
+    ("--known-levels", 4, "--known-levels 4: give 0 to 3"),
+  ):
+    result = hierjax(cache, "evaluate", workdir, *flags)
     assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
 
 
@@ -253,7 +257,7 @@ def test_predict_answers_for_every_file(whole, cache, tmp_path, rng):
   result = hierjax(cache, "predict", whole[1][0], tmp_path, "--csv", out, "--top", 2)
   assert result.returncode == 0, result.stderr
   header, *rows = csv.reader(out.read_text().splitlines())
-  assert header == ["image", "path", "probability", "rank", "node_probabilities", "error"]
+  assert header == ["image", "path", "probability", "rank", "node_probabilities", "log_probability", "error"]
   assert [Path(row[0]).name for row in rows] == ["a.png", "a.png", "broken.png", "b.jpg", "b.jpg"]
   tree = RunFolder(whole[1][0]).tree()
   for row in (rows[0], rows[1], rows[3], rows[4]):
@@ -261,6 +265,7 @@ def test_predict_answers_for_every_file(whole, cache, tmp_path, rng):
     nodes = [float(p) for p in row[4].split("/")]
     assert len(nodes) == len(row[1].split("/")) and nodes == sorted(nodes, reverse=True)
     np.testing.assert_allclose(nodes[-1], float(row[2]), atol=1e-4)
+  assert 0 >= float(rows[0][5]) >= float(rows[1][5]) and rows[2][5] == ""  # as they rank
   assert "not an image" in rows[2][-1] and rows[2][1] == ""
 
 

@@ -1,4 +1,4 @@
-"""Pre-activation residual networks (He et al. 2016b), thin and wide (Zagoruyko and Komodakis 2016)."""
+"""Pre-activation residual networks (He et al. 2016b), thin, wide (Zagoruyko and Komodakis 2016) and wider."""
 
 from __future__ import annotations
 
@@ -42,34 +42,39 @@ class NormAct(nn.Module):
     return nn.relu(y).astype(self.dtype)
 
 
-class BasicBlock(nn.Module):
-  """Norm, ReLU, 3x3 convolution, twice, and the shortcut around them.
+class Block(nn.Module):
+  """Norm, ReLU and convolution, in turn, and the shortcut around them.
 
   Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
 
   Attributes:
-    width: channels.
+    width: channels of every convolution.
     stride: of the first convolution and the shortcut.
-    dropout: rate between the two convolutions.
+    kernels: height and width of each convolution.
+    dropout: rate between the convolutions.
     dtype: of the computation; weights are float32.
   """
 
   width: int
   stride: int = 1
+  kernels: tuple[int, ...] = (3, 3)
   dropout: float = 0.0
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h2 w2 d"]:
     """Returns a map of 1 / stride the size."""
+    first, *others = self.kernels
     strides = (self.stride, self.stride)
     y = NormAct(self.dtype, name="act1")(x, train)
     if x.shape[-1] != self.width or self.stride != 1:
       x = conv(self.width, (1, 1), strides, dtype=self.dtype, name="shortcut")(y)
-    y = conv(self.width, (3, 3), strides, dtype=self.dtype, name="conv1")(y)
-    y = NormAct(self.dtype, name="act2")(y, train)
-    y = nn.Dropout(self.dropout)(y, deterministic=not train)
-    return x + conv(self.width, (3, 3), dtype=self.dtype, name="conv2")(y)
+    y = conv(self.width, (first, first), strides, dtype=self.dtype, name="conv1")(y)
+    for i, kernel in enumerate(others, start=2):
+      y = NormAct(self.dtype, name=f"act{i}")(y, train)
+      y = nn.Dropout(self.dropout)(y, deterministic=not train)
+      y = conv(self.width, (kernel, kernel), dtype=self.dtype, name=f"conv{i}")(y)
+    return x + y
 
 
 class Stage(nn.Module):
@@ -85,7 +90,9 @@ class Stage(nn.Module):
     return x if self.norm is None else self.norm(x, train)
 
 
-def _preact(stem: Stem, widths: Sequence[int], blocks: int, dropout: float, dtype: Any) -> Backbone:
+def _preact(
+  stem: Stem, widths: Sequence[int], blocks: int, dropout: float, dtype: Any, kernels: tuple[int, ...] = (3, 3)
+) -> Backbone:
   if blocks < 1 or stem.stride < 1 or not widths or not 0 <= dropout < 1:
     has = f"widths = {widths}, blocks = {blocks}, stem_stride = {stem.stride}, dropout = {dropout}"
     raise ValueError(f"{has}: a net has at least one stage, at least one block in each, and 0 <= dropout < 1")
@@ -93,7 +100,8 @@ def _preact(stem: Stem, widths: Sequence[int], blocks: int, dropout: float, dtyp
   def stage(i: int, width: int) -> Stage:
     strides = [1 if i == 0 else 2] + [1] * (blocks - 1)
     last = i == len(widths) - 1
-    return Stage(tuple(BasicBlock(width, s, dropout, dtype) for s in strides), NormAct(dtype) if last else None)
+    in_a_row = tuple(Block(width, stride, kernels, dropout, dtype) for stride in strides)
+    return Stage(in_a_row, NormAct(dtype) if last else None)
 
   return Backbone(stem, tuple(stage(i, width) for i, width in enumerate(widths)))
 
@@ -132,3 +140,20 @@ def wide_resnet(depth: int = 28, width: int = 10, dropout: float = 0.3, dtype: A
   if depth < 10 or depth % 6 != 4:
     raise ValueError(f"depth = {depth}: a wide ResNet has depth 6 n + 4: 10, 16, 22, 28, 34, 40, ...")
   return _preact(Stem(16, dtype=dtype), [width * w for w in (16, 32, 64)], (depth - 4) // 6, dropout, dtype)
+
+
+def wider_resnet(
+  widths: Sequence[int] = (256, 512, 1024), blocks: int = 3, dropout: float = 0.0, dtype: Any = jnp.float32
+) -> Backbone:
+  """Returns the wider-ResNet of Guo et al. (Table 3, READINGS G11) for images of 32 x 32: 45.4M weights.
+
+  A block has convolutions of 1x1, 3x3 and 1x1, all as wide as its stage, so nothing is a bottleneck. Table 3 does not
+  say which one halves the map: here it is the first, as in He et al.'s own code.
+
+  Args:
+    widths: channels of each stage; every stage after the first halves the map.
+    blocks: residual blocks a stage.
+    dropout: rate within the blocks, of which the paper has none.
+    dtype: of the computation; weights are float32.
+  """
+  return _preact(Stem(64, dtype=dtype), widths, blocks, dropout, dtype, kernels=(1, 3, 1))

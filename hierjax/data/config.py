@@ -18,8 +18,10 @@ class DataConfig:
 
   Attributes:
     name: `shapes` (drawn by the package), `noise` (a pattern for each leaf of any tree, and noise on it), `folder`,
-      `arrays`, or the name of a set of TensorFlow Datasets, `cifar100` or `imagenet2012` say.
-    root: the folder of the images or arrays, or TFDS's data folder; empty: what TFDS_DATA_DIR says, or TFDS's default.
+      `arrays`, `features` (precomputed, see configs/features.py), or the name of a set of TensorFlow Datasets,
+      `cifar100` or `imagenet2012` say.
+    root: the folder of the images, arrays or features, or TFDS's data folder; empty: what TFDS_DATA_DIR says, or TFDS's
+      default.
     labels: for `folder`, a CSV file of labels; empty: the folders that an image lies in are its label path.
     train_split: the set's own name of the images to train on.
     validation_split: the set's own name of the images to validate on. Empty: `validation` or `val` where the set has it
@@ -29,6 +31,7 @@ class DataConfig:
       there is no validation at all, and training sees everything.
     split_seed: chooses which images are kept; apart from the run's seed, so that runs of several seeds compare.
     examples: how many training images `shapes` and `noise` draw; a sixth as many each to validate and to test.
+    width: how many features a vector has that `noise` draws in place of an image; 0 for images.
     objects: the most objects, and so label paths, in one image of `shapes`.
     resize: the side of the squares that images are stored as.
     fit: how an image becomes that square. `crop`: the shorter side is resized to it and the centre cropped. `stretch`:
@@ -54,6 +57,7 @@ class DataConfig:
   validation: float = 0.1
   split_seed: int = 0
   examples: int = 12_000
+  width: int = 0
   objects: int = 1
   resize: int = 32
   fit: str = "crop"
@@ -75,6 +79,7 @@ class DataConfig:
       "validation": (0 <= self.validation < 1, "a fraction from 0 to below 1"),
       "split_seed": (self.split_seed >= 0, "0 or more"),
       "examples": (self.examples >= 6, "6 or more"),
+      "width": (self.width >= 0, "0 (images) or more"),
       "objects": (1 <= self.objects <= 3, "1, 2 or 3"),
       "resize": (self.resize >= 1, "1 or more pixels"),
       "fit": (self.fit in FITS, " or ".join(FITS)),

@@ -39,7 +39,7 @@ def read_or_skip(source: Source, indices: Integer[np.ndarray, "m"], on_bad_image
   except BadImageError:
     if on_bad_image != "skip":
       raise
-  images = np.zeros((len(indices), *source.shape), np.uint8)
+  images = np.zeros((len(indices), *source.shape), np.uint8 if len(source.shape) == 3 else np.float32)
   bad = {}
   for row in range(len(indices)):
     try:

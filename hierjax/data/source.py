@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Integer, UInt8
 
 from hierjax.data.images import BadImageError
 from hierjax.errors import UserError
-from hierjax.tree.label_tree import PAD
+from hierjax.tree.label_tree import PAD, ROOT
 
 Images = UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, "m d"]
 
@@ -134,6 +134,22 @@ class View:
 def nodes_column(nodes: Integer[np.ndarray, "..."]) -> Int[np.ndarray, "n p"]:
   """Returns end nodes, one an image or several, as `Source.nodes` wants them."""
   return np.asarray(nodes, np.int32).reshape(len(nodes), -1)
+
+
+def checked_nodes(nodes: np.ndarray, num_nodes: int, where: str) -> Int[np.ndarray, "n p"]:
+  """Returns end nodes that come from a file, as `Source.nodes` wants them.
+
+  Raises:
+    UserError: they are no integers [n] or [n p] of a tree with `num_nodes` nodes; `where` is what they are called.
+  """
+  if not np.issubdtype(nodes.dtype, np.integer) or nodes.ndim not in (1, 2):
+    raise UserError(f"{where} is {nodes.dtype}{list(nodes.shape)}; want integers [n] or [n p]")
+  column = nodes_column(nodes)
+  wrong = np.argwhere((column >= num_nodes) | ((column < ROOT) & (column != PAD)))
+  if len(wrong):
+    row, path = wrong[0].tolist()
+    raise UserError(f"{where} holds {column[row, path]} in row {row}; the tree has nodes 0 to {num_nodes - 1}")
+  return column
 
 
 def pad_nodes(paths: list[list[int]]) -> Int[np.ndarray, "n p"]:

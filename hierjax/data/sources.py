@@ -11,6 +11,7 @@ from hierjax.data import shapes
 from hierjax.data.arrays import array_splits, noise_splits
 from hierjax.data.config import DataConfig
 from hierjax.data.decode import in_memory
+from hierjax.data.features import feature_splits
 from hierjax.data.folders import FolderSource, folder_splits
 from hierjax.data.source import ArraySource as ArraySource
 from hierjax.data.source import Source, Splits, View
@@ -23,6 +24,7 @@ SPLITS = ("train", "validation", "test")
 
 _KINDS: dict[str, Callable[[DataConfig, LabelTree], Splits]] = {
   "arrays": array_splits,
+  "features": feature_splits,
   "folder": folder_splits,
   "noise": noise_splits,
   "shapes": shapes.splits,

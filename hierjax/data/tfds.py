@@ -128,8 +128,8 @@ def _builder(config: DataConfig) -> Any:
     ) from None
   except ValueError:
     raise UserError(
-      f"config.data.name = {config.name!r}: choose from shapes, noise, folder, arrays, or a set of TensorFlow "
-      "Datasets, `cifar100` or `sun397/tfds` say"
+      f"config.data.name = {config.name!r}: choose from shapes, noise, folder, arrays, features, or a set of "
+      "TensorFlow Datasets, `cifar100` or `sun397/tfds` say"
     ) from None
   if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
     raise UserError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from hierjax.data import folders, shapes, tfds
+from hierjax.data import features, folders, shapes, tfds
 from hierjax.data.config import DataConfig
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree, ShortLabels
@@ -16,7 +16,8 @@ class TreeConfig:
   """The section `tree` of a config.
 
   Attributes:
-    source: `images`, the tree that the folders or the CSV file of the data set are, or the classes of a set of TFDS;
+    source: `images`, the tree that the folders or the CSV file of the data set are, the classes of a set of TFDS, or
+      the tree that lies beside precomputed features;
       `shapes`; the name of a tree of the catalogue; or the path of a folder, a CSV file or a JSON file.
     levels: only that many levels from the top; 0 for all. Labels below count for their ancestors.
     short_labels: what a label that ends above a leaf means (READINGS A2): the rest is `unknown`, or a true `stop`.
@@ -42,6 +43,8 @@ def open_tree(config: TreeConfig, data: DataConfig) -> LabelTree:
     return open_tree_file(config.source)
   if data.name == "shapes":
     return shapes.tree()
+  if data.name == "features":
+    return features.tree_of(data)
   if data.name in ("arrays", "noise"):
     raise UserError(
       "config.tree.source = 'images' needs images whose labels have names; for "

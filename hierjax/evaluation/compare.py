@@ -67,9 +67,9 @@ class Comparison:
 
   Attributes:
     names: of the runs, which differ.
-    run: the first of them.
+    run: the first of them that reads images, or else the first; it says how they look in a picture.
     split: the name of the images' split.
-    source: the images.
+    source: the images, or the precomputed features of them, as `run` has them.
     answers: of each run.
   """
 
@@ -125,16 +125,20 @@ def compare(folder: RunFolder, other: RunFolder, mesh: Mesh, data_root: str = ""
   if first.nodes.shape[1] != 1:
     raise UserError(f"images of {runs[0].data.name!r} have several label paths; runs are compared on a single one")
   answers = _answers(runs[0], folder, first, mesh), _answers(runs[1], other, second, mesh)
-  return Comparison(names, runs[0], split, first, answers)
+  run, source = (runs[1], second) if len(first.shape) == 1 else (runs[0], first)
+  return Comparison(names, run, split, source, answers)
 
 
 def _same_images(runs: tuple[Run, Run], first: Source, second: Source) -> bool:
   """Returns whether two sets agree in their labels and, where they are stored in one way, in a sample of pixels.
 
-  Parts of a set must be the same part too. Of the sample, images that cannot be read are left out.
+  Parts of a set must be the same part too. Of the sample, images that cannot be read are left out. Precomputed features
+  do not tell whose they are: there the labels must do.
   """
   if not np.array_equal(first.nodes, second.nodes):
     return False
+  if 1 in (len(first.shape), len(second.shape)):
+    return True
   if isinstance(first, View) and isinstance(second, View) and not np.array_equal(first.indices, second.indices):
     return False
   how = [(run.data.resize, run.data.fit) for run in runs]

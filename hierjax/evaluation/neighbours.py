@@ -6,10 +6,9 @@ the pooled map that the recurrences read (its conv5), by chi-square distance (RE
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,8 +19,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int
 
 from hierjax.data.source import Source, View
-from hierjax.devices import put_batch
 from hierjax.errors import UserError
+from hierjax.evaluation.asked import batches, sample
 from hierjax.evaluation.pictures import Box, NodeNames
 from hierjax.evaluation.run import Run, judged_split
 from hierjax.evaluation.tables import table
@@ -183,13 +182,13 @@ def find_neighbours(
   grid = find_grid(run, scale)
   rng = np.random.default_rng(seed)
   split = judged_split(run) or "test"
-  asked, training = _sample(run, split, queries, rng), _sample(run, "train", searched, rng)
+  asked, training = sample(run, split, queries, rng), sample(run, "train", searched, rng)
   cells = rng.integers(grid.rows * grid.columns, size=len(asked))
   _, variables = run.restored_variables(folder, mesh)
   maps_of = _region_maps(run, grid)
   see = jax.jit(maps_of)
   seen = [
-    jax.device_get((examples.mask, *see(run.method, variables, examples))) for examples in _batches(run, asked, mesh)
+    jax.device_get((examples.mask, *see(run.method, variables, examples))) for examples in batches(run, asked, mesh)
   ]
   mask, *maps = (np.concatenate(parts) for parts in zip(*seen, strict=True))
   kept = np.flatnonzero(mask)
@@ -209,7 +208,7 @@ def find_neighbours(
     )
 
   found = tuple(Nearest.none(len(asked), NEAREST) for _ in wanted)
-  for examples in _batches(run, training, mesh):
+  for examples in batches(run, training, mesh):
     found = jax.block_until_ready(search(run.method, variables, examples, wanted, found))
   by_layer = dict(zip(grid.layers, jax.device_get(found), strict=True))
   return Neighbours(run, split, asked, cells, training, grid, by_layer)
@@ -252,22 +251,6 @@ def _map_size(run: Run) -> tuple[int, int]:
     jax.ShapeDtypeStruct(shape, jnp.float32),
   )
   return backbone.stages[-1].shape[1:3]
-
-
-def _sample(run: Run, split: str, count: int, rng: np.random.Generator) -> View:
-  """Returns random images whose label is known, in the order of the set."""
-  source = run.source(split)
-  known = np.flatnonzero((source.nodes >= 0).any(axis=1)) if source is not None else np.zeros(0, np.int64)
-  if source is None or not len(known):
-    raise UserError(f"the data set {run.data.name!r} has no labelled images in its split {split!r}")
-  chosen = np.sort(rng.choice(known, min(count, len(known)), replace=False))
-  return View(source, chosen, source.nodes[chosen])
-
-
-def _batches(run: Run, source: Source, mesh: Mesh) -> Generator[Examples, None, None]:
-  with contextlib.closing(run.eval_batches(source)) as batches:
-    for examples in batches:
-      yield put_batch(examples, mesh)
 
 
 def _region_maps(run: Run, grid: Grid) -> Callable[[Method, Variables, Examples], Maps]:

@@ -1,26 +1,29 @@
-"""What pictures share: images as they are seen, a page of them in inches, labels that fit."""
+"""What pictures share: images as they are seen, a page in inches, labels that fit."""
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 import io
+import math
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, UInt8
 from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from hierjax.data.source import Source
-from hierjax.errors import UserError
+from hierjax.evaluation.asked import check_images
 from hierjax.run_folder import write_whole
 from hierjax.tree.label_tree import LabelTree
 
@@ -28,6 +31,7 @@ BLUE, GREEN, RED, GREY = "#0a58ca", "#158a3a", "#d0202e", "#666666"
 
 _DPI = 150
 _POINT = 1 / 72  # inches
+_BREAK = re.compile(r"[\s/_-]")
 _FAMILY = "DejaVu Sans"  # comes with matplotlib: a picture does not depend on the fonts of a machine
 
 
@@ -37,14 +41,19 @@ def seen_images(
   """Returns images by number as a model sees them in evaluation, but for normalisation: their centres of `crop` pixels.
 
   Raises:
-    UserError: the set has no images, or images that are neither grey nor RGB.
+    UserError: as `check_images`.
   """
-  if len(source.shape) != 3 or source.shape[-1] not in (1, 3):
-    raise UserError(f"a picture needs grey or RGB images; this set has arrays of shape {list(source.shape)}")
+  check_images(source)
   height, width, channels = source.shape
   top, left = (height - crop) // 2, (width - crop) // 2
   pixels = source.read(np.asarray(numbers, np.int64))[:, top : top + crop, left : left + crop]
   return np.repeat(pixels, 3, axis=-1) if channels == 1 else pixels
+
+
+def grid(count: int, most: int) -> tuple[int, int]:
+  """Returns rows and columns for `count` things, in as few rows of at most `most` as there can be, evenly filled."""
+  rows = max(1, math.ceil(count / most))
+  return rows, math.ceil(count / rows)
 
 
 class NodeNames:
@@ -83,10 +92,19 @@ class Page:
 
   def image(self, left: float, top: float, side: float, pixels: UInt8[np.ndarray, "s s 3"]) -> Axes:
     """Puts a square image, and returns its axes: from (0, 0), its top left corner, to (1, 1)."""
-    place = (left / self.width, 1 - (top + side) / self._height, side / self.width, side / self._height)
-    axes = self._figure.add_axes(place, frameon=False, xticks=[], yticks=[])
+    axes = self._figure.add_axes(self._place(left, top, side), frameon=False, xticks=[], yticks=[])
     axes.imshow(pixels, extent=(0, 1, 1, 0))
     return axes
+
+  def panel(self, left: float, top: float, side: float) -> Axes:
+    """Puts a square panel without ticks, in a grey frame, and returns its axes."""
+    axes = self._figure.add_axes(self._place(left, top, side), xticks=[], yticks=[])
+    for edge in axes.spines.values():
+      edge.set(color=GREY, linewidth=0.6)
+    return axes
+
+  def _place(self, left: float, top: float, side: float) -> tuple[float, float, float, float]:
+    return left / self.width, 1 - (top + side) / self._height, side / self.width, side / self._height
 
   def text(
     self,
@@ -114,22 +132,13 @@ class Page:
       align: left, center or right within the width.
       ending: text that follows and is never cut.
     """
-    font = font_manager.FontProperties(family=_FAMILY, size=size, weight="bold" if bold else "normal")
-    shown = self._cut(printable(text), printable(ending), font, width)
+    font = _font(size, bold)
+    shown = _cut(printable(text), printable(ending), font, width)
     x = left + {"left": 0.0, "center": width / 2, "right": width}[align]
     self._figure.text(
       x / self.width, 1 - top / self._height, shown, fontproperties=font, color=colour, ha=align, va="top",
       parse_math=False,
     )  # fmt: skip
-
-  def _cut(self, text: str, ending: str, font: font_manager.FontProperties, width: float) -> str:
-    def fits(shown: str) -> bool:
-      return self._canvas.get_renderer().get_text_width_height_descent(shown, font, False)[0] <= width * _DPI
-
-    if fits(text + ending):
-      return text + ending
-    lengths = range(len(text), -1, -1)
-    return next((s for s in (f"{text[:i].rstrip()}…{ending}" for i in lengths) if fits(s)), f"…{ending}")
 
   def rule(self, left: float, top: float, width: float) -> None:
     """Puts a dashed horizontal line."""
@@ -146,11 +155,62 @@ class Page:
     )  # fmt: skip
     self._figure.add_artist(outline)
 
+  def dot(self, left: float, top: float, colour: str, marker: str) -> None:
+    """Puts a marker of `matplotlib.markers` where a line of text of 8 points that begins at `top` has its middle."""
+    x, y = left / self.width, 1 - (top + 0.055) / self._height
+    self._figure.add_artist(Line2D([x], [y], color=colour, marker=marker, markersize=6, markeredgewidth=0))
+
   def save(self, path: Path) -> None:
     """Writes the page as a PNG file, whole or not at all."""
     data = io.BytesIO()
     self._canvas.print_png(data)
     write_whole(path, data.getvalue())
+
+
+def wrap(text: str, *, width: float, size: float = 8.0, bold: bool = False, most: int = 3) -> list[str]:
+  """Returns text as lines of at most `width` inches, for `Page.text` to put.
+
+  A line breaks after a blank, slash, hyphen or underscore, or within a word that is too long for a line of its own. The
+  last of `most` lines is too long where the text is; `Page.text` cuts it short.
+  """
+  font, rest = _font(size, bold), printable(text).strip()
+  lines: list[str] = []
+  while len(lines) < most - 1 and not _fits(rest, font, width):
+    room = max(1, _largest(len(rest), lambda i, rest=rest: _fits(rest[:i].rstrip(), font, width)))
+    breaks = [found.end() for found in _BREAK.finditer(rest) if len(rest[: found.end()].rstrip()) <= room]
+    end = breaks[-1] if breaks else room
+    lines.append(rest[:end].rstrip())
+    rest = rest[end:].lstrip()
+  return [*lines, rest]
+
+
+def _cut(text: str, ending: str, font: font_manager.FontProperties, width: float) -> str:
+  """Returns as much of a text as fits before its ending."""
+
+  def shortened(length: int) -> str:
+    return f"{text[:length].rstrip()}…{ending}"
+
+  if _fits(text + ending, font, width):
+    return text + ending
+  return shortened(_largest(len(text), lambda i: _fits(shortened(i), font, width)))
+
+
+def _largest(most: int, fits: Callable[[int], bool]) -> int:
+  """Returns the largest number up to `most` that fits, where all smaller ones do; 0 where none does."""
+  return bisect.bisect_left(range(1, most + 1), True, key=lambda i: not fits(i))
+
+
+def _fits(text: str, font: font_manager.FontProperties, width: float) -> bool:
+  return _renderer().get_text_width_height_descent(text, font, False)[0] <= width * _DPI
+
+
+@functools.cache
+def _renderer() -> RendererAgg:
+  return FigureCanvasAgg(Figure(dpi=_DPI)).get_renderer()
+
+
+def _font(size: float, bold: bool) -> font_manager.FontProperties:
+  return font_manager.FontProperties(family=_FAMILY, size=size, weight="bold" if bold else "normal")
 
 
 def mark_region(axes: Axes, side: float, box: Box, colour: str, dashed: bool = False) -> None:

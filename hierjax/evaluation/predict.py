@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,15 +14,17 @@ import numpy as np
 from hierjax import devices
 from hierjax.data.images import BadImageError, read_image
 from hierjax.errors import UserError
+from hierjax.evaluation.features import as_features, origin
 from hierjax.evaluation.run import Run
 from hierjax.evaluation.runner import predict_views
 from hierjax.functional.augment import check_views
 from hierjax.run_folder import RunFolder, write_table
 from hierjax.tree.folders import IMAGE_SUFFIXES
+from hierjax.tree.label_tree import LabelTree
 from hierjax.types import Examples, Method, Variables
 
 _BATCH = 32
-HEADER = ("image", "path", "probability", "rank", "node_probabilities", "error")
+HEADER = ("image", "path", "probability", "rank", "node_probabilities", "log_probability", "error")
 
 
 class Row(NamedTuple):
@@ -33,6 +36,7 @@ class Row(NamedTuple):
     probability: that of the path's last node, 0 to 1.
     rank: 1 for the best path of an image.
     node_probabilities: that of each node of the path, top level first.
+    log_probability: the score that ranks the paths (READINGS A4).
     error: why the image could not be read; empty otherwise.
   """
 
@@ -41,13 +45,16 @@ class Row(NamedTuple):
   probability: float | None = None
   rank: int | None = None
   node_probabilities: tuple[float, ...] = ()
+  log_probability: float | None = None
   error: str = ""
 
   def cells(self) -> tuple[str, ...]:
     """Returns the row as text, in the order of HEADER."""
     number = "" if self.probability is None else f"{self.probability:.6f}"
+    score = "" if self.log_probability is None else f"{self.log_probability:.6f}"
     rank = "" if self.rank is None else str(self.rank)
-    return (self.image, self.path, number, rank, "/".join(f"{p:.4f}" for p in self.node_probabilities), self.error)
+    nodes = "/".join(f"{p:.4f}" for p in self.node_probabilities)
+    return (self.image, self.path, number, rank, nodes, score, self.error)
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
@@ -72,32 +79,38 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
 def predict(workdir: str, images: Sequence[Path], top: int = 1) -> Iterator[Row]:
   """Yields the `top` best paths of each image, in order; a file that is no image gets one row that says why.
 
+  A run on precomputed features sees images through the run that made the features.
+
   Raises:
-    UserError: the folder is not that of a run, or has no checkpoint.
+    UserError: the folder is not that of a run, or has no checkpoint, or nothing makes the features that it reads.
   """
-  folder = RunFolder(workdir)
+  folder, mesh = RunFolder(workdir), devices.data_mesh()
   run = Run.from_folder(folder)
-  check_views(run.options.views, (run.data.resize, run.data.resize, 3), run.data.crop)
-  _, variables = run.restored_variables(folder, devices.data_mesh())
+  reads_features = len(run.example_shape) == 1
+  eye, weights = origin(run, mesh) if reads_features else (run, {})
+  check_views(run.options.views, (eye.data.resize, eye.data.resize, 3), eye.data.crop)
+  _, variables = run.restored_variables(folder, mesh)
   options = dataclasses.replace(run.options, beam=max(top, run.options.beam))
 
   @jax.jit
-  def answer(method: Method, variables: Variables, examples: Examples) -> tuple[jax.Array, jax.Array, jax.Array]:
-    prediction = predict_views(method, variables, examples, run.preprocess, options)
+  def answer(
+    method: Method, variables: Variables, weights: Variables, examples: Examples
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    preprocess = functools.partial(as_features, eye, weights) if reads_features else eye.preprocess
+    prediction = predict_views(method, variables, examples, preprocess, options)
     return prediction.paths[:, :top], prediction.log_prob[:, :top], prediction.node_prob
 
   for start in range(0, len(images), _BATCH):
     files = images[start : start + _BATCH]
-    pixels = [_read(file, run) for file in files]
+    pixels = [_read(file, eye) for file in files]
     good = [p for p in pixels if isinstance(p, np.ndarray)]
-    answers = (
-      iter(zip(*jax.device_get(answer(run.method, variables, _pad(good, run))), strict=True)) if good else iter(())
-    )
+    found = answer(run.method, variables, weights, _pad(good, run)) if good else ()
+    answers = zip(*jax.device_get(found), strict=True)
     for file, image in zip(files, pixels, strict=True):
       if isinstance(image, str):
         yield Row(str(file), error=image)
       else:
-        yield from _rows(str(file), run, *next(answers))
+        yield from _rows(str(file), run.tree, *next(answers))
 
 
 def _read(file: Path, run: Run) -> np.ndarray | str:
@@ -113,13 +126,13 @@ def _pad(images: Sequence[np.ndarray], run: Run) -> Examples:
   return Examples(images=stacked, paths=paths, mask=np.ones(_BATCH, np.float32), draw=np.zeros((_BATCH, 2), np.int32))
 
 
-def _rows(file: str, run: Run, paths: np.ndarray, log_prob: np.ndarray, node_prob: np.ndarray) -> Iterator[Row]:
+def _rows(file: str, tree: LabelTree, paths: np.ndarray, log_prob: np.ndarray, node_prob: np.ndarray) -> Iterator[Row]:
   for rank, (path, score) in enumerate(zip(paths, log_prob, strict=True), 1):
     nodes = path[path >= 0]
     if len(nodes) and np.isfinite(score):
-      name = run.tree.path_text(int(nodes[-1]))
+      name = tree.nodes_text(nodes.tolist())  # a raw path need not be one of the tree
       sure = tuple(float(p) for p in node_prob[nodes])
-      yield Row(file, name, sure[-1], rank, sure)
+      yield Row(file, name, sure[-1], rank, sure, float(score))
 
 
 def write_csv(path: str, rows: Iterable[Row]) -> None:

@@ -15,7 +15,8 @@ from hierjax.run_folder import RunFolder
 def print_accuracy(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
   """Prints what eval/SPLIT.json holds: accuracy as a table, a few paths, and the command to go on with."""
   views = f", {metrics['views']} views each" if metrics["views"] > 1 else ""
-  print(f"\n{metrics['num_examples']:,} images of {metrics['split']}{views}, step {metrics['step']}")
+  known = f", known down to level {metrics['known_levels']}" if "known_levels" in metrics else ""
+  print(f"\n{metrics['num_examples']:,} images of {metrics['split']}{views}{known}, step {metrics['step']}")
   print(accuracy_table(metrics))
   if "examples" in metrics:
     rows = [("image", "label", "predicted")]

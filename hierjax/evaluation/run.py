@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from hierjax import devices
+from hierjax.backbones.precomputed import PrecomputedFeatures
 from hierjax.checkpoint import Checkpoints, template
 from hierjax.config import unpack
 from hierjax.data.config import DataConfig
@@ -31,7 +32,7 @@ from hierjax.models.classifier import ModelMethod
 from hierjax.models.factory import make_method
 from hierjax.run_folder import RunFolder
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
-from hierjax.types import Batch, DecodeOptions, Examples, Variables
+from hierjax.types import Batch, DecodeOptions, Examples, Method, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +117,7 @@ class Run:
       dtype=settings.dtype,
     )
     options = unpack(DecodeOptions, dict(settings.decode) | ({"views": views} if views else {}), "decode")
+    method.module.head.check(options)
     return cls(settings, data, tree_config, options, tree, method)
 
   @classmethod
@@ -125,11 +127,15 @@ class Run:
 
   # Data.
 
+  def full_tree(self) -> LabelTree:
+    """Returns the tree with all its levels, whatever `config.tree.levels` says."""
+    return open_tree(self.tree_config, self.data) if self.tree_config.levels else self.tree
+
   def source(self, split: str) -> Source | None:
     """Returns the images of `train`, `validation` or `test`; None where the set has no such split."""
-    full_tree = open_tree(self.tree_config, self.data) if self.tree_config.levels else self.tree
-    source = open_source(self.data, self.tree, split, full_tree)
+    source = open_source(self.data, self.tree, split, self.full_tree())
     if source is not None:
+      check_reads(self.config, self.example_shape, source.shape)
       check_views(self.options.views, source.shape, self.data.crop)
     return source
 
@@ -186,6 +192,14 @@ class Run:
 
   # Weights.
 
+  @property
+  def example_shape(self) -> tuple[int, ...]:
+    """The shape of one example as the backbone sees it: (h, w, c), or (d,) of precomputed features."""
+    backbone = self.method.module.backbone
+    if isinstance(backbone, PrecomputedFeatures):
+      return (backbone.width,)
+    return (self.data.crop, self.data.crop, len(self.data.mean))
+
   def init_variables(self, key: jax.Array, shape: tuple[int, ...]) -> Variables:
     """Returns fresh variables for inputs of one example's `shape`, as a source stores it; jittable."""
     size = (self.data.crop, self.data.crop, *shape[2:]) if len(shape) == 3 else shape
@@ -207,13 +221,36 @@ class Run:
       step = checkpoints.best if step is None else step
       if step is None:
         raise UserError(f"{folder.path} has no checkpoint yet: train it first")
-      shapes = jax.eval_shape(lambda: self.init_variables(jax.random.key(0), (1, 1, len(self.data.mean))))
+      shapes = jax.eval_shape(lambda: self.init_variables(jax.random.key(0), self.example_shape))
       collections = {name: value for name, value in shapes.items() if name != "params"}
       model = {"params": shapes["params"], "collections": collections}
       restored = checkpoints.restore_model(step, template(model, devices.replicated(mesh)))
       return step, {"params": restored["params"], **restored["collections"]}
     finally:
       checkpoints.close()
+
+
+def check_reads(config: RunConfig, reads: tuple[int, ...], given: tuple[int, ...]) -> None:
+  """Raises UserError where a backbone is given features and reads images, or the reverse, or features of another width.
+
+  Args:
+    config: of the run, for messages.
+    reads: the shape of one example as the backbone sees it.
+    given: its shape as the data set stores it.
+  """
+  data, backbone = f"config.data.name = {config.data['name']!r}", f"config.backbone.name = {config.backbone['name']!r}"
+  if len(reads) == 3 and len(given) == 1:
+    raise UserError(
+      f"{data} has vectors of {given[0]} features, and {backbone} reads images: train on features with a config whose "
+      "backbone is `features`, as configs/features.py"
+    )
+  if len(reads) == 1 and len(given) == 3:
+    raise UserError(
+      f"{backbone} reads precomputed features, and {data} has images: `python -m hierjax features` makes features of "
+      "images, to be read by config.data.name = features"
+    )
+  if len(reads) == 1 and reads != given:
+    raise UserError(f"config.backbone.width = {reads[0]}: {data} has vectors of {given[0]} features")
 
 
 def counting_step(folder: RunFolder) -> int | None:
@@ -235,27 +272,48 @@ def judged_split(run: Run) -> str | None:
   return next((name for name in ("test", "validation") if run.source(name) is not None), None)
 
 
-def _examples(run: Run, variables: Variables, source: Source, count: int = 4) -> list[dict[str, str]]:
+def asked_split(run: Run, split: str) -> tuple[str, Source]:
+  """Returns a split's name and its images; '' stands for the split that a run is judged on.
+
+  Raises:
+    UserError: the set has no such split.
+  """
+  name = split or judged_split(run) or "test"
+  source = run.source(name)
+  if source is None:
+    raise UserError(f"the data set {run.data.name!r} has no split {name!r}; config.data says which it has")
+  return name, source
+
+
+def _examples(
+  run: Run, variables: Variables, source: Source, known_levels: int, count: int = 4
+) -> list[dict[str, str]]:
   """Returns a few images of a split by name, what they are labelled, and the path that is predicted."""
   chosen = np.unique(np.linspace(0, len(source) - 1, count).astype(np.int64))
   with contextlib.closing(run.eval_batches(View(source, chosen, source.nodes[chosen]))) as batches:
     examples = next(batches)
-  predict = jax.jit(
-    lambda method, variables, examples: predict_views(method, variables, examples, run.preprocess, run.options).paths
-  )
-  ends = run.tree.ends(predict(run.method, variables, examples)[:, 0])
+
+  @jax.jit
+  def predict(method: Method, variables: Variables, examples: Examples) -> Int[Array, "b l"]:
+    return predict_views(method, variables, examples, run.preprocess, run.options, known_levels).paths[:, 0]
+
+  paths = np.asarray(predict(run.method, variables, examples))
   return [
     {
       "image": source.describe(number),
       "label": run.tree.path_text(int(source.nodes[number, 0])),
-      "predicted": run.tree.path_text(int(end)),
+      "predicted": run.tree.nodes_text(path[path >= 0].tolist()),
     }
-    for number, end in zip(chosen.tolist(), ends[: len(chosen)], strict=True)
+    for number, path in zip(chosen.tolist(), paths[: len(chosen)], strict=True)
   ]
 
 
-def evaluate_run(folder: RunFolder, mesh: Mesh, split: str = "", data_root: str = "", views: int = 0) -> dict[str, Any]:
+def evaluate_run(
+  folder: RunFolder, mesh: Mesh, split: str = "", data_root: str = "", views: int = 0, known_levels: int = 0
+) -> dict[str, Any]:
   """Measures a run's weights on a split, writes eval/SPLIT.json, and returns what it holds.
+
+  With known levels the file is eval/SPLIT-knownN.json, and says so.
 
   Args:
     folder: the run's.
@@ -263,27 +321,31 @@ def evaluate_run(folder: RunFolder, mesh: Mesh, split: str = "", data_root: str 
     split: `train`, `validation` or `test`; '' for test, or validation where the set has no test split.
     data_root: where the data set is now; '' for where the config says.
     views: of each image that are averaged, 1 or 10; 0 for what the config says.
+    known_levels: the upper levels of each label that the decoder is given; see `make_eval_step`.
 
   Raises:
-    UserError: the folder or the data cannot be used, or there is no such split.
+    UserError: the folder or the data cannot be used, or there is no such split, or no level would be left to predict.
   """
   run = Run.from_folder(folder, data_root, views)
-  name = split or judged_split(run) or "test"
-  source = run.source(name)
-  if source is None:
-    raise UserError(f"the data set {run.data.name!r} has no split {name!r}; config.data says which it has")
-  step = make_eval_step(run.preprocess, run.options)
+  if not 0 <= known_levels < run.tree.depth:
+    raise UserError(
+      f"--known-levels {known_levels}: give 0 to {run.tree.depth - 1}; the lowest of the tree's {run.tree.depth} "
+      "levels is to be predicted"
+    )
+  name, source = asked_split(run, split)
+  step = make_eval_step(run.preprocess, run.options, known_levels)
   at_step, variables = run.restored_variables(folder, mesh)
   metrics = evaluate(step, run.method, variables, run.eval_batches(source), mesh)
   found = {
     "split": name,
     "step": at_step,
     "views": run.options.views,
+    **({"known_levels": known_levels} if known_levels else {}),
     "level_sizes": np.diff(run.tree.level_offsets).tolist(),
     **metrics,
   }
   if jax.process_count() == 1:
-    found["examples"] = _examples(run, variables, source)
+    found["examples"] = _examples(run, variables, source, known_levels)
   if jax.process_index() == 0:
-    folder.write_evaluation(name, found)
+    folder.write_evaluation(f"{name}-known{known_levels}" if known_levels else name, found)
   return found

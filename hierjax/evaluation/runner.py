@@ -15,47 +15,72 @@ from jaxtyping import Array, Int
 from hierjax.devices import put_batch
 from hierjax.errors import UserError
 from hierjax.functional.averaging import average
+from hierjax.functional.label_paths import single_path
 from hierjax.functional.metrics import Mean, evaluate_batch
+from hierjax.tree.label_tree import UNKNOWN
 from hierjax.types import Batch, DecodeOptions, Examples, Method, Prediction, Variables
 
 EvalStep = Callable[[Method, Variables, Examples], dict[str, Mean]]
 Preprocess = Callable[[Examples, Int[Array, ""]], Batch]  # the second argument is the number of a view
 
 
-def make_eval_step(preprocess: Preprocess, options: DecodeOptions) -> EvalStep:
+def make_eval_step(preprocess: Preprocess, options: DecodeOptions, known_levels: int = 0) -> EvalStep:
   """Returns `(method, variables, examples) -> metrics`, jitted; each metric is a sum and a count over the batch.
 
   The loss is the mean over the views; everything else is of their averaged prediction. Where that has no `level_prob`,
-  its `level_nodes` is the best path (see `average`): then level accuracy is that path's, and `raw_leave_rate`, which
-  could only be 0, is left out.
+  its `level_nodes` is the best path (see `average`), and level accuracy is that path's. Where `level_nodes` is always a
+  path of the tree, `raw_leave_rate`, which could only be 0, is left out.
+
+  With `known_levels`, the decoder is given that many upper levels of each label (CNN-RNN* in Guo et al., Table 6).
+  These levels have no level accuracy; in a path they are right.
   """
 
   def eval_step(method: Method, variables: Variables, examples: Examples) -> dict[str, Mean]:
     def see(view: Int[Array, ""]) -> tuple[Array, Prediction]:
       batch = preprocess(examples, view)
       outputs = method.module.apply(variables, batch.inputs, batch.paths, train=False)
-      return method.loss(outputs, batch.paths), method.predict(variables, batch.inputs, None, options)
+      known = _upper_levels(batch, known_levels)
+      return method.loss(outputs, batch.paths), method.predict(variables, batch.inputs, known, options)
 
     losses, predictions = _one_after_the_other(see, options.views)
     prediction = average(predictions, method.tree, options.beam)
     batch = preprocess(examples, jnp.int32(0))
     metrics = evaluate_batch(prediction, batch, method.tree)
-    if options.views > 1 and prediction.level_prob is None:
+    if prediction.level_nodes_walk:
       del metrics["raw_leave_rate"]
+    given = jnp.arange(method.tree.depth) < known_levels
+    metrics["level_accuracy"] = jax.tree.map(lambda x: jnp.where(given, 0.0, x), metrics["level_accuracy"])
     return {"loss": Mean.of(losses.mean(axis=0), batch.mask), **metrics}
 
   return jax.jit(eval_step)
 
 
 def predict_views(
-  method: Method, variables: Variables, examples: Examples, preprocess: Preprocess, options: DecodeOptions
+  method: Method,
+  variables: Variables,
+  examples: Examples,
+  preprocess: Preprocess,
+  options: DecodeOptions,
+  known_levels: int = 0,
 ) -> Prediction:
-  """Returns the prediction for examples, averaged over `options.views` of each; jittable."""
+  """Returns the prediction for examples, averaged over `options.views` of each; jittable.
+
+  It is given `known_levels` upper levels of their labels.
+  """
 
   def see(view: Int[Array, ""]) -> Prediction:
-    return method.predict(variables, preprocess(examples, view).inputs, None, options)
+    batch = preprocess(examples, view)
+    return method.predict(variables, batch.inputs, _upper_levels(batch, known_levels), options)
 
   return average(_one_after_the_other(see, options.views), method.tree, options.beam)
+
+
+def _upper_levels(batch: Batch, levels: int) -> Int[Array, "b l"] | None:
+  """Returns the upper levels of the labels, UNKNOWN below them; None where there are none."""
+  if not levels:
+    return None
+  paths = single_path(batch.paths)
+  return jnp.where(jnp.arange(paths.shape[1])[None] < levels, paths, UNKNOWN)
 
 
 def _one_after_the_other(see: Callable[[Int[Array, ""]], Any], views: int) -> Any:

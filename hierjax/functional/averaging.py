@@ -46,6 +46,7 @@ def average(predictions: Prediction, tree: TreeArrays, beam: int) -> Prediction:
     node_prob=node_prob,
     level_nodes=best.paths[:, 0] if level_prob is None else _level_argmax(level_prob, tree),
     level_prob=level_prob,
+    level_nodes_walk=level_prob is None,
   )
 
 

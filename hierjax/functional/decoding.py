@@ -16,7 +16,9 @@ from hierjax.tree.label_tree import PAD, ROOT, STOP
 from hierjax.types import DecodeOptions, Leaf
 
 # `step(carry, previous: i32[b k], candidates: i32[b k w] | None) -> (carry, log_prob: f32[b k w])`: feeds each beam its
-# previous node and returns the log-probabilities of the candidate outputs; None stands for all outputs, in order.
+# previous node and returns the log-probabilities of the candidate outputs; None stands for all outputs, in order. With
+# `normalise = siblings` and for the chain rule they may lack a term that a beam's candidates share: logits will do.
+# `previous` and `candidates` have a leading 1 where they are the same for all examples; the carry has b.
 Carry = Any
 Step = Callable[[Carry, Array, Array | None], tuple[Carry, Array]]
 
@@ -39,16 +41,17 @@ class Paths:
 def continuations(previous: Int[Array, "b k"], tree: TreeArrays) -> tuple[Int[Array, "b k w"], Bool[Array, "b k w"]]:
   """Returns what can follow each node: its children, and STOP where a path may end at it.
 
-  The window is as wide as the largest fan-out, and one more for STOP if the tree needs it.
+  The window is a range of nodes, as many as the largest fan-out. It starts at the first child, or before it where it
+  would reach past the last node of the tree. One more column, the last, is STOP's if the tree needs it.
 
   Returns:
     The nodes, and STOP in the last column; and which of them are real.
   """
   offsets = jnp.asarray(tree.child_offsets)
   first, end = offsets[previous + 1][..., None], offsets[previous + 2][..., None]
-  nodes = first + jnp.arange(tree.max_children, dtype=jnp.int32)[None, None]
-  real = nodes < end
-  nodes = jnp.minimum(nodes, tree.num_nodes - 1)
+  width = jnp.arange(tree.max_children, dtype=jnp.int32)[None, None]
+  nodes = jnp.minimum(first, tree.num_nodes - tree.max_children) + width
+  real = (first <= nodes) & (nodes < end)
   if not tree.has_stop:
     return nodes, real
   may_stop = (previous[..., None] >= 0) & ((first == end) | (tree.stop_at == "node"))
@@ -58,11 +61,10 @@ def continuations(previous: Int[Array, "b k"], tree: TreeArrays) -> tuple[Int[Ar
   )
 
 
-def _anything(previous: Int[Array, "b k"], tree: TreeArrays) -> tuple[Int[Array, "b k o"], Bool[Array, "b k o"]]:
-  """Returns all outputs after each node; only STOP may not come first, since a path has at least one node."""
+def _anything(previous: Int[Array, "b k"], tree: TreeArrays) -> tuple[Int[Array, "1 1 o"], Bool[Array, "b k o"]]:
+  """Returns all outputs, and which may follow each node: STOP may not come first, for a path has at least one node."""
   tokens = jnp.arange(tree.num_outputs, dtype=jnp.int32)
   tokens = jnp.where(tokens == tree.num_nodes, STOP, tokens)[None, None]
-  tokens = jnp.broadcast_to(tokens, (*previous.shape, tree.num_outputs))
   return tokens, (tokens >= 0) | (previous[..., None] >= 0)
 
 
@@ -103,6 +105,7 @@ def beam_search(step: Step, carry: Carry, known: Int[Array, "b l"], tree: TreeAr
   known = complete(known, tree)
   (b, depth), k = known.shape, options.beam
   raw = options.restrict == "raw"
+  window = tree.num_nodes if raw else tree.max_children
 
   def advance(beams: _Beams, now: tuple[Array, Array]) -> tuple[_Beams, None]:
     t, given = now
@@ -119,16 +122,17 @@ def beam_search(step: Step, carry: Carry, known: Int[Array, "b l"], tree: TreeAr
     scores = jnp.where(beams.ended[..., None], jnp.where(first_column, 0.0, -jnp.inf), scores)
 
     log_prob, best = jax.lax.top_k((beams.log_prob[..., None] + scores).reshape(b, -1), k)
-    parent = best // tokens.shape[-1]
-    token, share = (jnp.take_along_axis(x.reshape(b, -1), best, axis=1) for x in (tokens, share))
-    beams = _reorder(beams._replace(carry=carry), parent)
+    parent, column = jnp.divmod(best, tokens.shape[-1])
+    first = jnp.broadcast_to(tokens[..., 0], (b, k))  # a window is a range, and then STOP: no need to gather from it
+    beams, first, stop_share = _reorder((beams._replace(carry=carry), first, jnp.exp(share[..., -1])), parent)
+    token = jnp.where(column == window, STOP, first + column)
     token = jnp.where(beams.ended, PAD, token)
     return beams._replace(
       paths=beams.paths.at[:, :, t].set(jnp.maximum(token, PAD)),
       last=jnp.where(token >= 0, token, beams.last),
       ended=beams.ended | (token == STOP),
       log_prob=log_prob,
-      stop_prob=jnp.where(token == STOP, jnp.exp(share), beams.stop_prob),
+      stop_prob=jnp.where(token == STOP, stop_share, beams.stop_prob),
     ), None
 
   start = _Beams(

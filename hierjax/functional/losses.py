@@ -6,7 +6,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import STOP
@@ -52,6 +52,35 @@ def path_cross_entropy(
   targets = jnp.where(known, targets, 0)
   logits = logits.astype(jnp.float32)
   picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-  losses = jnp.where(known, jax.nn.logsumexp(logits, axis=-1) - picked, 0.0)
-  total = losses.sum(axis=-1)
+  return _over_steps(jax.nn.logsumexp(logits, axis=-1) - picked, known, reduction)
+
+
+def sibling_cross_entropy(
+  logits: Float[Array, "b l w"],
+  tokens: Int[Array, "b l w"],
+  allowed: Bool[Array, "b l w"],
+  paths: Int[Array, "b l"],
+  reduction: Literal["sum", "mean"] = "sum",
+) -> Float[Array, "b"]:
+  """Returns `path_cross_entropy` where each step's softmax runs over what can follow the node before.
+
+  What cannot follow it is no target; neither are PAD and UNKNOWN.
+
+  Args:
+    logits: of each step's `tokens`.
+    tokens: the window of nodes and STOP of each step, see `decoding.continuations`.
+    allowed: which of them can follow.
+    paths: the targets.
+    reduction: `mean` divides by the number of targets.
+  """
+  target = allowed & (tokens == paths[..., None])
+  known = target.any(axis=-1)
+  mass = jax.nn.logsumexp(logits, axis=-1, where=allowed)
+  return _over_steps(mass - jnp.where(target, logits, 0.0).sum(axis=-1), known, reduction)
+
+
+def _over_steps(
+  losses: Float[Array, "b l"], known: Bool[Array, "b l"], reduction: Literal["sum", "mean"]
+) -> Float[Array, "b"]:
+  total = jnp.where(known, losses, 0.0).sum(axis=-1)
   return total if reduction == "sum" else total / jnp.maximum(known.sum(axis=-1), 1).astype(jnp.float32)

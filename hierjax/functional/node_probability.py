@@ -31,7 +31,7 @@ def by_chain_rule(step: Step, carry: Carry, known: Int[Array, "b l"], tree: Tree
   levels = []
   for t in range(tree.depth):
     first, end = tree.level_offsets[t : t + 2]
-    previous = jnp.broadcast_to(parents, (known.shape[0], len(parents)))
+    previous = parents[None]  # the same for all examples
     tokens, allowed = continuations(previous, tree)
     carry, scores = step(carry, previous, output_numbers(tokens, tree))
     share = jax.nn.log_softmax(jnp.where(allowed, scores, -jnp.inf), axis=-1)
@@ -39,7 +39,7 @@ def by_chain_rule(step: Step, carry: Carry, known: Int[Array, "b l"], tree: Tree
     nodes = jnp.arange(first, end, dtype=jnp.int32)
     above = tree.parent[first:end]
     row = jnp.searchsorted(parents, above)
-    log_prob = parent_prob[:, row] + share[:, row, nodes - tree.child_offsets[above + 1]]
+    log_prob = parent_prob[:, row] + share[:, row, nodes - tokens[0, row, 0]]
     given = known[:, t, None]
     log_prob = jnp.where(given >= 0, jnp.where(nodes[None] == given, 0.0, -jnp.inf), log_prob)
     levels.append(jnp.where(given == STOP, -jnp.inf, log_prob))

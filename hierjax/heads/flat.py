@@ -44,6 +44,10 @@ class FlatHead(nn.Module):
     """Returns -log P(deepest known node); see `subtree_cross_entropy`."""
     return subtree_cross_entropy(outputs, ends(single_path(paths)), tree)
 
+  @nn.nowrap
+  def check(self, options: DecodeOptions) -> None:
+    """Takes any options."""
+
   def decode(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
   ) -> Prediction:
@@ -67,4 +71,5 @@ class FlatHead(nn.Module):
       node_prob=by_leaves(jnp.exp(log_probs), tree),
       level_nodes=paths[:, 0],
       level_prob=None,
+      level_nodes_walk=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -9,12 +10,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.layers.grid_recurrence import BACKWARD, FORWARD, State
+
 LSTMCarry = tuple[Float[Array, "*b w"], Float[Array, "*b w"]]
-
-
-def _orthogonal_by_gate(key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
-  keys = jax.random.split(key, shape[1] // shape[0])
-  return jnp.concatenate([nn.initializers.orthogonal()(k, (shape[0], shape[0]), dtype) for k in keys], axis=1)
 
 
 class LSTM(nn.Module):
@@ -34,7 +32,7 @@ class LSTM(nn.Module):
 
   def setup(self) -> None:
     """Names the weights."""
-    self.hidden = nn.Dense(4 * self.width, use_bias=False, kernel_init=_orthogonal_by_gate, dtype=self.dtype)
+    self.hidden = _Kernel(self.width, 4 * self.width)
 
   def initial_carry(self, *batch: int) -> LSTMCarry:
     """Returns the state (h, c) before the first step: zeros."""
@@ -42,14 +40,85 @@ class LSTM(nn.Module):
 
   def step(self, carry: LSTMCarry, inputs: Float[Array, "*b g"]) -> tuple[LSTMCarry, Float[Array, "*b w"]]:
     """Returns the next state and h. `inputs` holds the four gates' W_x x + W_v v + b, side by side."""
-    h, c = carry
-    gates = inputs.astype(jnp.float32) + self.hidden(h).astype(jnp.float32)
-    i, f, o = jnp.split(nn.sigmoid(gates[..., : 3 * self.width]), 3, axis=-1)
-    c = f * c + i * jnp.tanh(gates[..., 3 * self.width :])
-    h = o * jnp.tanh(c)
-    return (h, c), h
+    state, _ = _step(self.hidden().astype(self.dtype), State(*carry), inputs)
+    return tuple(state), state.h
 
   def __call__(self, inputs: Float[Array, "b l g"]) -> Float[Array, "b l w"]:
-    """Returns h after each step from the initial state."""
-    scan = nn.scan(LSTM.step, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1)
-    return scan(self, self.initial_carry(inputs.shape[0]), inputs)[1]
+    """Returns h after each step from the initial state, for one step or more.
+
+    There is a reverse-mode derivative only.
+    """
+    return jnp.swapaxes(_states(self.dtype, self.hidden(), jnp.swapaxes(inputs, 0, 1)), 0, 1)
+
+
+class _Kernel(nn.Module):
+  rows: int
+  columns: int
+
+  @nn.compact
+  def __call__(self) -> Float[Array, "w g"]:
+    return jnp.asarray(self.param("kernel", _orthogonal_by_gate, (self.rows, self.columns)))
+
+
+def _orthogonal_by_gate(key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+  keys = jax.random.split(key, shape[1] // shape[0])
+  return jnp.concatenate([nn.initializers.orthogonal()(k, (shape[0], shape[0]), dtype) for k in keys], axis=1)
+
+
+# The scan, over f[l b ...]. The state before the first step is zero, so that step has no product, nor has its gradient.
+# The VJP keeps h, c and the gates; the kernel's gradient is one product after the scan.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _states(dtype: Any, kernel: Any, inputs: Any) -> Any:
+  return _forward(dtype, kernel, inputs)[0]
+
+
+def _forward(dtype: Any, kernel: Any, inputs: Any) -> Any:
+  first = _cell(inputs[0].astype(jnp.float32), 0.0)
+  step = functools.partial(_step, kernel.astype(dtype))
+
+  def kept(state: State, inputs: Any) -> Any:
+    after = step(state, inputs)
+    return after[0], after
+
+  rest = jax.lax.scan(kept, first[0], inputs[1:])[1]
+  states, gates = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest)
+  return states.h, (kernel, states, gates, jnp.zeros((0,), inputs.dtype))
+
+
+def _backward(dtype: Any, residuals: Any, dh: Any) -> Any:
+  kernel, states, gates, like_inputs = residuals
+  memories = jnp.concatenate([jnp.zeros_like(states.c[:1]), states.c[:-1]])
+  steps = dh, memories, states, gates
+  transposed = kernel.astype(dtype).T
+
+  def step(later: Any, steps: Any) -> Any:
+    dpre, dc = later
+    dh, memory, after, gates = steps
+    later = BACKWARD["lstm"](State(dh + _product(dpre, transposed), dc), memory, after, gates)
+    return later, later[0]
+
+  dh, *rest = jax.tree.map(lambda x: x[-1], steps)
+  last = BACKWARD["lstm"](State(dh, 0.0), *rest)
+  dpre = jax.lax.scan(step, last, jax.tree.map(lambda x: x[:-1], steps), reverse=True)[1]
+  dpre = jnp.concatenate([dpre, last[0][None]])
+  before, after = (x.reshape(-1, x.shape[-1]).astype(dtype) for x in (states.h[:-1], dpre[1:]))
+  dkernel = jnp.matmul(before.T, after, preferred_element_type=jnp.float32)
+  return dkernel.astype(kernel.dtype), dpre.astype(like_inputs.dtype)
+
+
+_states.defvjp(_forward, _backward)
+
+
+def _step(kernel: Any, state: State, inputs: Any) -> Any:
+  """Returns the next state, and the gates; `kernel` has the dtype of the product."""
+  return _cell(inputs.astype(jnp.float32) + _product(state.h, kernel), state.c)
+
+
+def _cell(pre: Any, memory: Any) -> Any:
+  return FORWARD["lstm"](pre, memory, jnp.float32)
+
+
+def _product(x: Any, kernel: Any) -> Any:
+  return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)

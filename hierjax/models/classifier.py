@@ -56,6 +56,10 @@ class Classifier(nn.Module):
     """Returns the head's prediction; see `Method.predict`."""
     return self.head.decode(self.features(inputs), known, tree, options)
 
+  def states(self, inputs: Inputs, paths: Int[Array, "b l"]) -> Float[Array, "b l state"]:
+    """Returns the state of a recurrent head, the only kind that has any, after each step of the paths it is fed."""
+    return self.head.states(self.features(inputs), paths)
+
 
 @struct.dataclass
 class ModelMethod:

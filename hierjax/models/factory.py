@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
-from hierjax.backbones.plain import alexnet, sppnet
-from hierjax.backbones.preact import small_resnet, wide_resnet
+from hierjax.backbones.plain import alexnet, cnn7, sppnet
+from hierjax.backbones.preact import small_resnet, wide_resnet, wider_resnet
+from hierjax.backbones.precomputed import PrecomputedFeatures
 from hierjax.config import choose, frozen, unpack
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.heads.coarse_fine import CoarseFineHead
 from hierjax.heads.flat import FlatHead
 from hierjax.heads.path_rnn import PathRNNHead
 from hierjax.models.classifier import Classifier, ModelMethod
@@ -24,12 +27,15 @@ Table = Mapping[str, Callable[..., nn.Module]]
 
 BACKBONES: Table = {
   "alexnet": alexnet,
+  "cnn7": cnn7,
+  "features": PrecomputedFeatures,
   "small_resnet": small_resnet,
   "sppnet": sppnet,
   "wide_resnet": wide_resnet,
+  "wider_resnet": wider_resnet,
 }
 NECKS: Table = {"context": ContextNeck}
-HEADS: Table = {"flat": FlatHead, "path_rnn": PathRNNHead}
+HEADS: Table = {"coarse_fine": CoarseFineHead, "flat": FlatHead, "path_rnn": PathRNNHead}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -56,6 +62,7 @@ def make_method(
     "num_nodes": tree.num_nodes,
     "num_outputs": tree.num_outputs,
     "num_leaves": tree.num_leaves,
+    "level_sizes": tuple(np.diff(tree.level_offsets).tolist()),
     "dtype": choose(DTYPES, dtype, "dtype"),
     "parent": None,  # linen's own fields, which no section sets
     "name": None,

@@ -15,7 +15,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -292,7 +292,11 @@ class LabelTree:
 
   def path_text(self, node: Node) -> str:
     r"""Returns a path as text, `animal/dog/basenji`; a slash or backslash in a name is written `\/` or `\\`."""
-    return "/".join(name.replace("\\", "\\\\").replace("/", "\\/") for name in self.path_names(node))
+    return self.nodes_text(self.path(node))
+
+  def nodes_text(self, nodes: Iterable[Node]) -> str:
+    """Returns nodes as text, as `path_text` writes a path; they need not be one."""
+    return "/".join(self.names[i].replace("\\", "\\\\").replace("/", "\\/") for i in nodes)
 
   # Files.
 

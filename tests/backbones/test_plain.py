@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
-from hierjax.backbones.plain import LRN_ALPHA, Stage, alexnet, max_pool, sppnet
+from hierjax.backbones.plain import LRN_ALPHA, Group, Stage, alexnet, cnn7, sppnet
 from hierjax.errors import UserError
+from hierjax.layers.pooling import max_pool, mean_pool
 
 THIN = (4, 5, 6, 6, 4)
 
@@ -112,17 +112,6 @@ def test_a_stage_is_convolution_relu_lrn_and_pool_in_this_order(rng):
   np.testing.assert_allclose(y[0], naive_stage(x[0], kernel, bias, 2, 1, 0.05), rtol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(2, 6, 9, 3), (1, 2, 5, 4)])
-def test_the_pool_and_its_gradient_are_linen_s(rng, shape):
-  x = jnp.asarray(rng.normal(size=shape), jnp.float32)
-  over = [(0, 1 - size % 2) for size in shape[1:3]]
-  y, pull = jax.vjp(max_pool, x)
-  expected, pull_expected = jax.vjp(lambda x: nn.max_pool(x, (3, 3), (2, 2), over), x)
-  np.testing.assert_array_equal(y, expected)
-  g = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
-  np.testing.assert_allclose(pull(g)[0], pull_expected(g)[0], rtol=1e-6, atol=1e-6)
-
-
 def weights(rng, shape):
   """Biases of 0, which a larger scale of the images does not ask to be larger too, and random kernels."""
   return rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])) if len(shape) > 1 else np.zeros(shape)
@@ -162,3 +151,69 @@ def test_bfloat16(key):
 def test_trunks_that_do_not_exist_are_refused(build, settings):
   with pytest.raises(ValueError, match=r"widths = .*, lrn_alpha = .* five widths"):
     build(**settings)
+
+
+def test_weights_and_maps_of_cnn7():
+  """READINGS G10: six convolutions of 3 x 3 and one of 1 x 1, all of 192 channels."""
+  images = jnp.zeros((2, 32, 32, 3))
+  features, variables = jax.eval_shape(cnn7(dtype=jnp.bfloat16).init_with_output, jax.random.key(0), images)
+  by_hand = {
+    "stages_0": (9 * 3 * 192 + 192) + (9 * 192 * 192 + 192),  # 5,376 and 331,968
+    "stages_1": 2 * (9 * 192 * 192 + 192),
+    "stages_2": 2 * (9 * 192 * 192 + 192) + (192 * 192 + 192),  # the last is 37,056
+  }
+  params = variables["params"]
+  assert {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in params.items()} == by_hand
+  assert sum(by_hand.values()) == 1_702_272
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
+  assert [stage.shape for stage in features.stages] == [(2, 16, 16, 192), (2, 8, 8, 192), (2, 8, 8, 192)]
+  assert {stage.dtype for stage in features.stages} == {np.dtype(jnp.bfloat16)}
+  assert features.pooled.shape == (2, 192) and features.pooled.dtype == jnp.float32
+
+
+def test_cnn7_is_its_layers_in_order_and_drops_what_the_classifier_reads(rng, key):
+  """In training, an entry of the pooled vector is 0 or twice what it is."""
+  backbone, images = cnn7(6, dropout=(0.0, 0.0, 0.5)), jnp.asarray(rng.normal(size=(2, 9, 7, 3)), jnp.float32)
+  shapes = jax.eval_shape(backbone.init, key, images)
+  variables = jax.tree.map(lambda s: jnp.asarray(rng.normal(0.1, 0.4, s.shape), jnp.float32), shapes)
+
+  def by_hand(x, params):
+    for stage, pool in (("stages_0", max_pool), ("stages_1", mean_pool), ("stages_2", lambda x: x)):
+      for _, layer in sorted(params[stage].items()):
+        x = jax.lax.conv_general_dilated(x, layer["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = jnp.maximum(x + layer["bias"][None, None, None], 0)
+      x = pool(x)
+    return x.mean((1, 2))
+
+  @jax.jit
+  def run(variables):
+    trained = backbone.apply(variables, images, train=True, rngs={"dropout": key})
+    return backbone.apply(variables, images), by_hand(images, variables["params"]), trained.pooled
+
+  features, expected, trained = run(variables)
+  assert [stage.shape[1:3] for stage in features.stages] == [(4, 3), (2, 1), (2, 1)]
+  np.testing.assert_allclose(features.pooled, expected, rtol=1e-5)
+  dropped = np.asarray(trained == 0)
+  assert 0 < (dropped & (expected > 0)).sum() < (expected > 0).sum()
+  np.testing.assert_allclose(trained, np.where(dropped, 0, 2 * features.pooled), rtol=1e-5)
+
+
+def test_a_group_drops_single_cells_unless_told_otherwise(key):
+  assert [stage.dropout for stage in cnn7(4, dropout=(0.1, 0.2, 0.3)).stages] == [0.1, 0.2, 0.3]
+  assert [stage.drop_whole for stage in cnn7(4).stages] == [(), (), (1, 2)]
+  group, x = Group(4, (1,), dropout=0.5), jnp.ones((2, 5, 5, 4))
+  variables = {"params": {"conv1": {"kernel": jnp.eye(4)[None, None], "bias": jnp.zeros(4)}}}
+  trained = group.apply(variables, x, train=True, rngs={"dropout": key})
+  assert set(np.unique(trained)) == {0, 2} and (np.ptp(trained, axis=(1, 2)) == 2).all()
+
+
+@pytest.mark.parametrize("settings", [{"width": 0}, {"dropout": (0.5, 0.5)}, {"dropout": (0.5, 0.5, 1.0)}])
+def test_a_cnn7_that_does_not_exist_is_refused(settings):
+  with pytest.raises(ValueError, match=r"width = .*, dropout = .* three rates"):
+    cnn7(**settings)
+
+
+def test_cnn7_takes_images_that_leave_a_cell():
+  assert jax.eval_shape(cnn7(4).init_with_output, jax.random.key(0), jnp.zeros((1, 4, 5, 3)))[0].pooled.shape == (1, 4)
+  with pytest.raises(UserError, match=r"images of 3 x 9 pixels .* takes 4 x 4 or more"):
+    jax.eval_shape(cnn7(4).init, jax.random.key(0), jnp.zeros((1, 3, 9, 3)))

@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.backbones.preact import small_resnet, wide_resnet
+from hierjax.backbones.preact import Block, small_resnet, wide_resnet, wider_resnet
+from hierjax.heads.flat import FlatHead
+from hierjax.models.classifier import Classifier
 
 
 def shapes_of(backbone):
@@ -33,6 +35,51 @@ def test_wrn_28_10_has_the_published_size():
   assert len(convolutions) == 28 - 3  # the other three are the shortcuts
 
 
+def test_wider_resnet_has_the_published_size():
+  """READINGS G11 counts convolutions alone, shortcuts among them."""
+  shapes = shapes_of(Classifier(wider_resnet(), FlatHead(100)))["params"]
+  shapes, head = shapes["backbone"], shapes["head"]
+  convolutions = sum(leaf.size for leaf in jax.tree.leaves(shapes) if leaf.ndim == 4)
+  assert convolutions == 45_385_408
+  assert convolutions + sum(leaf.size for leaf in jax.tree.leaves(head)) == 45_487_908
+  for i, width in enumerate((256, 512, 1024)):
+    blocks = [shapes[f"stages_{i}"][f"blocks_{j}"] for j in range(3)]
+    assert all([b[f"conv{n}"]["kernel"].shape[0] for n in (1, 2, 3)] == [1, 3, 1] for b in blocks)
+    assert all({b[f"conv{n}"]["kernel"].shape[-1] for n in (1, 2, 3)} == {width} for b in blocks)
+    assert ["shortcut" in b for b in blocks] == [True, False, False]
+  assert shapes["stem"]["conv"]["kernel"].shape == (3, 3, 3, 64)
+  backbone = wider_resnet(widths=(4, 4, 8), blocks=1)
+  maps = jax.eval_shape(backbone.init_with_output, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))[0].stages
+  assert [stage.shape[1:] for stage in maps] == [(32, 32, 4), (16, 16, 4), (8, 8, 8)]
+
+
+@pytest.mark.parametrize("kernels", [(3, 3), (1, 3, 1)])
+def test_a_block_is_norm_relu_and_convolution_in_turn_and_a_shortcut(kernels, rng):
+  block, x = Block(4, stride=2, kernels=kernels), jnp.asarray(rng.normal(size=(2, 5, 5, 3)), jnp.float32)
+  shapes = jax.eval_shape(block.init, jax.random.key(0), x)
+  variables = {
+    "params": jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes["params"]),
+    "batch_stats": jax.tree.map(
+      lambda s: jnp.asarray(rng.uniform(0.5, 2, s.shape), jnp.float32), shapes["batch_stats"]
+    ),
+  }
+
+  def conv(x, name, stride=1):
+    kernel = variables["params"][name]["kernel"]
+    return jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+  def act(x, name):
+    learnt, running = (jax.device_get(variables[kind][name]["norm"]) for kind in variables)
+    x = (np.asarray(x) - running["mean"]) / np.sqrt(running["var"] + 1e-5)
+    return jnp.asarray(np.maximum(x * learnt["scale"] + learnt["bias"], 0))
+
+  opened = act(x, "act1")
+  y = conv(opened, "conv1", 2)
+  for n in range(2, len(kernels) + 1):
+    y = conv(act(y, f"act{n}"), f"conv{n}")
+  np.testing.assert_allclose(block.apply(variables, x), conv(opened, "shortcut", 2) + y, rtol=1e-4)
+
+
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_small_resnet_counts(blocks):
   assert count(shapes_of(small_resnet(blocks=blocks))) == by_hand(32, (32, 64, 128), blocks)
@@ -58,7 +105,9 @@ def test_pooled_is_the_mean_of_the_last_stage_and_names_are_explicit(key):
   assert set(variables["params"]["stages_0"]["blocks_0"]) == {"act1", "act2", "conv1", "conv2"}
 
 
-@pytest.mark.parametrize("build", [lambda: wide_resnet(depth=27), lambda: small_resnet(widths=())])
+@pytest.mark.parametrize(
+  "build", [lambda: wide_resnet(depth=27), lambda: small_resnet(widths=()), lambda: wider_resnet(blocks=0)]
+)
 def test_nets_that_do_not_exist_are_refused(build):
   with pytest.raises(ValueError, match=r"depth = 27: .* 6 n|widths = "):
     build()

@@ -304,16 +304,14 @@ def test_a_cache_folder_that_cannot_be_written_stops_nothing(tmp_path, monkeypat
 # Arrays, noise, truncation, validation.
 
 
-def test_arrays_of_images_and_of_features(tmp_path, rng):
+def test_arrays_of_images(tmp_path, rng):
   images = rng.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
-  features = rng.normal(size=(5, 7)).astype(np.float32)
   np.savez(tmp_path / "train.npz", images=images, nodes=np.array([CUP, DOG, BASENJI, CUP, CUP]))
-  np.savez(tmp_path / "test.npz", images=features, nodes=np.array([[CUP, PAD], [DOG, CUP]] + [[CUP, PAD]] * 3))
+  np.savez(tmp_path / "test.npz", images=images, nodes=np.array([[CUP, PAD], [DOG, CUP]] + [[CUP, PAD]] * 3))
   config = DataConfig(name="arrays", root=str(tmp_path), resize=4, crop=4, validation=0.0)
   train, test = (open_source(config, TREE, split) for split in ("train", "test"))
   np.testing.assert_array_equal(train.read(np.array([3, 0])), images[[3, 0]])
-  np.testing.assert_array_equal(test.read(np.array([1])), features[[1]])
-  assert train.nodes.shape == (5, 1) and test.nodes.shape == (5, 2) and test.shape == (7,)
+  assert train.nodes.shape == (5, 1) and test.nodes.shape == (5, 2)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +329,8 @@ def test_images_that_do_not_fit_the_transform(tmp_path, shape, message):
   [
     ({"images": np.zeros((2, 4, 4, 3), np.float32), "nodes": np.zeros(2, int)}, r"float32\[2, 4, 4, 3\]"),
     ({"images": np.zeros((2, 4, 4, 3), np.uint8), "nodes": np.zeros(3, int)}, "2 images"),
-    ({"images": np.zeros((2, 4, 4, 3), np.uint8), "nodes": np.array([0, 7])}, r"nodes\[1\] holds 7"),
+    ({"images": np.zeros((2, 4, 4, 3), np.uint8), "nodes": np.array([0, 7])}, "`nodes` holds 7 in row 1"),
+    ({"images": np.zeros((2, 4), np.float32), "nodes": np.zeros(2, int)}, r"config\.data\.name = features"),
     ({"images": np.zeros((2, 4, 4, 3), np.uint8), "nodes": np.array([0.0, 1.0])}, "integers"),
     ({"images": np.zeros((2, 4, 4, 3), np.uint8)}, "must be an .npz file"),
     ({"images": np.array([object()]), "nodes": np.array([0])}, "must be an .npz file"),
@@ -343,10 +342,12 @@ def test_arrays_that_cannot_be_used(tmp_path, arrays, message):
     open_source(DataConfig(name="arrays", root=str(tmp_path)), TREE, "train")
 
 
-def test_noise_is_over_any_tree_and_each_leaf_has_its_own_pattern():
-  config = DataConfig(name="noise", examples=60, resize=8, crop=8)
+@pytest.mark.parametrize(("width", "shape"), [(0, (8, 8, 3)), (64, (64,))])
+def test_noise_is_over_any_tree_and_each_leaf_has_its_own_pattern(width, shape):
+  config = DataConfig(name="noise", examples=60, resize=8, crop=8, width=width)
   train, test = (open_source(config, TREE, split) for split in ("train", "test"))
   assert (len(train), len(test)) == (60, 10) and set(train.nodes[:, 0]) == set(TREE.leaves)
+  assert train.shape == test.shape == shape
   mean = {leaf: train.read(np.flatnonzero(train.nodes[:, 0] == leaf)).mean(axis=0) for leaf in TREE.leaves}
   for image, leaf in zip(test.read(np.arange(10)), test.nodes[:, 0], strict=True):
     assert min(mean, key=lambda other: abs(mean[other] - image).sum()) == leaf

@@ -4,7 +4,7 @@ from PIL import Image
 
 from hierjax.data.source import ArraySource
 from hierjax.errors import UserError
-from hierjax.evaluation.pictures import NodeNames, Page, printable, seen_images
+from hierjax.evaluation.pictures import NodeNames, Page, grid, printable, seen_images, wrap
 from hierjax.tree.label_tree import PAD, LabelTree
 
 
@@ -37,6 +37,23 @@ def test_text_is_cut_to_its_width_and_keeps_its_ending():
   assert extents(page)[0].x0 >= 150 - 1 and extents(page)[0].x1 <= 2.5 * 150 + 1
   page.text(1.0, 0.2, "short", width=1.5)
   assert page._figure.texts[1].get_text() == "short"
+
+
+def test_lines_fit_and_break_between_words():
+  page, text = Page(4.0, 1.0), "a name of_many words/and-hyphens and one word that is farfartoolongforanyline"
+  lines = wrap(text, width=0.8, most=20)
+  for line in lines:
+    page.text(1.0, 0.2, line, width=0.8)
+  assert all(box.x1 - box.x0 <= 0.8 * 150 + 1 for box in extents(page))
+  assert [text.get_text() for text in page._figure.texts] == lines  # nothing was cut short
+  assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+  assert all(line[-1] in "/-_" or f"{line} " in text for line in lines[:-3])
+  assert wrap(text, width=0.8, most=2) == [lines[0], text[len(lines[0]) :].lstrip()]
+  assert wrap(text, width=9.0) == [text] and wrap("", width=9.0) == [""]
+
+
+def test_a_grid_is_evenly_filled():
+  assert [grid(count, 4) for count in (0, 1, 4, 5, 6, 9)] == [(1, 0), (1, 1), (1, 4), (2, 3), (2, 3), (3, 3)]
 
 
 def test_text_is_no_mathematics_and_may_have_any_character(tmp_path):

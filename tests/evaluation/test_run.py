@@ -57,13 +57,16 @@ def test_evaluation_is_the_mean_over_exactly_the_examples(run, count, rng):
       assert value is None
 
 
-@pytest.mark.parametrize(("views", "own_levels", "kept"), [(1, False, True), (10, True, True), (10, False, False)])
-def test_raw_argmaxes_are_judged_where_there_are_any(run, views, own_levels, kept, monkeypatch):
+@pytest.mark.parametrize(
+  ("views", "walk", "own_levels", "kept"),
+  [(1, False, False, True), (1, True, False, False), (10, False, True, True), (10, False, False, False)],
+)
+def test_raw_argmaxes_are_judged_where_there_are_any(run, views, walk, own_levels, kept, monkeypatch):
   predict = ModelMethod.predict
 
   def with_levels(*arguments):
     prediction = predict(*arguments)
-    return prediction.replace(level_prob=prediction.node_prob if own_levels else None)
+    return prediction.replace(level_prob=prediction.node_prob if own_levels else None, level_nodes_walk=walk)
 
   monkeypatch.setattr(ModelMethod, "predict", with_levels)
   step = make_eval_step(lambda examples, view: run.preprocess(examples), DecodeOptions(views=views))
@@ -103,10 +106,14 @@ def test_labels_below_a_truncated_tree_count_for_their_ancestors():
   [
     ({"epochs": 0.0}, r"config\.epochs = 0\.0: must be above 0"),
     ({"class_weights": "heavy"}, "choose from none, balanced"),
-    ({"head": dict(name="oracle")}, r"config\.head\.name = 'oracle': choose from flat, path_rnn"),
+    ({"head": dict(name="oracle")}, r"config\.head\.name = 'oracle': choose from coarse_fine, flat, path_rnn"),
     ({"backbone": dict(name="small_resnet", width=3)}, r"config\.backbone\.width: there is no such key; did you mean"),
     ({"dtype": "float16"}, "choose from bfloat16, float32"),
     ({"decode": dict(beam=0)}, r"config\.decode\.beam = 0: a beam keeps at least 1 path"),
+    (
+      {"head": dict(name="path_rnn", softmax="siblings"), "decode": dict(restrict="raw")},
+      r"config\.decode\.restrict = raw: .* set restrict = tree, or softmax = nodes",
+    ),
     ({"tree": dict(source="nowhere.csv")}, "there is no such file or folder"),
   ],
 )

@@ -18,6 +18,7 @@ from hierjax.evaluation.report import print_accuracy
 from hierjax.evaluation.run import Run, evaluate_run
 from hierjax.run_folder import RunFolder
 from hierjax.training.loop import train_and_evaluate
+from hierjax.tree.label_tree import UNKNOWN
 
 SIZES = ((320, 240), (240, 320), (500, 375), (300, 300))
 LABELS = ("animal/dog", "animal/cat", "thing")
@@ -97,6 +98,36 @@ def test_ten_views_are_averaged_and_predict_agrees(folder, photos, tmp_path, cap
   rows = list(predict(str(tmp_path / "run"), files))
   assert [row.path for row in rows] == [run.tree.path_text(int(leaf)) for leaf in best]
   np.testing.assert_allclose([row.probability for row in rows], mean[np.arange(4), best], rtol=1e-4)
+
+
+def test_known_levels_are_given_and_the_plain_answer_stays(folder, photos, capsys):
+  plain = (folder.path / "eval" / "test.json").read_bytes()
+  metrics = evaluate_run(folder, data_mesh(), known_levels=1)
+  saved = json.loads((folder.path / "eval" / "test-known1.json").read_text())
+  assert saved == metrics and saved["known_levels"] == 1 and saved["split"] == "test"
+  assert (folder.path / "eval" / "test.json").read_bytes() == plain and b"known_levels" not in plain
+  print_accuracy(folder, metrics)
+  assert "4 images of test, known down to level 1, step 2" in capsys.readouterr().out
+
+  run = Run.from_folder(folder)
+  variables = run.restored_variables(folder, data_mesh())[1]
+  files = sorted((photos / "test").rglob("*.jpg"))
+  pixels = (np.stack([read_image(file, 256, "stretch")[16:240, 16:240] for file in files]) / 255 - 0.5) / 0.25
+  labels = run.tree.encode([run.tree.find(file.relative_to(photos / "test").parts[:-1]) for file in files])
+  known = labels.copy()
+  known[:, 1] = UNKNOWN
+  look = jax.jit(lambda variables, pixels, known: run.method.predict(variables, pixels, known, run.options))
+  given = look(variables, jnp.asarray(pixels.astype(np.float32)), jnp.asarray(known))
+  free = look(variables, jnp.asarray(pixels.astype(np.float32)), jnp.full_like(known, UNKNOWN))
+  assert (np.asarray(given.paths[:, 0, 0]) == labels[:, 0]).all()
+  assert (np.asarray(free.paths[:, 0, 0]) != labels[:, 0]).any()  # or knowing would change nothing
+  deep = labels[:, 1] >= 0
+  assert metrics["level_accuracy"] == [None, np.mean(np.asarray(given.level_nodes)[deep, 1] == labels[deep, 1])]
+  ends = [run.tree.path_text(int(end)) for end in run.tree.ends(np.asarray(given.paths[:, 0]))]
+  assert {e["image"]: e["predicted"] for e in metrics["examples"]} == dict(zip(map(str, files), ends, strict=True))
+  for levels in (-1, 2):
+    with pytest.raises(UserError, match=rf"--known-levels {levels}: give 0 to 1; the lowest of the tree's 2 levels"):
+      evaluate_run(folder, data_mesh(), known_levels=levels)
 
 
 def test_views_that_there_are_not_are_refused_before_training(tmp_path):

@@ -76,16 +76,18 @@ def test_raw_decoding_is_the_plain_argmax_of_each_step(stop_at):
     model.table[:, 0, model.tree.num_nodes] += 9.0  # and would before its first node
   found = search(model, beam=1, restrict="raw")
   for example in range(2):
-    node, state, path = ROOT, np.float32(0), []
+    node, state, path, stop_prob = ROOT, np.float32(0), [], 1.0
     for t in range(model.tree.depth):
       state, log_prob = model.numpy_step(example, state, node)
       best = int(np.argmax(log_prob[: model.tree.num_nodes] if t == 0 else log_prob))
       if best == model.tree.num_nodes:
+        stop_prob = 1.0 if model.tree.is_leaf(node) else np.exp(log_prob[best])
         break
       path.append(best)
       node = best
     assert nodes_of(found.paths[example, 0]) == tuple(path)
     assert (found.paths[example, 0, len(path) :] == PAD).all()
+    np.testing.assert_allclose(found.stop_prob[example, 0], stop_prob, rtol=1e-5)
 
 
 @pytest.mark.parametrize("normalise", ["trained", "siblings"])

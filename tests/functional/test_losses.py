@@ -1,9 +1,12 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.functional.losses import path_cross_entropy, subtree_cross_entropy
+from hierjax.functional.decoding import continuations, output_numbers
+from hierjax.functional.losses import path_cross_entropy, sibling_cross_entropy, subtree_cross_entropy
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN
 from path_oracle import log_softmax
@@ -48,6 +51,43 @@ def test_path_cross_entropy_is_equation_8(rng, toy_tree):
   np.testing.assert_allclose(loss(*args, "sum"), expected, rtol=1e-5)
   np.testing.assert_allclose(loss(*args, "mean"), np.array(expected) / counts, rtol=1e-5)
   assert 3 in paths[:, 1] and STOP in paths[4] and expected[0] == expected[-1] == 0
+
+
+@pytest.mark.parametrize("short_labels", ["unknown", "stop"])
+def test_a_softmax_over_siblings_is_the_share_of_what_can_follow(rng, toy_tree, short_labels):
+  """Every label of the tree; what is no child of the node before it, as the last label's, is no target."""
+  paths = np.concatenate([toy_tree.encode(np.arange(-1, 7), short_labels), [[0, 4, UNKNOWN]]]).astype(np.int32)
+  arrays = tree_arrays(toy_tree, short_labels)
+  logits = rng.normal(size=(*paths.shape, arrays.num_outputs)).astype(np.float32)
+  expected, counts = [], []
+  for steps, path in zip(logits, paths.tolist(), strict=True):
+    total, count, node = 0.0, 0, ROOT
+    for step, token in zip(steps, path, strict=True):
+      may_stop = node != ROOT and (toy_tree.is_leaf(node) or short_labels == "stop")
+      following = [*toy_tree.children(node), *[STOP] * may_stop]
+      if token in following:
+        total -= log_softmax(step[[7 if y == STOP else y for y in following]])[following.index(token)]
+        count += 1
+      node = max(token, ROOT)
+    expected.append(total)
+    counts.append(max(count, 1))
+  before = np.concatenate([np.full((len(paths), 1), ROOT, np.int32), np.maximum(paths[:, :-1], ROOT)], axis=1)
+
+  def losses(logits, reduction):
+    tokens, allowed = continuations(jnp.asarray(before), arrays)
+    window = jnp.take_along_axis(logits, output_numbers(tokens, arrays), axis=-1)
+    return sibling_cross_entropy(window, tokens, allowed, jnp.asarray(paths), reduction)
+
+  @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+  def run(logits):
+    found, pullback = jax.vjp(lambda x: losses(x, "sum"), logits)
+    return found, losses(logits, "mean"), *pullback(jnp.ones_like(found))
+
+  total, mean, gradient = run(jnp.asarray(logits))
+  np.testing.assert_allclose(total, expected, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(mean, np.array(expected) / counts, rtol=1e-5, atol=1e-6)
+  assert jnp.isfinite(gradient).all() and (gradient[0] == 0).all() and (gradient[-1, 1:] == 0).all()
+  assert counts[-1] == 1
 
 
 @pytest.mark.parametrize("token", [PAD, UNKNOWN])

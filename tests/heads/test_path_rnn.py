@@ -5,11 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hierjax.errors import UserError
+from hierjax.functional.decoding import continuations, output_numbers
+from hierjax.functional.losses import sibling_cross_entropy
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.heads.path_rnn import PathRNNHead
 from hierjax.tree.label_tree import PAD, STOP, UNKNOWN, LabelTree
 from hierjax.types import DecodeOptions, Features
 from path_oracle import log_softmax, nodes_of
+from random_trees import random_tree
 
 WIDTH, EMBED, IMAGE = 6, 5, 4
 
@@ -29,7 +33,10 @@ def setting():
   return tree, arrays, head, features, variables
 
 
-@functools.partial(jax.jit, static_argnums=0)
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@functools.partial(jit, static_argnums=0)
 def run(head, variables, features, known, arrays, options):
   return head.apply(variables, features, known, arrays, options, method="decode")
 
@@ -76,13 +83,15 @@ def test_teacher_forcing_is_stepping_is_the_equations(setting):
   np.testing.assert_array_equal(logits, head.apply(variables, features, targets[:, None]))
   expected = [numpy_path(setting, i, path) for i, path in enumerate(targets.tolist()[:2])]
   np.testing.assert_allclose(jax.nn.log_softmax(logits)[:2], expected, rtol=1e-4, atol=1e-4)
+  states, output = head.apply(variables, features, targets, method="states"), variables["params"]["output"]
+  np.testing.assert_allclose(states @ output["kernel"] + output["bias"][None, None], logits, rtol=1e-5, atol=1e-5)
 
   image = head.apply(variables, features, method="image_gates")
   carry = (jnp.zeros((3, 1, WIDTH)),) * 2
   previous = jnp.full((3, 1), -1, jnp.int32)
   for t in range(3):
     carry, step = head.apply(variables, carry, previous, image, method="step")
-    np.testing.assert_allclose(step[:, 0], logits[:, t], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(step[:, 0], jax.nn.log_softmax(logits[:, t]), rtol=1e-5, atol=1e-5)
     previous = targets[:, t, None]
   np.testing.assert_allclose(head.apply(variables, features)[:, 0], logits[:, 0], rtol=1e-5, atol=1e-5)
 
@@ -147,10 +156,142 @@ def test_known_labels_condition_everything(setting):
   np.testing.assert_allclose(given.node_prob[2], free.node_prob[2], rtol=1e-6)
 
 
+def with_siblings(setting):
+  """Returns a head with a softmax over siblings, and the weights of `setting` for it."""
+  _, arrays, _, _, variables = setting
+  head = PathRNNHead(arrays.num_nodes, arrays.num_outputs, width=WIDTH, embed_width=EMBED, softmax="siblings")
+  return head, transposed(variables)
+
+
+def transposed(variables):
+  output = variables["params"]["output"]
+  return {"params": {**variables["params"], "output": {**output, "kernel": output["kernel"].T}}}
+
+
+def test_siblings_have_the_shares_of_the_nodes_logits(setting):
+  tree, arrays, nodes, features, variables = setting
+  head, weights = with_siblings(setting)
+  expected = decode(setting, beam=4, normalise="siblings")
+  found = decode((tree, arrays, head, features, weights), beam=4)
+  for name in ("paths", "log_prob", "stop_prob", "node_prob"):
+    np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-6, err_msg=name)
+  np.testing.assert_allclose(np.exp(found.log_prob).sum(axis=1), 1.0, rtol=1e-5)
+  for example in range(3):
+    path: list[int] = []
+    while not path or tree.children(path[-1]):
+      log_prob = numpy_path(setting, example, [*path, 0])[-1]
+      path.append(max(tree.children(path[-1] if path else -1), key=lambda node, p=log_prob: p[node]))
+    assert nodes_of(found.level_nodes[example]) == tuple(path)
+
+  targets = jnp.array([[0, 2, 6], [1, 4, STOP], [0, UNKNOWN, UNKNOWN]], jnp.int32)
+  before = jnp.array([[-1, 0, 2], [-1, 1, 4], [-1, 0, -1]], jnp.int32)
+
+  def whole(variables):
+    tokens, allowed = continuations(before, arrays)
+    logits = nodes.apply(variables, features, targets)
+    logits = jnp.take_along_axis(logits, output_numbers(tokens, arrays), axis=-1)
+    return sibling_cross_entropy(logits, tokens, allowed, targets).sum()
+
+  def ours(variables):
+    return head.loss(head.apply(variables, features, targets[:, None]), targets[:, None], arrays).sum()
+
+  expected, expected_gradient = jit(jax.value_and_grad(whole))(variables)
+  found, gradient = jit(jax.value_and_grad(ours))(weights)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  for a, b in zip(*map(jax.tree.leaves, (gradient, transposed(expected_gradient))), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def every_path(tree, node=-1, path=()):
+  """Yields all paths of a tree in which a path may end anywhere."""
+  for child in tree.children(node):
+    longer = (*path, child)
+    if len(longer) < tree.depth:
+      yield (*longer, STOP, *[PAD] * (tree.depth - len(longer) - 1))
+    else:
+      yield longer
+    yield from every_path(tree, child, longer)
+
+
+def dense_logits(head, variables, features, paths):
+  """Returns the logits of all outputs at each step of each path, whatever the head's softmax runs over."""
+  many = features.replace(pooled=jnp.repeat(features.pooled, len(paths), axis=0))
+  outputs = head.apply(variables, many, jnp.tile(jnp.asarray(paths), (len(features.pooled), 1)))
+  if head.softmax == "siblings":
+    outputs = outputs.states @ outputs.kernel.T + outputs.bias[None, None]
+  return np.asarray(outputs).reshape(-1, *paths.shape, head.num_outputs)
+
+
+def scores(tree, logits, path, siblings, forced):
+  """Returns the log-probability of a path after its first `forced` steps."""
+  total, node = 0.0, -1
+  for t, token in enumerate(path):
+    following = [*tree.children(node), *[tree.num_nodes] * (node >= 0)]
+    number = tree.num_nodes if token == STOP else token
+    log_prob = (
+      dict(zip(following, log_softmax(logits[t, following]), strict=True)) if siblings else log_softmax(logits[t])
+    )
+    total += log_prob[number] if t >= forced else 0.0
+    if token == STOP:
+      break
+    node = token
+  return total
+
+
+@pytest.mark.parametrize("normalise", ["trained", "siblings"])
+@pytest.mark.parametrize("softmax", ["nodes", "siblings"])
+def test_a_full_beam_is_exhaustive_on_a_random_tree(softmax, normalise, rng):
+  tree = random_tree(np.random.default_rng(53), depth=3, most_children=3)
+  arrays = tree_arrays(tree, "stop")
+  head = PathRNNHead(arrays.num_nodes, arrays.num_outputs, width=WIDTH, softmax=softmax)
+  features = Features((), jnp.asarray(rng.normal(size=(2, IMAGE)).astype(np.float32)))
+  shapes = jax.eval_shape(head.init, jax.random.key(0), features)
+  variables = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape).astype(np.float32)), shapes)
+  paths = np.array(list(every_path(tree)), np.int32)
+  assert not tree.uniform and len(paths) == tree.num_nodes > 12
+  assert tree.child_offsets[arrays.inner[-1] + 1] > tree.num_nodes - tree.max_children  # a window that must not run out
+  known = np.full((2, 3), UNKNOWN, np.int32)
+  known[1, 1] = given = next(i for i in range(tree.num_nodes) if tree.level[i] == 1 and not tree.is_leaf(i))
+  found = decode((tree, arrays, head, features, variables), jnp.asarray(known), beam=len(paths), normalise=normalise)
+
+  logits = dense_logits(head, variables, features, paths)
+  for example, forced in ((0, 0), (1, 2)):
+    rows = [i for i, path in enumerate(paths) if not forced or path[1] == given]
+    of_siblings = "siblings" in (softmax, normalise)
+    values = {
+      nodes_of(paths[i]): scores(tree, logits[example, i], paths[i].tolist(), of_siblings, forced) for i in rows
+    }
+    ranked = sorted(values, key=lambda nodes: -values[nodes])
+    assert [nodes_of(path) for path in found.paths[example]] == ranked + [()] * (len(paths) - len(rows))
+    np.testing.assert_allclose(found.log_prob[example, : len(rows)], [values[n] for n in ranked], rtol=1e-4, atol=1e-4)
+    if of_siblings:
+      np.testing.assert_allclose(np.exp(found.log_prob[example]).sum(), 1.0, rtol=1e-4)
+
+
+def test_decoding_by_siblings_holds_nothing_of_the_size_of_the_tree():
+  """Beyond its arguments; node probabilities, an output of that size, are not asked for. Softmax over nodes must."""
+  counts = np.concatenate([[50], np.full(50, 50), np.full(2500, 8), np.zeros(20_000, np.int64)])
+  arrays = tree_arrays(LabelTree.from_children([str(i) for i in range(counts.sum())], counts))
+  features, beam, width = Features((), jnp.zeros((8, IMAGE))), 5, 16
+
+  @functools.partial(jit, static_argnums=0)
+  def paths(head, variables, features, tree):
+    found = head.apply(variables, features, None, tree, DecodeOptions(beam=beam), method="decode")
+    return found.paths, found.log_prob, found.stop_prob
+
+  taken = {}
+  for softmax in ("siblings", "nodes"):
+    head = PathRNNHead(arrays.num_nodes, arrays.num_outputs, width=width, softmax=softmax)
+    shapes = jax.eval_shape(head.init, jax.random.key(0), features)
+    memory = paths.lower(head, shapes, features, arrays).compile().memory_analysis()
+    taken[softmax] = memory.temp_size_in_bytes
+  assert taken["siblings"] < 4 * arrays.num_nodes * 8 < 4 * arrays.num_nodes * 8 * beam <= taken["nodes"]
+
+
 def test_what_is_unknown_changes_nothing(setting):
   _, arrays, head, features, variables = setting
 
-  @jax.jit
+  @jit
   def gradient(targets):
     return jax.grad(lambda v: head.loss(head.apply(v, features, targets), targets, arrays).sum())(variables)
 
@@ -184,6 +325,19 @@ def test_sizes_dtype_and_refusals(setting):
   count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   assert count == 8 * EMBED + 4 * WIDTH * (EMBED + WIDTH + IMAGE + 1) + 8 * (WIDTH + 1)
   assert jax.eval_shape(head.apply, shapes, features).dtype == jnp.float32
+  for softmax in ("nodes", "siblings"):
+    shapes = jax.eval_shape(head.clone(softmax=softmax).init, jax.random.key(0), features)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype("float32")}
+  with pytest.raises(
+    UserError, match=r"decode\.restrict = raw: with config\.head\.softmax = siblings only the children"
+  ):
+    decode(setting, head=with_siblings(setting)[0], restrict="raw")
+  with pytest.raises(ValueError, match="choose from nodes, siblings"):
+    PathRNNHead(7, 8, softmax="leaves")
+  for sizes in ({"width": 0}, {"embed_width": 0}, {"embed_width": -3}):
+    with pytest.raises(ValueError, match="must be 1 or more"):
+      PathRNNHead(7, 8, **sizes)
   with pytest.raises(ValueError, match="choose from sum, mean"):
     PathRNNHead(7, 8, reduction="max")
   with pytest.raises(ValueError, match="multi-label head"):

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hierjax.layers.recurrent import LSTM
 
@@ -46,3 +47,30 @@ def test_each_gate_starts_orthogonal_and_bf16_keeps_a_float32_state(key):
   assert kernel.dtype == jnp.float32 and jax.eval_shape(lstm.apply, variables, inputs).dtype == jnp.float32
   for gate in np.split(np.asarray(kernel), 4, axis=1):
     np.testing.assert_allclose(gate @ gate.T, np.eye(4), atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)], ids=["float32", "bfloat16"])
+def test_the_gradient_of_the_scan_is_that_of_its_steps(steps, dtype, tolerance, rng, key):
+  lstm = LSTM(width=5, dtype=dtype)
+  inputs = jnp.asarray(rng.normal(size=(3, steps, 20)), dtype)
+  cotangent = jnp.asarray(rng.normal(size=(3, steps, 5)).astype(np.float32))
+  variables = lstm.init(key, inputs)
+
+  def step_by_step(variables, inputs):
+    carry, states = lstm.initial_carry(3), []
+    for t in range(steps):
+      carry, h = lstm.apply(variables, carry, inputs[:, t], method="step")
+      states.append(h)
+    return jnp.stack(states, axis=1)
+
+  @jax.jit
+  def states_and_gradients(variables, inputs):
+    return [(y, pull(cotangent)) for y, pull in (jax.vjp(f, variables, inputs) for f in (lstm.apply, step_by_step))]
+
+  scanned, looped = states_and_gradients(variables, inputs)
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), scanned) == jax.tree.map(lambda x: (x.shape, x.dtype), looped)
+  assert np.any(looped[1][0]["params"]["hidden"]["kernel"]) == (steps > 1)
+  for found, expected in zip(jax.tree.leaves(scanned), jax.tree.leaves(looped), strict=True):
+    found, expected = (np.asarray(x, np.float32) for x in (found, expected))
+    np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())

@@ -11,7 +11,8 @@ from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.heads.path_rnn import PathRNNHead
 from hierjax.models.classifier import Classifier
-from hierjax.models.factory import make_method
+from hierjax.models.factory import BACKBONES, HEADS, make_method
+from hierjax.tree.label_tree import LabelTree
 from hierjax.types import DecodeOptions, Features, Inputs
 
 BACKBONE = {"name": "small_resnet", "widths": [4], "dropout": 0.5}
@@ -79,14 +80,16 @@ def test_a_method_is_an_argument_of_jit(toy_tree, head):
   [
     (
       dict(backbone={"name": "resnet"}),
-      r"config.backbone.name = 'resnet': choose from alexnet, small_resnet, sppnet, wide_resnet",
+      r"config.backbone.name = 'resnet': choose from alexnet, cnn7, features, .*, wide_resnet, wider_resnet",
     ),
-    (dict(backbone={}), r"config.backbone.name is missing: choose from alexnet, small_resnet"),
+    (dict(backbone={}), r"config.backbone.name is missing: choose from alexnet, cnn7, features"),
     (dict(head={"name": "path_rnn", "widht": 3}), r"config.head.widht: .*did you mean 'width'"),
     (dict(head={"name": "flat", "num_leaves": 3}), r"config.head.num_leaves: there is no such key"),
     (dict(head={"name": "path_rnn", "width": "wide"}), r"config.head.width = 'wide': must be like 512"),
     (dict(head={"name": "path_rnn", "reduction": "max"}), r"config.head: reduction = 'max': choose from sum, mean"),
     (dict(backbone={"name": "wide_resnet", "depth": 27}), r"config.backbone: depth = 27: .*10, 16, 22, 28"),
+    (dict(head={"name": "coarse_fine", "strategy": "both"}), r"config.head: strategy = 'both': choose from parallel"),
+    (dict(head={"name": "coarse_fine"}), r"config.head: this head gives every image a label on each level"),
     (dict(dtype="float64"), r"config.dtype = 'float64': choose from bfloat16, float32"),
     (dict(neck={"name": "pyramid"}), r"config.neck.name = 'pyramid': choose from"),
   ],
@@ -102,3 +105,61 @@ def test_bfloat16_reaches_every_part_and_weights_stay_float32(toy_tree):
   assert method.module.head.dtype == method.module.backbone.stages[0].blocks[0].dtype == jnp.bfloat16
   shapes = jax.eval_shape(method.module.init, jax.random.key(0), jnp.zeros((2, 6, 6, 3)))
   assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype("float32")}
+
+
+def test_labels_that_stop_early_are_refused_by_a_head_that_cannot_stop(toy_tree):
+  top = toy_tree.truncated(2)
+  make_method(BACKBONE, {"name": "coarse_fine"}, tree_arrays(top))
+  with pytest.raises(UserError, match=r"config.head: .* may end above its last level; .* tree.short_labels = unknown"):
+    make_method(BACKBONE, {"name": "coarse_fine"}, tree_arrays(top, "stop"))
+
+
+SMALL = {
+  "alexnet": {"widths": [4] * 5},
+  "cnn7": {"width": 4},
+  "features": {"width": 6},
+  "small_resnet": {"widths": [4]},
+  "sppnet": {"widths": [4] * 5},
+  "wide_resnet": {"depth": 10, "width": 1},
+  "wider_resnet": {"widths": [4], "blocks": 1},
+}
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_any_backbone_takes_any_head(toy_tree, backbone):
+  """Initialises, computes losses and predicts, as shapes."""
+  tree = tree_arrays(toy_tree.truncated(2))
+  inputs = jnp.zeros((2, 6) if backbone == "features" else (2, 31, 31, 3))
+  paths = jnp.zeros((2, 1, 2), jnp.int32)
+  for head in sorted(HEADS):
+    method = make_method({"name": backbone, **SMALL[backbone]}, {"name": head}, tree)
+
+    def run(key, method=method):
+      outputs, variables = method.module.init_with_output(key, inputs, paths)
+      return method.loss(outputs, paths), method.predict(variables, inputs, options=DecodeOptions(beam=3))
+
+    losses, found = jax.eval_shape(run, jax.random.key(0))
+    shapes = [
+      x.shape for x in (losses, found.paths, found.log_prob, found.stop_prob, found.node_prob, found.level_nodes)
+    ]
+    assert shapes == [(2,), (2, 3, 2), (2, 3), (2, 3), (2, tree.num_nodes), (2, 2)], head
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_on_one_level_any_head_is_a_softmax(head):
+  """The coarse-specific network of Guo et al., whatever its head."""
+  tree = tree_arrays(LabelTree.from_children(list("abcd"), [3, 1, 0, 0, 0]).truncated(1))
+  method = make_method({"name": "features", "width": 8}, {"name": head}, tree)
+  paths = jnp.array([[2], [1]], jnp.int32)
+
+  @jax.jit
+  def run(method):
+    outputs, variables = method.module.init_with_output(jax.random.key(0), INPUTS, paths)
+    return method.loss(outputs, paths), method.predict(variables, INPUTS, options=DecodeOptions(beam=3))
+
+  losses, found = jax.device_get(run(method))
+  np.testing.assert_allclose(losses, -np.log(found.node_prob[[0, 1], [2, 1]]), rtol=1e-5)
+  np.testing.assert_allclose(found.node_prob.sum(1), 1, rtol=1e-5)
+  np.testing.assert_array_equal(found.paths[..., 0], np.argsort(-found.node_prob))
+  np.testing.assert_allclose(np.exp(found.log_prob), -np.sort(-found.node_prob), rtol=1e-5)
+  np.testing.assert_array_equal(found.level_nodes, found.paths[:, 0])

@@ -101,6 +101,7 @@ def test_find_undoes_path_names_and_says_how_far_it_came(tree, toy_tree):
 def test_path_text_tells_slashes_in_names_from_those_between():
   tree = LabelTree.from_children(["a/b", "a", "b"], [2, 0, 1, 0])
   assert {tree.path_text(i) for i in range(3)} == {r"a\/b", "a", "a/b"}
+  assert tree.nodes_text([0, 2]) == r"a\/b/b"  # no path of the tree: what a raw decoder may say
 
 
 def test_json_round_trip(tree):

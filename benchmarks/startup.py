@@ -1,0 +1,92 @@
+r"""Times what training costs besides its steps: the start of `train.py`, and the loop around a step; prints Markdown.
+
+  python -m benchmarks.startup
+  python -m benchmarks.startup --config configs/cnnrnn_cifar100.py:cpu --starts 3
+
+A start is the time from the command to the line that reports its first step, on generated images; cold, with nothing in
+the compilation cache, and with what the start before left there. The loop is the real one, on a softmax over vectors of
+8 numbers: a step of almost nothing, so that all that a step takes bounds what the loop takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.spatial import load_average, machine, table_head, table_row
+from configs import common
+from hierjax import devices
+from hierjax.training.loop import train_and_evaluate
+
+
+def start_seconds(config: str, cache: str) -> float:
+  """Returns the seconds from the command to its first step, whose process is then ended."""
+  with tempfile.TemporaryDirectory() as workdir:
+    flags = ["--config.data.name=noise", "--config.data.examples=6000", "--config.log_every=1"]
+    command = [sys.executable, "train.py", f"--config={config}", f"--workdir={workdir}/run", *flags]
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, "PYTHONUNBUFFERED": "1"}
+    begin = time.perf_counter()
+    process = subprocess.Popen(
+      command,
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+      cwd=Path(__file__).parents[1],
+    )
+    with process:
+      said = []
+      for line in process.stdout or ():
+        said.append(line)
+        if line.startswith("step 1 "):
+          seconds = time.perf_counter() - begin
+          process.kill()
+          return seconds
+  raise SystemExit(f"{' '.join(command)} made no step:\n{''.join(said)}")
+
+
+def step_milliseconds(steps: int, records: int = 5) -> float:
+  """Returns what a step of the real loop takes, input and checks included, when there is next to nothing to compute."""
+  batch = 8
+  config: Any = common.base()
+  config.tree.source = "cifar100"
+  config.data = {**config.data, "name": "noise", "width": 8, "examples": 4000, "validation": 0.0}
+  config.backbone, config.head = {"name": "features", "width": 8}, {"name": "flat"}
+  config.batch_size, config.log_every, config.epochs = batch, steps, records * steps * batch / 4000
+  config.checkpoint_every = 2 * config.epochs
+  with tempfile.TemporaryDirectory() as workdir, contextlib.redirect_stdout(io.StringIO()):
+    train_and_evaluate(config.to_dict(), workdir)
+    lines = Path(workdir, "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+  rates = [json.loads(line)["images_per_second"] for line in lines]
+  return 1e3 * batch / statistics.median(rates[1:])  # the first compiles
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--config", default="configs/cnnrnn_cifar100.py:cpu")
+  parser.add_argument("--starts", type=int, default=3, help="with the cache; there is one without")
+  parser.add_argument("--steps", type=int, default=1000, help="of the loop in each of five measurements")
+  args = parser.parse_args()
+  devices.keep_freed_memory()
+  print(f"{machine()}; {load_average()} at the start\n", flush=True)
+  with tempfile.TemporaryDirectory() as cache:
+    cold = start_seconds(args.config, cache)
+    warm = statistics.median(start_seconds(args.config, cache) for _ in range(args.starts))
+  print(table_head(["", "cold", "cached"]))
+  print(table_row([f"command to first step, s: {args.config}", f"{cold:.1f}", f"{warm:.1f}"]), flush=True)
+  print(f"\nA whole step of almost nothing, input included: {step_milliseconds(args.steps):.2f} ms")
+  print(f"\n{load_average()} at the end")
+
+
+if __name__ == "__main__":
+  main()
