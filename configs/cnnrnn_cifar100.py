@@ -3,7 +3,7 @@ r"""CNN-RNN on CIFAR-100 (Guo et al. 2018, Table 4): 20 coarse labels, then 100 
   python train.py --config=configs/cnnrnn_cifar100.py:wrn --workdir=runs/cnnrnn-wrn     # GPU
   python train.py --config=configs/cnnrnn_cifar100.py:cpu --workdir=runs/cnnrnn-cpu     # 2 CPU cores
 
-`cpu` takes 4 minutes and gets 43.2% of paths right (docs/results.md), `cpu_long` takes 20. `cnn7`, `wrn` and `wider`
+`cpu` takes 3 minutes and gets 43.2% of paths right (docs/results.md), `cpu_long` takes 16. `cnn7`, `wrn` and `wider`
 have not been run yet; with `wrn` the paper has 85.39 coarse and 76.23 fine.
 
 Variants, at most one of each line:

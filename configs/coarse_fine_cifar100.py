@@ -3,7 +3,7 @@ r"""The CNN-based generators on CIFAR-100 (Guo et al. 2018, Fig. 2, strategies 1
   python train.py --config=configs/coarse_fine_cifar100.py:parallel,cnn7 --workdir=runs/parallel     # GPU
   python train.py --config=configs/coarse_fine_cifar100.py:parallel,cpu --workdir=runs/parallel-cpu  # 2 CPU cores
 
-`cpu` takes 4 minutes; it gets 40.1% (coarse_to_fine), 42.6% (fine_to_coarse) and 44.6% (parallel) of paths right
+`cpu` takes 3 minutes; it gets 40.1% (coarse_to_fine), 42.6% (fine_to_coarse) and 44.6% (parallel) of paths right
 (docs/results.md). `cnn7`, the paper's for these, has not been run yet; it has 78.1 and 64.16, 78.16 and 65.56, 77.56
 and 64.87 coarse and fine.
 

@@ -3,7 +3,7 @@ r"""One softmax on CIFAR-100: the fine-specific and coarse-specific networks of 
   python train.py --config=configs/flat_cifar100.py:wrn --workdir=runs/fine-wrn     # GPU
   python train.py --config=configs/flat_cifar100.py:cpu --workdir=runs/fine-cpu     # 2 CPU cores
 
-`cpu` takes 4 minutes and gets 45.9% of fine labels right, `cpu,coarse` 56.9% of coarse ones (docs/results.md). `cnn7`,
+`cpu` takes 3 minutes and gets 45.9% of fine labels right, `cpu,coarse` 56.9% of coarse ones (docs/results.md). `cnn7`,
 `wrn` and `wider` have not been run yet; with `wrn` the paper has 82.59 coarse and 74.55 fine.
 
 Variants, at most one of each line:

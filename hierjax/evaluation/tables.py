@@ -30,6 +30,8 @@ def accuracy_table(metrics: Mapping[str, Any]) -> str:
   for i, (size, value) in enumerate(zip(metrics["level_sizes"], metrics["level_accuracy"], strict=True)):
     rows.append((f"level {i + 1}", str(size), percent(value)))
   rows += [(label, "", percent(metrics[name])) for label, name in _ROWS.items()]
+  if "raw_leave_rate" in metrics:
+    rows.append(("levels that are no path", "", percent(metrics["raw_leave_rate"])))
   return table(rows)
 
 
