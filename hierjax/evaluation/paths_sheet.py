@@ -217,5 +217,6 @@ def describe(found: PathSheet) -> str:
   total = int(found.judged.counted.sum())
   rows: list[tuple[str, ...]] = [("path", "images", "share")]
   for name, mask in found.judged.groups.items():
-    rows.append((name, f"{mask.sum():,}", percent(mask.sum() / total if total else None)))
+    count = int(mask.sum())
+    rows.append((name, f"{count:,}", percent(count / total if total else None)))
   return f"{total:,} images of {found.split}\n{table(rows)}"
