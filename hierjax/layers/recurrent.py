@@ -48,7 +48,8 @@ class LSTM(nn.Module):
 
     There is a reverse-mode derivative only.
     """
-    return jnp.swapaxes(_states(self.dtype, self.hidden(), jnp.swapaxes(inputs, 0, 1)), 0, 1)
+    states = nn.custom_vjp(_states, forward_fn=_forward, backward_fn=functools.partial(_backward, self.dtype))
+    return jnp.swapaxes(states(self, jnp.swapaxes(inputs, 0, 1)), 0, 1)
 
 
 class _Kernel(nn.Module):
@@ -69,22 +70,20 @@ def _orthogonal_by_gate(key: jax.Array, shape: tuple[int, int], dtype: Any = jnp
 # The VJP keeps h, c and the gates; the kernel's gradient is one product after the scan.
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _states(dtype: Any, kernel: Any, inputs: Any) -> Any:
-  return _forward(dtype, kernel, inputs)[0]
+def _states(lstm: LSTM, inputs: Any) -> Any:
+  return _forward(lstm, inputs)[0]
 
 
-def _forward(dtype: Any, kernel: Any, inputs: Any) -> Any:
-  first = _cell(inputs[0].astype(jnp.float32), 0.0)
-  step = functools.partial(_step, kernel.astype(dtype))
-
-  def kept(state: State, inputs: Any) -> Any:
-    after = step(state, inputs)
+def _forward(lstm: LSTM, inputs: Any) -> Any:
+  def kept(lstm: LSTM, state: State, inputs: Any) -> Any:
+    after = _step(lstm.hidden().astype(lstm.dtype), state, inputs)
     return after[0], after
 
-  rest = jax.lax.scan(kept, first[0], inputs[1:])[1]
+  first = _cell(inputs[0].astype(jnp.float32), 0.0)
+  scan = nn.scan(kept, variable_broadcast="params", split_rngs={"params": False})
+  rest = scan(lstm, first[0], inputs[1:])[1]
   states, gates = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest)
-  return states.h, (kernel, states, gates, jnp.zeros((0,), inputs.dtype))
+  return states.h, (lstm.hidden(), states, gates, jnp.zeros((0,), inputs.dtype))
 
 
 def _backward(dtype: Any, residuals: Any, dh: Any) -> Any:
@@ -105,10 +104,7 @@ def _backward(dtype: Any, residuals: Any, dh: Any) -> Any:
   dpre = jnp.concatenate([dpre, last[0][None]])
   before, after = (x.reshape(-1, x.shape[-1]).astype(dtype) for x in (states.h[:-1], dpre[1:]))
   dkernel = jnp.matmul(before.T, after, preferred_element_type=jnp.float32)
-  return dkernel.astype(kernel.dtype), dpre.astype(like_inputs.dtype)
-
-
-_states.defvjp(_forward, _backward)
+  return {"params": {"hidden": {"kernel": dkernel.astype(kernel.dtype)}}}, dpre.astype(like_inputs.dtype)
 
 
 def _step(kernel: Any, state: State, inputs: Any) -> Any:
