@@ -36,6 +36,11 @@ def base() -> mlc.ConfigDict:
       test_split="",
       validation=0.1,
       split_seed=0,
+      fine=1.0,
+      coarse=0.0,
+      coarse_level=1,
+      coarse_images="direct",
+      pseudo_labels="",
       examples=12_000,
       width=0,
       objects=1,
@@ -54,6 +59,7 @@ def base() -> mlc.ConfigDict:
   )
   c.backbone = dict(name="small_resnet")
   c.neck = dict(name="none")
+  c.merged = mlc.ConfigDict(dict(shared=-1, levels=()))  # hierjax/models/merged.py: MergedConfig
   c.head = dict(name="path_rnn", width=128, softmax="nodes")
   c.optim = mlc.ConfigDict(  # hierjax/training/optim.py: OptimConfig
     dict(
@@ -65,6 +71,7 @@ def base() -> mlc.ConfigDict:
       decay=(("(bias|scale)$", 0.0), (".*", 5e-4)),
       lr_groups=((".*", 1.0),),
       clip_norm=0.0,
+      clip_groups=(),
       accumulate=1,
     ),
   )
@@ -183,6 +190,7 @@ def cifar100_cpu(c: mlc.ConfigDict) -> None:
   c.epochs = 4.0
   c.optim.lr = 0.1
   c.optim.lr_batch = 64
+  c.optim.nesterov = True
   c.optim.decay = (("kernel$", 5e-4), (".*", 0.0))
   c.schedule.name = "cosine"
   c.schedule.warmup = 0.5

@@ -13,16 +13,22 @@ from hierjax.tree import cli as tree_cli
 
 def _evaluate(arguments: argparse.Namespace) -> int:
   from hierjax import devices
-  from hierjax.evaluation.report import print_accuracy
-  from hierjax.evaluation.run import evaluate_run
-  from hierjax.run_folder import RunFolder
+  from hierjax.evaluation.judge import Question, evaluate
 
-  devices.use_compilation_cache()
-  folder = RunFolder(arguments.workdir)
-  metrics = evaluate_run(
-    folder, devices.data_mesh(), arguments.split, arguments.data_root, arguments.views, arguments.known_levels
+  question = Question(
+    workdirs=arguments.workdir,
+    split=arguments.split,
+    data_root=arguments.data_root,
+    views=arguments.views,
+    known_levels=arguments.known_levels,
+    alpha=arguments.alpha,
+    node=arguments.node,
+    against=arguments.against,
+    against_alpha=arguments.against_alpha,
+    out=arguments.out,
   )
-  print_accuracy(folder, metrics)
+  devices.use_compilation_cache()
+  evaluate(question, devices.data_mesh())
   return 0
 
 
@@ -33,7 +39,7 @@ def _predict(arguments: argparse.Namespace) -> int:
   if arguments.top < 1:
     raise UserError(f"--top {arguments.top}: at least 1 path an image")
   devices.use_compilation_cache()
-  rows = list(predict(arguments.workdir, find_images(arguments.images), arguments.top))
+  rows = list(predict(arguments.workdir, find_images(arguments.images), arguments.top, arguments.alpha))
   if arguments.csv:
     write_csv(arguments.csv, rows)
   for row in rows:
@@ -133,6 +139,29 @@ def _paths(arguments: argparse.Namespace) -> int:
   return 0
 
 
+def _label(arguments: argparse.Namespace) -> int:
+  import shlex
+  from pathlib import Path
+
+  from hierjax import devices
+  from hierjax.evaluation.pseudo_labels import describe, write_pseudo_labels
+  from hierjax.run_folder import RunFolder
+
+  devices.use_compilation_cache()
+  found = write_pseudo_labels(
+    RunFolder(arguments.workdir),
+    devices.data_mesh(),
+    Path(arguments.out) if arguments.out else None,
+    min_confidence=arguments.min_confidence,
+    free=arguments.free,
+    data_root=arguments.data_root,
+  )
+  file = shlex.quote(str(found.file))
+  print(f"{describe(found)}\nnext: the same training command, with another --workdir and")
+  print(f"  --config.data.coarse_images=pseudo --config.data.pseudo_labels={file}")
+  return 0
+
+
 def _shapes(arguments: argparse.Namespace) -> int:
   from pathlib import Path
 
@@ -153,8 +182,11 @@ def _parser() -> argparse.ArgumentParser:
   tree_cli.add_arguments(tree)
   tree.set_defaults(run=tree_cli.run)
 
-  evaluate = commands.add_parser("evaluate", help="measure a trained run on a split of its data set")
-  evaluate.add_argument("workdir", metavar="WORKDIR", help="the run's folder")
+  evaluate = commands.add_parser("evaluate", help="measure a trained run on a split of its data set, or an ensemble")
+  evaluate.add_argument(
+    "workdir", nargs="+", metavar="WORKDIR",
+    help="the run's folder; several are an ensemble, of which COARSE+FINE, two runs joined by +, are one member",
+  )  # fmt: skip
   evaluate.add_argument("--split", default="", help="train, validation or test (default: test, or else validation)")
   evaluate.add_argument("--data-root", default="", help="where the data set is now, if not where config.json says")
   evaluate.add_argument(
@@ -163,6 +195,17 @@ def _parser() -> argparse.ArgumentParser:
   evaluate.add_argument(
     "--known-levels", type=int, default=0, metavar="N", help="upper levels of the labels that are given (default 0)"
   )
+  evaluate.add_argument(
+    "--alpha", default="", metavar="A",
+    help="draw the levels together by A, from 0 to 2 (1: they agree); or `sweep`, which draws the errors for all A and "
+    "chooses one on validation, or `chosen`, what that chose",
+  )  # fmt: skip
+  evaluate.add_argument("--node", default="", help="whose probability a sweep compares with its children's")
+  evaluate.add_argument(
+    "--against", nargs="+", default=[], metavar="WORKDIR", help="runs to compare with, paired in their order: t-tests"
+  )
+  evaluate.add_argument("--against-alpha", default="", metavar="A", help="for those (default: as --alpha)")
+  evaluate.add_argument("--out", default="", metavar="FOLDER", help="for what is written of several runs")
   evaluate.set_defaults(run=_evaluate)
 
   predict = commands.add_parser("predict", help="label paths for image files")
@@ -170,6 +213,9 @@ def _parser() -> argparse.ArgumentParser:
   predict.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders of them")
   predict.add_argument("--csv", metavar="FILE", help="also write the answers to this file")
   predict.add_argument("--top", type=int, default=1, metavar="K", help="the K best paths of each image (default 1)")
+  predict.add_argument(
+    "--alpha", default="", metavar="A", help="draw the levels together by A, or by what a sweep has `chosen`"
+  )
   predict.set_defaults(run=_predict)
 
   features = commands.add_parser("features", help="write what a run's backbone makes of its images, to train heads on")
@@ -217,6 +263,16 @@ def _parser() -> argparse.ArgumentParser:
   paths.add_argument("--seed", type=int, default=0, help="chooses the images (default 0)")
   paths.add_argument("--data-root", default="", help="where the data set is now, if not where config.json says")
   paths.set_defaults(run=_paths)
+
+  label = commands.add_parser("label", help="fill in training labels that end above a leaf, for another run")
+  label.add_argument("workdir", metavar="WORKDIR", help="the folder of a run that learnt from the whole labels")
+  label.add_argument("--out", default="", metavar="FILE", help="the file (default: WORKDIR/pseudo_labels.npz)")
+  label.add_argument(
+    "--min-confidence", type=float, default=0.0, metavar="P", help="less probable ones stay as they are (default 0)"
+  )
+  label.add_argument("--free", action="store_true", help="do not tell the run what is known of each label")
+  label.add_argument("--data-root", default="", help="where the data set is now, if not where config.json says")
+  label.set_defaults(run=_label)
 
   shapes = commands.add_parser("shapes", help="write images of the embedded set into folders, as an example")
   shapes.add_argument("folder", metavar="FOLDER", help="a new folder")

@@ -3,9 +3,13 @@
     workdir/config.json      the resolved config        workdir/tree.json        the label tree with its checksum
     workdir/checkpoints/     orbax, see checkpoint.py   workdir/metrics.jsonl    a JSON object a line, with "step"
     workdir/eval/SPLIT.json  every metric by name       workdir/tensorboard/     the same metrics as events
-                             (SPLIT-knownN.json: N upper levels of the labels were given)
+                             (SPLIT-knownN.json: N upper levels of the labels were given; SPLIT-alphaA.json: the
+                             levels were adapted)
     workdir/data.json        the checksum of the training images' labels
-    workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV
+    workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV; and the sweep of alpha
+    workdir/alpha.json       the alpha that a sweep chose on validation
+
+What an ensemble of runs says goes into a folder of its own, of which eval/, pictures/ and alpha.json are as here.
 
 Files are written whole or not at all.
 """
@@ -142,6 +146,25 @@ class RunFolder:
     """Returns what eval/SPLIT.json holds, or None."""
     path = self.path / "eval" / f"{split}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+  def write_alpha(self, choice: Mapping[str, Any]) -> Path:
+    """Writes alpha.json and returns its path."""
+    path = self.path / "alpha.json"
+    write_whole(path, json.dumps(choice, indent=2) + "\n")
+    return path
+
+  def alpha(self) -> dict[str, Any] | None:
+    """Returns what alpha.json holds, or None; raises UserError where it is damaged."""
+    path = self.path / "alpha.json"
+    if not path.exists():
+      return None
+    try:
+      choice = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+      raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(choice, dict) or not isinstance(choice.get("alpha"), (int, float)):
+      raise UserError(f"{path} is not what a sweep of alpha writes")
+    return choice
 
   def cut_metrics(self, last_step: int) -> None:
     """Drops the lines of metrics.jsonl that lie after `last_step`, and a line torn by a crash."""

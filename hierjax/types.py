@@ -7,7 +7,8 @@
 | d | features of a vector |
 | l | steps of a label path: one a level, the top level first |
 | n | nodes of the label tree (the root is not one of them) |
-| o | outputs of a head that has one a node: n, and one more for STOP where the tree needs it |
+| e | entries of the level distributions: a block a level, its nodes and then the leaves above; n where there are none |
+| o | outputs of a head that has one a node: n, and one more for STOP where the tree needs it; or one an entry: e |
 | k | best paths of a prediction |
 | p | label paths of an image |
 
@@ -91,9 +92,11 @@ class Prediction:
     level_nodes: `i32[b l]`, the argmax of the head's own distribution at each level, PAD where it says the path has
       ended: what level accuracy counts (READINGS A3). Its nodes need not form a path of the tree. In the mean of
       several views without `level_prob`, it is the best path.
-    level_prob: `f32[b n]` or None: for heads with a distribution of their own at each level, those distributions, one
-      after the other (breadth-first numbering makes each level a block); None for heads that follow the chain rule.
+    level_prob: `f32[b e]` or None: for heads with a distribution of their own at each level, those distributions, one
+      after the other, as `hierjax.functional.levels` lays them out; None for heads that follow the chain rule.
     level_nodes_walk: static; whether `level_nodes` is always a path of the tree.
+    summed_levels: static; the levels, from 0, at which the head has no distribution of its own: `level_prob` holds the
+      sums of the level below there.
   """
 
   paths: Leaf
@@ -103,6 +106,7 @@ class Prediction:
   level_nodes: Leaf
   level_prob: Leaf
   level_nodes_walk: bool = struct.field(pytree_node=False, default=False)
+  summed_levels: tuple[int, ...] = struct.field(pytree_node=False, default=())
 
 
 @struct.dataclass

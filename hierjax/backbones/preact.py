@@ -1,4 +1,4 @@
-"""Pre-activation residual networks (He et al. 2016b), thin, wide (Zagoruyko and Komodakis 2016) and wider."""
+"""Pre-activation residual networks: He et al. (2016b), wide (Zagoruyko and Komodakis 2016), wider and small."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ class Block(nn.Module):
   Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
 
   Attributes:
-    width: channels of every convolution.
+    width: channels of the sum.
     stride: of the first convolution and the shortcut.
     kernels: height and width of each convolution.
+    bottleneck: the convolutions before the last have width / bottleneck channels.
     dropout: rate between the convolutions.
     dtype: of the computation; weights are float32.
   """
@@ -58,6 +59,7 @@ class Block(nn.Module):
   width: int
   stride: int = 1
   kernels: tuple[int, ...] = (3, 3)
+  bottleneck: int = 1
   dropout: float = 0.0
   dtype: Any = jnp.float32
 
@@ -65,15 +67,16 @@ class Block(nn.Module):
   def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h2 w2 d"]:
     """Returns a map of 1 / stride the size."""
     first, *others = self.kernels
+    widths = [self.width // self.bottleneck] * len(others) + [self.width]
     strides = (self.stride, self.stride)
     y = NormAct(self.dtype, name="act1")(x, train)
     if x.shape[-1] != self.width or self.stride != 1:
       x = conv(self.width, (1, 1), strides, dtype=self.dtype, name="shortcut")(y)
-    y = conv(self.width, (first, first), strides, dtype=self.dtype, name="conv1")(y)
-    for i, kernel in enumerate(others, start=2):
+    y = conv(widths[0], (first, first), strides, dtype=self.dtype, name="conv1")(y)
+    for i, (kernel, width) in enumerate(zip(others, widths[1:], strict=True), start=2):
       y = NormAct(self.dtype, name=f"act{i}")(y, train)
       y = nn.Dropout(self.dropout)(y, deterministic=not train)
-      y = conv(self.width, (kernel, kernel), dtype=self.dtype, name=f"conv{i}")(y)
+      y = conv(width, (kernel, kernel), dtype=self.dtype, name=f"conv{i}")(y)
     return x + y
 
 
@@ -91,7 +94,13 @@ class Stage(nn.Module):
 
 
 def _preact(
-  stem: Stem, widths: Sequence[int], blocks: int, dropout: float, dtype: Any, kernels: tuple[int, ...] = (3, 3)
+  stem: Stem,
+  widths: Sequence[int],
+  blocks: int,
+  dropout: float,
+  dtype: Any,
+  kernels: tuple[int, ...] = (3, 3),
+  bottleneck: int = 1,
 ) -> Backbone:
   if blocks < 1 or stem.stride < 1 or not widths or not 0 <= dropout < 1:
     has = f"widths = {widths}, blocks = {blocks}, stem_stride = {stem.stride}, dropout = {dropout}"
@@ -100,7 +109,7 @@ def _preact(
   def stage(i: int, width: int) -> Stage:
     strides = [1 if i == 0 else 2] + [1] * (blocks - 1)
     last = i == len(widths) - 1
-    in_a_row = tuple(Block(width, stride, kernels, dropout, dtype) for stride in strides)
+    in_a_row = tuple(Block(width, stride, kernels, bottleneck, dropout, dtype) for stride in strides)
     return Stage(in_a_row, NormAct(dtype) if last else None)
 
   return Backbone(stem, tuple(stage(i, width) for i, width in enumerate(widths)))
@@ -123,6 +132,26 @@ def small_resnet(
     dtype: of the computation; weights are float32.
   """
   return _preact(Stem(widths[0] if widths else 0, stem_stride, dtype), widths, blocks, dropout, dtype)
+
+
+def preact_resnet(depth: int = 164, dropout: float = 0.0, dtype: Any = jnp.float32) -> Backbone:
+  """Returns the pre-activation ResNet with bottlenecks of He et al. for images of 32 x 32: 1.7M weights for ResNet-164.
+
+  A block has convolutions of 1x1, 3x3 and 1x1, the first two a quarter as wide as its stage; as in He et al.'s own
+  code, the first one halves the map.
+
+  Args:
+    depth: convolutions in a row and the classifier, 9 n + 2 for n blocks a stage.
+    dropout: rate within the blocks, of which the paper has none.
+    dtype: of the computation; weights are float32.
+
+  Raises:
+    ValueError: no such depth, or dropout is not in [0, 1).
+  """
+  if depth < 11 or depth % 9 != 2:
+    raise ValueError(f"depth = {depth}: a ResNet of bottlenecks has depth 9 n + 2: 11, 20, 29, 38, ..., 164, ...")
+  blocks = (depth - 2) // 9
+  return _preact(Stem(16, dtype=dtype), (64, 128, 256), blocks, dropout, dtype, kernels=(1, 3, 1), bottleneck=4)
 
 
 def wide_resnet(depth: int = 28, width: int = 10, dropout: float = 0.3, dtype: Any = jnp.float32) -> Backbone:

@@ -10,6 +10,7 @@ from hierjax.errors import UserError
 from hierjax.functional.augment import Transform
 
 ON_BAD_IMAGE = ("stop", "skip")
+COARSE_IMAGES = ("direct", "drop", "pseudo", "truth")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,14 @@ class DataConfig:
     validation: the fraction of the training images that is kept for validation where the set has no split for it. 0:
       there is no validation at all, and training sees everything.
     split_seed: chooses which images are kept; apart from the run's seed, so that runs of several seeds compare.
+    fine: the fraction of the training images, validation's not among them, that keep their whole labels. They are drawn
+      by `split_seed`, and neither other fractions nor `coarse_images` change which they are.
+    coarse: the fraction of them, others, whose labels are cut; what neither takes is left out.
+    coarse_level: how many levels, from the top, are left of a label that is cut.
+    coarse_images: what becomes of training images whose labels end above a leaf, cut or by themselves. `direct`: they
+      train what their labels say; `drop`: they are left out; `pseudo`: they have the labels of the file
+      `pseudo_labels`; `truth`: what was cut is not.
+    pseudo_labels: a file that `python -m hierjax label` wrote.
     examples: how many training images `shapes` and `noise` draw; a sixth as many each to validate and to test.
     width: how many features a vector has that `noise` draws in place of an image; 0 for images.
     objects: the most objects, and so label paths, in one image of `shapes`.
@@ -56,6 +65,11 @@ class DataConfig:
   test_split: str = ""
   validation: float = 0.1
   split_seed: int = 0
+  fine: float = 1.0
+  coarse: float = 0.0
+  coarse_level: int = 1
+  coarse_images: str = "direct"
+  pseudo_labels: str = ""
   examples: int = 12_000
   width: int = 0
   objects: int = 1
@@ -78,6 +92,13 @@ class DataConfig:
     laws = {
       "validation": (0 <= self.validation < 1, "a fraction from 0 to below 1"),
       "split_seed": (self.split_seed >= 0, "0 or more"),
+      "fine": (0 < self.fine <= 1, "a fraction above 0, up to 1"),
+      "coarse": (
+        0 <= self.coarse <= 1 - self.fine + 1e-9,
+        f"from 0 to 1 - data.fine, which is {1 - self.fine:g}: an image is in one part only",
+      ),
+      "coarse_level": (self.coarse_level >= 1, "1 or more levels"),
+      "coarse_images": (self.coarse_images in COARSE_IMAGES, f"one of {', '.join(COARSE_IMAGES)}"),
       "examples": (self.examples >= 6, "6 or more"),
       "width": (self.width >= 0, "0 (images) or more"),
       "objects": (1 <= self.objects <= 3, "1, 2 or 3"),

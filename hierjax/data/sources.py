@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Int
 
 from hierjax.data import shapes
 from hierjax.data.arrays import array_splits, noise_splits
+from hierjax.data.coarse_labels import PartlyLabelled, climb, partly_labelled, to_train_on
 from hierjax.data.config import DataConfig
 from hierjax.data.decode import in_memory
 from hierjax.data.features import feature_splits
@@ -18,7 +18,7 @@ from hierjax.data.source import Source, Splits, View
 from hierjax.data.splits import kept_for_validation
 from hierjax.data.tfds import TfdsSource, tfds_splits
 from hierjax.errors import UserError
-from hierjax.tree.label_tree import PAD, LabelTree
+from hierjax.tree.label_tree import LabelTree
 
 SPLITS = ("train", "validation", "test")
 
@@ -42,13 +42,31 @@ def open_source(config: DataConfig, tree: LabelTree, split: str, full_tree: Labe
       below `tree` count for their ancestor in it.
 
   Returns:
-    The images; None where the set has no split to test on, or where there is no validation.
+    The images; None where the set has no split to test on, or where there is no validation. Those to train on are as
+    `config.coarse_images` says.
 
   Raises:
-    UserError: the set cannot be found or read, a label is not in the tree, the set has no split that `config` names, or
-      its images do not fit `config.crop` or `config.mean`.
+    UserError: the set cannot be found or read, a label is not in the tree, the set has no split that `config` names,
+      its images do not fit `config.crop` or `config.mean`, or they cannot be divided as `config.fine` says.
     BadImageError: an image of a set that is decoded once is bad, and `config.on_bad_image` is `stop`.
   """
+  images = _open(config, tree, split, full_tree)
+  return to_train_on(images, config, tree) if images is not None and split == "train" else images
+
+
+def open_partly_labelled(config: DataConfig, tree: LabelTree, full_tree: LabelTree | None = None) -> PartlyLabelled:
+  """Opens the training images, with their labels and as much of them as is known, whatever `config.coarse_images` says.
+
+  Arguments and errors are as in `open_source`.
+  """
+  images = _open(config, tree, "train", full_tree)
+  if images is None:
+    raise UserError(f"the data set {config.name!r} has no training images")
+  return partly_labelled(images, config, tree)
+
+
+def _open(config: DataConfig, tree: LabelTree, split: str, full_tree: LabelTree | None) -> View | None:
+  """Opens all images of a split, with the labels that the set has for them."""
   if split not in SPLITS:
     raise UserError(f"split {split!r}: choose from {', '.join(SPLITS)}")
   label_tree = full_tree or tree
@@ -74,19 +92,6 @@ def open_source(config: DataConfig, tree: LabelTree, split: str, full_tree: Labe
         "set config.data.validation=0 to train on everything"
       )
   return View(source, rows, climb(source.nodes[rows], label_tree, tree))
-
-
-def climb(nodes: Int[np.ndarray, "n p"], full_tree: LabelTree, tree: LabelTree) -> Int[np.ndarray, "n p"]:
-  """Returns end nodes in `tree`, the top levels of `full_tree`: each node itself, or its lowest ancestor there.
-
-  Of the paths of an image that become one, the first is kept.
-  """
-  nodes = nodes.copy()
-  while (below := nodes >= tree.num_nodes).any():
-    nodes[below] = full_tree.parent[nodes[below]]
-  for p in range(1, nodes.shape[1]):
-    nodes[(nodes[:, :p] == nodes[:, p, None]).any(axis=1), p] = PAD
-  return nodes
 
 
 def _own_name(config: DataConfig, found: Splits, split: str) -> str | None:

@@ -1,4 +1,4 @@
-"""A validation split carved from the training images."""
+"""Parts of the training images: those kept for validation, and those whose labels are whole or coarse."""
 
 from __future__ import annotations
 
@@ -25,3 +25,23 @@ def kept_for_validation(ends: Int[np.ndarray, "n"], fraction: float, seed: int) 
   edges = np.floor(np.cumsum(counts) * fraction + rng.random()).astype(np.int64)
   take = np.minimum(np.diff(edges, prepend=0), counts - 1)
   return rank < take[class_of]
+
+
+def fine_and_coarse(
+  count: int, fine: float, coarse: float, seed: int
+) -> tuple[Bool[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
+  """Returns which of `count` images are S_fine, and which S_coarse, disjoint and random (Guo et al. 2018, 4.2).
+
+  A smaller part of a seed lies within every larger one, and neither depends on the size of the other: of one random
+  order, S_fine are the first images and S_coarse the last.
+
+  Args:
+    count: n, how many images there are.
+    fine: the fraction that is S_fine.
+    coarse: the fraction that is S_coarse; both are at most 1 together.
+    seed: 0 or more.
+  """
+  num_fine = round(fine * count)
+  num_coarse = min(round(coarse * count), count - num_fine)
+  place = np.argsort(np.random.default_rng((seed, 1)).permutation(count))
+  return place < num_fine, place >= count - num_coarse

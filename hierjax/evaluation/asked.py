@@ -1,18 +1,25 @@
-"""Which images a picture asks a run about, and whether they are fit for it."""
+"""Which images runs are asked about, whether they are fit for it, and what to call the runs."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+import itertools
+from collections.abc import Generator, Sequence
+from pathlib import Path
 
 import numpy as np
 from jax.sharding import Mesh
 
+from hierjax.data.coarse_labels import climb
+from hierjax.data.decode import read_or_skip
 from hierjax.data.source import Source, View
 from hierjax.devices import put_batch
 from hierjax.errors import UserError
 from hierjax.evaluation.run import Run
+from hierjax.run_folder import RunFolder
 from hierjax.types import Examples
+
+_PIXELS_COMPARED = 16  # images
 
 
 def sample(run: Run, split: str, count: int, rng: np.random.Generator) -> View:
@@ -46,3 +53,41 @@ def check_images(source: Source) -> None:
   """Raises UserError where a set has no images, or images that are neither grey nor RGB."""
   if len(source.shape) != 3 or source.shape[-1] not in (1, 3):
     raise UserError(f"a picture needs grey or RGB images; this set has arrays of shape {list(source.shape)}")
+
+
+def same_images(runs: tuple[Run, Run], first: Source, second: Source) -> bool:
+  """Returns whether two sets agree in their labels and, where they are stored in one way, in a sample of pixels.
+
+  The tree of the second run is that of the first, or its top levels. Parts of a set must be the same part too. Of the
+  sample, images that cannot be read are left out. Precomputed features do not tell whose they are: there the labels
+  must do.
+  """
+  if len(first) != len(second):
+    return False
+  if not np.array_equal(climb(first.nodes, runs[0].tree, runs[1].tree), second.nodes):
+    return False
+  if 1 in (len(first.shape), len(second.shape)):
+    return True
+  if isinstance(first, View) and isinstance(second, View) and not np.array_equal(first.indices, second.indices):
+    return False
+  how = [(run.data.resize, run.data.fit) for run in runs]
+  if how[0] != how[1]:
+    return True
+  sample = np.unique(np.linspace(0, len(first) - 1, _PIXELS_COMPARED).astype(np.int64))
+  (ours, bad), (theirs, also_bad) = (read_or_skip(source, sample, "skip") for source in (first, second))
+  good = [row for row in range(len(sample)) if row not in bad and row not in also_bad]
+  return np.array_equal(ours[good], theirs[good])
+
+
+def distinct_names(folders: Sequence[RunFolder]) -> tuple[str, ...]:
+  """Returns the last parts of the paths of runs, as many as it takes to tell them apart.
+
+  Raises:
+    UserError: a folder is named twice.
+  """
+  paths = [folder.path for folder in folders]
+  twice = next((path for i, path in enumerate(paths) if path in paths[:i]), None)
+  if twice is not None:
+    raise UserError(f"{twice} is named twice: name each run once")
+  parts = next(n for n in itertools.count(1) if len({path.parts[-n:] for path in paths}) == len(paths))
+  return tuple(str(Path(*path.parts[-parts:])) for path in paths)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,10 +13,10 @@ import numpy as np
 from flax import struct
 from jax.sharding import Mesh
 
-from hierjax.data.decode import read_or_skip
-from hierjax.data.source import Source, View
+from hierjax.data.source import Source
 from hierjax.devices import put_batch
 from hierjax.errors import UserError
+from hierjax.evaluation.asked import distinct_names, same_images
 from hierjax.evaluation.pictures import GREY, NodeNames, Page, frame, seen_images
 from hierjax.evaluation.run import Run, judged_split
 from hierjax.evaluation.runner import predict_views
@@ -34,7 +33,6 @@ HEADER = (
   "second_predicted", "second_probability", "second_label_probability",
 )  # fmt: skip
 
-_PIXELS_COMPARED = 16  # images
 _LEAST = 1e-300  # the smallest p-value that is shown: soon below it, floats end
 
 # The page, in inches.
@@ -115,48 +113,18 @@ def compare(folder: RunFolder, other: RunFolder, mesh: Mesh, data_root: str = ""
     UserError: the runs have different trees or data, or images with several label paths, or one cannot be used.
   """
   runs = Run.from_folder(folder, data_root), Run.from_folder(other, data_root)
-  names = _names(folder, other)
+  first_name, second_name = distinct_names((folder, other))
   if runs[0].tree != runs[1].tree:
     raise UserError(f"{folder.path} and {other.path} have different label trees, so their answers cannot be compared")
   split = judged_split(runs[0]) or "test"
   first, second = (run.source(split) for run in runs)
-  if first is None or second is None or judged_split(runs[1]) != split or not _same_images(runs, first, second):
+  if first is None or second is None or judged_split(runs[1]) != split or not same_images(runs, first, second):
     raise UserError(f"{folder.path} and {other.path} are not judged on the same images, so they cannot be compared")
   if first.nodes.shape[1] != 1:
     raise UserError(f"images of {runs[0].data.name!r} have several label paths; runs are compared on a single one")
   answers = _answers(runs[0], folder, first, mesh), _answers(runs[1], other, second, mesh)
   run, source = (runs[1], second) if len(first.shape) == 1 else (runs[0], first)
-  return Comparison(names, run, split, source, answers)
-
-
-def _same_images(runs: tuple[Run, Run], first: Source, second: Source) -> bool:
-  """Returns whether two sets agree in their labels and, where they are stored in one way, in a sample of pixels.
-
-  Parts of a set must be the same part too. Of the sample, images that cannot be read are left out. Precomputed features
-  do not tell whose they are: there the labels must do.
-  """
-  if not np.array_equal(first.nodes, second.nodes):
-    return False
-  if 1 in (len(first.shape), len(second.shape)):
-    return True
-  if isinstance(first, View) and isinstance(second, View) and not np.array_equal(first.indices, second.indices):
-    return False
-  how = [(run.data.resize, run.data.fit) for run in runs]
-  if how[0] != how[1]:
-    return True
-  sample = np.unique(np.linspace(0, len(first) - 1, _PIXELS_COMPARED).astype(np.int64))
-  (ours, bad), (theirs, also_bad) = (read_or_skip(source, sample, "skip") for source in (first, second))
-  good = [row for row in range(len(sample)) if row not in bad and row not in also_bad]
-  return np.array_equal(ours[good], theirs[good])
-
-
-def _names(folder: RunFolder, other: RunFolder) -> tuple[str, str]:
-  """Returns the last parts of both paths, as many as it takes to tell them apart."""
-  paths = folder.path.parts, other.path.parts
-  if folder.path == other.path:
-    raise UserError(f"{folder.path} is both runs: name two")
-  parts = next(n for n in itertools.count(1) if paths[0][-n:] != paths[1][-n:])
-  return str(Path(*paths[0][-parts:])), str(Path(*paths[1][-parts:]))
+  return Comparison((first_name, second_name), run, split, source, answers)
 
 
 def _answers(run: Run, folder: RunFolder, source: Source, mesh: Mesh) -> Answers:

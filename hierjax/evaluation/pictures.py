@@ -92,19 +92,27 @@ class Page:
 
   def image(self, left: float, top: float, side: float, pixels: UInt8[np.ndarray, "s s 3"]) -> Axes:
     """Puts a square image, and returns its axes: from (0, 0), its top left corner, to (1, 1)."""
-    axes = self._figure.add_axes(self._place(left, top, side), frameon=False, xticks=[], yticks=[])
+    axes = self._figure.add_axes(self._place(left, top, side, side), frameon=False, xticks=[], yticks=[])
     axes.imshow(pixels, extent=(0, 1, 1, 0))
     return axes
 
   def panel(self, left: float, top: float, side: float) -> Axes:
     """Puts a square panel without ticks, in a grey frame, and returns its axes."""
-    axes = self._figure.add_axes(self._place(left, top, side), xticks=[], yticks=[])
+    axes = self._figure.add_axes(self._place(left, top, side, side), xticks=[], yticks=[])
     for edge in axes.spines.values():
       edge.set(color=GREY, linewidth=0.6)
     return axes
 
-  def _place(self, left: float, top: float, side: float) -> tuple[float, float, float, float]:
-    return left / self.width, 1 - (top + side) / self._height, side / self.width, side / self._height
+  def plot(self, left: float, top: float, width: float, height: float) -> Axes:
+    """Puts a panel with ticks, whose numbers lie outside it, and returns its axes."""
+    axes = self._figure.add_axes(self._place(left, top, width, height))
+    for edge in axes.spines.values():
+      edge.set(color=GREY, linewidth=0.6)
+    axes.tick_params(color=GREY, labelcolor=GREY, width=0.6, length=3, labelsize=8, labelfontfamily=_FAMILY)
+    return axes
+
+  def _place(self, left: float, top: float, width: float, height: float) -> tuple[float, float, float, float]:
+    return left / self.width, 1 - (top + height) / self._height, width / self.width, height / self._height
 
   def text(
     self,
@@ -138,6 +146,14 @@ class Page:
     self._figure.text(
       x / self.width, 1 - top / self._height, shown, fontproperties=font, color=colour, ha=align, va="top",
       parse_math=False,
+    )  # fmt: skip
+
+  def side_text(self, left: float, top: float, text: str, *, height: float, size: float = 8.0) -> None:
+    """Puts a line of text that runs upwards, in the middle of `height` inches, cut short to them."""
+    font = _font(size, False)
+    self._figure.text(
+      left / self.width, 1 - (top + height / 2) / self._height, _cut(printable(text), "", font, height),
+      fontproperties=font, rotation=90, ha="center", va="center", parse_math=False,
     )  # fmt: skip
 
   def rule(self, left: float, top: float, width: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +15,13 @@ import numpy as np
 from hierjax import devices
 from hierjax.data.images import BadImageError, read_image
 from hierjax.errors import UserError
+from hierjax.evaluation.alpha import asked_alpha
+from hierjax.evaluation.ensemble import why_unchanged
 from hierjax.evaluation.features import as_features, origin
+from hierjax.evaluation.members import shape_of_answer
 from hierjax.evaluation.run import Run
 from hierjax.evaluation.runner import predict_views
+from hierjax.functional.adaptation import adapted
 from hierjax.functional.augment import check_views
 from hierjax.run_folder import RunFolder, write_table
 from hierjax.tree.folders import IMAGE_SUFFIXES
@@ -76,21 +81,32 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
   return found
 
 
-def predict(workdir: str, images: Sequence[Path], top: int = 1) -> Iterator[Row]:
+def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "") -> Iterator[Row]:
   """Yields the `top` best paths of each image, in order; a file that is no image gets one row that says why.
 
   A run on precomputed features sees images through the run that made the features.
 
+  Args:
+    workdir: the run's folder.
+    images: the files.
+    top: how many paths.
+    alpha: by which the levels are adapted, as on the command line: a number, or `chosen`; '' for not at all.
+
   Raises:
-    UserError: the folder is not that of a run, or has no checkpoint, or nothing makes the features that it reads.
+    UserError: the folder is not that of a run, or has no checkpoint, or nothing makes the features that it reads; or
+      alpha is out of range, or has not been chosen.
   """
   folder, mesh = RunFolder(workdir), devices.data_mesh()
   run = Run.from_folder(folder)
   reads_features = len(run.example_shape) == 1
   eye, weights = origin(run, mesh) if reads_features else (run, {})
   check_views(run.options.views, (eye.data.resize, eye.data.resize, 3), eye.data.crop)
-  _, variables = run.restored_variables(folder, mesh)
+  step, variables = run.restored_variables(folder, mesh)
   options = dataclasses.replace(run.options, beam=max(top, run.options.beam))
+  if alpha and (why := why_unchanged(shape_of_answer(run, variables), run.tree.depth)):
+    print(why, file=sys.stderr)
+    alpha = ""
+  factor = asked_alpha(alpha, run.tree.depth, folder, [(folder, step)])
 
   @jax.jit
   def answer(
@@ -98,6 +114,8 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1) -> Iterator[Row]
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
     preprocess = functools.partial(as_features, eye, weights) if reads_features else eye.preprocess
     prediction = predict_views(method, variables, examples, preprocess, options)
+    if factor is not None:
+      prediction = adapted(prediction, factor, method.tree, options.beam)
     return prediction.paths[:, :top], prediction.log_prob[:, :top], prediction.node_prob
 
   for start in range(0, len(images), _BATCH):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import shlex
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from hierjax.evaluation.tables import accuracy_table, table
+from hierjax.evaluation.ensemble import Errors
+from hierjax.evaluation.tables import accuracy_table, accuracy_tables, percent, table
 from hierjax.run_folder import RunFolder
 
 
@@ -31,6 +34,45 @@ def print_accuracy(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
     images = "runs/samples"
     print(f"  {python} -m hierjax shapes {images} --images 20")
   print(f"  {python} -m hierjax predict {workdir} {images}")
+
+
+def ensemble_errors(errors: Errors, alpha: int) -> list[dict[str, Any]]:
+  """Returns the errors of the ensembles of each size, with one of the alphas, by number, as eval/SPLIT.json holds them.
+
+  They are means over the subsets of the members and, where there are several, their standard deviations.
+  """
+  found = []
+  for size in errors.sizes:
+    several = len(errors.of_size(size))
+    mean = [None if math.isnan(value) else value for value in errors.mean(size)[alpha].tolist()]
+    found.append({"size": size, "subsets": several, "level_error": mean[:-1], "path_error": mean[-1]})
+    if several > 1:
+      deviation = [None if math.isnan(value) else value for value in errors.deviation(size)[alpha].tolist()]
+      found[-1] |= {"level_error_deviation": deviation[:-1], "path_error_deviation": deviation[-1]}
+  return found
+
+
+def print_ensemble(name: str, found: Mapping[float, Mapping[str, Any]]) -> None:
+  """Prints what eval/SPLIT.json holds of an ensemble, by alpha: accuracy, and the errors of its subsets."""
+  metrics = next(iter(found.values()))
+  print(f"\n{name}: {metrics['num_examples']:,} images of {metrics['split']}")
+  print(accuracy_tables({f"alpha {alpha:g}" if len(found) > 1 else "value": found[alpha] for alpha in found}))
+  if "ensembles" not in metrics:
+    return
+  levels = [f"level {i + 1}" for i in range(len(metrics["level_sizes"]))]
+  rows: list[tuple[str, ...]] = [("top-1 error", "alpha", "subsets", *levels, "whole path")]
+  for rank, ensemble in enumerate(metrics["ensembles"]):
+    for alpha, values in found.items():
+      row = values["ensembles"][rank]
+      means = [*row["level_error"], row["path_error"]]
+      spreads = [*row.get("level_error_deviation", ()), row.get("path_error_deviation")]
+      cells = [_spread(*cell) for cell in itertools.zip_longest(means, spreads)]
+      rows.append((f"ensemble-{ensemble['size']}", f"{alpha:g}", str(ensemble["subsets"]), *cells))
+  print("\n" + table(rows))
+
+
+def _spread(mean: float | None, deviation: float | None) -> str:
+  return percent(mean) + ("" if deviation is None else f" \N{PLUS-MINUS SIGN} {100 * deviation:.2f}")
 
 
 def _from_here(path: str) -> str:

@@ -18,6 +18,7 @@ from hierjax import devices
 from hierjax.backbones.precomputed import PrecomputedFeatures
 from hierjax.checkpoint import Checkpoints, template
 from hierjax.config import unpack
+from hierjax.data.coarse_labels import check_short_labels
 from hierjax.data.config import DataConfig
 from hierjax.data.loader import eval_batches, train_batches
 from hierjax.data.source import Source, View
@@ -55,7 +56,9 @@ class RunConfig:
   optim: Mapping[str, Any]
   schedule: Mapping[str, Any]
   decode: Mapping[str, Any]
-  init: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # older run folders have none
+  # Older run folders have none of these.
+  init: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  merged: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no run can have."""
@@ -106,6 +109,7 @@ class Run:
     settings = unpack(RunConfig, config, "")
     data = unpack(DataConfig, dict(settings.data) | ({"root": data_root} if data_root else {}), "data")
     tree_config = unpack(TreeConfig, settings.tree, "tree")
+    check_short_labels(data, tree_config.short_labels)
     if tree is None:
       tree = open_tree(tree_config, data)
       tree = tree.truncated(tree_config.levels) if tree_config.levels else tree
@@ -115,6 +119,7 @@ class Run:
       tree_arrays(tree, tree_config.short_labels),
       neck=settings.neck,
       dtype=settings.dtype,
+      merged=settings.merged,
     )
     options = unpack(DecodeOptions, dict(settings.decode) | ({"views": views} if views else {}), "decode")
     method.module.head.check(options)

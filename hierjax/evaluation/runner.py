@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -106,9 +106,13 @@ def evaluate(
       jax.block_until_ready(before)  # one batch in flight: more must not pile up on the device
   if total is None:
     raise UserError("there is nothing to evaluate: the split is empty")
-  means = jax.device_get(total)
-  values = {name: mean.value() for name, mean in means.items()}
-  return {"num_examples": round(float(means["loss"].count)), **jax.tree.map(_none_if_nan, values)}
+  return {"num_examples": round(float(total["loss"].count)), **mean_values(total)}
+
+
+def mean_values(means: Mapping[str, Mean]) -> dict[str, Any]:
+  """Returns means by name, as floats, or lists of one a level; None where nothing counted."""
+  values = {name: mean.value() for name, mean in jax.device_get(means).items()}
+  return jax.tree.map(_none_if_nan, values)
 
 
 def _none_if_nan(value: float) -> float | None:

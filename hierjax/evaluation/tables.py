@@ -26,12 +26,18 @@ def table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
 
 def accuracy_table(metrics: Mapping[str, Any]) -> str:
   """Returns the accuracy by level, and of whole paths, as a table; `metrics` is what eval/SPLIT.json holds."""
-  rows = [("accuracy", "nodes", "value")]
-  for i, (size, value) in enumerate(zip(metrics["level_sizes"], metrics["level_accuracy"], strict=True)):
-    rows.append((f"level {i + 1}", str(size), percent(value)))
-  rows += [(label, "", percent(metrics[name])) for label, name in _ROWS.items()]
-  if "raw_leave_rate" in metrics:
-    rows.append(("levels that are no path", "", percent(metrics["raw_leave_rate"])))
+  return accuracy_tables({"value": metrics})
+
+
+def accuracy_tables(columns: Mapping[str, Mapping[str, Any]]) -> str:
+  """Returns the same of several metrics side by side, by the headers of their columns."""
+  several = list(columns.values())
+  rows: list[tuple[str, ...]] = [("accuracy", "nodes", *columns)]
+  for i, size in enumerate(several[0]["level_sizes"]):
+    rows.append((f"level {i + 1}", str(size), *(percent(metrics["level_accuracy"][i]) for metrics in several)))
+  for label, name in _ROWS.items():
+    if name in several[0]:
+      rows.append((label, "", *(percent(metrics[name]) for metrics in several)))
   return table(rows)
 
 
@@ -40,4 +46,5 @@ _ROWS = {
   "nodes of the path": "node_accuracy",
   "leaf": "leaf_top1",
   "leaf among the best 5": "leaf_top5",
+  "levels that are no path": "raw_leave_rate",
 }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Float
 
 from hierjax.functional.decoding import Paths
 from hierjax.functional.label_paths import climb
+from hierjax.functional.levels import by_levels, level_argmax, level_blocks
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import PAD
 from hierjax.types import Prediction
@@ -38,15 +42,77 @@ def average(predictions: Prediction, tree: TreeArrays, beam: int) -> Prediction:
   if predictions.node_prob.shape[0] == 1:
     return jax.tree.map(lambda x: x[0], predictions)
   node_prob, level_prob = jax.tree.map(lambda x: x.mean(axis=0), (predictions.node_prob, predictions.level_prob))
+  return read_off(node_prob, level_prob, predictions.summed_levels, tree, beam)
+
+
+def ensemble(
+  predictions: Sequence[Prediction], tree: TreeArrays, beam: int, chosen: Float[Array, "m"] | None = None
+) -> Prediction:
+  """Returns the prediction of the mean of the members' probabilities, whose heads may differ (READINGS D6).
+
+  At each level it is the mean over the members that have a distribution of their own there, so that those which only
+  sum up the level below do not count twice; where all do, the mean of theirs. What follows the chain rule has one at
+  every level. Node probabilities follow the mean distributions by the chain rule. Members of the whole tree that all
+  follow it themselves are averaged as views are; a single member is itself.
+
+  Args:
+    predictions: of the members, for the same images. A member may be of the top levels of the tree alone (of
+      `LabelTree.truncated`), and then it counts there alone; one at least is of the whole tree.
+    tree: the tree.
+    beam: paths that are returned.
+    chosen: 1 for the members that are averaged, and 0 for the others; may be traced. None for all.
+  """
+  if len(predictions) == 1:
+    return predictions[0]
+  chosen = jnp.ones(len(predictions)) if chosen is None else chosen
+  whole = [member.node_prob for member in predictions if member.node_prob.shape[1] == tree.num_nodes]
+  if all(member.level_prob is None for member in predictions) and len(whole) == len(predictions):
+    return read_off(_mean(jnp.stack(whole), chosen), None, (), tree, beam)
+  blocks, summed = [], []
+  for t in range(tree.depth):
+    reach = np.array([member.node_prob.shape[1] >= tree.level_offsets[t + 1] for member in predictions])
+    members = [member for member, reaches in zip(predictions, reach, strict=True) if reaches]
+    own = np.array([t not in member.summed_levels for member in members], np.float32)
+    weights = chosen[np.flatnonzero(reach)]
+    weights = jnp.where((weights * own).sum() > 0, weights * own, weights)
+    blocks.append(_mean(jnp.stack([_level(member, t, tree) for member in members]), weights))
+    summed += [t] * (not own.any())
+  level_prob = jnp.concatenate(blocks, axis=1)
+  return read_off(by_levels(level_prob, tree), level_prob, tuple(summed), tree, beam)
+
+
+def _mean(values: Float[Array, "m b i"], weights: Float[Array, "m"]) -> Float[Array, "b i"]:
+  return (values * (weights / weights.sum())[:, None, None]).sum(axis=0)
+
+
+def _level(prediction: Prediction, t: int, tree: TreeArrays) -> Float[Array, "b _"]:
+  """Returns what a prediction, of the whole tree or its top levels, says of level t."""
+  if prediction.level_prob is None:
+    node_prob: Array = prediction.node_prob
+    return node_prob[:, level_blocks(tree)[t]]
+  level_prob: Array = prediction.level_prob
+  first = sum(tree.block_sizes[:t])
+  return level_prob[:, first : first + tree.block_sizes[t]]
+
+
+def read_off(
+  node_prob: Float[Array, "b n"],
+  level_prob: Float[Array, "b e"] | None,
+  summed_levels: tuple[int, ...],
+  tree: TreeArrays,
+  beam: int,
+) -> Prediction:
+  """Returns the prediction of these probabilities: its `beam` most probable paths, and the best node of each level."""
   best = best_paths(node_prob, tree, beam)
   return Prediction(
     paths=best.paths,
     log_prob=best.log_prob,
     stop_prob=best.stop_prob,
     node_prob=node_prob,
-    level_nodes=best.paths[:, 0] if level_prob is None else _level_argmax(level_prob, tree),
+    level_nodes=best.paths[:, 0] if level_prob is None else level_argmax(level_prob, tree),
     level_prob=level_prob,
     level_nodes_walk=level_prob is None,
+    summed_levels=summed_levels,
   )
 
 
@@ -75,13 +141,3 @@ def end_probability(node_prob: Float[Array, "b n"], tree: TreeArrays) -> Float[A
   top = tree.level_offsets[1]
   left = node_prob.at[:, parent[top:]].add(-node_prob[:, top:])
   return jnp.where(left > _ROUNDING * node_prob, left, 0.0)
-
-
-def _level_argmax(level_prob: Float[Array, "b n"], tree: TreeArrays) -> Int[Array, "b l"]:
-  """Returns the best node of each level; PAD where more of the level's mass is missing than that node has."""
-  nodes = []
-  for first, end in zip(tree.level_offsets[:-1], tree.level_offsets[1:], strict=True):
-    block = level_prob[:, first:end]
-    best = block.max(axis=1)
-    nodes.append(jnp.where(1 - block.sum(axis=1) > best, PAD, first + block.argmax(axis=1).astype(jnp.int32)))
-  return jnp.stack(nodes, axis=1)

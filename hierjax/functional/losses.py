@@ -30,6 +30,26 @@ def subtree_cross_entropy(logits: Float[Array, "b m"], nodes: Int[Array, "b"], t
   return jax.nn.logsumexp(logits, axis=1) - jax.nn.logsumexp(logits, axis=1, where=below)
 
 
+def level_cross_entropy(
+  log_probs: Float[Array, "b m"], entries: Int[Array, "m"], nodes: Int[Array, "b"], tree: TreeArrays
+) -> Float[Array, "b"]:
+  """Returns -log P(node) by the distribution of one level.
+
+  For a level that a node's path goes through, P is that of the node's ancestor there, or of the node: cross-entropy. On
+  a level below, it is the sum over the node's descendants there. For ROOT it is 0, and so is its gradient.
+
+  Args:
+    log_probs: the level's distribution, over its block.
+    entries: the nodes of the block, see `hierjax.functional.levels`.
+    nodes: the deepest known node of each label.
+    tree: the tree.
+  """
+  spans = jnp.asarray(tree.leaf_spans)
+  first, end = jnp.split(spans[nodes + 1], 2, axis=1)
+  on_its_way = (first < spans[entries + 1, 1][None]) & (spans[entries + 1, 0][None] < end)
+  return jnp.where(nodes >= 0, -jax.nn.logsumexp(log_probs, axis=1, where=on_its_way), 0.0)
+
+
 def path_cross_entropy(
   logits: Float[Array, "b l o"],
   paths: Int[Array, "b l"],

@@ -55,6 +55,21 @@ def share_of_right_nodes(predicted: Int[Array, "b l"], paths: Int[Array, "b l"])
   return right.astype(jnp.float32) / jnp.maximum(known.sum(axis=-1), 1).astype(jnp.float32)
 
 
+def level_and_path_errors(
+  prediction: Prediction, paths: Int[Array, "b l"]
+) -> tuple[Bool[Array, "b l+1"], Bool[Array, "b l+1"]]:
+  """Returns what is wrong, and what counts: `level_nodes` level by level, and last the best path.
+
+  They count where `evaluate_batch` counts `level_accuracy` and `path_accuracy`.
+  """
+  known = paths >= 0
+  right = jnp.concatenate(
+    [prediction.level_nodes == paths, path_is_right(prediction.paths[:, 0], paths)[:, None]], axis=1
+  )
+  counted = jnp.concatenate([known, known.any(axis=1, keepdims=True)], axis=1)
+  return counted & ~right, counted
+
+
 def leaf_rank(node_prob: Float[Array, "b n"], nodes: Int[Array, "b"], tree: TreeArrays) -> Int[Array, "b"]:
   """Returns how many leaves come before the leaf `nodes`, by falling probability, equal ones by rising number.
 

@@ -54,6 +54,11 @@ class TreeArrays:
     return len(self.level_offsets) - 1
 
   @property
+  def block_sizes(self) -> tuple[int, ...]:
+    """Entries of the distribution of each level: its nodes, and the leaves of all levels above."""
+    return tuple(end - inner for end, inner in zip(self.level_offsets[1:], self.inner_offsets[:-1], strict=True))
+
+  @property
   def has_stop(self) -> bool:
     """Whether a head with an output a node has one more, for STOP (READINGS G4); its number is `num_nodes`."""
     return self.stop_at != "bottom"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
+from hierjax.backbones.densenet import densenet
 from hierjax.backbones.plain import alexnet, cnn7, sppnet
-from hierjax.backbones.preact import small_resnet, wide_resnet, wider_resnet
+from hierjax.backbones.preact import preact_resnet, small_resnet, wide_resnet, wider_resnet
 from hierjax.backbones.precomputed import PrecomputedFeatures
 from hierjax.config import choose, frozen, unpack
 from hierjax.errors import UserError
@@ -20,6 +21,7 @@ from hierjax.heads.coarse_fine import CoarseFineHead
 from hierjax.heads.flat import FlatHead
 from hierjax.heads.path_rnn import PathRNNHead
 from hierjax.models.classifier import Classifier, ModelMethod
+from hierjax.models.merged import MergedConfig, merge
 from hierjax.necks.context import ContextNeck
 
 Section = Mapping[str, Any]
@@ -28,7 +30,9 @@ Table = Mapping[str, Callable[..., nn.Module]]
 BACKBONES: Table = {
   "alexnet": alexnet,
   "cnn7": cnn7,
+  "densenet": densenet,
   "features": PrecomputedFeatures,
+  "preact_resnet": preact_resnet,
   "small_resnet": small_resnet,
   "sppnet": sppnet,
   "wide_resnet": wide_resnet,
@@ -40,7 +44,12 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def make_method(
-  backbone: Section, head: Section, tree: TreeArrays, neck: Section | None = None, dtype: str = "float32"
+  backbone: Section,
+  head: Section,
+  tree: TreeArrays,
+  neck: Section | None = None,
+  dtype: str = "float32",
+  merged: Section | None = None,
 ) -> ModelMethod:
   """Returns the model that the sections of a config describe.
 
@@ -53,24 +62,36 @@ def make_method(
     tree: the tree to predict.
     neck: names one of NECKS, or `none`, as None does.
     dtype: of the computation: float32 or bfloat16. Weights are float32.
+    merged: the keys of `MergedConfig`; None for a backbone that is not merged.
 
   Raises:
     UserError: there is no such part, or it has no such setting, or not with such a value; the message says what there
       is.
   """
+  merging = unpack(MergedConfig, merged or {}, "merged")
+  no_neck = neck is None or dict(neck) == {"name": "none"}
+  if merging.shared >= 0 and not no_neck:
+    raise UserError(
+      f"config.merged.shared = {merging.shared}: a merged network has no neck; set config.neck.name = none, or "
+      "config.merged.shared = -1"
+    )
+  levels = merging.branch_levels(tree.depth)
   given = {
     "num_nodes": tree.num_nodes,
     "num_outputs": tree.num_outputs,
     "num_leaves": tree.num_leaves,
-    "level_sizes": tuple(np.diff(tree.level_offsets).tolist()),
+    "block_sizes": tree.block_sizes,
+    "stop_at": tree.stop_at,
+    "branch_levels": levels,
     "dtype": choose(DTYPES, dtype, "dtype"),
     "parent": None,  # linen's own fields, which no section sets
     "name": None,
   }
+  build = partial(_part, BACKBONES, backbone, "backbone", given)
   module = Classifier(
-    backbone=_part(BACKBONES, backbone, "backbone", given),
+    backbone=merge(build, merging.shared, levels) if levels else build(),
     head=_part(HEADS, head, "head", given),
-    neck=None if neck is None or dict(neck) == {"name": "none"} else _part(NECKS, neck, "neck", given),
+    neck=None if neck is None or no_neck else _part(NECKS, neck, "neck", given),
   )
   return ModelMethod(module, tree)
 

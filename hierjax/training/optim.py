@@ -32,7 +32,9 @@ class OptimConfig:
     b1, b2, eps: of adamw.
     decay: (regex, weight decay) pairs over parameter names such as `head/cell/kernel`; the first match counts.
     lr_groups: (regex, factor) pairs that multiply the learning rate; None freezes, batch statistics included.
-    clip_norm: the largest norm of the whole gradient; 0 does not clip.
+    clip_norm: the largest norm of the gradient; 0 does not clip.
+    clip_groups: regexes over parameter names: what the same one is found in first is clipped by its own norm, and what
+      none is found in, by that of the rest; () for one norm of the whole gradient.
     accumulate: parts that a batch is worked through in, to save memory.
   """
 
@@ -47,6 +49,7 @@ class OptimConfig:
   decay: Groups = (("(bias|scale)$", 0.0), (".*", 1e-4))
   lr_groups: Groups = ((".*", 1.0),)
   clip_norm: float = 0.0
+  clip_groups: Sequence[str] = ()
   accumulate: int = 1
 
   def __post_init__(self) -> None:
@@ -58,6 +61,13 @@ class OptimConfig:
         raise UserError(f"config.optim.{name} = {values[name]!r}: must be {bound} or more")
     if any(len(group) == 2 and group[1] is None for group in self.decay):
       raise UserError("config.optim.decay: None is for lr_groups, where it freezes; no decay is 0.0")
+    if isinstance(self.clip_groups, str):
+      raise UserError(f"config.optim.clip_groups = {self.clip_groups!r}: must be a tuple, {(self.clip_groups,)!r} say")
+    for pattern in self.clip_groups:
+      try:
+        re.compile(pattern)
+      except (re.error, TypeError) as error:
+        raise UserError(f"config.optim.clip_groups: {pattern!r} is no regex ({error})") from None
 
   def peak_lr(self, batch_size: int) -> float:
     """Returns the learning rate for batches of this size."""
@@ -197,8 +207,17 @@ def make_optimizer(config: OptimConfig, params: Any) -> Optimizer:
   }
   chain = choose(kinds, config.name, "optim.name")()
   if config.clip_norm > 0:
-    chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    chain.insert(0, _clip(config, names))
   return Optimizer(optax.chain(*chain), factors, frozen)
+
+
+def _clip(config: OptimConfig, names: Any) -> optax.GradientTransformation:
+  clip = optax.clip_by_global_norm(config.clip_norm)
+  if not config.clip_groups:
+    return clip
+  groups = [(pattern, str(i)) for i, pattern in enumerate((*config.clip_groups, ".*"))]
+  labels = match_groups(names, groups, "optim.clip_groups")
+  return optax.multi_transform({label: clip for _, label in groups}, labels)
 
 
 def _add_decay(decay: Any) -> optax.GradientTransformation:

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.backbones.preact import Block, small_resnet, wide_resnet, wider_resnet
+from hierjax.backbones.preact import Block, preact_resnet, small_resnet, wide_resnet, wider_resnet
 from hierjax.heads.flat import FlatHead
 from hierjax.models.classifier import Classifier
 
@@ -53,10 +53,45 @@ def test_wider_resnet_has_the_published_size():
   assert [stage.shape[1:] for stage in maps] == [(32, 32, 4), (16, 16, 4), (8, 8, 8)]
 
 
-@pytest.mark.parametrize("kernels", [(3, 3), (1, 3, 1)])
-def test_a_block_is_norm_relu_and_convolution_in_turn_and_a_shortcut(kernels, rng):
-  block, x = Block(4, stride=2, kernels=kernels), jnp.asarray(rng.normal(size=(2, 5, 5, 3)), jnp.float32)
+def bottlenecks_by_hand(depth, classes):
+  """Weights of He et al.'s net: the convolutions' and the classifier's, and two numbers a normed channel."""
+  weights, norms, before = 9 * 3 * 16, 2 * 256, 16
+  for inner in (16, 32, 64):
+    width = 4 * inner
+    for i in range((depth - 2) // 9):
+      weights += before * inner + 9 * inner * inner + inner * width
+      weights += before * width if i == 0 else 0  # the shortcut
+      norms += 2 * (before + inner + inner)
+      before = width
+  return weights + (256 + 1) * classes, norms
+
+
+def test_resnet_164_has_the_published_size():
+  """He et al., Table 4, on CIFAR-10: 1.7M for ResNet-164, and 10.2M for ResNet-1001, which is without the norms."""
+  assert bottlenecks_by_hand(164, 10) == (1_679_034, 24_224)  # 1,703,258
+  assert round(bottlenecks_by_hand(1001, 10)[0] / 1e6, 1) == 10.2
+  shapes = shapes_of(Classifier(preact_resnet(dtype=jnp.bfloat16), FlatHead(100)))
+  assert count(shapes) == sum(bottlenecks_by_hand(164, 100)) == 1_726_388
+  assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype("float32")}
+  convolutions = [leaf for leaf in jax.tree.leaves(shapes["params"]["backbone"]) if leaf.ndim == 4]
+  assert len(convolutions) + 1 == 164 + 3  # with the classifier; the other three are the shortcuts
+
+
+@pytest.mark.parametrize("size,maps", [(32, (32, 16, 8)), (224, (224, 112, 56)), (9, (9, 5, 3))])
+def test_maps_of_a_preact_resnet(size, maps):
+  images = jnp.zeros((1, size, size, 3))
+  features = jax.eval_shape(preact_resnet(11).init_with_output, jax.random.key(0), images)[0]
+  assert [stage.shape[1:] for stage in features.stages] == [
+    (m, m, w) for m, w in zip(maps, (64, 128, 256), strict=True)
+  ]
+
+
+@pytest.mark.parametrize("kernels,bottleneck", [((3, 3), 1), ((1, 3, 1), 1), ((1, 3, 1), 2)])
+def test_a_block_is_norm_relu_and_convolution_in_turn_and_a_shortcut(kernels, bottleneck, rng):
+  block, x = Block(4, 2, kernels, bottleneck), jnp.asarray(rng.normal(size=(2, 5, 5, 3)), jnp.float32)
   shapes = jax.eval_shape(block.init, jax.random.key(0), x)
+  widths = [shapes["params"][f"conv{n}"]["kernel"].shape[-1] for n in range(1, len(kernels) + 1)]
+  assert widths == [4 // bottleneck] * (len(kernels) - 1) + [4]
   variables = {
     "params": jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes["params"]),
     "batch_stats": jax.tree.map(
@@ -93,6 +128,18 @@ def test_features_of_each_stage(key):
   assert features.stages[1].dtype == jnp.bfloat16 and features.pooled.dtype == jnp.float32
 
 
+CONVOLUTIONS = {"conv1/kernel", "conv2/kernel"}
+NORMS = {"act1/norm/scale", "act1/norm/bias", "act2/norm/scale", "act2/norm/bias"}
+
+
+def test_weights_keep_the_names_that_run_folders_have():
+  paths = jax.tree.leaves_with_path(shapes_of(small_resnet(widths=(4, 8), blocks=2))["params"])
+  expected = {"stem/conv/kernel", "stages_1/norm/norm/scale", "stages_1/norm/norm/bias"}
+  expected |= {f"stages_{i}/blocks_{j}/{name}" for i in (0, 1) for j in (0, 1) for name in CONVOLUTIONS | NORMS}
+  expected |= {"stages_1/blocks_0/shortcut/kernel"}
+  assert {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths} == expected
+
+
 def test_pooled_is_the_mean_of_the_last_stage_and_names_are_explicit(key):
   backbone = small_resnet(widths=(4,), dropout=0.5)
   images = jax.random.normal(key, (2, 6, 6, 3))
@@ -106,8 +153,16 @@ def test_pooled_is_the_mean_of_the_last_stage_and_names_are_explicit(key):
 
 
 @pytest.mark.parametrize(
-  "build", [lambda: wide_resnet(depth=27), lambda: small_resnet(widths=()), lambda: wider_resnet(blocks=0)]
+  "build,message",
+  [
+    (lambda: wide_resnet(depth=27), r"depth = 27: .* 6 n \+ 4"),
+    (lambda: preact_resnet(depth=166), r"depth = 166: .* 9 n \+ 2: 11, 20,"),
+    (lambda: preact_resnet(depth=2), r"depth = 2: "),
+    (lambda: preact_resnet(dropout=1.0), r"dropout = 1.0: .* 0 <= dropout < 1"),
+    (lambda: small_resnet(widths=()), r"widths = \(\)"),
+    (lambda: wider_resnet(blocks=0), r"blocks = 0"),
+  ],
 )
-def test_nets_that_do_not_exist_are_refused(build):
-  with pytest.raises(ValueError, match=r"depth = 27: .* 6 n|widths = "):
+def test_nets_that_do_not_exist_are_refused(build, message):
+  with pytest.raises(ValueError, match=message):
     build()

@@ -28,9 +28,9 @@ def small_config():
 
 @pytest.fixture(scope="session")
 def make_run(tmp_path_factory):
-  """Makes the folder of a run that has just begun: its weights are their initial values."""
+  """Makes the folder of a run that has just begun: initial weights, the head's times `sharpness`."""
 
-  def make(config, seed=0, name="run"):
+  def make(config, seed=0, name="run", sharpness=1.0):
     folder = RunFolder(tmp_path_factory.mktemp("runs") / name)
     run = Run.from_config(config)
     train = run.source("train")
@@ -38,9 +38,11 @@ def make_run(tmp_path_factory):
     quickly = {"xla_backend_optimization_level": 0}
     init = jax.jit(lambda key: run.init_variables(key, train.shape), compiler_options=quickly)
     variables = init(jax.random.key(seed))
+    params = {part: jax.tree.map(lambda x, p=part: x * (sharpness if p == "head" else 1.0), values)
+              for part, values in variables["params"].items()}  # fmt: skip
     collections = {key: value for key, value in variables.items() if key != "params"}
     checkpoints = Checkpoints(folder.checkpoints, select_best=True, create=True)
-    checkpoints.save(1, {"params": variables["params"], "collections": collections}, {"step": jax.numpy.int32(1)})
+    checkpoints.save(1, {"params": params, "collections": collections}, {"step": jax.numpy.int32(1)})
     checkpoints.close()
     return folder
 

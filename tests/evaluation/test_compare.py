@@ -12,6 +12,7 @@ from hierjax.data.source import ArraySource
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
 from hierjax.evaluation import compare as module
+from hierjax.evaluation.asked import distinct_names, same_images
 from hierjax.evaluation.compare import Answers, Comparison, compare, describe, draw_comparison, mcnemar
 from hierjax.evaluation.run import Run
 from hierjax.run_folder import RunFolder
@@ -148,8 +149,8 @@ def test_other_pixels_under_the_same_labels_are_found(context_run):
   run = Run.from_folder(context_run)
   source = run.source("test")
   changed = ArraySource(source.read(np.arange(16)) // 2, source.nodes)
-  assert module._same_images((run, run), source, source)
-  assert not module._same_images((run, run), source, changed)
+  assert same_images((run, run), source, source)
+  assert not same_images((run, run), source, changed)
 
 
 def test_images_that_cannot_be_read_are_left_out_of_the_comparison(context_run):
@@ -157,12 +158,12 @@ def test_images_that_cannot_be_read_are_left_out_of_the_comparison(context_run):
   source = run.source("test")
   images = source.read(np.arange(16))
   broken = ArraySource(images, source.nodes, bad={0: "broken", 7: "broken"})
-  assert module._same_images((run, run), broken, broken)
-  assert module._same_images((run, run), source, broken)
+  assert same_images((run, run), broken, broken)
+  assert same_images((run, run), source, broken)
   images[7] = 255 - images[7]  # not looked at
-  assert module._same_images((run, run), source, broken)
+  assert same_images((run, run), source, broken)
   images[8] = 255 - images[8]
-  assert not module._same_images((run, run), source, broken)
+  assert not same_images((run, run), source, broken)
 
 
 def test_parts_of_a_set_with_the_same_labels_are_not_the_same_images(small_config):
@@ -176,15 +177,15 @@ def test_parts_of_a_set_with_the_same_labels_are_not_the_same_images(small_confi
   others = (part(24, seed) for seed in range(1, 100))
   other = next(o for o in others if np.array_equal(o[1].nodes, first[1].nodes))
   assert not np.array_equal(other[1].indices, first[1].indices)
-  assert module._same_images((first[0], same[0]), first[1], same[1])
-  assert not module._same_images((first[0], other[0]), first[1], other[1])
+  assert same_images((first[0], same[0]), first[1], same[1])
+  assert not same_images((first[0], other[0]), first[1], other[1])
 
 
 def test_names_are_as_long_as_it_takes(tmp_path):
-  assert module._names(RunFolder(tmp_path / "a" / "run"), RunFolder(tmp_path / "b" / "run")) == ("a/run", "b/run")
+  assert distinct_names([RunFolder(tmp_path / name / "run") for name in "ab"]) == ("a/run", "b/run")
 
 
 def test_a_run_is_not_compared_with_itself(context_run, capsys, monkeypatch):
   monkeypatch.setattr("hierjax.devices.use_compilation_cache", lambda: None)
   assert command.main(["compare", str(context_run.path), str(context_run.path)]) == 1
-  assert "is both runs: name two" in capsys.readouterr().err
+  assert "is named twice: name each run once" in capsys.readouterr().err

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.functional.averaging import average, best_paths, end_probability
+from hierjax.functional.averaging import average, best_paths, end_probability, ensemble, read_off
 from hierjax.functional.decoding import beam_search
+from hierjax.functional.levels import by_levels
 from hierjax.functional.node_probability import by_paths
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.heads.flat import FlatHead
@@ -146,18 +147,74 @@ def test_lower_bounds_give_the_best_of_the_paths_they_came_from(stop_at):
 
 
 def test_levels_of_their_own_are_averaged_level_by_level(toy_tree):
-  arrays = tree_arrays(toy_tree)  # levels of 2, 3 and 2 nodes
+  arrays = tree_arrays(toy_tree)  # levels of 2, 3 and 2 nodes; the leaves of the second are on the last level too
   level_prob = np.array(
     [
-      [[0.6, 0.4, 0.1, 0.7, 0.2, 0.0, 0.1], [0.5, 0.5, 0.2, 0.3, 0.5, 0.3, 0.4]],
-      [[0.2, 0.8, 0.3, 0.5, 0.2, 0.1, 0.0], [0.7, 0.3, 0.3, 0.2, 0.5, 0.1, 0.4]],
+      [[0.6, 0.4, 0.1, 0.7, 0.2, 0.0, 0.1, 0.5, 0.4], [0.5, 0.5, 0.2, 0.3, 0.5, 0.3, 0.4, 0.1, 0.2]],
+      [[0.2, 0.8, 0.3, 0.5, 0.2, 0.1, 0.0, 0.7, 0.2], [0.7, 0.3, 0.3, 0.2, 0.5, 0.1, 0.4, 0.3, 0.2]],
     ],
     np.float32,
   )
   views = [with_node_prob(np.full((BATCH, 7), 0.1, np.float32), jnp.asarray(view)) for view in level_prob]
+  views = [view.replace(summed_levels=(1,)) for view in views]
   found = averaged(stack(views), arrays, beam=1)
   np.testing.assert_allclose(found.level_prob, level_prob.mean(0), rtol=1e-6)
   np.testing.assert_array_equal(found.level_nodes, [[1, 3, PAD], [0, 4, 6]])
+  assert found.summed_levels == (1,) and not found.level_nodes_walk
+
+
+def members_of(tree, rng):
+  """Returns members of four kinds, and what each says of each level, None where it has no distribution of its own.
+
+  They are: a softmax a level, the chain rule, one level learnt and the upper ones its sums, the top two levels alone.
+  """
+
+  def levels(sizes):
+    return [rng.dirichlet(np.ones(size), BATCH).astype(np.float32) for size in sizes]
+
+  def prediction(blocks, nodes, **fields):
+    return with_node_prob(np.zeros((BATCH, nodes), np.float32), np.concatenate(blocks, axis=1)).replace(**fields)
+
+  leaves = levels([4])[0]  # cat, cup, basenji, leonberg
+  dog = leaves[:, 2] + leaves[:, 3]
+  second = np.stack([dog, leaves[:, 0], leaves[:, 1]], axis=1)
+  chain = [np.stack([dog + leaves[:, 0], leaves[:, 1]], axis=1), second, leaves[:, [2, 3, 0, 1]]]
+  own, last, top = levels((2, 3, 4)), levels((2, 3, 4)), levels((2, 3))
+  return [
+    (prediction(own, 7), own),
+    (with_node_prob(np.concatenate([chain[0], chain[1], chain[2][:, :2]], axis=1)), chain),
+    (prediction(last, 7, summed_levels=(0, 1)), [None, None, last[2]]),
+    (prediction(top, 5), [*top, None]),
+  ]
+
+
+def test_an_ensemble_is_the_mean_of_those_that_have_their_own_distribution_level_by_level(toy_tree, rng):
+  arrays = tree_arrays(toy_tree)
+  members, own = zip(*members_of(toy_tree, rng), strict=True)
+  run = jax.jit(lambda members, chosen: ensemble(members, arrays, 2, chosen))
+  read = jax.jit(lambda level_prob: read_off(by_levels(level_prob, arrays), level_prob, (), arrays, 2))
+  for chosen in ([1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 1, 1]):
+    found = run(members, np.array(chosen, np.float32))
+    for t, block in enumerate(np.split(found.level_prob, [2, 5], axis=1)):
+      says = [levels[t] for levels, taken in zip(own, chosen, strict=True) if taken and levels[t] is not None]
+      np.testing.assert_allclose(block, np.mean(says, axis=0), rtol=1e-5)
+    chex.assert_trees_all_close(found, read(found.level_prob), rtol=1e-5)
+
+
+def test_where_no_member_has_its_own_the_mean_is_of_the_sums(toy_tree, rng):
+  one, other = members_of(toy_tree, rng)[2][0], members_of(toy_tree, rng)[2][0]
+  found = jax.jit(ensemble, static_argnums=2)([one, other], tree_arrays(toy_tree), 1)
+  np.testing.assert_allclose(found.level_prob, (one.level_prob + other.level_prob) / 2, rtol=1e-5)
+  assert found.summed_levels == (0, 1)
+
+
+def test_an_ensemble_of_the_chain_rule_is_averaged_as_views_are_and_one_member_is_itself(toy_tree, rng):
+  chain = [with_node_prob(0.1 * rng.random((BATCH, 7)).astype(np.float32)) for _ in range(3)]
+  arrays = tree_arrays(toy_tree, "stop")
+  found = jax.jit(ensemble, static_argnums=2)(chain, arrays, 2)
+  chex.assert_trees_all_close(found, averaged(stack(chain), arrays, beam=2), rtol=1e-5)
+  assert found.level_prob is None and found.level_nodes_walk
+  assert ensemble(chain[:1], arrays, 2) is chain[0]
 
 
 def test_one_prediction_is_its_own_mean(toy_tree, rng):

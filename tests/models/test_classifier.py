@@ -80,16 +80,15 @@ def test_a_method_is_an_argument_of_jit(toy_tree, head):
   [
     (
       dict(backbone={"name": "resnet"}),
-      r"config.backbone.name = 'resnet': choose from alexnet, cnn7, features, .*, wide_resnet, wider_resnet",
+      r"config.backbone.name = 'resnet': choose from alexnet, cnn7, densenet, .*, wide_resnet, wider_resnet",
     ),
-    (dict(backbone={}), r"config.backbone.name is missing: choose from alexnet, cnn7, features"),
+    (dict(backbone={}), r"config.backbone.name is missing: choose from alexnet, cnn7, densenet"),
     (dict(head={"name": "path_rnn", "widht": 3}), r"config.head.widht: .*did you mean 'width'"),
     (dict(head={"name": "flat", "num_leaves": 3}), r"config.head.num_leaves: there is no such key"),
     (dict(head={"name": "path_rnn", "width": "wide"}), r"config.head.width = 'wide': must be like 512"),
     (dict(head={"name": "path_rnn", "reduction": "max"}), r"config.head: reduction = 'max': choose from sum, mean"),
     (dict(backbone={"name": "wide_resnet", "depth": 27}), r"config.backbone: depth = 27: .*10, 16, 22, 28"),
     (dict(head={"name": "coarse_fine", "strategy": "both"}), r"config.head: strategy = 'both': choose from parallel"),
-    (dict(head={"name": "coarse_fine"}), r"config.head: this head gives every image a label on each level"),
     (dict(dtype="float64"), r"config.dtype = 'float64': choose from bfloat16, float32"),
     (dict(neck={"name": "pyramid"}), r"config.neck.name = 'pyramid': choose from"),
   ],
@@ -110,14 +109,18 @@ def test_bfloat16_reaches_every_part_and_weights_stay_float32(toy_tree):
 def test_labels_that_stop_early_are_refused_by_a_head_that_cannot_stop(toy_tree):
   top = toy_tree.truncated(2)
   make_method(BACKBONE, {"name": "coarse_fine"}, tree_arrays(top))
-  with pytest.raises(UserError, match=r"config.head: .* may end above its last level; .* tree.short_labels = unknown"):
+  with pytest.raises(
+    UserError, match=r"config.head: .* paths of this tree may end above one; .* tree.short_labels = unknown"
+  ):
     make_method(BACKBONE, {"name": "coarse_fine"}, tree_arrays(top, "stop"))
 
 
 SMALL = {
   "alexnet": {"widths": [4] * 5},
   "cnn7": {"width": 4},
+  "densenet": {"depth": 10, "growth": 2},
   "features": {"width": 6},
+  "preact_resnet": {"depth": 11},
   "small_resnet": {"widths": [4]},
   "sppnet": {"widths": [4] * 5},
   "wide_resnet": {"depth": 10, "width": 1},

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,6 +84,21 @@ def test_clipping_bounds_the_whole_gradient():
   step = optax.tree.norm(jax.tree.map(lambda a, b: a - b, got, PARAMS))
   np.testing.assert_allclose(step, 1.0, rtol=1e-5)
   assert norm > 100
+
+
+def test_groups_are_clipped_by_their_own_norms():
+  """The first regex counts, the rest is a group, and a group whose norm is small keeps its gradient."""
+  grads = jax.tree.map(lambda g: 100 * g, random_grads(1)[0])
+  grads["head"] = jax.tree.map(lambda g: 1e-4 * g, grads["head"])
+  config = OptimConfig(clip_norm=1.0, clip_groups=("head", "kernel"), decay=((".*", 0.0),))
+  got, *_ = run(config, [grads], lr=1.0)
+  taken = jax.tree.map(lambda before, after: before - after, PARAMS, got)
+  np.testing.assert_allclose(optax.tree.norm(taken["backbone"]["conv"]["kernel"]), 1.0, rtol=1e-5)
+  np.testing.assert_allclose(optax.tree.norm(taken["backbone"]["conv"]["bias"]), 1.0, rtol=1e-5)
+  np.testing.assert_allclose(taken["head"]["kernel"], grads["head"]["kernel"], rtol=1e-4)
+  for wrong, message in (("head", "must be a tuple, ('head',) say"), (("(",), "'(' is no regex")):
+    with pytest.raises(UserError, match=re.escape(message)):
+      OptimConfig(clip_groups=wrong)
 
 
 def test_first_match_counts_and_every_name_must_match():

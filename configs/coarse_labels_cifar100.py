@@ -1,0 +1,108 @@
+r"""Coarse labels, then fine ones (Guo et al. 2018, section 4.2 and Figure 8), on CIFAR-100.
+
+A part of the training images, S_fine, has whole labels, and another, S_coarse, only the superclass. Seconds a run on a
+CPU, on features of a backbone that has seen coarse labels alone:
+
+  python train.py --config=configs/cnnrnn_cifar100.py:cpu_long --config.tree.levels=1 --workdir=runs/superclasses
+  python -m hierjax features runs/superclasses runs/superclass-features
+
+The paper's way: learn from S_fine alone, predict the fine labels of S_coarse from the coarse ones, train anew on both:
+
+  python train.py --config=configs/coarse_labels_cifar100.py:f20c50,fine --config.data.root=runs/superclass-features \
+    --workdir=runs/f20-fine
+  python -m hierjax label runs/f20-fine
+  python train.py --config=configs/coarse_labels_cifar100.py:f20c50,pseudo --config.data.root=runs/superclass-features \
+    --config.data.pseudo_labels=runs/f20-fine/pseudo_labels.npz --workdir=runs/f20c50-pseudo
+
+Ours, in one run: a coarse label trains the summed probability of the leaves below it. And the bound, S_coarse with its
+true labels:
+
+  python train.py --config=configs/coarse_labels_cifar100.py:f20c50,direct --config.data.root=runs/superclass-features
+  python train.py --config=configs/coarse_labels_cifar100.py:f20c50,truth --config.data.root=runs/superclass-features
+
+`python -m benchmarks.coarse_labels_table` trains all nine pairs, and draws Figure 8. With `cpu`, or another
+network, all of this trains on the images end to end, without features.
+
+Variants, at most one of each line:
+  f10c10 | f10c20 | f10c50 | f20c10 | f20c20 | f20c50 | f50c10 | f50c20 | f50c50 (the default): percent of the images in
+    S_fine and in S_coarse
+  fine: S_fine alone | pseudo: S_fine + S_coarse^- | truth: S_fine + S_coarse^+ | direct (the default)
+  path_rnn (the default): CNN-RNN | flat: a softmax over the leaves | coarse_fine: a softmax a level
+  cnn7 | wrn | wider | cpu | cpu_long: end to end, with that network and its schedule
+  smoke: generated features, seconds; not together with a network
+
+A tenth of the training images validates and keeps its labels: the weights that count are the best on it. Every variant
+trains for as many steps as if S_fine and S_coarse were all images: fewer images are seen more often. So who changes
+`data.fine` or `data.coarse` on the command line sets `epochs` too.
+"""
+
+import itertools
+from functools import partial
+
+import ml_collections as mlc
+
+from configs import common, features
+
+PARTS = (10, 20, 50)  # percent
+EPOCHS = {"path_rnn": 4.0, "flat": 10.0, "coarse_fine": 10.0}  # of all images
+
+
+def get_config(variant: str = "") -> mlc.ConfigDict:
+  c = features.get_config()
+  c.data.fine = c.data.coarse = 0.5
+  c.epochs = EPOCHS[c.head.name]
+  c.optim.lr = 3e-3  # of 1e-3, 3e-3 and 1e-2, on validation and S_fine alone
+  common.apply(c, variant, KINDS)
+  return of_all_images(c)
+
+
+def of_all_images(c: mlc.ConfigDict) -> mlc.ConfigDict:
+  """Lets everything that counts epochs count those of all images."""
+  used = c.data.fine + (0.0 if c.data.coarse_images == "drop" else c.data.coarse)
+  for section, key in ((c, "epochs"), (c, "eval_every"), (c, "checkpoint_every"), (c.schedule, "warmup")):
+    section[key] = section[key] / used
+  c.schedule.boundaries = tuple(epoch / used for epoch in c.schedule.boundaries)
+  return c
+
+
+def parts(fine: int, coarse: int, c: mlc.ConfigDict) -> None:
+  c.data.fine = fine / 100
+  c.data.coarse = coarse / 100
+
+
+def images(what: str, c: mlc.ConfigDict) -> None:
+  c.data.coarse_images = what
+
+
+def head(edit: common.Edit, c: mlc.ConfigDict) -> None:
+  edit(c)
+  c.epochs = EPOCHS[c.head.name]
+
+
+def end_to_end(network: common.Edit, c: mlc.ConfigDict) -> None:
+  c.tree.source = c.data.name = "cifar100"
+  c.data.mean, c.data.std = common.cifar100().data.mean, common.cifar100().data.std
+  c.optim.name = "sgd"
+  c.schedule.warmup = 0.0
+  network(c)
+
+
+def smoke(c: mlc.ConfigDict) -> None:
+  features.smoke(c)
+  c.data.examples = 8_000  # a tenth of them has some of each class
+  c.batch_size = 64
+  c.epochs = 0.2
+  c.schedule.warmup = 0.0
+
+
+KINDS = (
+  {f"f{fine}c{coarse}": partial(parts, fine, coarse) for fine, coarse in itertools.product(PARTS, PARTS)},
+  {
+    "fine": partial(images, "drop"),
+    "pseudo": partial(images, "pseudo"),
+    "truth": partial(images, "truth"),
+    "direct": partial(images, "direct"),
+  },
+  {name: partial(head, edit) for name, edit in features.KINDS[0].items()},
+  {name: partial(end_to_end, edit) for name, edit in common.CIFAR100_NETWORKS.items()} | {"smoke": smoke},
+)

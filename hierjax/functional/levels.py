@@ -1,0 +1,109 @@
+"""Level distributions: how a probability for every entry of every level is laid out, summed, shared out and read.
+
+The distributions of a head that has one at each level stand side by side, `f32[b e]`, a block a level. The block of a
+level holds its nodes, and then the leaves of all levels above it, in rising order, which stand for themselves: a leaf
+that ends early is its own only child (READINGS D7). Where all leaves are on the last level, e = n.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.tree.label_tree import PAD
+
+
+def level_splits(tree: TreeArrays) -> tuple[int, ...]:
+  """Returns where one block ends and the next begins, as static numbers: one less than there are levels."""
+  return tuple(np.cumsum(tree.block_sizes)[:-1].tolist())
+
+
+def split_levels(level_prob: Float[Array, "b e"], tree: TreeArrays) -> list[Float[Array, "b _"]]:
+  """Returns the block of each level."""
+  return jnp.split(level_prob, level_splits(tree), axis=1)
+
+
+def level_blocks(tree: TreeArrays) -> tuple[Int[Array, "_"], ...]:
+  """Returns the node of each entry, block by block."""
+  leaves = jnp.asarray(tree.leaves)
+  return tuple(
+    jnp.concatenate([jnp.arange(first, end, dtype=jnp.int32), leaves[: first - inner]])
+    for (first, end), inner in zip(itertools.pairwise(tree.level_offsets), tree.inner_offsets[:-1], strict=True)
+  )
+
+
+def block_parents(tree: TreeArrays) -> tuple[Int[Array, "_"], ...]:
+  """Returns, for each level but the first, which entry of the block above each entry is below."""
+  offsets, parent, leaves = tree.level_offsets, jnp.asarray(tree.parent), jnp.asarray(tree.leaves)
+  found = []
+  for t in range(1, tree.depth):
+    first, end = offsets[t - 1 : t + 1]
+    above, early = first - tree.inner_offsets[t - 1], end - tree.inner_offsets[t]  # leaves above the parents, above us
+    found.append(
+      jnp.concatenate(
+        [
+          parent[end : offsets[t + 1]] - first,
+          jnp.arange(end - first, end - first + above, dtype=jnp.int32),
+          leaves[above:early] - first,
+        ]
+      )
+    )
+  return tuple(found)
+
+
+def sums(block: Float[Array, "b i"], parents: Int[Array, "i"], size: int) -> Float[Array, "b j"]:
+  """Returns for each of the `size` entries of the block above the sum over the entries below it."""
+  return jnp.zeros((block.shape[0], size)).at[:, parents].add(block)
+
+
+def log_sums(block: Float[Array, "b i"], parents: Int[Array, "i"], size: int) -> Float[Array, "b j"]:
+  """Returns the logarithms of `sums` of probabilities given as logarithms, none of which underflows."""
+  largest = jnp.full((block.shape[0], size), -jnp.inf).at[:, parents].max(jax.lax.stop_gradient(block))
+  return largest + jnp.log(sums(jnp.exp(block - largest[:, parents]), parents, size))
+
+
+def shares(block: Float[Array, "b i"], parents: Int[Array, "i"], size: int) -> Float[Array, "b i"]:
+  """Returns each entry's part of the sum over its siblings and itself; equal parts where that sum is 0.
+
+  The siblings are first divided by the largest, a constant to the gradient since the parts do not depend on it: so
+  neither small probabilities nor the squares of their sums underflow.
+  """
+  largest = jnp.zeros((block.shape[0], size)).at[:, parents].max(jax.lax.stop_gradient(block))[:, parents]
+  some = largest >= jnp.finfo(jnp.float32).tiny
+  scaled = jnp.where(some, block / jnp.where(some, largest, 1.0), 1.0)
+  return scaled / sums(scaled, parents, size)[:, parents]
+
+
+def of_nodes(node_prob: Float[Array, "b n"], tree: TreeArrays) -> Float[Array, "b e"]:
+  """Returns what the probabilities of all nodes, each the sum of its children's, say at each level."""
+  return node_prob[:, jnp.concatenate(level_blocks(tree))]
+
+
+def by_levels(level_prob: Float[Array, "b e"], tree: TreeArrays) -> Float[Array, "b n"]:
+  """Returns a probability for each node, by the chain rule: P(child) = P(parent) x its share among the siblings.
+
+  The top level's are its distribution; the children of a node sum to it, in equal parts where the level below gives
+  them nothing. Of consistent levels they are what all of them say.
+  """
+  blocks = split_levels(level_prob, tree)
+  found, sizes = [blocks[0]], tree.block_sizes
+  for block, parents, size in zip(blocks[1:], block_parents(tree), sizes[:-1], strict=True):
+    found.append(found[-1][:, parents] * shares(block, parents, size))
+  numbers = np.diff(tree.level_offsets).tolist()
+  return jnp.concatenate([prob[:, :number] for prob, number in zip(found, numbers, strict=True)], axis=1)
+
+
+def level_argmax(level_prob: Float[Array, "b e"], tree: TreeArrays) -> Int[Array, "b l"]:
+  """Returns the best node of each level; PAD where a leaf above has more than any of them."""
+  best = []
+  for block, first, end in zip(
+    split_levels(level_prob, tree), tree.level_offsets[:-1], tree.level_offsets[1:], strict=True
+  ):
+    node = first + block.argmax(axis=1).astype(jnp.int32)
+    best.append(jnp.where(node < end, node, PAD))
+  return jnp.stack(best, axis=1)

@@ -1,0 +1,208 @@
+"""S_fine and S_coarse: how training images are divided, what becomes of coarse labels, the file of pseudo-labels."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from hierjax.data.coarse_labels import check_short_labels, partly_labelled, to_train_on
+from hierjax.data.config import COARSE_IMAGES, DataConfig
+from hierjax.data.pseudo_labels import PseudoLabels
+from hierjax.data.source import ArraySource, View, nodes_column
+from hierjax.data.sources import open_partly_labelled, open_source
+from hierjax.data.splits import fine_and_coarse
+from hierjax.errors import UserError
+from hierjax.tree.builders import from_paths
+from hierjax.tree.label_tree import PAD, ROOT
+
+TREE = from_paths([("animal", "dog", "basenji"), ("animal", "dog", "leonberg"), ("animal", "cat"), ("thing", "cup")])
+DOG, CAT, CUP, BASENJI, LEONBERG = (
+  TREE.find(path)
+  for path in (("animal", "dog"), ("animal", "cat"), ("thing", "cup"), ("animal", "dog", "basenji"),
+               ("animal", "dog", "leonberg"))
+)  # fmt: skip
+
+
+def noise(**changes):
+  """A config of 400 vectors over TREE to train on, 80 with whole labels and 200 with coarse ones."""
+  return DataConfig(name="noise", width=3, **dict(examples=400, fine=0.2, coarse=0.5) | changes)
+
+
+def numbers(view):
+  return view.indices.tolist()
+
+
+@pytest.mark.parametrize(("fine", "coarse"), [(0.1, 0.1), (0.2, 0.5), (0.5, 0.5), (0.3, 0.0)])
+def test_the_parts_are_disjoint_and_as_large_as_they_should_be(fine, coarse):
+  parts = fine_and_coarse(1001, fine, coarse, seed=3)
+  assert [part.sum() for part in parts] == [round(1001 * fine), min(round(1001 * coarse), 1001 - round(1001 * fine))]
+  assert not (parts[0] & parts[1]).any()
+  places = np.flatnonzero(parts[0])
+  assert 200 < places.mean() < 800 and np.diff(places).max() < 200, "they lie all over the set"
+
+
+def test_a_part_of_a_seed_lies_within_the_larger_ones_and_does_not_depend_on_the_other():
+  fine = {(f, c): fine_and_coarse(1000, f, c, seed=3) for f in (0.1, 0.2, 0.5) for c in (0.1, 0.2, 0.5)}
+  for (f, c), (s_fine, s_coarse) in fine.items():
+    np.testing.assert_array_equal(s_fine, fine[f, 0.1][0])
+    np.testing.assert_array_equal(s_coarse, fine[0.1, c][1])
+    assert not (s_fine & ~fine[0.5, c][0]).any() and not (s_coarse & ~fine[f, 0.5][1]).any()
+  assert (fine_and_coarse(1000, 0.1, 0.1, seed=4)[0] != fine[0.1, 0.1][0]).any()
+
+
+def test_every_arm_divides_the_images_alike():
+  found = open_partly_labelled(noise(), TREE)
+  opened = {arm: open_source(noise(coarse_images=arm), TREE, "train") for arm in ("direct", "drop", "truth")}
+  assert found.coarse.sum() == 200 and (~found.coarse).sum() == 80
+  assert numbers(opened["direct"]) == numbers(opened["truth"]) == numbers(found.images)
+  assert numbers(opened["drop"]) == found.images.indices[~found.coarse].tolist()
+  whole = open_source(noise(fine=1.0, coarse=0.0), TREE, "train").nodes
+  np.testing.assert_array_equal(opened["truth"].nodes, whole[opened["truth"].indices])
+  np.testing.assert_array_equal(opened["drop"].nodes, whole[opened["drop"].indices])
+  direct, truth = (opened[arm].nodes[:, 0].tolist() for arm in ("direct", "truth"))
+  for cut, node, coarse in zip(direct, truth, found.coarse.tolist(), strict=True):
+    assert cut == (TREE.path(node)[0] if coarse else node)
+
+
+def test_validation_and_test_keep_whole_labels_and_training_shares_no_image_with_them(tmp_path):
+  nodes = np.resize(TREE.leaves, 200)
+  images = np.arange(200 * 48, dtype=np.int64).astype(np.uint8).reshape(200, 4, 4, 3)
+  for split in ("train", "test"):
+    np.savez(tmp_path / f"{split}.npz", images=images, nodes=nodes)
+  plain = DataConfig(name="arrays", root=str(tmp_path), resize=4, crop=4, validation=0.25)
+  divided = dataclasses.replace(plain, fine=0.4, coarse=0.4)
+  for split in ("validation", "test"):
+    ours, theirs = (open_source(config, TREE, split) for config in (divided, plain))
+    assert numbers(ours) == numbers(theirs)
+    np.testing.assert_array_equal(ours.nodes, theirs.nodes)
+  train = open_source(divided, TREE, "train")
+  assert len(train) == 120 and not set(numbers(train)) & set(numbers(open_source(plain, TREE, "validation")))
+
+
+def test_labels_are_cut_to_the_levels_that_are_left_in_the_tree_in_use():
+  deep = open_partly_labelled(noise(coarse_level=2), TREE)
+  assert set(deep.known[deep.coarse, 0]) == {DOG}, "what ends on the second level has nothing to lose"
+  assert set(deep.images.nodes[deep.coarse, 0]) == {BASENJI, LEONBERG}
+  top = open_partly_labelled(noise(), TREE.truncated(2), TREE)
+  assert set(top.images.nodes[:, 0]) == {DOG, CAT, CUP} and set(top.known[top.coarse, 0]) == {0, 1}
+  assert numbers(top.images) == numbers(open_partly_labelled(noise(), TREE).images)
+
+
+def own_images(nodes):
+  column = nodes_column(np.array(nodes))
+  return View(ArraySource(np.zeros((len(column), 2), np.float32), column), np.arange(len(column)), column)
+
+
+def test_labels_that_end_early_by_themselves_are_coarse_too():
+  images = own_images([BASENJI, DOG, CUP, ROOT, CAT, 0])
+  expected = {"direct": [BASENJI, DOG, CUP, ROOT, CAT, 0], "drop": [BASENJI, CUP, CAT]}
+  expected["truth"] = expected["direct"]
+  for arm, nodes in expected.items():
+    assert to_train_on(images, DataConfig(coarse_images=arm), TREE).nodes[:, 0].tolist() == nodes
+  several = own_images([[BASENJI, CUP], [CAT, DOG], [CUP, PAD]])
+  assert partly_labelled(several, DataConfig(), TREE).coarse.tolist() == [False, True, False]
+
+
+# Pseudo-labels.
+
+
+def answers(found, nodes):
+  coarse = found.coarse_images()
+  return PseudoLabels(
+    rows=coarse.indices,
+    known=coarse.nodes[:, 0],
+    nodes=np.asarray(nodes, np.int32),
+    probability=np.linspace(0, 1, len(coarse), dtype=np.float32),
+    tree=TREE.checksum,
+    fine=found.fine_checksum,
+    file="",
+  )
+
+
+@pytest.fixture
+def labels_file(tmp_path, rng):
+  """Returns a file of random pseudo-labels for `noise()`."""
+  found = open_partly_labelled(noise(), TREE)
+  file = tmp_path / "labels.npz"
+  file.write_bytes(answers(found, rng.choice(TREE.leaves, 200)).to_bytes())
+  return str(file)
+
+
+def test_pseudo_labels_are_read_as_they_were_written_and_serve_a_smaller_s_coarse_too(labels_file):
+  saved = PseudoLabels.load(labels_file)
+  by_row = dict(zip(saved.rows.tolist(), saved.nodes.tolist(), strict=True))
+  for coarse in (0.5, 0.1):
+    config = noise(coarse=coarse)
+    found = open_partly_labelled(config, TREE)
+    source = open_source(dataclasses.replace(config, coarse_images="pseudo", pseudo_labels=labels_file), TREE, "train")
+    assert numbers(source) == numbers(found.images)
+    truth = found.images.nodes[:, 0].tolist()
+    expected = [by_row[i] if c else y for i, c, y in zip(numbers(source), found.coarse, truth, strict=True)]
+    assert source.nodes[:, 0].tolist() == expected
+  np.testing.assert_allclose(saved.probability, np.linspace(0, 1, 200), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("changes", "tree", "message"),
+  [
+    (dict(fine=0.3), TREE, "of other training images"),
+    (dict(split_seed=1), TREE, "of other training images"),
+    (dict(coarse=0.6), TREE, "of other training images"),
+    (dict(coarse_level=2), TREE, "of other training images"),
+    (dict(examples=402), TREE, "of other training images"),
+    (dict(), TREE.truncated(2), "of another tree"),
+  ],
+)
+def test_pseudo_labels_of_something_else_are_refused(labels_file, changes, tree, message):
+  config = noise(coarse_images="pseudo", pseudo_labels=labels_file, **changes)
+  with pytest.raises(UserError, match=rf"config\.data\.pseudo_labels = '.*npz': these labels are {message}"):
+    open_source(config, tree, "train", TREE)
+
+
+def test_a_file_that_holds_no_pseudo_labels_is_refused_and_never_unpickled(tmp_path):
+  (tmp_path / "text").write_text("labels")
+  np.savez(tmp_path / "other.npz", images=np.zeros(3))
+  np.save(tmp_path / "array.npy", np.zeros(3))
+  whole = answers(open_partly_labelled(noise(), TREE), np.full(200, CUP))
+  (tmp_path / "whole.npz").write_bytes(whole.to_bytes())
+  arrays = dict(np.load(tmp_path / "whole.npz"))
+  np.savez(tmp_path / "short.npz", **arrays | {"nodes": whole.nodes[1:]})
+  np.savez(tmp_path / "pickled.npz", **arrays | {"nodes": np.full(200, object())})
+  for name in ("text", "other.npz", "array.npy", "short.npz", "pickled.npz", "absent", ""):
+    config = noise(coarse_images="pseudo", pseudo_labels=str(tmp_path / name) if name else "")
+    with pytest.raises(UserError, match=r"pseudo_labels = '.*': must be a file that `python -m hierjax label RUN`"):
+      open_source(config, TREE, "train")
+  (tmp_path / "outside.npz").write_bytes(dataclasses.replace(whole, nodes=whole.nodes + 9).to_bytes())
+  with pytest.raises(UserError, match=r"outside\.npz' holds 13 in row 0; the tree has nodes 0 to 6"):
+    open_source(noise(coarse_images="pseudo", pseudo_labels=str(tmp_path / "outside.npz")), TREE, "train")
+
+
+# What cannot be meant.
+
+
+def test_an_s_fine_with_no_example_of_a_class_is_refused_by_every_arm():
+  for arm in COARSE_IMAGES:
+    with pytest.raises(
+      UserError, match=r"fine = 0\.005: of the 100 training images of '\w.*' none keeps its whole label \(nor any of"
+    ):
+      open_source(noise(fine=0.005, coarse_images=arm, split_seed=1), TREE, "train")
+  images = own_images([CAT] * 99 + [CUP])
+  seed = next(s for s in range(9) if not fine_and_coarse(100, 0.5, 0.5, s)[0][99])
+  with pytest.raises(
+    UserError, match=r"of the 1 training images of 'thing/cup' none keeps its whole label; raise conf"
+  ):
+    partly_labelled(images, DataConfig(fine=0.5, coarse=0.5, split_seed=seed), TREE)
+
+
+def test_keys_that_cannot_be_meant_are_refused_by_name():
+  for key, value in (("fine", 0.0), ("fine", 1.1), ("coarse", 0.1), ("coarse_level", 0), ("coarse_images", "all")):
+    with pytest.raises(UserError, match=rf"config\.data\.{key} = {value!r}: must be "):
+      DataConfig(**{key: value})
+  assert DataConfig(fine=0.9, coarse=0.1).coarse == 0.1, "rounding is no error"
+  with pytest.raises(UserError, match=r"coarse_level = 3: the tree has 3 levels, so a coarse label has at most 2"):
+    open_source(noise(coarse_level=3), TREE, "train")
+  for config in (noise(), DataConfig(coarse_images="drop")):
+    check_short_labels(config, "unknown")
+    with pytest.raises(UserError, match=r"config\.tree\.short_labels = 'stop'"):
+      check_short_labels(config, "stop")
+  check_short_labels(DataConfig(), "stop")
