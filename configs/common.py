@@ -78,10 +78,15 @@ def base() -> mlc.ConfigDict:
   c.schedule = mlc.ConfigDict(  # hierjax/training/optim.py: ScheduleConfig
     dict(name="cosine", warmup=0.0, boundaries=(), factor=0.1, patience=3, min_delta=1e-3),
   )
+  c.phases = mlc.ConfigDict(  # hierjax/training/phases.py: PhasesConfig
+    dict(alternate=0.0, period=1.0, frozen=(("^backbone/",), ("^head/(?!sequence/)",)))
+  )
   c.decode = mlc.ConfigDict(  # hierjax/types.py: DecodeOptions
     dict(beam=5, restrict="tree", normalise="trained", views=1)
   )
-  c.init = mlc.ConfigDict(dict(run="", skip=()))  # hierjax/training/start.py: InitConfig
+  c.init = mlc.ConfigDict(  # hierjax/training/start.py: InitConfig
+    dict(run="", weights="", skip=())  # weights: the backbone's, a file that `import-weights` wrote
+  )
   return c
 
 

@@ -15,7 +15,9 @@ from hierjax.training import loop
 from hierjax.training.optim import OptimConfig, make_optimizer, make_schedule
 from hierjax.tree.builders import from_paths
 
-FILES = sorted(p for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem not in ("chrnn", "common"))
+FILES = sorted(
+  p for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem not in ("chrnn", "common", "dhnn")
+)
 
 CIFAR100_ROWS = ("cnnrnn_cifar100", "coarse_fine_cifar100", "flat_cifar100")
 

@@ -59,6 +59,7 @@ class RunConfig:
   # Older run folders have none of these.
   init: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   merged: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  phases: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no run can have."""
@@ -204,6 +205,10 @@ class Run:
     if isinstance(backbone, PrecomputedFeatures):
       return (backbone.width,)
     return (self.data.crop, self.data.crop, len(self.data.mean))
+
+  def remarks(self) -> list[str]:
+    """Returns what there is to say of the model's choices, a line each."""
+    return self.method.remarks(jnp.zeros((1, *self.example_shape)))
 
   def init_variables(self, key: jax.Array, shape: tuple[int, ...]) -> Variables:
     """Returns fresh variables for inputs of one example's `shape`, as a source stores it; jittable."""

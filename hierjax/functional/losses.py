@@ -55,6 +55,7 @@ def path_cross_entropy(
   paths: Int[Array, "b l"],
   tree: TreeArrays,
   reduction: Literal["sum", "mean"] = "sum",
+  weights: tuple[float, ...] = (),
 ) -> Float[Array, "b"]:
   """Returns the sum over the steps of a path of -log softmax_t[y_t] (Guo et al., eq. 8; READINGS G1).
 
@@ -66,13 +67,15 @@ def path_cross_entropy(
     paths: the targets.
     tree: the tree.
     reduction: `mean` divides by the number of targets.
+    weights: w_t of each step (Koo et al., section 3.1); () for 1.
   """
   known = (paths >= 0) | ((paths == STOP) & tree.has_stop)
   targets = jnp.where(paths == STOP, tree.num_nodes, paths)
   targets = jnp.where(known, targets, 0)
   logits = logits.astype(jnp.float32)
   picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-  return _over_steps(jax.nn.logsumexp(logits, axis=-1) - picked, known, reduction)
+  losses = jax.nn.logsumexp(logits, axis=-1) - picked
+  return _over_steps(losses * jnp.array(weights)[None] if weights else losses, known, reduction)
 
 
 def sibling_cross_entropy(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,12 +26,24 @@ def adaptive_max_pool(x: Float[Array, "b h w c"], rows: int, columns: int) -> Fl
   Raises:
     UserError: the grid has more rows or columns than the map.
   """
+  return _adaptive_pool(jnp.max, x, rows, columns)
+
+
+def adaptive_average_pool(x: Float[Array, "b h w c"], rows: int, columns: int) -> Float[Array, "b {rows} {columns} c"]:
+  """Returns the mean over the window of each cell of a grid; windows and errors as in `adaptive_max_pool`."""
+  return _adaptive_pool(jnp.mean, x, rows, columns)
+
+
+def _adaptive_pool(pool: Callable[..., Array], x: Array, rows: int, columns: int) -> Array:
   height, width = x.shape[1:3]
   if rows > height or columns > width:
     raise UserError(f"a scale of {rows} x {columns} cells needs a map as large; the map is {height} x {width}")
   for axis, cells in ((1, rows), (2, columns)):
-    spans = [window(i, cells, x.shape[axis]) for i in range(cells)]
-    pools = [jnp.max(jax.lax.slice_in_dim(x, *span, axis=axis), axis=axis) for span in spans]
+    size = x.shape[axis]
+    if size % cells == 0:
+      x = pool(x.reshape(*x.shape[:axis], cells, size // cells, *x.shape[axis + 1 :]), axis=axis + 1)
+      continue
+    pools = [pool(jax.lax.slice_in_dim(x, *window(i, cells, size), axis=axis), axis=axis) for i in range(cells)]
     x = jnp.stack(pools, axis=axis)
   return x
 

@@ -43,6 +43,10 @@ class LSTM(nn.Module):
     state, _ = _step(self.hidden().astype(self.dtype), State(*carry), inputs)
     return tuple(state), state.h
 
+  def run(self, carry: LSTMCarry, inputs: Float[Array, "b l g"]) -> tuple[LSTMCarry, Float[Array, "b l w"]]:
+    """Returns the last state and h after each step from any state."""
+    return _run(self, carry, inputs)
+
   def __call__(self, inputs: Float[Array, "b l g"]) -> Float[Array, "b l w"]:
     """Returns h after each step from the initial state, for one step or more.
 
@@ -50,6 +54,63 @@ class LSTM(nn.Module):
     """
     states = nn.custom_vjp(_states, forward_fn=_forward, backward_fn=functools.partial(_backward, self.dtype))
     return jnp.swapaxes(states(self, jnp.swapaxes(inputs, 0, 1)), 0, 1)
+
+
+GRUCarry = tuple[Float[Array, "*b w"]]
+
+
+class GRU(nn.Module):
+  """A gated recurrent unit, given at each step all that does not depend on the state; see `LSTM`.
+
+  The three parts of `inputs` are those of the reset gate r, the update gate z and the candidate:
+  n = tanh(inputs_n + r (h U_n + b_n)), and the next state is (1 - z) n + z h.
+
+  Attributes:
+    width: of the state.
+    dtype: of the product; the state and the gates are float32.
+  """
+
+  width: int
+  dtype: Any = jnp.float32
+
+  def setup(self) -> None:
+    """Names the weights."""
+    self.hidden = _Kernel(self.width, 3 * self.width)
+    self.bias = self.param("bias", nn.initializers.zeros, (self.width,))
+
+  def initial_carry(self, *batch: int) -> GRUCarry:
+    """Returns the state before the first step: zeros."""
+    return (jnp.zeros((*batch, self.width)),)
+
+  def step(self, carry: GRUCarry, inputs: Float[Array, "*b g"]) -> tuple[GRUCarry, Float[Array, "*b w"]]:
+    """Returns the next state, twice."""
+    (h,) = carry
+    reset, update, new = jnp.split(inputs.astype(jnp.float32), 3, axis=-1)
+    by_reset, by_update, by_new = jnp.split(_product(h, self.hidden().astype(self.dtype)), 3, axis=-1)
+    bias = jnp.asarray(self.bias).reshape((1,) * (h.ndim - 1) + (-1,))
+    new = jnp.tanh(new + jax.nn.sigmoid(reset + by_reset) * (by_new + bias))
+    z = jax.nn.sigmoid(update + by_update)
+    h = (1 - z) * new + z * h
+    return (h,), h
+
+  def run(self, carry: GRUCarry, inputs: Float[Array, "b l g"]) -> tuple[GRUCarry, Float[Array, "b l w"]]:
+    """Returns the last state and h after each step from any state."""
+    return _run(self, carry, inputs)
+
+  def __call__(self, inputs: Float[Array, "b l g"]) -> Float[Array, "b l w"]:
+    """Returns h after each step from the initial state."""
+    return self.run(self.initial_carry(len(inputs)), inputs)[1]
+
+
+def _run(cell: Any, carry: Any, inputs: Any) -> Any:
+  scan = nn.scan(
+    lambda cell, carry, x: cell.step(carry, x),
+    variable_broadcast="params",
+    split_rngs={"params": False},
+    in_axes=1,
+    out_axes=1,
+  )
+  return scan(cell, carry, inputs)
 
 
 class _Kernel(nn.Module):

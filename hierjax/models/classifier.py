@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int
@@ -79,6 +80,15 @@ class ModelMethod:
   def loss(self, outputs: Any, paths: Int[Array, "b *p l"]) -> Float[Array, "b"]:
     """Returns the loss of each example; 0 where its label says nothing."""
     return self.module.head.loss(outputs, paths, self.tree)
+
+  def remarks(self, inputs: Inputs) -> list[str]:
+    """Returns what there is to say of the head's choices for inputs of this shape, a line each; often nothing."""
+    describe = getattr(self.module.head, "remarks", None)
+    if describe is None:
+      return []
+    features = jax.eval_shape(lambda: self.module.init_with_output(jax.random.key(0), inputs, method="features")[0])
+    lines: list[str] = describe(features)
+    return lines
 
   def predict(
     self,

@@ -18,6 +18,8 @@ from hierjax.config import choose, frozen, unpack
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.heads.coarse_fine import CoarseFineHead
+from hierjax.heads.dhnn_rnn import DHNNHead
+from hierjax.heads.dhnn_s2s import DHNNSequenceHead
 from hierjax.heads.flat import FlatHead
 from hierjax.heads.path_rnn import PathRNNHead
 from hierjax.models.classifier import Classifier, ModelMethod
@@ -39,7 +41,13 @@ BACKBONES: Table = {
   "wider_resnet": wider_resnet,
 }
 NECKS: Table = {"context": ContextNeck}
-HEADS: Table = {"coarse_fine": CoarseFineHead, "flat": FlatHead, "path_rnn": PathRNNHead}
+HEADS: Table = {
+  "coarse_fine": CoarseFineHead,
+  "dhnn_rnn": DHNNHead,
+  "dhnn_s2s": DHNNSequenceHead,
+  "flat": FlatHead,
+  "path_rnn": PathRNNHead,
+}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 

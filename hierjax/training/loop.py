@@ -26,6 +26,7 @@ from hierjax.run_folder import RunFolder
 from hierjax.training import optim
 from hierjax.training.metrics_log import MetricsLog
 from hierjax.training.optim import OptimConfig
+from hierjax.training.phases import Phase, PhasesConfig, make_phases
 from hierjax.training.signals import StopSignals
 from hierjax.training.start import InitConfig, Weights, start_weights, started
 from hierjax.training.state import TrainState, init_state
@@ -88,23 +89,29 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   key = jax.random.key(settings.seed)
   make_variables = partial(run.init_variables, key, train.shape)
   shapes = jax.eval_shape(make_variables)
-  optimizer = optim.make_optimizer(optim_config, shapes["params"])
-  frozen_collections, frozen_parts = optim.frozen_statistics(optim_config, shapes)
+  phases = make_phases(
+    unpack(PhasesConfig, settings.phases, "phases"),
+    optim_config,
+    shapes,
+    steps_per_epoch=steps_per_epoch,
+    total_steps=total_steps,
+  )
   whole = devices.replicated(mesh)
-  train_step = jax.jit(
-    make_train_step(
-      optimizer,
+
+  def jitted_step(phase: Phase) -> Any:
+    step = make_train_step(
+      phase.optimizer,
       schedule,
       preprocess=run.augment,
       key=jax.random.fold_in(key, 1),
       accumulate=optim_config.accumulate,
       weights=run.class_weights(train),
-      frozen_parts=frozen_parts,
-      frozen_collections=frozen_collections,
-    ),
-    donate_argnums=1,
-    out_shardings=whole,
-  )
+      frozen_parts=phase.frozen_parts,
+      frozen_collections=phase.frozen_collections,
+    )
+    return jax.jit(step, donate_argnums=1, out_shardings=whole)
+
+  train_steps = [jitted_step(phase) for phase in phases.all]
   # While training, validation sees 1 view: 10 would cost 10 times as much.
   eval_step = make_eval_step(run.preprocess, dataclasses.replace(run.options, views=1))
 
@@ -118,7 +125,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   _begin(folder, config, run, train)
   checkpoints = Checkpoints(folder.checkpoints, select_best=validation is not None, create=True)
   state = _restored_or_new(
-    checkpoints, lambda taken: init_state(started(make_variables(), taken), optimizer), taken, whole
+    checkpoints, lambda taken: init_state(started(make_variables(), taken), phases.all[-1].optimizer), taken, whole
   )
   del taken  # the state has them
   start = int(state.step)
@@ -126,6 +133,8 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
     _say(origin)
   if start < total_steps:
     _say(_summary(run, len(train), shapes["params"], total_steps, start))
+    for remark in run.remarks():
+      _say(remark)
   log = MetricsLog(folder, start_step=start, total_steps=total_steps, batch_size=settings.batch_size)
   pending: list[jax.Array] = []
   resumed = time.perf_counter()  # images a second are counted from here; evaluation moves it on
@@ -135,6 +144,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   closing = contextlib.closing
   with closing(folder), closing(log), closing(checkpoints), closing(batches), _stop_signals() as signals:
     for done, examples in enumerate(batches, start + 1):
+      train_step = train_steps[phases.at(done - 1)]
       state, metrics = train_step(run.method, state, devices.put_batch(examples, mesh))
       pending.append(metrics["loss"])
       if len(pending) > 2:  # at most two steps in flight: batches must not pile up on the device

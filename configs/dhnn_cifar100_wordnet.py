@@ -1,0 +1,61 @@
+r"""DHNN of variable path length on CIFAR-100 (Koo et al. 2020, section 3.2): paths of 2 to 8 nodes, after WordNet.
+
+  python train.py --config=configs/dhnn_cifar100_wordnet.py:wrn --workdir=runs/s2s-wrn     # GPU
+  python train.py --config=configs/dhnn_cifar100_wordnet.py:cpu --workdir=runs/s2s-cpu     # 2 CPU cores
+
+An encoder reads all stages, the deepest first, and a decoder writes the path and STOP. The paper has no CIFAR-100;
+networks and schedules are those of configs/flat_cifar100.py.
+
+Variants, at most one of each line:
+  cnn7 | wrn (the default) | wider | cpu | cpu_long | smoke
+  soft (the default): each step is fed the softmax of the one before | labels: the label before (READINGS K7)
+  flat: a softmax over the leaves in place of all that
+  together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half (READINGS K14)
+  pool (the default) | pool_linear | linear | conv | dense: the conversion; not with `flat`
+  plain: no augmentation
+"""
+
+import ml_collections as mlc
+
+from configs import common
+from configs.dhnn import CONVERSIONS, alternating, together
+
+
+def get_config(variant: str = "") -> mlc.ConfigDict:
+  c = common.cifar100()
+  c.tree.source = "cifar100_wordnet"
+  c.head = dict(name="dhnn_s2s", width=512, size=256, conversion="pool", feedback="soft")
+  return common.apply(c, variant, KINDS)
+
+
+def cpu(c: mlc.ConfigDict) -> None:
+  common.cifar100_cpu(c)
+  c.head.width = 128
+
+
+def cpu_long(c: mlc.ConfigDict) -> None:
+  cpu(c)
+  c.epochs = 26.0
+
+
+def smoke(c: mlc.ConfigDict) -> None:
+  common.cifar100_smoke(c)
+  c.head.width = 8
+  c.head.size = 32
+
+
+def soft(c: mlc.ConfigDict) -> None:
+  c.head.feedback = "soft"
+
+
+def labels(c: mlc.ConfigDict) -> None:
+  c.head.feedback = "labels"
+
+
+KINDS = (
+  {**common.CIFAR100_NETWORKS, "cpu": cpu, "cpu_long": cpu_long, "smoke": smoke},
+  {"soft": soft, "labels": labels, "flat": common.flat},
+  {"together": together, "alternating": alternating},
+  CONVERSIONS,
+  {"plain": common.plain},
+)

@@ -1,0 +1,85 @@
+"""Stacked bidirectional recurrences over a short sequence of vectors (Koo et al., sections 3.1 and 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from hierjax.errors import UserError
+from hierjax.layers.recurrent import GRU, LSTM
+
+CELLS = {"lstm": LSTM, "gru": GRU}
+_GATES = {"lstm": 4, "gru": 3}
+
+
+class Recurrence(nn.Module):
+  """A recurrent layer with its own projection of the inputs, which is made for all steps at once.
+
+  The LSTM's forget gate starts with a bias of 1 (READINGS K15); recurrent matrices start orthogonal, gate by gate.
+
+  Attributes:
+    cell: `lstm` or `gru`.
+    width: of the state.
+    dtype: of the products; state and gates are float32.
+  """
+
+  cell: Literal["lstm", "gru"]
+  width: int
+  dtype: Any = jnp.float32
+
+  def setup(self) -> None:
+    """Names the weights."""
+    if self.cell not in CELLS:
+      raise UserError(f"config.head.cell = {self.cell!r}: choose from {', '.join(CELLS)}")
+    bias = _forget_bias if self.cell == "lstm" else nn.initializers.zeros
+    self.inputs = nn.Dense(_GATES[self.cell] * self.width, dtype=self.dtype, bias_init=bias)
+    self.state = CELLS[self.cell](self.width, self.dtype)
+
+  def step(self, carry: Any, x: Float[Array, "*b d"]) -> tuple[Any, Float[Array, "*b w"]]:
+    """Returns the next state, and its h."""
+    after: tuple[Any, Array] = self.state.step(carry, self.inputs(x))
+    return after
+
+  def run(self, carry: Any, x: Float[Array, "b l d"]) -> tuple[Any, Float[Array, "b l w"]]:
+    """Returns the last state, and h after each step."""
+    after: tuple[Any, Array] = self.state.run(carry, self.inputs(x))
+    return after
+
+  def __call__(self, x: Float[Array, "b l d"]) -> tuple[Any, Float[Array, "b l w"]]:
+    """Returns the last state, and h after each step, from a state of zeros."""
+    return self.run(self.state.initial_carry(len(x)), x)
+
+
+def _forget_bias(key: jax.Array, shape: tuple[int], dtype: Any = jnp.float32) -> Array:
+  return jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0], dtype), shape[0] // 4)
+
+
+class Bidirectional(nn.Module):
+  """Layers of two recurrences each, of which one reads the sequence backwards.
+
+  Attributes:
+    cell: `lstm` or `gru`.
+    width: of one direction's state.
+    layers: how many; each reads both directions' h of the one below.
+    dtype: of the products.
+  """
+
+  cell: Literal["lstm", "gru"]
+  width: int
+  layers: int = 1
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b l d"]) -> tuple[Any, Float[Array, "b l w2"]]:
+    """Returns the last layer's last states, and its h at each step, of both directions side by side: w2 = 2 width."""
+    last: Any = None
+    for i in range(self.layers):
+      ahead, forward = Recurrence(self.cell, self.width, self.dtype, name=f"forward_{i}")(x)
+      back, backward = Recurrence(self.cell, self.width, self.dtype, name=f"backward_{i}")(x[:, ::-1])
+      x = jnp.concatenate([forward, backward[:, ::-1]], axis=-1)
+      last = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=-1), ahead, back)
+    return last, x
