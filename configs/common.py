@@ -82,7 +82,7 @@ def base() -> mlc.ConfigDict:
     dict(alternate=0.0, period=1.0, frozen=(("^backbone/",), ("^head/(?!sequence/)",)))
   )
   c.decode = mlc.ConfigDict(  # hierjax/types.py: DecodeOptions
-    dict(beam=5, restrict="tree", normalise="trained", views=1)
+    dict(beam=5, restrict="tree", normalise="trained", views=1, thresholds=(), threshold_per="tree")
   )
   c.init = mlc.ConfigDict(  # hierjax/training/start.py: InitConfig
     dict(run="", weights="", skip=())  # weights: the backbone's, a file that `import-weights` wrote

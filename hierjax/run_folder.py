@@ -166,6 +166,26 @@ class RunFolder:
       raise UserError(f"{path} is not what a sweep of alpha writes")
     return choice
 
+  def write_thresholds(self, choice: Mapping[str, Any]) -> Path:
+    """Writes thresholds.json and returns its path."""
+    path = self.path / "thresholds.json"
+    write_whole(path, json.dumps(choice, indent=2) + "\n")
+    return path
+
+  def thresholds(self) -> dict[str, Any] | None:
+    """Returns what thresholds.json holds, or None; raises UserError where it is damaged."""
+    path = self.path / "thresholds.json"
+    if not path.exists():
+      return None
+    try:
+      choice = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+      raise UserError(f"{path} is damaged: {error}") from None
+    values = choice.get("thresholds") if isinstance(choice, dict) else None
+    if not isinstance(values, list) or not values or not all(isinstance(v, (int, float)) for v in values):
+      raise UserError(f"{path} is not what `evaluate` writes")
+    return choice
+
   def cut_metrics(self, last_step: int) -> None:
     """Drops the lines of metrics.jsonl that lie after `last_step`, and a line torn by a crash."""
     if self.metrics.exists():

@@ -95,6 +95,8 @@ class Prediction:
     level_prob: `f32[b e]` or None: for heads with a distribution of their own at each level, those distributions, one
       after the other, as `hierjax.functional.levels` lays them out; None for heads that follow the chain rule.
     level_nodes_walk: static; whether `level_nodes` is always a path of the tree.
+    node_score: `f32[b n]` or None: for heads that predict several paths an image, the sigmoid of each node, of which
+      `node_prob` is the smallest on the way down. None for heads that predict one.
     summed_levels: static; the levels, from 0, at which the head has no distribution of its own: `level_prob` holds the
       sums of the level below there.
   """
@@ -105,6 +107,7 @@ class Prediction:
   node_prob: Leaf
   level_nodes: Leaf
   level_prob: Leaf
+  node_score: Leaf = None
   level_nodes_walk: bool = struct.field(pytree_node=False, default=False)
   summed_levels: tuple[int, ...] = struct.field(pytree_node=False, default=())
 
@@ -122,12 +125,17 @@ class DecodeOptions:
       four corners, and their mirror images. A `Method` sees one at a time; validation while training sees the centre.
       The mean's paths are read off its node probabilities: they need `restrict = tree`, and are scored as with
       `normalise = siblings`, whatever that says.
+    thresholds: of heads that predict several paths an image: a node passes whose sigmoid is larger than the one
+      threshold, or than that of its level. (): what is chosen on validation, and until then 0.5.
+    threshold_per: `tree` or `level`: how many are chosen.
   """
 
   beam: int = struct.field(pytree_node=False, default=1)
   restrict: str = struct.field(pytree_node=False, default="tree")
   normalise: str = struct.field(pytree_node=False, default="trained")
   views: int = struct.field(pytree_node=False, default=1)
+  thresholds: tuple[float, ...] = struct.field(pytree_node=False, default=())
+  threshold_per: str = struct.field(pytree_node=False, default="tree")
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no decoder knows, or values that do not go together."""
@@ -137,9 +145,12 @@ class DecodeOptions:
       ("restrict", self.restrict, ("tree", "raw")),
       ("normalise", self.normalise, ("trained", "siblings")),
       ("views", self.views, (1, 10)),
+      ("threshold_per", self.threshold_per, ("tree", "level")),
     ):
       if value not in allowed:
         raise UserError(f"config.decode.{name} = {value!r}: choose from {', '.join(map(str, allowed))}")
+    if any(not 0 <= threshold < 1 for threshold in self.thresholds):
+      raise UserError(f"config.decode.thresholds = {self.thresholds}: each must be 0 or more, and less than 1")
     if self.views > 1 and self.restrict == "raw":
       raise UserError(
         f"config.decode.views = {self.views}: the mean of several views has paths of the tree only, "

@@ -21,6 +21,7 @@ from hierjax.evaluation.features import as_features, origin
 from hierjax.evaluation.members import shape_of_answer
 from hierjax.evaluation.run import Run
 from hierjax.evaluation.runner import predict_views
+from hierjax.evaluation.thresholds import kept_thresholds, predicts_several
 from hierjax.functional.adaptation import adapted
 from hierjax.functional.augment import check_views
 from hierjax.run_folder import RunFolder, write_table
@@ -84,6 +85,9 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
 def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "") -> Iterator[Row]:
   """Yields the `top` best paths of each image, in order; a file that is no image gets one row that says why.
 
+  A head that predicts several paths an image yields all that pass its thresholds, and at most as many as its beam or
+  `top`; where none does, a row without a path.
+
   A run on precomputed features sees images through the run that made the features.
 
   Args:
@@ -103,6 +107,11 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "")
   check_views(run.options.views, (eye.data.resize, eye.data.resize, 3), eye.data.crop)
   step, variables = run.restored_variables(folder, mesh)
   options = dataclasses.replace(run.options, beam=max(top, run.options.beam))
+  several = predicts_several(run, variables)
+  if several:
+    top = options.beam  # all that pass
+    kept = options.thresholds or kept_thresholds(folder, step, options.threshold_per)
+    options = dataclasses.replace(options, thresholds=kept)
   if alpha and (why := why_unchanged(shape_of_answer(run, variables), run.tree.depth)):
     print(why, file=sys.stderr)
     alpha = ""
@@ -128,7 +137,8 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "")
       if isinstance(image, str):
         yield Row(str(file), error=image)
       else:
-        yield from _rows(str(file), run.tree, *next(answers))
+        rows = list(_rows(str(file), run.tree, *next(answers)))
+        yield from rows or [Row(str(file))] * several  # an image may have none of the paths
 
 
 def _read(file: Path, run: Run) -> np.ndarray | str:

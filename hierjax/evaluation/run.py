@@ -26,6 +26,7 @@ from hierjax.data.sources import open_source
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.evaluation.runner import evaluate, make_eval_step, predict_views
+from hierjax.evaluation.thresholds import options_with_thresholds
 from hierjax.functional.augment import check_views, eval_batch, train_batch
 from hierjax.functional.label_paths import ends
 from hierjax.functional.tree_arrays import tree_arrays
@@ -191,6 +192,8 @@ class Run:
     """
     if self.config.class_weights == "none":
       return None
+    if source.nodes.shape[1] > 1:
+      raise UserError("config.class_weights = balanced: images have several label paths; set none")
     counts = np.bincount(source.nodes[:, 0] + 1, minlength=self.tree.num_nodes + 1).astype(np.float64)
     present = counts > 0
     table = np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 0).astype(np.float32)
@@ -304,17 +307,18 @@ def _examples(
     examples = next(batches)
 
   @jax.jit
-  def predict(method: Method, variables: Variables, examples: Examples) -> Int[Array, "b l"]:
-    return predict_views(method, variables, examples, run.preprocess, run.options, known_levels).paths[:, 0]
+  def predict(method: Method, variables: Variables, examples: Examples) -> Int[Array, "b k l"]:
+    prediction = predict_views(method, variables, examples, run.preprocess, run.options, known_levels)
+    return prediction.paths[:, :1] if prediction.node_score is None else prediction.paths
 
-  paths = np.asarray(predict(run.method, variables, examples))
+  answers = np.asarray(predict(run.method, variables, examples))
   return [
     {
       "image": source.describe(number),
-      "label": run.tree.path_text(int(source.nodes[number, 0])),
-      "predicted": run.tree.nodes_text(path[path >= 0].tolist()),
+      "label": "; ".join(run.tree.path_text(node) for node in source.nodes[number].tolist() if node >= 0),
+      "predicted": "; ".join(run.tree.nodes_text(path[path >= 0].tolist()) for path in paths if path[0] >= 0),
     }
-    for number, path in zip(chosen.tolist(), paths[: len(chosen)], strict=True)
+    for number, paths in zip(chosen.tolist(), answers[: len(chosen)], strict=True)
   ]
 
 
@@ -343,14 +347,16 @@ def evaluate_run(
       "levels is to be predicted"
     )
   name, source = asked_split(run, split)
-  step = make_eval_step(run.preprocess, run.options, known_levels)
   at_step, variables = run.restored_variables(folder, mesh)
+  run = dataclasses.replace(run, options=options_with_thresholds(run, folder, at_step, variables, mesh))
+  step = make_eval_step(run.preprocess, run.options, known_levels)
   metrics = evaluate(step, run.method, variables, run.eval_batches(source), mesh)
   found = {
     "split": name,
     "step": at_step,
     "views": run.options.views,
     **({"known_levels": known_levels} if known_levels else {}),
+    **({"thresholds": list(run.options.thresholds)} if "path_f1" in metrics else {}),
     "level_sizes": np.diff(run.tree.level_offsets).tolist(),
     **metrics,
   }

@@ -15,12 +15,13 @@ from jaxtyping import Array, Int
 from hierjax.devices import put_batch
 from hierjax.errors import UserError
 from hierjax.functional.averaging import average
+from hierjax.functional.f1 import F1, several_metrics
 from hierjax.functional.label_paths import single_path
 from hierjax.functional.metrics import Mean, evaluate_batch
 from hierjax.tree.label_tree import UNKNOWN
 from hierjax.types import Batch, DecodeOptions, Examples, Method, Prediction, Variables
 
-EvalStep = Callable[[Method, Variables, Examples], dict[str, Mean]]
+EvalStep = Callable[[Method, Variables, Examples], dict[str, Mean | F1]]
 Preprocess = Callable[[Examples, Int[Array, ""]], Batch]  # the second argument is the number of a view
 
 
@@ -31,11 +32,13 @@ def make_eval_step(preprocess: Preprocess, options: DecodeOptions, known_levels:
   its `level_nodes` is the best path (see `average`), and level accuracy is that path's. Where `level_nodes` is always a
   path of the tree, `raw_leave_rate`, which could only be 0, is left out.
 
+  Of a head that predicts several paths an image, the metrics are those of `several_metrics`.
+
   With `known_levels`, the decoder is given that many upper levels of each label (CNN-RNN* in Guo et al., Table 6).
   These levels have no level accuracy; in a path they are right.
   """
 
-  def eval_step(method: Method, variables: Variables, examples: Examples) -> dict[str, Mean]:
+  def eval_step(method: Method, variables: Variables, examples: Examples) -> dict[str, Mean | F1]:
     def see(view: Int[Array, ""]) -> tuple[Array, Prediction]:
       batch = preprocess(examples, view)
       outputs = method.module.apply(variables, batch.inputs, batch.paths, train=False)
@@ -45,6 +48,9 @@ def make_eval_step(preprocess: Preprocess, options: DecodeOptions, known_levels:
     losses, predictions = _one_after_the_other(see, options.views)
     prediction = average(predictions, method.tree, options.beam)
     batch = preprocess(examples, jnp.int32(0))
+    if prediction.node_score is not None:
+      several = several_metrics(prediction, batch, method.tree, options.thresholds)
+      return {"loss": Mean.of(losses.mean(axis=0), batch.mask), **several}
     metrics = evaluate_batch(prediction, batch, method.tree)
     if prediction.level_nodes_walk:
       del metrics["raw_leave_rate"]
@@ -98,7 +104,7 @@ def evaluate(
   Raises:
     UserError: there are no examples.
   """
-  total: dict[str, Mean] | None = None
+  total: dict[str, Any] | None = None
   with contextlib.closing(batches):
     for examples in batches:
       before, found = total, step(method, variables, put_batch(examples, mesh))
@@ -109,7 +115,7 @@ def evaluate(
   return {"num_examples": round(float(total["loss"].count)), **mean_values(total)}
 
 
-def mean_values(means: Mapping[str, Mean]) -> dict[str, Any]:
+def mean_values(means: Mapping[str, Mean | F1]) -> dict[str, Any]:
   """Returns means by name, as floats, or lists of one a level; None where nothing counted."""
   values = {name: mean.value() for name, mean in jax.device_get(means).items()}
   return jax.tree.map(_none_if_nan, values)

@@ -33,7 +33,7 @@ def accuracy_tables(columns: Mapping[str, Mapping[str, Any]]) -> str:
   """Returns the same of several metrics side by side, by the headers of their columns."""
   several = list(columns.values())
   rows: list[tuple[str, ...]] = [("accuracy", "nodes", *columns)]
-  for i, size in enumerate(several[0]["level_sizes"]):
+  for i, size in enumerate(several[0]["level_sizes"] if "level_accuracy" in several[0] else ()):
     rows.append((f"level {i + 1}", str(size), *(percent(metrics["level_accuracy"][i]) for metrics in several)))
   for label, name in _ROWS.items():
     if name in several[0]:
@@ -47,4 +47,6 @@ _ROWS = {
   "leaf": "leaf_top1",
   "leaf among the best 5": "leaf_top5",
   "levels that are no path": "raw_leave_rate",
+  "F1 of paths": "path_f1",
+  "F1 of nodes": "node_f1",
 }

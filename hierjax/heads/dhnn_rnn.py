@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Literal
 
 import jax
@@ -16,6 +17,7 @@ from hierjax.functional.losses import path_cross_entropy
 from hierjax.functional.node_probability import by_chain_rule
 from hierjax.functional.step_scores import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.heads.multilabel import check_several, check_weights, several_decoded, several_loss
 from hierjax.layers.bidirectional import CELLS, Bidirectional
 from hierjax.layers.stage_sequence import StageSequence, Subsets
 from hierjax.tree.label_tree import UNKNOWN
@@ -29,9 +31,10 @@ class DHNNHead(nn.Module):
   is; without, W_t h_t + b_t (READINGS K6). No step is fed a label, so that each level has a distribution of its own.
 
   Attributes:
-    num_outputs: nodes of the tree; each step has a softmax over all of them.
-    block_sizes: nodes of each level.
-    stop_at: where paths of the tree may end; one where that is not the deepest level is refused.
+    num_nodes: nodes of the tree; each step has an output for all of them.
+    level_offsets: of the tree.
+    stop_at: where paths of the tree may end; a softmax takes the deepest level only.
+    output: `softmax`, for one path an image; or `sigmoid`, for several, where a step speaks for the nodes of its level.
     width: of one direction's state; h_t has twice as many numbers.
     size: p, of the vectors u_t.
     layers: J, of the recurrence.
@@ -46,9 +49,10 @@ class DHNNHead(nn.Module):
     dtype: of the products; weights, state and probabilities are float32.
   """
 
-  num_outputs: int
-  block_sizes: tuple[int, ...]
+  num_nodes: int
+  level_offsets: tuple[int, ...]
   stop_at: str
+  output: Literal["softmax", "sigmoid"] = "softmax"
   width: int = 512
   size: int = 512
   layers: int = 3
@@ -65,7 +69,7 @@ class DHNNHead(nn.Module):
   def __post_init__(self) -> None:
     """Raises ValueError for a field that makes no head."""
     check_fields(self)
-    if self.stop_at != "bottom":
+    if self.stop_at != "bottom" and self.output == "softmax":
       raise ValueError(
         "dhnn_rnn predicts paths of one length, and those of this tree may end above its deepest level; choose "
         "dhnn_s2s, or set config.tree.levels to where all paths reach"
@@ -74,19 +78,19 @@ class DHNNHead(nn.Module):
 
   def setup(self) -> None:
     """Names the weights."""
-    depth = len(self.block_sizes)
+    depth = len(self.level_offsets) - 1
     self.sequence = stage_sequence(self, depth)
     self.recurrence = Bidirectional(self.cell, self.width, self.layers, self.dtype)
     aligns = self.residual and 2 * self.width != self.size
     self.align = nn.Dense(self.size, use_bias=False, dtype=self.dtype) if aligns else None
     rows = self.size if self.residual else 2 * self.width
     initial = nn.initializers.lecun_normal(batch_axis=(0,))
-    self.kernel = self.param("output_kernel", initial, (depth, rows, self.num_outputs))
-    self.bias = self.param("output_bias", nn.initializers.zeros, (depth, self.num_outputs))
+    self.kernel = self.param("output_kernel", initial, (depth, rows, self.num_nodes))
+    self.bias = self.param("output_bias", nn.initializers.zeros, (depth, self.num_nodes))
 
   def __call__(
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False
-  ) -> Float[Array, "b l o"]:
+  ) -> Float[Array, "b l n"]:
     """Returns the logits of all nodes at each step; `targets` are not read."""
     u = self.sequence(features.stages)
     h = self.recurrence(u)[1]
@@ -97,27 +101,32 @@ class DHNNHead(nn.Module):
     return logits + jnp.asarray(self.bias)[None]
 
   @nn.nowrap
-  def loss(self, outputs: Float[Array, "b l o"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:
-    """Returns sum_t w_t CE(y_t, softmax(o_t)) over the steps that are known."""
+  def loss(self, outputs: Float[Array, "b l n"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:
+    """Returns sum_t w_t CE(y_t, softmax(o_t)) over the steps that are known, or the sum over the nodes' sigmoids."""
+    if self.output == "sigmoid":
+      return several_loss(own_levels(outputs, self.level_offsets), paths, tree, self.level_weights)
     return path_cross_entropy(outputs, single_path(paths), tree, weights=self.level_weights)
 
   @nn.nowrap
   def check(self, options: DecodeOptions) -> None:
-    """Takes any options."""
+    """Raises UserError for options that this head cannot decode with."""
+    check_options(self, options)
 
   @nn.nowrap
   def remarks(self, features: Features) -> list[str]:
     """Returns what becomes of each stage's map; `features` may be shapes."""
-    return stage_sequence(self, len(self.block_sizes), parent=None).describe(map_shapes(features))
+    return stage_sequence(self, len(self.level_offsets) - 1, parent=None).describe(map_shapes(features))
 
   def decode(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
   ) -> Prediction:
-    """Returns the best paths (the slides' Algorithm 1; READINGS K10).
+    """Returns the best paths (the slides' Algorithm 1; READINGS K10), or with sigmoids those that pass the thresholds.
 
-    `level_prob` is each step's softmax over the nodes of its level, and `level_nodes` the argmax there.
+    With softmax, `level_prob` is each step's softmax over the nodes of its level, and `level_nodes` the argmax there.
     """
     logits = self(features)
+    if self.output == "sigmoid":
+      return several_decoded(own_levels(logits, self.level_offsets), known, tree, options)
     batch = len(logits)
     known = jnp.full((batch, tree.depth), UNKNOWN, jnp.int32) if known is None else complete(known, tree)
     step = lookup_step(jax.nn.log_softmax(logits, axis=-1))
@@ -147,10 +156,22 @@ def check_fields(head: Any) -> None:
     raise ValueError(f"width = {head.width}, layers = {head.layers}: must be 1 or more")
   if head.cell not in CELLS:
     raise ValueError(f"cell = {head.cell!r}: choose from {', '.join(CELLS)}")
-  depth = len(head.block_sizes)
-  if head.level_weights and (len(head.level_weights) != depth or min(head.level_weights) < 0):
-    raise ValueError(f"level_weights = {head.level_weights}: give {depth} of them, one a level, 0 or more")
+  if head.output not in ("softmax", "sigmoid"):
+    raise ValueError(f"output = {head.output!r}: choose from softmax, sigmoid")
+  check_weights(head.level_weights, len(head.level_offsets) - 1)
   stage_sequence(head, 0, parent=None).check()
+
+
+def check_options(head: Any, options: DecodeOptions) -> None:
+  """Raises UserError for options that a head of Koo et al. cannot decode with."""
+  if head.output == "sigmoid":
+    check_several(options, len(head.level_offsets) - 1)
+
+
+def own_levels(logits: Float[Array, "b l o"], level_offsets: tuple[int, ...]) -> Float[Array, "b n"]:
+  """Returns the logit of each node at the step of its level."""
+  spans = enumerate(itertools.pairwise(level_offsets))
+  return jnp.concatenate([logits[:, t, first:end] for t, (first, end) in spans], axis=1)
 
 
 def stage_sequence(head: Any, steps: int, **linen: Any) -> StageSequence:

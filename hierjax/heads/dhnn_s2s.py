@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -15,7 +16,8 @@ from hierjax.functional.losses import path_cross_entropy
 from hierjax.functional.node_probability import by_chain_rule
 from hierjax.functional.step_scores import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.heads.dhnn_rnn import check_fields, map_shapes, stage_sequence
+from hierjax.heads.dhnn_rnn import check_fields, check_options, map_shapes, own_levels, stage_sequence
+from hierjax.heads.multilabel import several_decoded, several_loss
 from hierjax.layers.bidirectional import Bidirectional, Recurrence
 from hierjax.layers.stage_sequence import Subsets
 from hierjax.tree.label_tree import STOP, UNKNOWN
@@ -32,7 +34,9 @@ class DHNNSequenceHead(nn.Module):
   Attributes:
     num_nodes: nodes of the tree.
     num_outputs: the same, and one more where paths may end above the deepest level, for STOP.
-    block_sizes: one number a level.
+    level_offsets: of the tree.
+    output: `softmax`, for one path an image; or `sigmoid`, for several: a step speaks for the nodes of its level, their
+      sigmoids are fed to the next, and there is no STOP (K7).
     width: of one direction's state in the encoder; the decoder's is twice as wide.
     size: p, of the vectors u_t, and of the vector that an output is fed back as.
     layers: of the encoder.
@@ -49,7 +53,8 @@ class DHNNSequenceHead(nn.Module):
 
   num_nodes: int
   num_outputs: int
-  block_sizes: tuple[int, ...]
+  level_offsets: tuple[int, ...]
+  output: Literal["softmax", "sigmoid"] = "softmax"
   width: int = 512
   size: int = 256
   layers: int = 1
@@ -68,15 +73,21 @@ class DHNNSequenceHead(nn.Module):
     check_fields(self)
     if self.feedback not in ("soft", "labels"):
       raise ValueError(f"feedback = {self.feedback!r}: choose from soft, labels")
+    if self.feedback == "labels" and self.output == "sigmoid":
+      raise ValueError("feedback = 'labels': with output = sigmoid a step is fed the sigmoids before it; set soft")
     super().__post_init__()
 
   def setup(self) -> None:
     """Names the weights."""
     self.sequence = stage_sequence(self, 0)
     self.encoder = Bidirectional(self.cell, self.width, self.layers, self.dtype)
-    self.embed = nn.Embed(self.num_outputs + 1, self.size)  # the last row is START
+    self.embed = nn.Embed(self._outputs + 1, self.size)  # the last row is START
     self.decoder = Recurrence(self.cell, 2 * self.width, self.dtype)
-    self.output = nn.Dense(self.num_outputs, dtype=self.dtype)
+    self.scores = nn.Dense(self._outputs, dtype=self.dtype)
+
+  @property
+  def _outputs(self) -> int:
+    return self.num_nodes if self.output == "sigmoid" else self.num_outputs
 
   def __call__(
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False
@@ -97,44 +108,51 @@ class DHNNSequenceHead(nn.Module):
   def step(self, carry: Any, fed: Float[Array, "*b p"]) -> tuple[Any, Float[Array, "*b o"]]:
     """Returns the state after a step, and its logits."""
     carry, h = self.decoder.step(carry, fed)
-    return carry, self.output(h).astype(jnp.float32)
+    return carry, self.scores(h).astype(jnp.float32)
 
   def label(self, outputs: Int[Array, "*b"]) -> Float[Array, "*b p"]:
     """Returns what an output, by its number, is fed back as; -1 is START."""
-    return self.embed(jnp.where(outputs < 0, self.num_outputs, outputs))
+    return self.embed(jnp.where(outputs < 0, self._outputs, outputs))
 
   def _fed_labels(self, features: Features, paths: Int[Array, "b l"]) -> Float[Array, "b l o"]:
     numbers = jnp.where(paths == STOP, self.num_nodes, jnp.maximum(paths, 0))
     before = jnp.concatenate([jnp.full_like(numbers[:, :1], -1), numbers[:, :-1]], axis=1)
     _, h = self.decoder.run(self.encode(features), self.label(before))
-    return self.output(h).astype(jnp.float32)
+    return self.scores(h).astype(jnp.float32)
 
   def _fed_back(self, features: Features, known: Int[Array, "b l"] | None = None) -> Float[Array, "b l o"]:
-    """Returns the logits when each step is fed the softmax of the one before, or its label where that is known."""
-    batch, depth = len(features.pooled), len(self.block_sizes)
+    """Returns the logits when each step is fed what the one before says, or its label where that is known."""
+    batch, depth = len(features.pooled), len(self.level_offsets) - 1
     known = jnp.full((batch, depth), UNKNOWN, jnp.int32) if known is None else known
 
-    def advance(head: DHNNSequenceHead, carry: Any, known: Array) -> tuple[Any, Array]:
-      state, fed = carry
+    def advance(head: DHNNSequenceHead, carry: Any, now: tuple[Array, Array]) -> tuple[Any, Array]:
+      (state, fed), (known, level) = carry, now
       state, logits = head.step(state, fed)
       given = (known >= 0) | (known == STOP)
       certain = head.label(jnp.where(known == STOP, head.num_nodes, jnp.maximum(known, 0)))
-      soft = jax.nn.softmax(logits, axis=-1) @ head.embed.embedding[:-1]
+      own = jax.nn.sigmoid(logits) * level if head.output == "sigmoid" else jax.nn.softmax(logits, axis=-1)
+      soft = own @ head.embed.embedding[:-1]
       return (state, jnp.where(given[:, None], certain, soft)), logits
 
     scan = nn.scan(advance, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1)
     start = self.label(jnp.full((batch,), -1, jnp.int32))
-    logits: Array = scan(self, (self.encode(features), start), known)[1]
+    levels = np.repeat(np.eye(depth, dtype=np.float32), np.diff(self.level_offsets), axis=1)
+    levels = np.pad(levels, ((0, 0), (0, self._outputs - self.num_nodes)))
+    now = known, jnp.broadcast_to(levels, (batch, *levels.shape))
+    logits: Array = scan(self, (self.encode(features), start), now)[1]
     return logits
 
   @nn.nowrap
   def loss(self, outputs: Float[Array, "b l o"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:
-    """Returns sum_t w_t CE(y_t, softmax(o_t)) over the steps that are known, STOP's included."""
+    """Returns sum_t w_t CE(y_t, softmax(o_t)) over the known steps, STOP's included, or the sum over the sigmoids."""
+    if self.output == "sigmoid":
+      return several_loss(own_levels(outputs, self.level_offsets), paths, tree, self.level_weights)
     return path_cross_entropy(outputs, single_path(paths), tree, weights=self.level_weights)
 
   @nn.nowrap
   def check(self, options: DecodeOptions) -> None:
-    """Takes any options."""
+    """Raises UserError for options that this head cannot decode with."""
+    check_options(self, options)
 
   @nn.nowrap
   def remarks(self, features: Features) -> list[str]:
@@ -144,11 +162,14 @@ class DHNNSequenceHead(nn.Module):
   def decode(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
   ) -> Prediction:
-    """Returns the best paths (the slides' Algorithm 1; READINGS K10).
+    """Returns the best paths (the slides' Algorithm 1; READINGS K10), or with sigmoids those that pass the thresholds.
 
-    `level_nodes` is the argmax over all outputs at each step, fed to the next with `feedback = labels`.
+    With softmax, `level_nodes` is the argmax over all outputs at each step, fed to the next with `feedback = labels`.
     """
     batch = len(features.pooled)
+    if self.output == "sigmoid":
+      given = None if known is None else complete(known, tree)
+      return several_decoded(own_levels(self._fed_back(features, given), self.level_offsets), known, tree, options)
     known = jnp.full((batch, tree.depth), UNKNOWN, jnp.int32) if known is None else complete(known, tree)
     step, carry = self._decoding(features, known)
 

@@ -21,6 +21,7 @@ from hierjax.heads.coarse_fine import CoarseFineHead
 from hierjax.heads.dhnn_rnn import DHNNHead
 from hierjax.heads.dhnn_s2s import DHNNSequenceHead
 from hierjax.heads.flat import FlatHead
+from hierjax.heads.multilabel import MultiLabelHead
 from hierjax.heads.path_rnn import PathRNNHead
 from hierjax.models.classifier import Classifier, ModelMethod
 from hierjax.models.merged import MergedConfig, merge
@@ -46,6 +47,7 @@ HEADS: Table = {
   "dhnn_rnn": DHNNHead,
   "dhnn_s2s": DHNNSequenceHead,
   "flat": FlatHead,
+  "multilabel": MultiLabelHead,
   "path_rnn": PathRNNHead,
 }
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -89,6 +91,7 @@ def make_method(
     "num_outputs": tree.num_outputs,
     "num_leaves": tree.num_leaves,
     "block_sizes": tree.block_sizes,
+    "level_offsets": tree.level_offsets,
     "stop_at": tree.stop_at,
     "branch_levels": levels,
     "dtype": choose(DTYPES, dtype, "dtype"),

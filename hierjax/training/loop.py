@@ -174,7 +174,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
       stop = signals.received is not None or checkpoints.told_to_stop(done)
       if scores or stop or _due(done, settings.checkpoint_every * steps_per_epoch, total_steps):
         _check_finite(state, checkpoints)
-        checkpoints.save(done, state.model, state.training, scores["path_accuracy"] if scores else None)
+        checkpoints.save(done, state.model, state.training, _headline(scores) if scores else None)
       if stop and done < total_steps:
         raise Stopped(signals.received or 15, done, total_steps)
 
@@ -240,6 +240,12 @@ def _stop_signals() -> Iterator[StopSignals]:
     return
   with StopSignals() as signals:
     yield signals
+
+
+def _headline(scores: Mapping[str, Any]) -> float | None:
+  """Returns the metric by which the best weights are chosen."""
+  found: float | None = scores["path_accuracy" if "path_accuracy" in scores else "path_f1"]
+  return found
 
 
 def _summary(run: Run, num_images: int, params: Any, total_steps: int, start: int) -> str:

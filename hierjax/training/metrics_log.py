@@ -63,7 +63,7 @@ class MetricsLog:
       self._file.close()
 
 
-_SHOWN = {"loss", "lr", "images_per_second", "path_accuracy", "leaf_top1"}
+_SHOWN = {"loss", "lr", "images_per_second", "path_accuracy", "path_f1", "leaf_top1"}
 
 
 def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -118,7 +118,7 @@ def numpy_feedback(head, variables, example, tokens=None):
     i, f, o, g = np.split(fed @ inputs["kernel"] + inputs["bias"] + h @ state, 4)
     c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
     h = np.tanh(c) / (1 + np.exp(-o))
-    steps.append(log_softmax(h @ p["output"]["kernel"] + p["output"]["bias"]))
+    steps.append(log_softmax(h @ p["scores"]["kernel"] + p["scores"]["bias"]))
     shares = np.exp(steps[-1]) if tokens is None else np.eye(8)[tokens[t]]
     fed = shares @ p["embed"]["embedding"][:-1]
   return np.array(steps)
@@ -216,3 +216,66 @@ def test_features_without_stages_are_refused():
   found = make_method({"name": "features", "width": 4}, {"name": "dhnn_rnn", **SMALL}, tree_arrays(FIXED))
   with pytest.raises(UserError, match="reads the feature maps of several stages, and the backbone `features` has none"):
     jax.eval_shape(found.module.init, jax.random.key(0), jnp.zeros((1, 4)))
+
+
+SEVERAL = {"dhnn_rnn": FIXED, "dhnn_s2s": VARIABLE, "multilabel": VARIABLE}
+
+
+def several(name, **head):
+  section = {"name": name, "output": "sigmoid", **SMALL, **head} if name != "multilabel" else {"name": name, **head}
+  return make_method(BACKBONE, section, tree_arrays(SEVERAL[name]))
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_paths_learn_and_pass(name):  # READINGS K7, K11
+  found, tree = several(name), SEVERAL[name]
+  variables = jit(found.module.init)(jax.random.key(0), IMAGES)
+  last = tree.num_nodes - 1
+  paths = jnp.asarray(tree.encode(np.array([[last, 4], [3, PAD], [last, 3]])))
+
+  @jit
+  def step(params):
+    def loss(params):
+      return found.loss(found.module.apply({**variables, "params": params}, IMAGES, paths), paths).sum()
+
+    value, gradient = jax.value_and_grad(loss)(params)
+    return value, gradient, jax.tree.map(lambda w, g: w - 0.05 * g, params, gradient)
+
+  params, losses = variables["params"], []
+  for i in range(60):
+    value, gradient, params = step(params)
+    losses.append(float(value))
+    if i == 0:
+      assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradient))
+  assert losses[-1] < 0.3 * losses[0]
+  options = DecodeOptions(beam=3, thresholds=(0.5,))
+  prediction = jit(found.predict, static_argnums=3)({**variables, "params": params}, IMAGES, None, options)
+  for truth, answer in zip(paths.tolist(), prediction.paths.tolist(), strict=True):
+    nodes = {node for path in truth for node in path if node >= 0}
+    assert {node for path in answer for node in path if node >= 0} == nodes
+
+
+def test_a_step_of_sigmoids_is_fed_those_of_its_own_level():
+  head = several("dhnn_s2s").module.head
+  variables = started(head)
+  before = head.apply(variables, FEATURES)
+  own = jnp.asarray(variables["params"]["scores"]["bias"]).at[2:].add(3.0)  # not those of the first level
+  variables["params"]["scores"]["bias"] = own
+  after = head.apply(variables, FEATURES)
+  np.testing.assert_allclose(after[:, 1, 0], before[:, 1, 0], rtol=1e-4)  # the second step was fed the same
+  assert np.abs(after[:, 2, 0] - before[:, 2, 0]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  ("name", "settings", "options", "message"),
+  [
+    ("dhnn_s2s", {"feedback": "labels"}, {}, "with output = sigmoid a step is fed the sigmoids before it; set soft"),
+    ("dhnn_rnn", {"output": "probit"}, {}, "output = 'probit': choose from softmax, sigmoid"),
+    ("dhnn_s2s", {}, {"views": 10}, r"config\.decode\.views = 10: a head of several paths an image takes 1"),
+    ("dhnn_rnn", {}, {"thresholds": (0.1,) * 3}, r"thresholds = .*: give one, or 2, one a level"),
+    ("multilabel", {"level_weights": (1.0,)}, {}, r"level_weights = \(1\.0,\): give 3 of them"),
+  ],
+)
+def test_refusals_of_several_paths(name, settings, options, message):
+  with pytest.raises(UserError, match=message):
+    several(name, **settings).module.head.check(DecodeOptions(**options))

@@ -1,0 +1,178 @@
+"""The thresholds of heads that predict several paths an image: chosen on validation, and kept in the run's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float
+
+from hierjax.devices import put_batch
+from hierjax.errors import UserError
+from hierjax.functional.f1 import F1, GRID
+from hierjax.functional.several_paths import deepest, end_nodes, label_nodes, passing
+from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.run_folder import RunFolder
+from hierjax.types import DecodeOptions, Examples, Method, Variables
+
+if TYPE_CHECKING:
+  from hierjax.evaluation.run import Run
+
+_ROUNDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+  """What is needed to choose thresholds, of all images of a split.
+
+  Attributes:
+    scores: `f32[m n]`, the sigmoid of each node.
+    ends: `bool[m n]`, whether a label path ends at the node.
+    counted: `bool[m n]`, whether that can be said; see `label_nodes`.
+  """
+
+  scores: np.ndarray
+  ends: np.ndarray
+  counted: np.ndarray
+
+
+def options_with_thresholds(run: Run, folder: RunFolder, step: int, variables: Variables, mesh: Mesh) -> DecodeOptions:
+  """Returns a run's options with the thresholds of its weights, which are chosen on validation if they have not been.
+
+  They are those of the config as they are where it gives any, or where the head predicts one path an image.
+
+  Raises:
+    UserError: there is no validation split to choose them on, or it has no labels.
+  """
+  if run.options.thresholds or not predicts_several(run, variables):
+    return run.options
+  kept = kept_thresholds(folder, step, run.options.threshold_per)
+  if kept:
+    return dataclasses.replace(run.options, thresholds=kept)
+  source = run.source("validation")
+  if source is None:
+    raise UserError(
+      "config.decode.thresholds = (): thresholds are chosen on validation, and the set has no such split; set "
+      "config.data.validation, or give them: (0.5,), say"
+    )
+  judged = judge(run, variables, mesh)
+  unseen = unseen_ends(run, judged)
+  chosen, f1 = choose(judged, run.method.tree, run.options.threshold_per)
+  choice = {
+    "thresholds": list(chosen),
+    "per": run.options.threshold_per,
+    "step": step,
+    "split": "validation",
+    "images": len(judged.scores),
+    "path_f1": f1,
+    "never_seen": unseen,
+  }
+  if jax.process_index() == 0:
+    folder.write_thresholds(choice)
+    if unseen:
+      few = ", ".join(unseen[:3]) + (", ..." if len(unseen) > 3 else "")
+      print(
+        f"thresholds: no validation image has a label that ends at {few} ({len(unseen)} leaves of "
+        f"{len(run.tree.leaves)}): the choice takes no account of these",
+        file=sys.stderr,
+      )
+  return dataclasses.replace(run.options, thresholds=chosen)
+
+
+def kept_thresholds(folder: RunFolder, step: int, per: str) -> tuple[float, ...]:
+  """Returns the thresholds that were chosen for the weights of a step; () where none were."""
+  choice = folder.thresholds()
+  if choice is None or (choice.get("step"), choice.get("per")) != (step, per):
+    return ()
+  return tuple(float(threshold) for threshold in choice["thresholds"])
+
+
+def predicts_several(run: Run, variables: Variables) -> bool:
+  """Returns whether a run's head predicts several paths an image."""
+  inputs = jnp.zeros((1, *run.example_shape))
+  found = jax.eval_shape(lambda: run.method.predict(variables, inputs, None, run.options))
+  return found.node_score is not None
+
+
+def judge(run: Run, variables: Variables, mesh: Mesh) -> Judged:
+  """Returns the scores and labels of all validation images; of one process alone.
+
+  Raises:
+    UserError: there are several processes, which each see a part.
+  """
+  if jax.process_count() > 1:
+    raise UserError("thresholds are chosen by one process: run `python -m hierjax evaluate` on one machine first")
+
+  @jax.jit
+  def scores(method: Method, variables: Variables, examples: Examples) -> tuple[Array, Array, Array, Array]:
+    batch = run.preprocess(examples)
+    prediction = method.predict(variables, batch.inputs, None, run.options)
+    counted = label_nodes(batch.paths, method.tree)[1]
+    return prediction.node_score, end_nodes(batch.paths, method.tree), counted, batch.mask > 0
+
+  source = run.source("validation")
+  assert source is not None
+  parts = [
+    jax.device_get(scores(run.method, variables, put_batch(examples, mesh))) for examples in run.eval_batches(source)
+  ]
+  found, ends, counted, real = (np.concatenate(column) for column in zip(*parts, strict=True))
+  return Judged(found[real], ends[real], counted[real])
+
+
+def unseen_ends(run: Run, judged: Judged) -> list[str]:
+  """Returns the leaves that no label ends at.
+
+  Raises:
+    UserError: there are no labels at all, or with a threshold a level, none that reaches some level.
+  """
+  deepest_level = -1
+  seen = np.flatnonzero(judged.ends.any(axis=0))
+  offsets = run.tree.level_offsets
+  if len(seen):
+    deepest_level = int(np.searchsorted(offsets, seen.max(), side="right")) - 1
+  needed = run.tree.depth - 1 if run.options.threshold_per == "level" else 0
+  if deepest_level < needed:
+    raise UserError(
+      "config.decode.thresholds = (): no validation image has a label"
+      + (f" on level {deepest_level + 2}; set config.decode.threshold_per = tree" if needed else "")
+      + ", so no threshold can be chosen; or give them: config.decode.thresholds = (0.5,), say"
+    )
+  return [run.tree.path_text(int(leaf)) for leaf in np.setdiff1d(run.tree.leaves, seen)]
+
+
+def choose(judged: Judged, tree: TreeArrays, per: str) -> tuple[tuple[float, ...], float]:
+  """Returns the thresholds on GRID with the largest path F1 (READINGS K11), and that F1.
+
+  The one threshold is found by trying all. One a level starts from that one, and then each level in turn takes the best
+  while the others stand still, until none gains.
+  """
+  arrays = jax.tree.map(jnp.asarray, tree)
+
+  @jax.jit
+  def counts(scores: Float[Array, "m n"], ends: Bool[Array, "m n"], counted: Bool[Array, "m n"], at: Array) -> F1:
+    cut = passing(scores, at, arrays) & counted
+    return F1.of(deepest(cut, arrays), ends, counted)
+
+  def f1(thresholds: tuple[float, ...]) -> float:
+    found: Any = counts(judged.scores, judged.ends, judged.counted, jnp.array(thresholds))
+    return float(found.value())
+
+  best = max(((threshold,) for threshold in GRID), key=f1)
+  if per == "tree":
+    return best, f1(best)
+  levels, reached = best * tree.depth, f1(best)
+  for _ in range(_ROUNDS):
+    before = reached
+    for t in range(tree.depth):
+      tries = [(*levels[:t], threshold, *levels[t + 1 :]) for threshold in GRID]
+      better = max(tries, key=f1)
+      if f1(better) > reached:
+        levels, reached = better, f1(better)
+    if reached == before:
+      break
+  return levels, reached
