@@ -47,6 +47,7 @@ def base() -> mlc.ConfigDict:
       resize=32,
       fit="crop",
       crop=32,
+      sides=(),
       pad=4,
       mirror=True,
       mean=(0.5, 0.5, 0.5),
@@ -96,6 +97,7 @@ def smoke(c: mlc.ConfigDict) -> None:
   c.data.examples = 96
   c.data.validation = 0.1
   c.data.resize = c.data.crop = 32
+  c.data.sides = ()
   c.decode.views = 1  # such images have no corners to crop
   c.batch_size = 16
   c.epochs = 2.0

@@ -174,6 +174,27 @@ def _shapes(arguments: argparse.Namespace) -> int:
   return 0
 
 
+def _import_weights(arguments: argparse.Namespace) -> int:
+  from pathlib import Path
+
+  from hierjax.models.factory import BACKBONES
+  from hierjax.pretrained.files import FORMATS, to_bytes
+  from hierjax.pretrained.name_maps import NETWORKS
+  from hierjax.pretrained.restore import describe, restore
+  from hierjax.run_folder import write_whole
+
+  if arguments.backbone not in NETWORKS:
+    raise UserError(f"--backbone {arguments.backbone}: choose from {', '.join(NETWORKS)}")
+  network, file = NETWORKS[arguments.backbone], Path(arguments.file)
+  out = Path(arguments.out) if arguments.out else file.with_name(f"{file.stem}.hierjax.safetensors")
+  if out.suffix not in FORMATS or out.resolve() == file.resolve():
+    raise UserError(f"--out {out}: must be another file than {file}, and end with {' or '.join(FORMATS)}")
+  weights = restore(file, network, BACKBONES[network.backbone](**network.settings))
+  write_whole(out, to_bytes(weights, out))
+  print(describe(weights, network, out))
+  return 0
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog="python -m hierjax", description="Image classification into a tree of labels.")
   commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -273,6 +294,14 @@ def _parser() -> argparse.ArgumentParser:
   label.add_argument("--free", action="store_true", help="do not tell the run what is known of each label")
   label.add_argument("--data-root", default="", help="where the data set is now, if not where config.json says")
   label.set_defaults(run=_label)
+
+  weights = commands.add_parser("import-weights", help="make a trained network's weights a backbone's")
+  weights.add_argument("file", metavar="FILE", help="torchvision's or timm's weights, as .safetensors or .npz")
+  weights.add_argument("--backbone", required=True, metavar="NAME", help="the network that they are of")
+  weights.add_argument(
+    "--out", default="", metavar="OUT", help="a .safetensors or .npz (default: FILE's name, .hierjax.safetensors)"
+  )
+  weights.set_defaults(run=_import_weights)
 
   shapes = commands.add_parser("shapes", help="write images of the embedded set into folders, as an example")
   shapes.add_argument("folder", metavar="FOLDER", help="a new folder")

@@ -46,6 +46,8 @@ class DataConfig:
     fit: how an image becomes that square. `crop`: the shorter side is resized to it and the centre cropped. `stretch`:
       both sides are resized to it, whatever their ratio (Zuo et al. IV-A, as Caffe does).
     crop: the side of the squares that the model sees.
+    sides: the least and the most that the side of a training image, stored as `resize`, is resized to before the crop,
+      at random; evaluation takes the middle (Koo et al., section 4.1: 256 to 512). () for as it is stored.
     pad: zeros put around an image, in normalised space, before the random crop of training.
     mirror: whether training mirrors every other image, at random.
     mean: of each channel, of pixels from 0 to 1.
@@ -76,6 +78,7 @@ class DataConfig:
   resize: int = 32
   fit: str = "crop"
   crop: int = 32
+  sides: Sequence[int] = ()
   pad: int = 4
   mirror: bool = True
   mean: Sequence[float] = (0.5, 0.5, 0.5)
@@ -115,6 +118,12 @@ class DataConfig:
       "cache_mib": (self.cache_mib >= 0, "0 or more"),
       "threads": (self.threads >= 1, "1 or more"),
     }
+    if self.sides:
+      laws["sides"] = (
+        len(self.sides) == 2 and self.crop <= self.sides[0] <= self.sides[1],
+        f"() or two sides in rising order, from data.crop = {self.crop} on",
+      )
+      laws["pad"] = (self.pad == 0, "0 where data.sides are given")
     values = dataclasses.asdict(self)
     for key, (holds, allowed) in laws.items():
       if not holds:
@@ -123,4 +132,6 @@ class DataConfig:
   @property
   def transform(self) -> Transform:
     """What is done to images on their way into a model."""
-    return Transform(self.crop, self.pad, self.mirror, mean=tuple(self.mean), std=tuple(self.std))
+    return Transform(
+      self.crop, self.pad, self.mirror, mean=tuple(self.mean), std=tuple(self.std), sides=tuple(self.sides)
+    )

@@ -125,6 +125,8 @@ class Run:
     )
     options = unpack(DecodeOptions, dict(settings.decode) | ({"views": views} if views else {}), "decode")
     method.module.head.check(options)
+    if options.views > 1 and data.sides:
+      raise UserError(f"config.decode.views = {options.views}: with config.data.sides there is 1 view, so set 1")
     return cls(settings, data, tree_config, options, tree, method)
 
   @classmethod

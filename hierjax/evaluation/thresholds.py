@@ -134,7 +134,7 @@ def unseen_ends(run: Run, judged: Judged) -> list[str]:
   seen = np.flatnonzero(judged.ends.any(axis=0))
   offsets = run.tree.level_offsets
   if len(seen):
-    deepest_level = int(np.searchsorted(offsets, seen.max(), side="right")) - 1
+    deepest_level = int(np.searchsorted(offsets, int(seen[-1]), side="right")) - 1
   needed = run.tree.depth - 1 if run.options.threshold_per == "level" else 0
   if deepest_level < needed:
     raise UserError(

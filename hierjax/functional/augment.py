@@ -7,6 +7,7 @@ On two CPU cores, 256 CIFAR images a batch, in thousands of images a second: gat
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,8 @@ class Transform:
     mirror: whether training mirrors every other image.
     mean: of each channel, of pixels from 0 to 1.
     std: of each channel, of pixels from 0 to 1.
+    sides: the least and the most that an image's side is resized to before the crop, at random in training and midway
+      in evaluation; () for as it is.
   """
 
   crop: int
@@ -33,6 +36,7 @@ class Transform:
   mirror: bool = False
   mean: tuple[float, ...] = (0.5, 0.5, 0.5)
   std: tuple[float, ...] = (0.25, 0.25, 0.25)
+  sides: tuple[int, ...] = ()
 
 
 def train_batch(examples: Examples, key: PRNGKeyArray, transform: Transform) -> Batch:
@@ -47,7 +51,10 @@ def eval_batch(examples: Examples, transform: Transform, number: int | Int[Array
   """Returns examples ready to evaluate on, seen as `view` sees them; nothing is random."""
   inputs = jnp.asarray(examples.images)
   if inputs.ndim == 4:
-    inputs = view(inputs, number, crop=transform.crop, mean=transform.mean, std=transform.std)
+    if transform.sides:
+      inputs = midway(inputs, crop=transform.crop, mean=transform.mean, std=transform.std, sides=transform.sides)
+    else:
+      inputs = view(inputs, number, crop=transform.crop, mean=transform.mean, std=transform.std)
   return Batch(inputs, examples.paths, examples.mask)
 
 
@@ -61,8 +68,9 @@ def augment(
   mirror: bool,
   mean: tuple[float, ...],
   std: tuple[float, ...],
+  sides: tuple[int, ...] = (),
 ) -> Float[Array, "b {crop} {crop} c"]:
-  """Normalises, pads with zeros, crops at random and mirrors at random.
+  """Normalises, resizes to a random side if asked to, pads with zeros, crops at random and mirrors at random.
 
   What is drawn for an image depends on `key` and its row of `draw` alone, not on the batch that it is in.
 
@@ -75,11 +83,15 @@ def augment(
     mirror: whether to mirror, with probability 1/2.
     mean: of each channel, of pixels from 0 to 1.
     std: of each channel, of pixels from 0 to 1.
+    sides: the least and the most that an image's shorter side is resized to, each as probable (Koo et al., section
+      4.1); () for as it is. Nothing is padded then.
 
   Raises:
     ValueError: the crop is larger than the padded image.
   """
   height, width = images.shape[1:3]
+  if sides:
+    return _resized_crops(images, draw, key, crop=crop, mirror=mirror, mean=mean, std=std, sides=sides)
   _check_crop(crop, height + 2 * pad, width + 2 * pad)
   bits = jax.vmap(lambda d: jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, d[0]), d[1]), (3,)))(draw)
   top = (bits[:, 0] % jnp.uint32(height + 2 * pad - crop + 1)).astype(jnp.int32)
@@ -122,6 +134,39 @@ def view(
   start = (0, tops[number % 5], lefts[number % 5], 0)
   cropped = jax.lax.dynamic_slice(images, start, (images.shape[0], crop, crop, images.shape[3]))
   return _normalise(jnp.where(number >= 5, cropped[:, :, ::-1], cropped), mean, std)
+
+
+def midway(
+  images: UInt8[Array, "b h w c"], *, crop: int, mean: tuple[float, ...], std: tuple[float, ...], sides: tuple[int, ...]
+) -> Float[Array, "b {crop} {crop} c"]:
+  """Normalises, resizes the shorter side to the middle of `sides`, and crops the centre."""
+  extents = jnp.array(images.shape[1:3], jnp.float32)
+  scale = jnp.float32(sum(sides) / 2) / extents.min()
+  offsets = (jnp.float32(crop) - scale * extents) / 2
+  return jax.vmap(lambda image: _resized(image, scale, offsets, crop))(_normalise(images, mean, std))
+
+
+def _resized_crops(
+  images: Array, draw: Array, key: Array, *, crop: int, mirror: bool, mean: Any, std: Any, sides: tuple[int, ...]
+) -> Array:
+  extents = jnp.array(images.shape[1:3], jnp.float32)
+
+  def one(image: Array, draw: Array) -> Array:
+    at = jax.random.fold_in(jax.random.fold_in(key, draw[0]), draw[1])
+    numbers = jax.random.uniform(at, (4,))
+    side = jnp.floor(sides[0] + numbers[0] * (sides[1] - sides[0] + 1))
+    scale = side / extents.min()
+    offsets = -jnp.floor(numbers[1:3] * (scale * extents - crop + 1))
+    found = _resized(image, scale, offsets, crop)
+    return jnp.where((numbers[3] < 0.5) & mirror, found[:, ::-1], found)
+
+  return jax.vmap(one)(_normalise(images, mean, std), draw)
+
+
+def _resized(image: Float[Array, "h w c"], scale: Array, offsets: Array, crop: int) -> Float[Array, "crop crop c"]:
+  """Returns pixels 0 to `crop` of each axis of an image that was scaled, bilinearly and without aliases, and moved."""
+  shape = (crop, crop, image.shape[-1])
+  return jax.image.scale_and_translate(image, shape, (0, 1), jnp.stack([scale, scale]), offsets, "linear")
 
 
 def check_views(views: int, shape: tuple[int, ...], crop: int) -> None:

@@ -14,6 +14,8 @@ from hierjax.backbones.densenet import densenet
 from hierjax.backbones.plain import alexnet, cnn7, sppnet
 from hierjax.backbones.preact import preact_resnet, small_resnet, wide_resnet, wider_resnet
 from hierjax.backbones.precomputed import PrecomputedFeatures
+from hierjax.backbones.resnet import cbam_resnet50, resnet50, resnet152, se_resnet50
+from hierjax.backbones.vgg import vgg16
 from hierjax.config import choose, frozen, unpack
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
@@ -32,12 +34,17 @@ Table = Mapping[str, Callable[..., nn.Module]]
 
 BACKBONES: Table = {
   "alexnet": alexnet,
+  "cbam_resnet50": cbam_resnet50,
   "cnn7": cnn7,
   "densenet": densenet,
   "features": PrecomputedFeatures,
   "preact_resnet": preact_resnet,
+  "resnet152": resnet152,
+  "resnet50": resnet50,
+  "se_resnet50": se_resnet50,
   "small_resnet": small_resnet,
   "sppnet": sppnet,
+  "vgg16": vgg16,
   "wide_resnet": wide_resnet,
   "wider_resnet": wider_resnet,
 }

@@ -1,4 +1,4 @@
-"""The weights that a new run starts from: fresh ones, or those of another run, to be fine-tuned."""
+"""The weights that a new run starts from: fresh ones, those of another run, or a pretrained backbone's."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
+from hierjax import devices
 from hierjax.errors import UserError
 from hierjax.evaluation.run import Run
+from hierjax.pretrained.files import read_weights, shown
+from hierjax.pretrained.restore import difference, listed
 from hierjax.run_folder import RunFolder
 from hierjax.types import Variables
 
@@ -27,19 +31,27 @@ class InitConfig:
       fresh ones.
     skip: regexes over names such as `head/output/kernel`: what one is found in keeps its fresh initial value. All else
       must be in both models, in one shape, batch statistics included.
+    weights: a file that `import-weights` wrote, whose weights are the initial values of the backbone; '' for none. The
+      rest starts afresh.
   """
 
   run: str = ""
   skip: Sequence[str] = ()
+  weights: str = ""
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that cannot be meant."""
     if isinstance(self.skip, str):
       raise UserError(f"config.init.skip = {self.skip!r}: must be a tuple of regexes, {(self.skip,)!r} say")
-    if self.skip and not self.run:
+    if self.run and self.weights:
       raise UserError(
-        "config.init.run is empty, and config.init.skip is not: name the folder of the run to start from, or set "
-        "config.init.skip to () to start afresh"
+        f"config.init.run = {self.run!r} and config.init.weights = {self.weights!r}: a run starts from one of "
+        "them; set the other to ''"
+      )
+    if self.skip and not (self.run or self.weights):
+      raise UserError(
+        "config.init.run is empty, and config.init.skip is not: name the folder of the run to start from (or a file of "
+        "weights, config.init.weights), or set config.init.skip to () to start afresh"
       )
     for pattern in self.skip:
       try:
@@ -47,13 +59,20 @@ class InitConfig:
       except (re.error, TypeError) as error:
         raise UserError(f"config.init.skip: {pattern!r} is no regex ({error})") from None
 
+  @property
+  def source(self) -> str:
+    """What the weights are of, as the config names it."""
+    return f"config.init.run = {self.run!r}" if self.run else f"config.init.weights = {self.weights!r}"
+
   def skips(self, path: tuple[str, ...]) -> bool:
     """Returns whether a weight keeps its fresh value."""
+    if self.weights and path[1] != "backbone":
+      return True
     return any(re.search(pattern, _name(path)) for pattern in self.skip)
 
 
 def start_weights(config: InitConfig, run: Run, shapes: Variables, mesh: Mesh) -> tuple[Weights, str]:
-  """Returns the weights that `config` takes from another run, and what they are in words; none where it names no run.
+  """Returns the weights that `config` takes from elsewhere, and what they are in words; none where it names nothing.
 
   Args:
     config: the section `init`.
@@ -62,8 +81,10 @@ def start_weights(config: InitConfig, run: Run, shapes: Variables, mesh: Mesh) -
     mesh: the devices to put the weights on.
 
   Raises:
-    UserError: there is no such run, or its model does not fit; both sides are shown.
+    UserError: there is no such run or file, or its model does not fit; both sides are shown.
   """
+  if config.weights:
+    return _of_file(config, shapes, mesh)
   if not config.run:
     return {}, ""
   folder = RunFolder(config.run)
@@ -81,26 +102,47 @@ def matching(saved: Variables, shapes: Variables, config: InitConfig, remark: st
   Raises:
     UserError: the others are not those of `shapes` exactly, or a regex of `config.skip` is found in no name.
   """
-  has, wants = flatten_dict(saved), flatten_dict(shapes)
-  for pattern in config.skip:
-    if not any(re.search(pattern, _name(path)) for path in has | wants):
-      raise UserError(f"config.init.skip: {pattern!r} is found in no weight's name, here or in {config.run}")
-  differing = {
-    path: line for path in sorted(has | wants) if not config.skips(path) and (line := _difference(path, has, wants))
-  }
-  if differing:
-    parts = dict.fromkeys(f"^{path[1]}/" for path in differing)
-    raise UserError(
-      f"config.init.run = {config.run!r}: its weights are not those of this model.{remark}\n"
-      + "\n".join(differing.values())
-      + f"\nconfig.init.skip names, by regexes, what starts afresh instead: {(*config.skip, *parts)!r} for all of these"
-    )
-  return {path: has[path] for path in wants if not config.skips(path)}
+  return _matching(flatten_dict(saved), flatten_dict(shapes), config, remark)
 
 
 def started(fresh: Variables, taken: Weights) -> Variables:
   """Returns fresh variables with the weights that were taken in their places; jittable, and those are never drawn."""
   return unflatten_dict(flatten_dict(fresh, keep_empty_nodes=True) | taken)
+
+
+def _matching(has: Weights, wants: Weights, config: InitConfig, remark: str = "") -> Weights:
+  for pattern in config.skip:
+    if not any(re.search(pattern, _name(path)) for path in has | wants):
+      where = config.run or config.weights
+      raise UserError(f"config.init.skip: {pattern!r} is found in no weight's name, here or in {where}")
+  differing = {
+    path: line for path in sorted(has | wants) if not config.skips(path) and (line := _difference(path, has, wants))
+  }
+  if differing:
+    depth = 2 if config.run else 3  # of a file, all are the backbone's
+    parts = dict.fromkeys(f"^{'/'.join(path[1:depth])}/" for path in differing)
+    raise UserError(
+      f"{config.source}: its weights are not those of this model.{remark}\n"
+      + listed(list(differing.values()))
+      + f"\nconfig.init.skip names, by regexes, what starts afresh instead: {(*config.skip, *parts)!r} for all of these"
+    )
+  return {path: has[path] for path in wants if not config.skips(path)}
+
+
+def _of_file(config: InitConfig, shapes: Variables, mesh: Mesh) -> tuple[Weights, str]:
+  """Returns the backbone's weights of a file that `import-weights` wrote, and what they are in words."""
+  arrays = read_weights(config.weights)
+  if not any(name.startswith("backbone/") for name in arrays):
+    raise UserError(
+      f"{config.source}: it has no weights of a backbone; `python -m hierjax import-weights` makes such a file of "
+      "one of torchvision's or timm's"
+    )
+  wants = flatten_dict(shapes)
+  paths = {_name(path): path for path in wants}
+  saved = {paths.get(name, ("params", *shown(name).split("/"))): array for name, array in arrays.items()}
+  taken = jax.device_put(_matching(saved, wants, config), devices.replicated(mesh))
+  fresh = sorted({_name(path) if path[1] == "backbone" else path[1] for path in wants if path not in taken})
+  return taken, f"starting from {len(taken)} arrays of {config.weights}; fresh are {', '.join(fresh) or 'none'}."
 
 
 def _name(path: tuple[str, ...]) -> str:
@@ -109,13 +151,8 @@ def _name(path: tuple[str, ...]) -> str:
 
 def _difference(path: tuple[str, ...], has: Weights, wants: Weights) -> str:
   """Returns what differs about a weight in words; '' where nothing does."""
-  name = f"  {_name(path)}" + ("" if path[0] == "params" else f" ({path[0]})")
-  if path not in wants:
-    return f"{name}: left over, it has shape {has[path].shape}"
-  if path not in has:
-    return f"{name}: missing, wants shape {wants[path].shape}"
-  both = has[path].shape, wants[path].shape
-  return "" if both[0] == both[1] else f"{name}: has shape {both[0]}, wants shape {both[1]}"
+  name = _name(path) + ("" if path[0] == "params" else f" ({path[0]})")
+  return difference(name, *(side[path].shape if path in side else None for side in (has, wants)))
 
 
 def _tree(run: Run) -> str:

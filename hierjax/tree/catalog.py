@@ -14,6 +14,7 @@ _FILES = {
   "cifar100": "cifar100.csv",
   "cifar100_wordnet": "cifar100_wordnet.csv",
   "imagenet1k": "imagenet1k.csv",
+  "openimages30": "openimages30.csv",
   "openimages600": "openimages600.csv",
 }
 
@@ -29,7 +30,9 @@ def load(name: str) -> LabelTree:
   Args:
     name: `cifar100`, 20 superclasses of 5 classes; `cifar100_wordnet`, the same 100 leaves 2 to 8 levels deep in a
       grouping after WordNet; `imagenet1k`, the 1000 classes of ILSVRC-2012 4 to 18 levels deep in WordNet, ids are
-      WordNet's (READINGS G13); `openimages600`, the boxable classes of Open Images V4, ids are `/m/...`.
+      WordNet's (READINGS G13); `openimages600`, the boxable classes of Open Images V4, ids are `/m/...`;
+      `openimages30`, 30 of them on 3 levels, a node's children being its parts, in the place of the tree of Koo et al.,
+      which their text does not hold.
 
   Raises:
     TreeError: there is no tree of that name; the choices are listed.

@@ -17,6 +17,7 @@ from hierjax.tree.labels import LabelFinder, class_nodes, split_path
     ("cifar100", 120, 100, 2, 2),
     ("cifar100_wordnet", 162, 100, 2, 8),
     ("imagenet1k", 1784, 1000, 4, 18),
+    ("openimages30", 30, 19, 2, 3),
     ("openimages600", 601, 525, 1, 5),
   ],
 )
@@ -28,8 +29,8 @@ def test_sizes(name, nodes, leaves, shallowest, deepest):
 
 
 def test_names_are_those_that_load_and_another_lists_them():
-  assert len([catalog.load(name) for name in catalog.names()]) == 4
-  with pytest.raises(ValueError, match="choose from cifar100, cifar100_wordnet, imagenet1k, openimages600"):
+  assert len([catalog.load(name) for name in catalog.names()]) == 5
+  with pytest.raises(ValueError, match=f"choose from {', '.join(catalog.names())}"):
     catalog.load("imagenet")
 
 

@@ -1,0 +1,72 @@
+r"""DHNN on your own images and tree, of parts of things, say (Koo et al. 2020): paths of any length, one an image.
+
+  python train.py --config=configs/dhnn_folder.py --config.data.root=PHOTOS --workdir=runs/mine
+
+PHOTOS/house/roof/7.jpg is an image of the path house > roof; what ends at PHOTOS/house is a house and nothing more
+(`short_labels = stop`), and the model learns to stop there. See configs/folder.py for splits and for labels in a CSV
+file. Weights of a network that others trained are a good start: see README, "Pretrained weights".
+
+Variants, at most one of each line:
+  resnet50 (the default) | vgg16 | se_resnet50 | cbam_resnet50 | resnet152 | small: for 64 pixels | smoke
+  one (the default) | several: paths an image may have, in a CSV file with a line for each
+  together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half (READINGS K14)
+  pool (the default) | pool_linear | linear | conv | dense: the conversion
+"""
+
+import ml_collections as mlc
+
+from configs import common
+from configs.dhnn import CONVERSIONS, alternating, together
+from configs.dhnn_openimages import KINDS as OPENIMAGES
+from configs.dhnn_openimages import photographs
+
+
+def get_config(variant: str = "") -> mlc.ConfigDict:
+  c = common.base()
+  c.tree.source = "images"
+  c.tree.short_labels = "stop"
+  photographs(c)
+  c.batch_size = 32
+  c.epochs = 30.0
+  c.backbone = dict(name="resnet50")
+  c.head = dict(name="dhnn_s2s", width=512, size=256, conversion="pool", output="softmax")
+  c.optim.name = "adamw"
+  c.optim.lr = 1e-4
+  c.optim.lr_batch = 32
+  c.optim.decay = (("kernel$", 0.05), (".*", 0.0))
+  c.schedule.warmup = 1.0
+  return common.apply(c, variant, KINDS)
+
+
+def small(c: mlc.ConfigDict) -> None:
+  c.data.resize = 72
+  c.data.crop = 64
+  c.data.sides = ()
+  c.backbone = dict(name="small_resnet", widths=(32, 64, 128, 256), blocks=1, stem_stride=2)
+  c.head.width = 128
+  c.optim.lr = 1e-3
+
+
+def smoke(c: mlc.ConfigDict) -> None:
+  common.smoke(c)
+  c.tree.source = "shapes"
+  c.data.pad = 0
+  c.backbone = dict(name="small_resnet", widths=(8, 16), blocks=1)
+  c.head.width = 8
+  c.head.size = 32
+
+
+def one(c: mlc.ConfigDict) -> None:
+  c.head.output = "softmax"
+
+
+def several(c: mlc.ConfigDict) -> None:
+  c.head.output = "sigmoid"
+
+
+KINDS = (
+  {**OPENIMAGES[0], "small": small, "smoke": smoke},
+  {"one": one, "several": several},
+  {"together": together, "alternating": alternating},
+  CONVERSIONS,
+)

@@ -1,0 +1,92 @@
+r"""DHNN with several label paths an image on Open Images (Koo et al. 2020, Table 3).
+
+  python -m hierjax import-weights resnet50.safetensors --backbone resnet50 --out resnet50-backbone.npz
+  python train.py --config=configs/dhnn_openimages.py:resnet50,pool --config.data.root=PHOTOS \
+    --config.data.labels=labels.csv --config.init.weights=resnet50-backbone.npz --workdir=runs/res-s2s-pool     # GPU
+
+labels.csv has a line for each path of an image: the image's file below PHOTOS, then a column a level. The tree is
+`openimages30`: 30 classes on 3 levels below the root, where a node's children are parts of it, as far as Open Images
+has such. It is of our own choosing, for the paper's is not in its text (READINGS K12); so its numbers are not to be
+compared. A label that ends above a leaf ends there (`short_labels = stop`). None of this has been run.
+
+A row of Table 3 is a variant, Res-S2S-Alt-Pool-L say `resnet50,alternating,pool,large`; at most one of each line:
+  vgg16 | resnet50 (the default) | cbam_resnet50 | se_resnet50 | resnet152 | smoke
+  s2s (the default) | cnn: the plain network, a sigmoid a node on its last features
+  together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half (READINGS K14)
+  pool (the default) | pool_linear | linear | conv | dense: the conversion; not with `cnn`
+  small (the default): inputs of 256 and states of 512 | large: 2048 and 1024
+"""
+
+from functools import partial
+
+import ml_collections as mlc
+
+from configs import common
+from configs.dhnn import CONVERSIONS, alternating, together
+
+
+def get_config(variant: str = "") -> mlc.ConfigDict:
+  c = common.base()
+  c.tree.source = "openimages30"
+  c.tree.short_labels = "stop"
+  photographs(c)
+  c.batch_size = 32
+  c.epochs = 15.0
+  c.backbone = dict(name="resnet50")
+  c.head = dict(name="dhnn_s2s", width=512, size=256, conversion="pool", output="sigmoid")
+  c.optim.name = "adamw"
+  c.optim.lr = 1e-4
+  c.optim.lr_batch = 32
+  c.optim.decay = ((".*", 0.0),)
+  c.schedule.name = "constant"
+  return common.apply(c, variant, KINDS)
+
+
+def photographs(c: mlc.ConfigDict) -> None:
+  """Images of which the shorter side is 256 to 512 pixels long, and crops of 224 (Koo et al., section 4.1)."""
+  c.data.name = "folder"
+  c.data.resize = 512
+  c.data.sides = (256, 512)
+  c.data.crop = 224
+  c.data.pad = 0
+  c.data.mean = (0.485, 0.456, 0.406)  # of ImageNet
+  c.data.std = (0.229, 0.224, 0.225)
+
+
+def backbone(c: mlc.ConfigDict, name: str) -> None:
+  c.backbone.name = name
+
+
+def smoke(c: mlc.ConfigDict) -> None:
+  common.smoke(c)
+  c.data.pad = 0
+  c.backbone = dict(name="small_resnet", widths=(8, 16), blocks=1)
+  c.head.width = 8
+  c.head.size = 32
+
+
+def s2s(c: mlc.ConfigDict) -> None:
+  c.head.name = "dhnn_s2s"
+
+
+def cnn(c: mlc.ConfigDict) -> None:
+  c.head = dict(name="multilabel")
+
+
+def small(c: mlc.ConfigDict) -> None:
+  """The default."""
+
+
+def large(c: mlc.ConfigDict) -> None:
+  c.head.size = 2048
+  c.head.width = 1024
+
+
+NETWORKS = ("vgg16", "resnet50", "cbam_resnet50", "se_resnet50", "resnet152")
+KINDS = (
+  {**{name: partial(backbone, name=name) for name in NETWORKS}, "smoke": smoke},
+  {"small": small, "large": large},
+  {"together": together, "alternating": alternating},
+  CONVERSIONS,
+  {"s2s": s2s, "cnn": cnn},
+)

@@ -1,0 +1,36 @@
+"""Weights that are drawn by their names, so that a fixture holds names and shapes, and no weights."""
+
+import zlib
+
+import numpy as np
+
+
+def drawn(name, shape):
+  """Returns random weights `f32[shape]`, of a scale that keeps signals alive; the running variance is positive."""
+  rng = np.random.default_rng(zlib.crc32(name.encode()))
+  if name.endswith("num_batches_tracked"):
+    return np.asarray(7, np.int64)
+  if len(shape) > 1:
+    return (rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
+  if name.endswith("running_var"):
+    return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+  if name.endswith("weight"):
+    scale = 0.4 if ".bn3." in name else 1.0  # what each of 50 blocks adds must not swamp what came before
+    return (scale * rng.uniform(0.6, 1.4, shape)).astype(np.float32)
+  return rng.normal(size=shape, scale=0.3).astype(np.float32)
+
+
+def images(size):
+  """Returns the images of all fixtures, `f32[2 size size 3]`."""
+  return np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+
+
+def as_text(shapes):
+  """Returns names and shapes as lines, which compress well."""
+  return "\n".join(f"{name} {' '.join(map(str, shape))}" for name, shape in shapes.items())
+
+
+def from_text(text):
+  """Returns shapes by name."""
+  rows = (line.split(" ") for line in text.splitlines())
+  return {name: tuple(int(size) for size in sizes if size) for name, *sizes in rows}
