@@ -4,8 +4,8 @@ r"""Times what DHNN's conversions and recurrences add to a backbone's train step
   python -m benchmarks.conversions --network small --side 32 --batch 64
 
 The backbone alone has the head `multilabel`, a sigmoid a node; the others `dhnn_s2s` with sigmoids. At --size all sides
-run in turns, a round after the other; at --large the step is compiled, and does not run. The peak is XLA's own account of
-the compiled step: its arguments and results, and the buffers between.
+run in turns, a round after the other; at --large the step is compiled, and does not run. The peak is XLA's own account
+of the compiled step: its arguments and results, and the buffers between.
 """
 
 from __future__ import annotations
