@@ -106,7 +106,7 @@ def test_labels_below_a_truncated_tree_count_for_their_ancestors():
   [
     ({"epochs": 0.0}, r"config\.epochs = 0\.0: must be above 0"),
     ({"class_weights": "heavy"}, "choose from none, balanced"),
-    ({"head": dict(name="oracle")}, r"config\.head\.name = 'oracle': choose from coarse_fine, flat, path_rnn"),
+    ({"head": dict(name="oracle")}, r"config\.head\.name = 'oracle': choose from coarse_fine, dhnn_rnn, .*, path_rnn"),
     ({"backbone": dict(name="small_resnet", width=3)}, r"config\.backbone\.width: there is no such key; did you mean"),
     ({"dtype": "float16"}, "choose from bfloat16, float32"),
     ({"decode": dict(beam=0)}, r"config\.decode\.beam = 0: a beam keeps at least 1 path"),
