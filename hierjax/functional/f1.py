@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -68,7 +69,7 @@ def node_f1(passes: Bool[Array, "*t b n"], batch: Batch, tree: TreeArrays) -> F1
 
 def at_grid(scores: Float[Array, "b n"], tree: TreeArrays) -> Bool[Array, "t b n"]:
   """Returns what passes each threshold of GRID, as the one threshold of all nodes."""
-  return jnp.stack([passing(scores, jnp.array([threshold]), tree) for threshold in GRID])
+  return jax.vmap(lambda threshold: passing(scores, threshold, tree))(jnp.array(GRID)[:, None])
 
 
 def several_metrics(
