@@ -6,12 +6,19 @@ FEATURES has the folders train and test (ILSVRC's validation images) with the fe
 `python -m hierjax features` or elsewhere: configs/features.py says how. The paper took ResNet-152's last pooling, 2048
 values; of another width: --config.backbone.width=512.
 
+Or straight from the images, TFDS's imagenet2012 or folders, through a ResNet-152 whose weights others trained and which
+stays as it is; every epoch costs its forward pass, and images are cropped and mirrored at random:
+
+  python -m hierjax import-weights resnet152.safetensors --backbone resnet152 --out resnet152-hierjax.safetensors
+  python train.py --config=configs/cnnrnn_imagenet.py:images --config.init.weights=resnet152-hierjax.safetensors
+
 Embedding and LSTM are 1000 wide, as in the paper. Its tree of 860 coarse labels and paths of 1 to 9 was not published;
 this one is WordNet's as it ships with the package, with 785 (READINGS G13), so numbers do not compare. It says nothing
 of the optimiser: AdamW and a cosine are ours. The paper shows examples and no accuracy, and this has not been run yet.
 
 Variants, at most one of each line:
   siblings: a softmax over the children of the last label, in place of the paper's over all labels
+  images: through a frozen ResNet-152, in place of stored features
   smoke: generated features, seconds
 """
 
@@ -38,14 +45,29 @@ def get_config(variant: str = "") -> mlc.ConfigDict:
   return common.apply(c, variant, KINDS)
 
 
+def images(c: mlc.ConfigDict) -> None:
+  c.data.name = "imagenet2012"
+  c.data.test_split = "validation"
+  c.data.resize = 256
+  c.data.crop = 224
+  c.data.pad = 0
+  c.data.mean = (0.485, 0.456, 0.406)
+  c.data.std = (0.229, 0.224, 0.225)
+  c.backbone = dict(name="resnet152")
+  c.optim.lr_groups = (("^backbone/", None), (".*", 1.0))
+
+
 def siblings(c: mlc.ConfigDict) -> None:
   c.head.softmax = "siblings"
 
 
 def smoke(c: mlc.ConfigDict) -> None:
   common.smoke(c)
-  c.data.width = c.backbone.width = 32
+  if c.backbone.name == "features":
+    c.data.width = c.backbone.width = 32
+  else:
+    c.backbone.width = 4
   c.head.width = c.head.embed_width = 16
 
 
-KINDS = ({"siblings": siblings}, {"smoke": smoke})
+KINDS = ({"images": images}, {"siblings": siblings}, {"smoke": smoke})

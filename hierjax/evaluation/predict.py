@@ -107,7 +107,7 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "")
   check_views(run.options.views, (eye.data.resize, eye.data.resize, 3), eye.data.crop)
   step, variables = run.restored_variables(folder, mesh)
   options = dataclasses.replace(run.options, beam=max(top, run.options.beam))
-  several = predicts_several(run, variables)
+  several = predicts_several(run)
   if several:
     top = options.beam  # all that pass
     kept = options.thresholds or kept_thresholds(folder, step, options.threshold_per)

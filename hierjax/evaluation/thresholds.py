@@ -49,7 +49,7 @@ def options_with_thresholds(run: Run, folder: RunFolder, step: int, variables: V
   Raises:
     UserError: there is no validation split to choose them on, or it has no labels.
   """
-  if run.options.thresholds or not predicts_several(run, variables):
+  if run.options.thresholds or not predicts_several(run):
     return run.options
   kept = kept_thresholds(folder, step, run.options.threshold_per)
   if kept:
@@ -92,11 +92,9 @@ def kept_thresholds(folder: RunFolder, step: int, per: str) -> tuple[float, ...]
   return tuple(float(threshold) for threshold in choice["thresholds"])
 
 
-def predicts_several(run: Run, variables: Variables) -> bool:
+def predicts_several(run: Run) -> bool:
   """Returns whether a run's head predicts several paths an image."""
-  inputs = jnp.zeros((1, *run.example_shape))
-  found = jax.eval_shape(lambda: run.method.predict(variables, inputs, None, run.options))
-  return found.node_score is not None
+  return bool(getattr(run.method.module.head, "predicts_several", False))
 
 
 def judge(run: Run, variables: Variables, mesh: Mesh) -> Judged:

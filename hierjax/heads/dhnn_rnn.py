@@ -88,6 +88,11 @@ class DHNNHead(nn.Module):
     self.kernel = self.param("output_kernel", initial, (depth, rows, self.num_nodes))
     self.bias = self.param("output_bias", nn.initializers.zeros, (depth, self.num_nodes))
 
+  @property
+  def predicts_several(self) -> bool:
+    """Whether predictions have `node_score`."""
+    return self.output == "sigmoid"
+
   def __call__(
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False
   ) -> Float[Array, "b l n"]:

@@ -89,6 +89,11 @@ class DHNNSequenceHead(nn.Module):
   def _outputs(self) -> int:
     return self.num_nodes if self.output == "sigmoid" else self.num_outputs
 
+  @property
+  def predicts_several(self) -> bool:
+    """Whether predictions have `node_score`."""
+    return self.output == "sigmoid"
+
   def __call__(
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False
   ) -> Float[Array, "b l o"]:

@@ -35,6 +35,11 @@ class MultiLabelHead(nn.Module):
     check_weights(self.level_weights, len(self.level_offsets) - 1)
     super().__post_init__()
 
+  @property
+  def predicts_several(self) -> bool:
+    """Whether predictions have `node_score`."""
+    return True
+
   @nn.compact
   def __call__(
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False
