@@ -67,6 +67,7 @@ def smoke(c: mlc.ConfigDict) -> None:
     c.data.width = c.backbone.width = 32
   else:
     c.backbone.width = 4
+    c.data.test_split = ""
   c.head.width = c.head.embed_width = 16
 
 
