@@ -21,7 +21,7 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -149,41 +149,41 @@ class RunFolder:
 
   def write_alpha(self, choice: Mapping[str, Any]) -> Path:
     """Writes alpha.json and returns its path."""
-    path = self.path / "alpha.json"
-    write_whole(path, json.dumps(choice, indent=2) + "\n")
-    return path
+    return self._write_choice("alpha.json", choice)
 
   def alpha(self) -> dict[str, Any] | None:
     """Returns what alpha.json holds, or None; raises UserError where it is damaged."""
-    path = self.path / "alpha.json"
-    if not path.exists():
-      return None
-    try:
-      choice = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-      raise UserError(f"{path} is damaged: {error}") from None
-    if not isinstance(choice, dict) or not isinstance(choice.get("alpha"), (int, float)):
-      raise UserError(f"{path} is not what a sweep of alpha writes")
-    return choice
+    is_choice = lambda choice: isinstance(choice.get("alpha"), (int, float))  # noqa: E731
+    return self._choice("alpha.json", is_choice, "a sweep of alpha")
 
   def write_thresholds(self, choice: Mapping[str, Any]) -> Path:
     """Writes thresholds.json and returns its path."""
-    path = self.path / "thresholds.json"
-    write_whole(path, json.dumps(choice, indent=2) + "\n")
-    return path
+    return self._write_choice("thresholds.json", choice)
 
   def thresholds(self) -> dict[str, Any] | None:
     """Returns what thresholds.json holds, or None; raises UserError where it is damaged."""
-    path = self.path / "thresholds.json"
+
+    def is_choice(choice: dict[str, Any]) -> bool:
+      values = choice.get("thresholds")
+      return isinstance(values, list) and bool(values) and all(isinstance(v, (int, float)) for v in values)
+
+    return self._choice("thresholds.json", is_choice, "`evaluate`")
+
+  def _write_choice(self, name: str, choice: Mapping[str, Any]) -> Path:
+    write_whole(self.path / name, json.dumps(choice, indent=2) + "\n")
+    return self.path / name
+
+  def _choice(self, name: str, is_choice: Callable[[dict[str, Any]], bool], writer: str) -> dict[str, Any] | None:
+    """Returns what was chosen on validation and kept in a file, or None; `writer` is what writes such files."""
+    path = self.path / name
     if not path.exists():
       return None
     try:
       choice = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
       raise UserError(f"{path} is damaged: {error}") from None
-    values = choice.get("thresholds") if isinstance(choice, dict) else None
-    if not isinstance(values, list) or not values or not all(isinstance(v, (int, float)) for v in values):
-      raise UserError(f"{path} is not what `evaluate` writes")
+    if not isinstance(choice, dict) or not is_choice(choice):
+      raise UserError(f"{path} is not what {writer} writes")
     return choice
 
   def cut_metrics(self, last_step: int) -> None:

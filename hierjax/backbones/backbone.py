@@ -10,7 +10,7 @@ from hierjax.types import Features
 
 
 class Backbone(nn.Module):
-  """A stem and a tuple of stages; the pooled vector is the global average of the last stage's map.
+  """A stem and a tuple of stages; the pooled vector is the global average of the last stage's map, or a top's.
 
   A stage ends with all that belongs to it, the last one with the final norm (READINGS D9), so a trunk can be cut after
   any stage.
@@ -18,10 +18,12 @@ class Backbone(nn.Module):
   Attributes:
     stem: `stem(x, train) -> x`.
     stages: the same, one after the other.
+    top: `top(x, train) -> f32[b d]`, fully connected layers over the last stage's map; None for its average.
   """
 
   stem: nn.Module
   stages: tuple[nn.Module, ...]
+  top: nn.Module | None = None
 
   def __call__(self, images: Float[Array, "b h w c"], train: bool = False) -> Features:
     """Returns the map after each stage, in the compute dtype, and the pooled vector `f32[b d]`."""
@@ -30,4 +32,5 @@ class Backbone(nn.Module):
     for stage in self.stages:
       x = stage(x, train)
       maps.append(x)
-    return Features(stages=tuple(maps), pooled=jnp.mean(x.astype(jnp.float32), axis=(1, 2)))
+    pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2)) if self.top is None else self.top(x, train)
+    return Features(stages=tuple(maps), pooled=pooled)

@@ -14,7 +14,6 @@ from hierjax.backbones.backbone import Backbone
 from hierjax.backbones.plain import Entry
 from hierjax.backbones.resnet import norm
 from hierjax.layers.pyramid import window
-from hierjax.types import Features
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)
 GRID = 7  # rows and columns of the map that fc6 reads
@@ -70,35 +69,13 @@ class Top(nn.Module):
     return x.astype(jnp.float32)
 
 
-class ToppedBackbone(nn.Module):
-  """A `Backbone` whose pooled vector is that of fully connected layers over the last stage's map.
-
-  Attributes:
-    stem: as in `Backbone`.
-    stages: as in `Backbone`.
-    top: `top(x, train) -> f32[b d]`.
-  """
-
-  stem: nn.Module
-  stages: tuple[nn.Module, ...]
-  top: nn.Module
-
-  def __call__(self, images: Float[Array, "b h w c"], train: bool = False) -> Features:
-    """Returns the map after each stage, in the compute dtype, and the top's vector `f32[b d]`."""
-    x, maps = self.stem(images, train), []
-    for stage in self.stages:
-      x = stage(x, train)
-      maps.append(x)
-    return Features(stages=tuple(maps), pooled=self.top(x, train))
-
-
 def vgg16(
   width: int = 64,
   batch_norm: bool = False,
   top: Sequence[int] | None = None,
   dropout: float = 0.5,
   dtype: Any = jnp.float32,
-) -> Backbone | ToppedBackbone:
+) -> Backbone:
   """Returns VGG-16: 14.7M weights, 138.4M with its top and ImageNet's classifier.
 
   A stage ends with its pool: images of 224 x 224 give maps of 112, 56, 28, 14 and 7; any of 32 x 32 or more go in.
@@ -107,7 +84,7 @@ def vgg16(
     width: channels of the first stage; the others have 2, 4, 8 and 8 times as many.
     batch_norm: whether a norm stands before each ReLU.
     top: widths of fc6 and fc7, (4096, 4096) in the paper, whose output is the pooled vector then; None for no top,
-      where it is the mean of the last map. A network with a top cannot be merged.
+      where it is the mean of the last map.
     dropout: rate after fc6 and fc7; without a top nothing is dropped.
     dtype: of the computation; weights are float32.
 
@@ -119,9 +96,7 @@ def vgg16(
     raise ValueError(f"{has}: widths are 1 or more, a top has two, (4096, 4096) in the paper, and 0 <= dropout < 1")
   widths = [width * factor for factor in (1, 2, 4, 8, 8)]
   stages = tuple(Stage(w, n, batch_norm, dtype) for w, n in zip(widths, CONVOLUTIONS, strict=True))
-  if top is None:
-    return Backbone(Entry(32), stages)
-  return ToppedBackbone(Entry(32), stages, Top(tuple(top), dropout, dtype))
+  return Backbone(Entry(32), stages, None if top is None else Top(tuple(top), dropout, dtype))
 
 
 def _on_grid(x: Float[Array, "b h w c"]) -> Float[Array, "b 7 7 c"]:

@@ -5,6 +5,7 @@ Koo et al., section 4.2: a path is predicted where all its nodes pass; READINGS 
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -136,9 +137,9 @@ def several_prediction(
 
 
 def _top(prob: Float[Array, "b n"], k: int) -> tuple[Float[Array, "b k"], Int[Array, "b k"]]:
-  order = jnp.argsort(-prob, axis=1)[:, :k].astype(jnp.int32)
-  missing = ((0, 0), (0, k - order.shape[1]))
-  return jnp.pad(jnp.take_along_axis(prob, order, axis=1), missing), jnp.pad(order, missing)
+  best, nodes = jax.lax.top_k(prob, min(k, prob.shape[1]))
+  missing = ((0, 0), (0, k - best.shape[1]))
+  return jnp.pad(best, missing), jnp.pad(nodes, missing)
 
 
 def _of_levels(values: Array | np.ndarray, tree: TreeArrays) -> Float[Array, "n"]:

@@ -106,7 +106,7 @@ def merge(build: Callable[[], nn.Module], shared: int, levels: Sequence[int]) ->
 
   def branch() -> Backbone:
     own = built()
-    return Backbone(_Pass() if shared else own.stem, own.stages[shared:])
+    return Backbone(_Pass() if shared else own.stem, own.stages[shared:], own.top)
 
   whole = built()
   trunk = (whole.stem, *whole.stages[:shared]) if shared else ()

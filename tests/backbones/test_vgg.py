@@ -82,15 +82,16 @@ def test_dropout_follows_both_layers_of_the_top(key):
   assert n == round(n) and 0 < n < 64
 
 
-def test_a_vgg_is_merged_without_its_top_only(toy_tree):
+def test_a_vgg_is_merged_and_each_branch_has_a_top(toy_tree):
   def params(**backbone):
     backbone = {"name": "vgg16", "width": 2, **backbone}
     method = make_method(backbone, {"name": "coarse_fine"}, tree_arrays(toy_tree), merged={"shared": 3})
     return jax.eval_shape(method.module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]["backbone"]
 
   assert set(params()["branches_2"]) == {"stages_0", "stages_1"}
-  with pytest.raises(UserError, match=r"config\.merged\.shared = 3"):
-    params(top=(8, 8))
+  topped = params(top=(8, 8))
+  assert set(topped["branches_2"]) == {"stages_0", "stages_1", "top"}
+  assert topped["branches_2"]["top"]["fc6"]["kernel"].shape == (7 * 7 * 16, 8)
 
 
 @pytest.mark.parametrize(
