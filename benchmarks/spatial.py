@@ -1,11 +1,11 @@
 r"""Times spatial recurrences, forward and gradient, against what one would write without hierjax; prints Markdown.
 
   python -m benchmarks.spatial
-  python -m benchmarks.spatial --cases lstm:6x6:32 srn:6x6:32 --rounds 5 --sides nested_scan torch_loop
+  python -m benchmarks.spatial --cases lstm:6x6:32 srn:6x6:32 --rounds 5 --sides plain_scan torch_plain
 
 A case is CELL:HEIGHTxWIDTH:BATCH. All sides of a case run in turns, a round after the other, after they were found to
-agree. PyTorch's columns appear where it is installed, and on a GPU where it sees one. All cases on two cores take about
-15 minutes.
+agree. PyTorch's columns appear where it is installed, and on a GPU where it sees one. Freed memory stays with the
+process, for all sides, as `train.py` has it. All cases on two cores take about 20 minutes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import spatial_torch
-from benchmarks.spatial_baselines import nested_scan, with_gradient
+from benchmarks.spatial_baselines import Products, nested_scan, with_gradient
+from hierjax.devices import keep_freed_memory
 from hierjax.layers.grid_recurrence import GATES
 from hierjax.layers.spatial import CELLS, DIRECTIONS, spatial_recurrence
 
-SIDES = ("nested_scan", "nested_scan_by_row", "torch_loop", "torch_diagonals", "torch_compiled")
+SCANS: Mapping[str, Products] = {"plain_scan": "plain", "scan_by_cell": "by_cell", "scan_by_row": "by_row"}
+SIDES = (*SCANS, "torch_plain", "torch_loop", "torch_diagonals", "torch_compiled")
 # Of the norm. States beside the kink of ReLU fall on either side of it, which counts more than rounding does.
 AGREEMENT = {"float32": 1e-3, "tensorfloat32": 2e-2, "bfloat16": 5e-2}
 PARTS = ("y", "dx", "d input_kernel", "d row_kernel", "d column_kernel", "d bias")
@@ -107,10 +109,10 @@ def compiled(function: Callable[..., Any], arguments: Sequence[jax.Array], note:
   return Program(call, seconds, memory.temp_size_in_bytes, note)
 
 
-def nested(case: Case, arguments: Sequence[jax.Array], by_row: bool) -> Program:
+def nested(case: Case, arguments: Sequence[jax.Array], products: Products) -> Program:
   """Returns the faster of: the directions in one batched step, one direction after the other."""
   programs = {}
-  scan = functools.partial(nested_scan, cell=case.cell, directions=DIRECTIONS, by_row=by_row)
+  scan = functools.partial(nested_scan, cell=case.cell, directions=DIRECTIONS, products=products)
   for batched, note in ((True, "batched"), (False, "in turn")):
     programs[note] = compiled(functools.partial(scan, batched=batched), arguments, note)
   times = interleaved({note: program.call for note, program in programs.items()}, rounds=3)
@@ -209,16 +211,16 @@ def jax_programs(case: Case, args: argparse.Namespace) -> dict[str, Program]:
     return spatial_recurrence(x, None, *weights, cell=case.cell, directions=DIRECTIONS)
 
   programs = {"hierjax": compiled(ours, arguments)}
-  for name, by_row in (("nested_scan", False), ("nested_scan_by_row", True)):
+  for name, products in SCANS.items():
     if name in args.sides:
-      programs[name] = nested(case, arguments, by_row)
+      programs[name] = nested(case, arguments, products)
   return programs
 
 
 def torch_sides(case: Case, device: str | None, args: argparse.Namespace) -> dict[str, Side]:
   names = [name for name in args.sides if name.startswith("torch")]
   if not args.diagonals_everywhere and case not in DIAGONAL_CASES:
-    names = [name for name in names if name == "torch_loop"]
+    names = [name for name in names if name in ("torch_plain", "torch_loop")]
   return spatial_torch.sides(names, case.arrays(args.width), case.cell, args.dtype, device) if device and names else {}
 
 
@@ -262,6 +264,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
   args = arguments()
+  keep_freed_memory()
   jax.config.update("jax_default_matmul_precision", args.precision)
   jax.config.update("jax_enable_compilation_cache", False)
   print(f"{machine()}; {load_average()} at the start\n")
@@ -280,7 +283,7 @@ def main() -> None:
     speed, cost = measure(case, device, matmul, args)
     print(table_row(speed), flush=True)
     costs.append(cost)
-  names = ["hierjax", *(name for name in args.sides if name.startswith("nested"))]
+  names = ["hierjax", *(name for name in args.sides if name in SCANS)]
   print(
     "\nXLA's temporary buffers, which hold all that is neither argument nor result, and cold trace and compilation:\n"
   )

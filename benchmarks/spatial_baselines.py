@@ -1,17 +1,22 @@
-"""What spatial recurrences cost with JAX's own means: a `lax.scan` over the rows of one over the columns, and autodiff.
-
-They are fair rivals: the inputs' projections are one product before the scans, and no product is one of two that could
-be one.
-"""
+"""Spatial recurrences by JAX's own means: a `lax.scan` over the rows of one over the columns, and autodiff."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+Products = Literal["plain", "by_cell", "by_row"]
+
+
+class _Weights(NamedTuple):
+  input_kernel: Any
+  row_kernel: Any
+  column_kernel: Any
+  bias: Any
 
 
 def nested_scan(
@@ -24,26 +29,29 @@ def nested_scan(
   cell: str,
   directions: tuple[str, ...],
   batched: bool,
-  by_row: bool,
+  products: Products,
 ) -> Float[Array, "b h w d"]:
   """Returns what `hierjax.layers.spatial.spatial_recurrence` does without a drive, which explains the arguments.
 
   Args:
     batched: whether one step takes all directions, or one direction runs after the other.
-    by_row: whether W^r multiplies a whole row of states at once, or both neighbours are one product at each cell.
+    products: `plain`, three at each cell, as the equations have them and as one writes it first. The others know what
+      hierjax knows: the inputs' are one product before the scans, and besides, both neighbours' are one at each cell
+      (`by_cell`), or W^r multiplies a whole row of states at once (`by_row`).
   """
 
-  def one(frame: Any, input_kernel: Any, row_kernel: Any, column_kernel: Any, bias: Any) -> Any:
-    pre = _product(jnp.transpose(frame, (1, 2, 0, 3)), input_kernel) + bias[None, None, None]
-    h = _scan_cells(pre, row_kernel, column_kernel, cell, by_row, x.dtype)
-    return jnp.transpose(h, (2, 0, 1, 3))
+  def one(frame: Any, weights: _Weights) -> Any:
+    inputs = jnp.transpose(frame, (1, 2, 0, 3))
+    if products != "plain":
+      inputs = _product(inputs, weights.input_kernel) + weights.bias[None, None, None]
+    return jnp.transpose(_scan_cells(inputs, weights, cell, products, x.dtype), (2, 0, 1, 3))
 
   frames = [flip(x, d) for d in directions]
-  weights = [w.astype(jnp.float32) for w in (input_kernel, row_kernel, column_kernel, bias)]
+  weights = jax.tree.map(lambda w: w.astype(jnp.float32), _Weights(input_kernel, row_kernel, column_kernel, bias))
   if batched:
-    maps: Any = jax.vmap(one)(jnp.stack(frames), *weights)
+    maps: Any = jax.vmap(one)(jnp.stack(frames), weights)
   else:
-    maps = [one(frame, *(w[i] for w in weights)) for i, frame in enumerate(frames)]
+    maps = [one(frame, jax.tree.map(lambda w: w[i], weights)) for i, frame in enumerate(frames)]  # noqa: B023
   return jnp.stack([flip(maps[i], d) for i, d in enumerate(directions)]).sum(axis=0)
 
 
@@ -52,27 +60,35 @@ def flip(x: Any, direction: str) -> Any:
   return x[:, :: -1 if direction[0] == "s" else 1, :: -1 if direction[1] == "e" else 1]
 
 
-def _scan_cells(pre: Any, row_kernel: Any, column_kernel: Any, cell: str, by_row: bool, dtype: Any) -> Any:
-  """Returns the states f[h w b d] for inputs f32[h w b g]; c is float32."""
-  (_, columns, batch, _), width = pre.shape, row_kernel.shape[0]
+def _scan_cells(inputs: Any, weights: _Weights, cell: str, products: Products, dtype: Any) -> Any:
+  """Returns the states f[h w b d] for inputs f[h w b c], or f32[h w b g] where they are projected; c is float32."""
+  (_, columns, batch, _), width = inputs.shape, weights.row_kernel.shape[0]
   step = {"srn": _srn, "lstm": _lstm}[cell]
-  kernel = column_kernel if by_row else jnp.concatenate([row_kernel, column_kernel])
+  both = jnp.concatenate([weights.row_kernel, weights.column_kernel])
   outside = jnp.zeros((batch, width), dtype), jnp.zeros((batch, width)) if cell == "lstm" else None
 
-  def at_cell(left: Any, inputs: Any) -> Any:
-    (h_above, c_above), pre = inputs
-    h = left[0] if by_row else jnp.concatenate([h_above, left[0]], axis=-1)
-    state = step(pre + _product(h, kernel), None if c_above is None else c_above + left[1], dtype)
+  def preactivation(inputs: Any, above: Any, left: Any) -> Any:
+    if products == "by_row":
+      return inputs + _product(left, weights.column_kernel)
+    if products == "by_cell":
+      return inputs + _product(jnp.concatenate([above, left], axis=-1), both)
+    neighbours = _product(above, weights.row_kernel) + _product(left, weights.column_kernel)
+    return _product(inputs, weights.input_kernel) + weights.bias[None] + neighbours
+
+  def at_cell(left: Any, given: Any) -> Any:
+    (h_above, c_above), inputs = given
+    memory = None if c_above is None else c_above + left[1]
+    state = step(preactivation(inputs, h_above, left[0]), memory, dtype)
     return state, state
 
-  def at_row(above: Any, pre: Any) -> Any:
-    if by_row:
-      pre = pre + _product(above[0], row_kernel)
-    row = jax.lax.scan(at_cell, outside, (above, pre))[1]
+  def at_row(above: Any, inputs: Any) -> Any:
+    if products == "by_row":
+      inputs = inputs + _product(above[0], weights.row_kernel)
+    row = jax.lax.scan(at_cell, outside, (above, inputs))[1]
     return row, row[0]
 
   first = jax.tree.map(lambda s: jnp.zeros((columns, *s.shape), s.dtype), outside)
-  return jax.lax.scan(at_row, first, pre)[1]
+  return jax.lax.scan(at_row, first, inputs)[1]
 
 
 def _product(x: Any, kernel: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What spatial recurrences cost in PyTorch: the usual loop over cells, and exact anti-diagonals; forward and autograd.
+"""What spatial recurrences cost in PyTorch: loops over cells, and exact anti-diagonals; forward and autograd.
 
 PyTorch is needed by nothing but benchmarks: without it this file imports all the same, and `torch` is None.
 """
@@ -16,8 +16,30 @@ except ImportError:  # the benchmark says so, and prints the other columns
   torch = None  # type: ignore[assignment]
 
 
+def plain_loop(x: Any, input_kernel: Any, row_kernel: Any, column_kernel: Any, bias: Any, *, cell: str) -> Any:
+  """Visits one cell after another, one direction after another, with three products at each, as one writes it first."""
+  _, rows, columns, _ = x.shape
+  zeros = x.new_zeros(len(x), row_kernel.shape[1])
+  total: Any = 0
+  for i, axes in enumerate(_FLIPS):
+    frame = torch.flip(x, axes)
+    above = [(zeros, zeros)] * columns
+    grid = []
+    for r in range(rows):
+      left, row = (zeros, zeros), []
+      for q in range(columns):
+        neighbours = above[q][0] @ row_kernel[i] + left[0] @ column_kernel[i]
+        gates = frame[:, r, q] @ input_kernel[i] + bias[i] + neighbours
+        left = (torch.relu(gates), zeros) if cell == "srn" else _lstm(gates, [above[q][1], left[1]])
+        row.append(left)
+      above = row
+      grid.append(torch.stack([h for h, _ in row], 1))
+    total = total + torch.flip(torch.stack(grid, 1), axes)
+  return total
+
+
 def cell_loop(x: Any, input_kernel: Any, row_kernel: Any, column_kernel: Any, bias: Any, *, cell: str) -> Any:
-  """Visits one cell after another, one direction after another; a neighbour outside the grid costs nothing.
+  """Does what `plain_loop` does, with the inputs' products made at once; a neighbour outside the grid costs nothing.
 
   The cells' inputs are taken apart once: indexed one by one, each cell's gradient would be a whole map of zeros.
   """
@@ -104,7 +126,7 @@ def sides(names: list[str], arrays: list[np.ndarray], cell: str, dtype: str, dev
   """Returns for each name a call `() -> (y, gradients)`, all tensors, that has ended when it returns.
 
   Args:
-    names: of `torch_loop`, `torch_diagonals` and `torch_compiled`.
+    names: of `torch_plain`, `torch_loop`, `torch_diagonals` and `torch_compiled`.
     arrays: the cotangent, x, the three kernels and the bias.
     cell: srn or lstm.
     dtype: float32 or bfloat16.
@@ -116,6 +138,7 @@ def sides(names: list[str], arrays: list[np.ndarray], cell: str, dtype: str, dev
   ]
   cotangent, inputs = tensors[0], [t.requires_grad_() for t in tensors[1:]]
   recurrences = {
+    "torch_plain": plain_loop,
     "torch_loop": cell_loop,
     "torch_diagonals": diagonals,
     "torch_compiled": torch.compile(diagonals, fullgraph=True, dynamic=False),

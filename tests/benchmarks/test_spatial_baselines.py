@@ -14,10 +14,10 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("batched", [True, False], ids=["batched", "in turn"])
-@pytest.mark.parametrize("by_row", [True, False], ids=["by row", "by cell"])
-def test_nested_scans_are_the_equations(cell, batched, by_row):
+@pytest.mark.parametrize("products", ["plain", "by_cell", "by_row"])
+def test_nested_scans_are_the_equations(cell, batched, products):
   _, x, *weights = spatial.Case(cell, 2, 3, 2).arrays(width=4)
-  scan = functools.partial(nested_scan, cell=cell, directions=DIRECTIONS, batched=batched, by_row=by_row)
+  scan = functools.partial(nested_scan, cell=cell, directions=DIRECTIONS, batched=batched, products=products)
   x64, *weights64 = (a.astype(float) for a in (x, *weights))
   expected = recurrence(x64, None, *weights64, cell=cell, directions=DIRECTIONS)
   np.testing.assert_allclose(jit(scan)(x, *weights), expected, atol=1e-5)
