@@ -6,8 +6,9 @@ r"""Times the LSTM of a CNN-RNN head in training, forward and gradient, against 
 All sides have the same weights, labels and images, and are found to agree: h_t is a function of the embedding of the
 label before step t, of the image, and of h_{t-1}. hierjax's is `PathRNNHead.states`. nn.RNN over OptimizedLSTMCell and
 torch.nn.LSTM take one input a step, so they are given label and image side by side; `torch_hoisted` is written by hand,
-with the projections of labels and image outside the loop. The fewer nodes there are, the less of the labels' projection
-is left to do: 120 are CIFAR-100's, 1785 the shipped ImageNet tree's.
+with the projections of labels and image outside the loop. The fewer labels occur, the less of their projection is left
+to do: of 120 nodes, as in CIFAR-100, all do; of 1785 random ones most; on the first steps of paths to random leaves of
+the shipped ImageNet tree a sixth.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from benchmarks.spatial_baselines import with_gradient
 from benchmarks.spatial_torch import torch, use_threads
 from hierjax import devices
 from hierjax.heads.path_rnn import PathRNNHead
+from hierjax.tree import catalog
 from hierjax.types import Features
 
 PARTS = ("y", "d images", "d embed")
@@ -45,14 +47,26 @@ PARTS = ("y", "d images", "d embed")
 class Weights:
   """The weights as hierjax has them, gates in the order i, f, o, m; and a batch: paths, images and a cotangent."""
 
-  def __init__(self, nodes: int, width: int, steps: int, batch: int):
+  def __init__(self, nodes: int | str, width: int, steps: int, batch: int):
     rng = np.random.default_rng(0)
+    self.name = str(nodes)
+    if isinstance(nodes, str):
+      self.paths, nodes = real_paths(nodes, steps, batch, rng)
+    else:
+      self.paths = rng.integers(0, nodes, (batch, steps), dtype=np.int32)
     normal = lambda *shape: rng.standard_normal(shape, np.float32)  # noqa: E731
     self.embed, self.bias = normal(nodes + 1, width), normal(4 * width)
     self.label, self.image, self.hidden = normal(3, width, 4 * width) / np.float32(np.sqrt(width))
-    self.paths = rng.integers(0, nodes, (batch, steps), dtype=np.int32)
-    self.previous = np.pad(self.paths[:, :-1] + 1, ((0, 0), (1, 0)))  # rows of `embed`, of which START is the first
+    self.previous = np.pad(
+      np.maximum(self.paths[:, :-1], -1) + 1, ((0, 0), (1, 0))
+    )  # rows of `embed`, of which START is the first
     self.images, self.cotangent = normal(batch, width), normal(batch, steps, width)
+
+
+def real_paths(name: str, steps: int, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+  """Returns the first steps of the paths to random leaves of a tree of the catalogue, PAD after them, and its nodes."""
+  tree = catalog.load(name)
+  return tree.encode(rng.choice(tree.leaves, batch))[:, :steps], tree.num_nodes
 
 
 def ours(w: Weights) -> Side:
@@ -137,7 +151,7 @@ def row(w: Weights, device: str | None, rounds: int) -> list[str]:
     ratio = statistics.median(theirs / mine for theirs, mine in zip(times[name], times["hierjax"], strict=True))
     return f"{1e3 * statistics.median(times[name]):.1f} ({ratio:.2f})"
 
-  return [str(len(w.embed) - 1), *map(cell_of, times)]
+  return [w.name, *map(cell_of, times)]
 
 
 def first_parts(side: Side) -> Side:
@@ -150,7 +164,10 @@ def first_parts(side: Side) -> Side:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--nodes", nargs="+", type=int, default=[120, 1785])
+  parser.add_argument("--nodes", nargs="+", type=int, default=[120, 1785], help="of trees whose labels are random")
+  parser.add_argument(
+    "--trees", nargs="+", default=["imagenet1k"], help="of the catalogue, with paths to random leaves"
+  )
   parser.add_argument("--width", type=int, default=1000, help="of the state, the embedding and the image's features")
   parser.add_argument("--steps", type=int, default=10)
   parser.add_argument("--batch", type=int, default=256)
@@ -164,8 +181,8 @@ def main() -> None:
     print(use_threads(cores(), "float32") + "\n")
   print("Milliseconds of all states and all gradients: the median, and in brackets how many times hierjax's.\n")
   names = ["hierjax", "nn.RNN", *(("torch.nn.LSTM", "torch_hoisted") if device else ())]
-  print(table_head(["nodes", *names]), flush=True)
-  for nodes in args.nodes:
+  print(table_head(["nodes or tree", *names]), flush=True)
+  for nodes in (*args.nodes, *args.trees):
     print(table_row(row(Weights(nodes, args.width, args.steps, args.batch), device, args.rounds)), flush=True)
   print(f"\n{load_average()} at the end")
 

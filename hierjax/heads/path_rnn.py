@@ -176,8 +176,12 @@ class PathRNNHead(nn.Module):
     rows = jnp.maximum(previous, ROOT) + 1
     if self.num_nodes >= previous.size:
       return self.label(self.embed(rows)) + image[:, None]
-    # Each label's product once, rather than one for each time that it occurs.
-    return jnp.take(self.label(self.embed.embedding), rows, axis=0) + image[:, None]
+    # The product of each label that occurs, once: on real paths these are few of the nodes.
+    labels, where = jnp.unique(rows, return_inverse=True, size=self.num_nodes + 1)
+    sizes = [-(-len(labels) // parts) for parts in (4, 2, 1)]
+    products = [functools.partial(_products_of_first, size) for size in sizes]
+    enough = (where.max() >= jnp.array(sizes[:-1])).sum()
+    return nn.switch(enough, products, self, labels, where) + image[:, None]
 
   def _logits(self, h: Float[Array, "b k w"]) -> Float[Array, "b k o"]:
     return self.output(h).astype(jnp.float32)
@@ -250,6 +254,13 @@ class PathRNNHead(nn.Module):
       return after
 
     return step
+
+
+def _products_of_first(
+  size: int, head: PathRNNHead, labels: Int[Array, "n"], where: Int[Array, "b k"]
+) -> Float[Array, "b k g"]:
+  """Returns the products of `labels[where]`, all of which are among the first `size` of `labels`."""
+  return jnp.take(head.label(head.embed(labels[:size])), where, axis=0)
 
 
 def _before(paths: Int[Array, "b l"]) -> Int[Array, "b l"]:

@@ -96,6 +96,29 @@ def test_teacher_forcing_is_stepping_is_the_equations(setting):
   np.testing.assert_allclose(head.apply(variables, features)[:, 0], logits[:, 0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("distinct", [1, 4, 7, 16])
+def test_however_many_labels_occur_a_batch_has_the_states_and_gradients_of_its_examples(distinct, rng):
+  head = PathRNNHead(16, 16, width=WIDTH, embed_width=EMBED)
+  paths = jnp.asarray(np.resize(rng.permutation(16)[:distinct], (9, 4)).astype(np.int32)).at[0, 1:].set(PAD)
+  images = jnp.asarray(rng.normal(size=(9, IMAGE)).astype(np.float32))
+  variables = head.init(jax.random.key(0), Features((), images[:1]))
+
+  def states(variables, images, paths):
+    return head.apply(variables, Features((), images), paths, method="states")
+
+  def of_each(variables):
+    return jnp.concatenate([states(variables, images[i : i + 1], paths[i : i + 1]) for i in range(9)])
+
+  together, pullback = jax.vjp(lambda variables: states(variables, images, paths), variables)
+  apart, pullback_apart = jax.vjp(of_each, variables)
+  np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-6)
+  jax.tree.map(
+    lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5),
+    pullback(jnp.ones_like(together)),
+    pullback_apart(jnp.ones_like(apart)),
+  )
+
+
 def test_a_full_beam_finds_every_path_with_the_score_of_equation_8(setting):
   found = decode(setting, beam=5)
   _, arrays, head, features, variables = setting
