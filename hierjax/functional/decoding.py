@@ -41,8 +41,9 @@ class Paths:
 def continuations(previous: Int[Array, "b k"], tree: TreeArrays) -> tuple[Int[Array, "b k w"], Bool[Array, "b k w"]]:
   """Returns what can follow each node: its children, and STOP where a path may end at it.
 
-  The window is a range of nodes, as many as the largest fan-out. It starts at the first child, or before it where it
-  would reach past the last node of the tree. One more column, the last, is STOP's if the tree needs it.
+  The window is as wide as the largest fan-out: a range of nodes, and then the last of them again. The range ends at the
+  last child. It starts at the first, or before it where a whole window would reach past the last node of the tree. One
+  more column, the last, is STOP's if the tree needs it.
 
   Returns:
     The nodes, and STOP in the last column; and which of them are real.
@@ -50,8 +51,10 @@ def continuations(previous: Int[Array, "b k"], tree: TreeArrays) -> tuple[Int[Ar
   offsets = jnp.asarray(tree.child_offsets)
   first, end = offsets[previous + 1][..., None], offsets[previous + 2][..., None]
   width = jnp.arange(tree.max_children, dtype=jnp.int32)[None, None]
-  nodes = jnp.minimum(first, tree.num_nodes - tree.max_children) + width
+  start = jnp.minimum(first, tree.num_nodes - tree.max_children)
+  nodes = start + width
   real = (first <= nodes) & (nodes < end)
+  nodes = jnp.minimum(nodes, jnp.where(first < end, end - 1, start))
   if not tree.has_stop:
     return nodes, real
   may_stop = (previous[..., None] >= 0) & ((first == end) | (tree.stop_at == "node"))

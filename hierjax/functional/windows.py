@@ -4,63 +4,110 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+_LEAST = 16  # rows read at once: the loop over windows leaves little to save below
+
 
 def window_products(
-  x: Float[Array, "b k d"], kernel: Float[Array, "o d"], first: Int[Array, "#b k"], width: int
+  x: Float[Array, "b k d"],
+  kernel: Float[Array, "o d"],
+  first: Int[Array, "#b k"],
+  count: Int[Array, "#b k"],
+  width: int,
 ) -> Float[Array, "b k w"]:
-  """Returns the products of each x with `width` rows of `kernel`, from row `first` on.
+  """Returns the products of each x with `count` rows of `kernel`, from row `first` on, and zeros up to `width`.
 
   Neither it nor its gradient does work that grows with o, but for the zeros that the gradient starts from. On a CPU the
-  windows are read where they lie, one after the other, by each device for the whole batch; elsewhere they are gathered,
-  which takes `b k w d` numbers.
+  windows are read where they lie, one after the other, by each device for the whole batch, and of those that are not
+  full a half, a quarter, ...; elsewhere they are gathered, which takes `b k w d` numbers.
 
   Args:
     x: the inputs, f32 or bf16; the products are computed in that type.
     kernel: all rows, f32.
     first: at most o - width; a leading dimension of 1 stands for windows that all examples share, and read once.
-    width: of the windows.
+    count: at most width.
+    width: of the result.
   """
   if first.shape[0] == 1:
-    return _products(x.swapaxes(0, 1), kernel, first[0], width).swapaxes(0, 1)
-  return _products(x.reshape(-1, 1, x.shape[-1]), kernel, first.reshape(-1), width).reshape(*x.shape[:2], width)
+    found = _products(x.swapaxes(0, 1), kernel, first[0], count[0], width).swapaxes(0, 1)
+  else:
+    each = x.reshape(-1, 1, x.shape[-1]), kernel, first.reshape(-1), count.reshape(-1)
+    found = _products(*each, width).reshape(*x.shape[:2], width)
+  return jnp.where(jnp.arange(width)[None, None] < count[..., None], found, 0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _products(
-  x: Float[Array, "m r d"], kernel: Float[Array, "o d"], first: Int[Array, "m"], width: int
+  x: Float[Array, "m r d"], kernel: Float[Array, "o d"], first: Int[Array, "m"], count: Int[Array, "m"], width: int
 ) -> Float[Array, "m r w"]:
-  return _each(lambda x, first: x @ _rows(kernel, first, width).astype(x.dtype).T, x, first)
+  """Returns the products with the first `count` rows; what stands after them is of no use."""
+
+  def product(rows: int, first: Array, x: Array) -> Array:
+    return jnp.pad(x @ _rows(kernel, first, rows).astype(x.dtype).T, ((0, 0), (0, width - rows)))
+
+  return _each(product, width, first, count, x)
 
 
 def _rows(kernel: Float[Array, "o d"], first: Int[Array, ""], width: int) -> Float[Array, "w d"]:
   return jax.lax.dynamic_slice_in_dim(kernel, first, width)
 
 
-def _each(function: Callable[..., Array], *arrays: Array) -> Array:
-  """Returns `function` of each window. XLA gathers windows element by element on a CPU, 10 times slower than a loop."""
-  in_turn = lambda *arrays: jax.lax.map(lambda one: function(*one), arrays)  # noqa: E731
-  return jax.lax.platform_dependent(*arrays, cpu=in_turn, default=jax.vmap(function))
+def _each(function: Callable[..., Array], width: int, first: Array, count: Array, x: Array) -> Array:
+  """Returns `function(rows, first, x)` of each window, with at least as many rows as it counts.
+
+  XLA gathers windows element by element on a CPU, 10 times slower than a loop. In the order of their rows, windows that
+  overlap find them in the cache.
+  """
+
+  def in_turn(first: Array, count: Array, x: Array) -> Array:
+    def put(found: Array, i: Array) -> tuple[Array, None]:
+      one = _sized(function, width, count[i], first[i], x[i])
+      return jax.lax.dynamic_update_index_in_dim(found, one, i, 0), None
+
+    like = jax.eval_shape(functools.partial(function, width), first[0], x[0])
+    return jax.lax.scan(put, jnp.zeros((len(x), *like.shape), like.dtype), jnp.argsort(first, stable=False))[0]
+
+  def at_once(first: Array, count: Array, x: Array) -> Array:
+    return jax.vmap(functools.partial(function, width))(first, x)
+
+  return jax.lax.platform_dependent(first, count, x, cpu=in_turn, default=at_once)
 
 
-def _forward(x: Array, kernel: Array, first: Array, width: int) -> tuple[Array, tuple[Array, Array, Array]]:
-  return _products(x, kernel, first, width), (x, kernel, first)
+def _sized(function: Callable[..., Any], width: int, count: Int[Array, ""], *args: Any) -> Any:
+  """Returns `function(rows, *args)` for the smallest of width, width / 2, ... that is at least `count`."""
+  sizes = [width]
+  while sizes[0] >= 2 * _LEAST:
+    sizes.insert(0, -(-sizes[0] // 2))
+  which = (count > jnp.array(sizes[:-1], jnp.int32)).sum() if len(sizes) > 1 else 0
+  return jax.lax.switch(which, [functools.partial(function, rows) for rows in sizes], *args)
 
 
-def _backward(width: int, saved: tuple[Array, Array, Array], g: Float[Array, "m r w"]) -> tuple[Array, Array, None]:
-  x, kernel, first = saved
-  dx = _each(lambda g, first: g @ _rows(kernel, first, width).astype(g.dtype), g, first)
+Saved = tuple[Array, Array, Array, Array]
+
+
+def _forward(x: Array, kernel: Array, first: Array, count: Array, width: int) -> tuple[Array, Saved]:
+  return _products(x, kernel, first, count, width), (x, kernel, first, count)
+
+
+def _backward(width: int, saved: Saved, g: Float[Array, "m r w"]) -> tuple[Array, Array, None, None]:
+  x, kernel, first, count = saved
+
+  def product(rows: int, first: Array, g: Array) -> Array:
+    return g[:, :rows] @ _rows(kernel, first, rows).astype(g.dtype)
+
+  dx = _each(product, width, first, count, g)
   in_turn, at_once = (functools.partial(add, jnp.zeros_like(kernel)) for add in (_add_in_turn, _add_at_once))
-  return dx, jax.lax.platform_dependent(first, g, x, cpu=in_turn, default=at_once), None
+  return dx, jax.lax.platform_dependent(first, g, x, cpu=in_turn, default=at_once), None, None
 
 
 def _add_in_turn(total: Array, first: Array, g: Array, x: Array) -> Array:
   def add(total: Array, one: tuple[Array, Array, Array]) -> tuple[Array, None]:
-    first, g, x = one
+    first, g, x = one  # all columns: from a branch, XLA would copy the whole total
     rows = _rows(total, first, g.shape[-1]) + (g.T @ x).astype(total.dtype)
     return jax.lax.dynamic_update_slice_in_dim(total, rows, first, 0), None
 

@@ -48,9 +48,14 @@ class ChildOutputs:
   bias: Leaf
 
   def logits(self, numbers: Int[Array, "#b l s"], has_stop: bool, dtype: Any) -> Float[Array, "b l s"]:
-    """Returns the logits of a range of outputs for each state and, if `has_stop`, of the last one, which is STOP's."""
+    """Returns the logits of the outputs for each state, which are those of `decoding.continuations`.
+
+    Where the last of a range is repeated, what stands there is no logit. With `has_stop` the last column is STOP's.
+    """
     x = self.states.astype(dtype)
-    found = window_products(x, self.kernel, numbers[..., 0], numbers.shape[-1] - has_stop)
+    width = numbers.shape[-1] - has_stop
+    first, count = numbers[..., 0], numbers[..., width - 1] - numbers[..., 0] + 1
+    found = window_products(x, self.kernel, first, count, width)
     if has_stop:
       found = jnp.concatenate([found, (x @ self.kernel[-1].astype(dtype))[..., None]], axis=-1)
     return found.astype(jnp.float32) + self.bias[numbers]
