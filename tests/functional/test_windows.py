@@ -6,7 +6,7 @@ import pytest
 from hierjax.functional.windows import window_products
 
 FIRST = [[[0, 60, 60], [80, 40, 0]], [[20, 80, 20]]]  # of two examples with windows of their own, and of shared windows
-COUNT = [[[1, 32, 16], [17, 5, 33]], [[70, 64, 0]]]
+COUNT = [[[1, 36, 18], [19, 5, 35]], [[70, 64, 0]]]  # around the sizes that are read: 18, 35, 70
 WIDTH = 70
 
 
