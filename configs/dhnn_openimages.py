@@ -4,13 +4,18 @@ r"""DHNN with several label paths an image on Open Images (Koo et al. 2020, Tabl
   python train.py --config=configs/dhnn_openimages.py:resnet50,pool --config.data.root=PHOTOS \
     --config.data.labels=labels.csv --config.init.weights=resnet50-backbone.npz --workdir=runs/res-s2s-pool     # GPU
 
-labels.csv has a line for each path of an image: the image's file below PHOTOS, then a column a level. The tree is
-`openimages30`: 30 classes on 3 levels below the root, where a node's children are parts of it, as far as Open Images
-has such. It is of our own choosing, for the paper's is not in its text (READINGS K12); so its numbers are not to be
-compared. A label that ends above a leaf ends there (`short_labels = stop`). None of this has been run.
+labels.csv has a line for each path of an image: the image's file below PHOTOS, then a column a level. With the word
+`tfds` the images are TFDS's open_images_v4/200k, prepared in --config.data.root (or TFDS_DATA_DIR), and the paths those
+of the objects with boxes (its `objects` have labels, too, that were verified to be absent); images with no object of
+the tree are left out.
+
+The tree is `openimages30`: 30 classes on 3 levels below the root, where a node's children are parts of it, as far as
+Open Images has such. It is of our own choosing, for the paper's is not in its text (READINGS K12); so its numbers are
+not to be compared. A label that ends above a leaf ends there (`short_labels = stop`). None of this has been run.
 
 A row of Table 3 is a variant, Res-S2S-Alt-Pool-L say `resnet50,alternating,pool,large`; at most one of each line:
   vgg16 | resnet50 (the default) | cbam_resnet50 | se_resnet50 | resnet152 | smoke
+  folder (the default) | tfds
   s2s (the default) | cnn: the plain network, a sigmoid a node on its last features
   together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half (READINGS K14)
   pool (the default) | pool_linear | linear | conv | dense: the conversion; not with `cnn`
@@ -53,6 +58,16 @@ def photographs(c: mlc.ConfigDict) -> None:
   c.data.std = (0.229, 0.224, 0.225)
 
 
+def folder(c: mlc.ConfigDict) -> None:
+  """The default."""
+
+
+def tfds(c: mlc.ConfigDict) -> None:
+  c.data.name = "open_images_v4/200k"
+  c.data.label_feature = "bobjects/label"
+  c.data.on_no_label = "skip"
+
+
 def backbone(c: mlc.ConfigDict, name: str) -> None:
   c.backbone.name = name
 
@@ -84,6 +99,7 @@ def large(c: mlc.ConfigDict) -> None:
 
 NETWORKS = ("vgg16", "resnet50", "cbam_resnet50", "se_resnet50", "resnet152")
 KINDS = (
+  {"folder": folder, "tfds": tfds},
   {**{name: partial(backbone, name=name) for name in NETWORKS}, "smoke": smoke},
   {"small": small, "large": large},
   {"together": together, "alternating": alternating},

@@ -20,20 +20,21 @@ def cache_folder() -> Path:
   return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hierjax"
 
 
-def load(name: str, fingerprint: str, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray | None:
+def load(name: str, fingerprint: str, shape: tuple[int | None, ...], dtype: type[np.generic]) -> np.ndarray | None:
   """Returns the array that was saved under this name and fingerprint, mapped from its file; None where there is none.
 
   Args:
     name: the beginning of the file's name, for people.
     fingerprint: everything that the array depends on; another fingerprint is another file.
-    shape: of the array; a file that holds something else counts as none.
+    shape: of the array, None for a size that may be any; a file that holds something else counts as none.
     dtype: of the array; likewise.
   """
   try:
     saved = np.load(_path(name, fingerprint), mmap_mode="r", allow_pickle=False)
   except (OSError, ValueError):  # Missing, or cut short, or no array.
     return None
-  return saved if saved.shape == shape and saved.dtype == dtype else None
+  fits = saved.ndim == len(shape) and all(size in (None, own) for size, own in zip(shape, saved.shape, strict=True))
+  return saved if fits and saved.dtype == dtype else None
 
 
 def save(name: str, fingerprint: str, array: np.ndarray) -> None:

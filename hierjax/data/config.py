@@ -10,6 +10,7 @@ from hierjax.errors import UserError
 from hierjax.functional.augment import Transform
 
 ON_BAD_IMAGE = ("stop", "skip")
+ON_NO_LABEL = ("stop", "skip")
 COARSE_IMAGES = ("direct", "drop", "pseudo", "truth")
 
 
@@ -24,6 +25,9 @@ class DataConfig:
     root: the folder of the images, arrays or features, or TFDS's data folder; empty: what TFDS_DATA_DIR says, or TFDS's
       default.
     labels: for `folder`, a CSV file of labels; empty: the folders that an image lies in are its label path.
+    label_feature: for a set of TFDS, the feature whose classes are the labels: `label`; or a sequence of classes or a
+      part of one, `bobjects/label` say, for several label paths an image. Of such, a class that is not in the tree is
+      no label, nor is one above another of the same image.
     train_split: the set's own name of the images to train on.
     validation_split: the set's own name of the images to validate on. Empty: `validation` or `val` where the set has it
       and does not test on it; otherwise a part of the training images is kept for it.
@@ -37,7 +41,7 @@ class DataConfig:
     coarse_level: how many levels, from the top, are left of a label that is cut.
     coarse_images: what becomes of training images whose labels end above a leaf, cut or by themselves. `direct`: they
       train what their labels say; `drop`: they are left out; `pseudo`: they have the labels of the file
-      `pseudo_labels`; `truth`: what was cut is not.
+      `pseudo_labels`; `truth`: what was cut is not. Images of which no label is known at all are among them.
     pseudo_labels: a file that `python -m hierjax label` wrote.
     examples: how many training images `shapes` and `noise` draw; a sixth as many each to validate and to test.
     width: how many features a vector has that `noise` draws in place of an image; 0 for images.
@@ -54,6 +58,8 @@ class DataConfig:
     std: of each channel, of pixels from 0 to 1.
     on_bad_image: `stop` the run, naming the file, or `skip` the image, which is then reported and never counts: its row
       of a batch has mask 0 and the pixels of another row.
+    on_no_label: `stop` the run where images of a split have no label, naming the first, or `skip` these: they are left
+      out of the split. What `coarse_images` drops, or has pseudo-labels for, does not stop a run.
     cache_mib: a set that takes no more MiB than this is decoded once, into memory.
     threads: threads that read images.
     balanced: whether training draws every end node equally often, instead of every image once an epoch.
@@ -62,6 +68,7 @@ class DataConfig:
   name: str = "shapes"
   root: str = ""
   labels: str = ""
+  label_feature: str = "label"
   train_split: str = "train"
   validation_split: str = ""
   test_split: str = ""
@@ -84,6 +91,7 @@ class DataConfig:
   mean: Sequence[float] = (0.5, 0.5, 0.5)
   std: Sequence[float] = (0.25, 0.25, 0.25)
   on_bad_image: str = "stop"
+  on_no_label: str = "stop"
   cache_mib: int = 1024
   threads: int = 4
   balanced: bool = False
@@ -115,6 +123,7 @@ class DataConfig:
         "above 0 and at most 1, one for each mean",
       ),
       "on_bad_image": (self.on_bad_image in ON_BAD_IMAGE, " or ".join(ON_BAD_IMAGE)),
+      "on_no_label": (self.on_no_label in ON_NO_LABEL, " or ".join(ON_NO_LABEL)),
       "cache_mib": (self.cache_mib >= 0, "0 or more"),
       "threads": (self.threads >= 1, "1 or more"),
     }

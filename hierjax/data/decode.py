@@ -22,6 +22,7 @@ _CHUNK = 256
 _WORTH_SAVING_S = 0.5
 
 _skipped: set[str] = set()
+_reported: set[str] = set()
 _skipped_lock = threading.Lock()
 
 
@@ -56,6 +57,14 @@ def report_skipped(messages: Iterable[str]) -> None:
       if message not in _skipped:
         _skipped.add(message)
         logging.warning("skipped, %d so far: %s", len(_skipped), message)
+
+
+def report_once(message: str) -> None:
+  """Warns of a set, once in a process."""
+  with _skipped_lock:
+    if message not in _reported:
+      _reported.add(message)
+      logging.warning("%s; left out", message)
 
 
 def in_memory(source: StoredSource, *, on_bad_image: str, threads: int) -> ArraySource:

@@ -94,7 +94,7 @@ def tree_of(config: DataConfig) -> LabelTree:
     UserError: there is no such folder or file, or it holds no tree.
   """
   if config.labels:
-    return from_paths(row.label for row in _csv_rows(Path(config.labels).expanduser()))
+    return from_paths(row.label for row in _csv_rows(Path(config.labels).expanduser(), config) if row.label)
   return from_folder(_split_folders(_root(config), config)[config.train_split])
 
 
@@ -130,8 +130,9 @@ def _nested(root: Path, config: DataConfig, tree: LabelTree) -> FolderSource:
     except KeyError as error:
       faults.append(f"{folder.path}: {error.args[0]}")
       continue
-    if node == ROOT:
-      faults.append(f"{folder.path}: {folder.images[0]} {NO_LABEL}")
+    if node == ROOT and config.on_no_label == "stop":
+      others = f" ({len(folder.images):,} images do)" if len(folder.images) > 1 else ""
+      faults.append(f"{folder.path}: {folder.images[0]} {NO_LABEL}{others}")
     files += [os.path.join(folder.path, image) for image in folder.images]
     nodes += [[node]] * len(folder.images)
   _raise_faults(faults, root)
@@ -140,10 +141,11 @@ def _nested(root: Path, config: DataConfig, tree: LabelTree) -> FolderSource:
   return FolderSource(os.path.abspath(root), files, pad_nodes(nodes), config.resize, config.fit)
 
 
-def _csv_rows(path: Path) -> list[LabelRow]:
+def _csv_rows(path: Path, config: DataConfig) -> list[LabelRow]:
   """Returns the rows of a CSV file of labels; raises UserError with all that say nothing."""
-  rows = read_label_rows(path)
-  _raise_faults([f"{path}:{row.line}: {row.fault}" for row in rows if row.fault], path)
+  rows, skip = read_label_rows(path), config.on_no_label == "skip"
+  faults = [f"{path}:{row.line}: {row.fault}" for row in rows if row.fault and not (skip and row.only_image)]
+  _raise_faults(faults, path)
   return rows
 
 
@@ -152,17 +154,17 @@ def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> 
   labels: dict[str, dict[str, list[int]]] = {}
   split_of: dict[str, str] = {}
   faults: list[str] = []
-  for row in _csv_rows(path):
+  for row in _csv_rows(path, config):
     split = row.split or config.train_split
     if split_of.setdefault(row.image, split) != split:
       faults.append(f"{path}:{row.line}: {row.image!r} is in split {split_of[row.image]!r} too, not only {split!r}")
     try:
-      node = finder.node(row.label)
+      node = finder.node(row.label) if row.label else ROOT
     except KeyError as error:
       faults.append(f"{path}:{row.line}: {error.args[0]}")
       continue
     nodes = labels.setdefault(split, {}).setdefault(row.image, [])
-    if node not in nodes:
+    if node not in (ROOT, *nodes):  # a row that says nothing takes nothing from the others of its image
       nodes.append(node)
   _raise_faults(faults, path)
   return {

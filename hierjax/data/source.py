@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, Integer, UInt8
+from jaxtyping import Bool, Float, Int, Integer, UInt8
 
 from hierjax.data.images import BadImageError
 from hierjax.errors import UserError
-from hierjax.tree.label_tree import PAD, ROOT
+from hierjax.tree.label_tree import PAD, ROOT, LabelTree
 
 Images = UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, "m d"]
 
@@ -136,6 +136,11 @@ def nodes_column(nodes: Integer[np.ndarray, "..."]) -> Int[np.ndarray, "n p"]:
   return np.asarray(nodes, np.int32).reshape(len(nodes), -1)
 
 
+def has_label(nodes: Int[np.ndarray, "n p"]) -> Bool[np.ndarray, "n"]:
+  """Returns which images have a label path with a node; ROOT, of which nothing is known, and PAD are none."""
+  return np.asarray((nodes >= 0).any(axis=1))
+
+
 def checked_nodes(nodes: np.ndarray, num_nodes: int, where: str) -> Int[np.ndarray, "n p"]:
   """Returns end nodes that come from a file, as `Source.nodes` wants them.
 
@@ -152,7 +157,18 @@ def checked_nodes(nodes: np.ndarray, num_nodes: int, where: str) -> Int[np.ndarr
   return column
 
 
+def deepest_nodes(nodes: Int[np.ndarray, "n p"], tree: LabelTree) -> Int[np.ndarray, "n q"]:
+  """Returns each image's end nodes without those that lie above another of it, and PAD after them."""
+  above, kept = nodes, nodes.copy()
+  for _ in range(tree.depth - 1):
+    above = np.where(above >= 0, tree.parent[np.maximum(above, 0)], PAD)
+    for path in above.T:
+      kept[nodes == path[:, None]] = PAD
+  kept = -np.sort(-kept, axis=1)
+  return kept[:, : max(1, int((kept >= 0).sum(axis=1).max(initial=0)))]
+
+
 def pad_nodes(paths: list[list[int]]) -> Int[np.ndarray, "n p"]:
   """Returns the end nodes of each image's paths, filled up with PAD."""
-  most = max(map(len, paths), default=1)
+  most = max(1, max(map(len, paths), default=1))
   return np.array([row + [PAD] * (most - len(row)) for row in paths], np.int32).reshape(len(paths), most)

@@ -10,11 +10,11 @@ from hierjax.data import shapes
 from hierjax.data.arrays import array_splits, noise_splits
 from hierjax.data.coarse_labels import PartlyLabelled, climb, partly_labelled, to_train_on
 from hierjax.data.config import DataConfig
-from hierjax.data.decode import in_memory
+from hierjax.data.decode import in_memory, report_once
 from hierjax.data.features import feature_splits
 from hierjax.data.folders import FolderSource, folder_splits
 from hierjax.data.source import ArraySource as ArraySource
-from hierjax.data.source import Source, Splits, View
+from hierjax.data.source import Source, Splits, View, has_label
 from hierjax.data.splits import kept_for_validation
 from hierjax.data.tfds import TfdsSource, tfds_splits
 from hierjax.errors import UserError
@@ -47,11 +47,14 @@ def open_source(config: DataConfig, tree: LabelTree, split: str, full_tree: Labe
 
   Raises:
     UserError: the set cannot be found or read, a label is not in the tree, the set has no split that `config` names,
-      its images do not fit `config.crop` or `config.mean`, or they cannot be divided as `config.fine` says.
+      its images do not fit `config.crop` or `config.mean`, or they cannot be divided as `config.fine` says; or images
+      have no label and `config.on_no_label` is `stop`, or none has.
     BadImageError: an image of a set that is decoded once is bad, and `config.on_bad_image` is `stop`.
   """
   images = _open(config, tree, split, full_tree)
-  return to_train_on(images, config, tree) if images is not None and split == "train" else images
+  if images is None:
+    return None
+  return _labelled(to_train_on(images, config, tree) if split == "train" else images, config, split)
 
 
 def open_partly_labelled(config: DataConfig, tree: LabelTree, full_tree: LabelTree | None = None) -> PartlyLabelled:
@@ -84,7 +87,7 @@ def _open(config: DataConfig, tree: LabelTree, split: str, full_tree: LabelTree 
   rows = np.arange(len(source))
   if carved:
     # By the labels in the whole tree, so that runs on its top levels keep the same images.
-    kept = kept_for_validation(source.nodes[:, 0], config.validation, config.split_seed)
+    kept = kept_for_validation(source.nodes[:, 0], config.validation, config.split_seed) & has_label(source.nodes)
     rows = np.flatnonzero(kept == (split == "validation"))
     if not len(rows):
       raise UserError(
@@ -92,6 +95,21 @@ def _open(config: DataConfig, tree: LabelTree, split: str, full_tree: LabelTree 
         "set config.data.validation=0 to train on everything"
       )
   return View(source, rows, climb(source.nodes[rows], label_tree, tree))
+
+
+def _labelled(images: View, config: DataConfig, split: str) -> View:
+  """Returns the images that have a label; all, unless `config.on_no_label` is `skip`."""
+  known = has_label(images.nodes)
+  if known.all():
+    return images
+  count, first = int((~known).sum()), images.describe(int(np.argmin(known)))
+  what = f"{count:,} of {len(images):,} {split} images {'has' if count == 1 else 'have'} no label, {first} the first"
+  if config.on_no_label == "stop":
+    raise UserError(f"{what}: label them, or set config.data.on_no_label = skip to leave them out")
+  if not known.any():
+    raise UserError(f"{what}: none is left for config.data.on_no_label = skip")
+  report_once(what)
+  return View(images.source, images.indices[known], images.nodes[known])
 
 
 def _own_name(config: DataConfig, found: Splits, split: str) -> str | None:

@@ -14,73 +14,91 @@ from tqdm import tqdm
 from hierjax.data import cache
 from hierjax.data.config import DataConfig
 from hierjax.data.images import read_image
-from hierjax.data.source import Splits, nodes_column
+from hierjax.data.source import Splits, deepest_nodes, pad_nodes
 from hierjax.errors import UserError
 from hierjax.tree.catalog import class_nodes
-from hierjax.tree.label_tree import LabelTree
+from hierjax.tree.label_tree import PAD, LabelTree
 
 _CHUNK = 1000
 
 
 def tfds_splits(config: DataConfig, tree: LabelTree) -> Splits:
-  """Returns the splits of the prepared set `config.name`, which has the features `image` and `label`.
+  """Returns the splits of the prepared set `config.name`, which has `image`, and classes in `config.label_feature`.
 
   Raises:
     UserError: the set is not prepared, or not in a form that can be read here; the message says what prepares it.
-    TreeError: a class of the set is not in `tree`.
+    TreeError: a class of the set is not in `tree`; or none is, where an image has several.
   """
   builder = _builder(config)
-  nodes_of_class = class_nodes(tree, _class_names(config, builder))
+  names, several = _classes(config, builder)
+  nodes_of_class = class_nodes(tree, names, absent=PAD if several else None)
+  if several and (nodes_of_class < 0).all():
+    class_nodes(tree, names)  # raises, and lists a few
   return {
-    split: functools.partial(TfdsSource, builder, split, nodes_of_class, config.resize, config.fit)
-    for split in builder.info.splits
+    split: functools.partial(TfdsSource, builder, split, config, nodes_of_class, tree) for split in builder.info.splits
   }
 
 
 def tree_of(config: DataConfig) -> LabelTree:
   """Returns the classes of the prepared set `config.name` as a tree of one level; raises UserError as `tfds_splits`."""
-  names = _class_names(config, _builder(config))
+  names, _ = _classes(config, _builder(config))
   return LabelTree.from_children(names, [len(names)] + [0] * len(names))
 
 
-def _class_names(config: DataConfig, builder: Any) -> list[str]:
-  features = builder.info.features
-  if not (
-    {"image", "label"} <= set(features)
-    and isinstance(features["image"], tfds.features.Image)
-    and isinstance(features["label"], tfds.features.ClassLabel)
-  ):
-    raise UserError(f"config.data.name = {config.name!r}: the set has no features 'image' and 'label' (one class)")
-  return features["label"].names
+def _classes(config: DataConfig, builder: Any) -> tuple[list[str], bool]:
+  """Returns the names of the classes of `config.label_feature`, and whether an image may have several."""
+  features, several = builder.info.features, False
+  feature: Any = features
+  for part in config.label_feature.split("/"):
+    within = isinstance(feature, tfds.features.FeaturesDict) and part in feature
+    feature, inner = _element(feature[part]) if within else (None, False)
+    several |= inner
+  if "image" not in features or not isinstance(features["image"], tfds.features.Image):
+    raise UserError(f"config.data.name = {config.name!r}: the set has no feature 'image'")
+  if not isinstance(feature, tfds.features.ClassLabel):
+    raise UserError(
+      f"config.data.label_feature = {config.label_feature!r}: no class of {config.name!r}, whose features are "
+      f"{', '.join(sorted(features))}; choose `label`, or a sequence of classes or a part of one, `bobjects/label` say"
+    )
+  return feature.names, several
+
+
+def _element(feature: Any) -> tuple[Any, bool]:
+  """Returns what a sequence is one of, and True; another feature itself, and False."""
+  is_sequence = isinstance(feature, tfds.features.Sequence)
+  return (feature.feature, True) if is_sequence else (feature, False)
 
 
 class TfdsSource:
   """One split of a prepared set of TensorFlow Datasets."""
 
-  def __init__(self, builder: Any, split: str, nodes_of_class: Int[np.ndarray, "k"], resize: int, fit: str):
+  def __init__(
+    self, builder: Any, split: str, config: DataConfig, nodes_of_class: Int[np.ndarray, "k"], tree: LabelTree
+  ):
     """Opens the split.
 
     Args:
       builder: TFDS's.
       split: its name.
-      nodes_of_class: the tree node of each class.
-      resize: the side of the squares that `read` returns, in pixels.
-      fit: how an image becomes that square, see `read_image`.
+      config: `resize`, `fit` and `label_feature` are read.
+      nodes_of_class: the tree node of each class, PAD for one that is no label.
+      tree: the tree.
 
     Raises:
-      UserError: the split has examples without a label.
+      UserError: no example of the split has a label.
     """
-    self.shape = (resize, resize, 3)
+    self.shape = (config.resize, config.resize, 3)
     self.name = f"{builder.info.full_name} {split}"
     files = [os.stat(path) for path in builder.info.splits[split].filepaths]
     self._files = f"{self.name} {[(file.st_size, file.st_mtime_ns) for file in files]}"
-    self.fingerprint = f"{resize} {fit} {self._files}"
-    self._fit = fit
+    self.fingerprint = f"{config.resize} {config.fit} {self._files}"
+    self._fit = config.fit
+    self._label_feature = config.label_feature
     self._records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    labels = self._labels()
-    if labels.min(initial=0) < 0:
+    labels = self._labels()  # i32[n p], -1 where there are fewer than p
+    if labels.max(initial=-1) < 0:
       raise UserError(f"{self.name}: the set does not tell the labels of this split; choose another in config.data")
-    self.nodes = nodes_column(nodes_of_class[labels])
+    self.nodes = deepest_nodes(np.where(labels < 0, PAD, nodes_of_class[labels]), tree)
 
   def __len__(self) -> int:
     return len(self._records)
@@ -97,20 +115,28 @@ class TfdsSource:
     """Returns what to call an image in a message."""
     return f"{self.name} example {index}"
 
-  def _labels(self) -> Int[np.ndarray, "n"]:
-    """Reads every record for its label, the first time: ImageNet's are 150 GB, so they are kept whatever it took."""
-    labels = cache.load(f"{self.name} labels", self._files, (len(self),), np.int32)
+  def _labels(self) -> Int[np.ndarray, "n p"]:
+    """Reads every record for its classes, the first time: ImageNet's are 150 GB, so they are kept whatever it took."""
+    name = f"{self.name} {self._label_feature} labels"
+    labels = cache.load(name, self._files, (len(self), None), np.int32)
     if labels is None:
-      labels = np.empty(len(self), np.int32)
+      found: list[list[int]] = []
       with tqdm(
         total=len(self), desc=f"reading the labels of {self.name}", unit=" labels", delay=2, leave=False, disable=None
       ) as bar:
         for start in range(0, len(self), _CHUNK):
           records = self._records.__getitems__(list(range(start, min(start + _CHUNK, len(self)))))
-          labels[start : start + len(records)] = [record["label"] for record in records]
+          found += [self._classes_of(record) for record in records]
           bar.update(len(records))
-      cache.save(f"{self.name} labels", self._files, labels)
+      labels = np.where((padded := pad_nodes(found)) < 0, -1, padded)
+      cache.save(name, self._files, labels)
     return labels
+
+  def _classes_of(self, record: Any) -> list[int]:
+    """Returns the different classes of an example."""
+    for part in self._label_feature.split("/"):
+      record = record[part]
+    return np.unique(record).tolist()
 
 
 def _builder(config: DataConfig) -> Any:

@@ -70,10 +70,8 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   devices.check_batch_size(settings.batch_size, mesh, optim_config.accumulate)
   train = run.source("train")
   validation = run.source("validation")
-  if train is None:
+  if train is None or not len(train):
     raise UserError("config.data: the set has no training images")
-  if not (train.nodes >= 0).any():
-    raise UserError(f"config.data: none of the {len(train):,} training images has a label that is known")
   steps_per_epoch = len(train) / settings.batch_size
   total_steps = math.ceil(settings.epochs * len(train) / settings.batch_size)
   schedule, schedule_config = optim.make_schedule(

@@ -103,6 +103,11 @@ class LabelRow:
   label: tuple[str, ...]
 
   @property
+  def only_image(self) -> bool:
+    """Whether the row names an image and no label of it."""
+    return bool(self.image) and not self.label
+
+  @property
   def fault(self) -> str:
     """What is wrong with the row by itself; "" where nothing is."""
     if not self.image:

@@ -27,6 +27,10 @@ class LabelFinder:
     self._by_id = _positions(enumerate(tree.ids or []))
     self._by_leaf = _positions((int(leaf), tree.names[leaf]) for leaf in tree.leaves)
 
+  def knows(self, name: str) -> bool:
+    """Returns whether a node has the id `name`, or a leaf is called so."""
+    return name in self._by_id or name in self._by_leaf
+
   def class_node(self, name: str) -> int:
     """Returns the node whose id is `name`, or else the leaf that is called so; raises KeyError."""
     nodes = self._by_id.get(name) or self._by_leaf.get(name) or []
@@ -66,12 +70,13 @@ def _positions(pairs: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
   return dict(found)
 
 
-def class_nodes(tree: LabelTree, class_names: Sequence[str]) -> NDArray[np.int32]:
+def class_nodes(tree: LabelTree, class_names: Sequence[str], absent: int | None = None) -> NDArray[np.int32]:
   """Returns the node of each class of a data set, `i32[len(class_names)]`.
 
   Args:
     tree: the tree, whose ids are looked up first, and then the names of its leaves.
     class_names: what the data set calls its classes, in the order of its label numbers.
+    absent: stands for those that are not in the tree; None where all must be.
 
   Raises:
     TreeError: some are not in the tree, or could be several nodes; a few are listed.
@@ -80,7 +85,7 @@ def class_nodes(tree: LabelTree, class_names: Sequence[str]) -> NDArray[np.int32
   nodes, faults = [], []
   for name in class_names:
     try:
-      nodes.append(finder.class_node(name))
+      nodes.append(finder.class_node(name) if absent is None or finder.knows(name) else absent)
     except KeyError as error:
       faults.append(error.args[0])
   if faults:

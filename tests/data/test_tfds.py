@@ -1,5 +1,6 @@
 """Prepared sets of TensorFlow Datasets, read without TensorFlow."""
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.tree import catalog
 from hierjax.tree.builders import from_paths
+from hierjax.tree.label_tree import LabelTree, Strings, TreeError
 
 REAL = os.environ.get("TFDS_DATA_DIR", "")
 CLASSES = ("cup", "basenji", "cat")
@@ -110,6 +112,55 @@ def test_a_validation_split_is_carved(prepared):
 def test_labels_the_set_does_not_tell(prepared):
   with pytest.raises(UserError, match=r"tiny/1\.0\.0 test: .* labels"):
     open_source(config(prepared), TREE, "test")
+
+
+class Objects(Tiny):
+  """Images of several objects, as Open Images."""
+
+  OBJECTS = ((0, 1, 1), (2,), (), (1, 2, 3), (4, 3))
+  NAMES = (*CLASSES, "/m/dog", "unicorn")
+
+  def _info(self):
+    objects = tfds.features.Sequence(
+      {"label": tfds.features.ClassLabel(names=self.NAMES), "bbox": tfds.features.BBoxFeature()}
+    )
+    features = {"image": tfds.features.Image(), "objects": objects, "also": tfds.features.Sequence(objects["label"])}
+    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+  def _split_generators(self, dl_manager):
+    return {"train": self._generate_examples(len(self.OBJECTS))}
+
+  def _generate_examples(self, count):
+    box = tfds.features.BBox(ymin=0.0, xmin=0.0, ymax=1.0, xmax=1.0)
+    for (i, example), found in zip(super()._generate_examples(count), self.OBJECTS, strict=True):
+      objects = [{"label": label, "bbox": box} for label in found]
+      yield i, {"image": example["image"], "objects": objects, "also": list(found)}
+
+
+@pytest.mark.parametrize("label_feature", ["objects/label", "also"])
+def test_images_of_several_objects_have_several_paths(tmp_path, label_feature):
+  """Without classes that the tree lacks, and without the dog where there is a basenji."""
+  Objects(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+  tree = LabelTree(TREE.names, TREE.child_offsets, ids=Strings([f"/m/{name}" for name in TREE.names]))
+  objects = config(tmp_path, name="objects", label_feature=label_feature)
+  with pytest.raises(UserError, match=r"1 of 5 train images has no label, objects/1\.0\.0 train example \d the first"):
+    open_source(objects, tree, "train")
+  source = open_source(dataclasses.replace(objects, on_no_label="skip"), tree, "train")
+  shades = source.read(np.arange(4))[:, 0, 0, 0] // 10
+  found = {
+    int(shade): sorted(tree.names[node] for node in nodes if node >= 0)
+    for shade, nodes in zip(shades, source.nodes, strict=True)
+  }
+  assert found == {0: ["basenji", "cup"], 1: ["cat"], 3: ["basenji", "cat"], 4: ["dog"]}
+  assert source.nodes.shape == (4, 2)
+  with pytest.raises(TreeError, match="5 of 5 classes cannot be found"):
+    open_source(objects, from_paths([("car",), ("bus",)]), "train")
+
+
+@pytest.mark.parametrize("label_feature", ["", "objects", "image", "label/part", "labels"])
+def test_a_feature_that_is_no_class(prepared, label_feature):
+  with pytest.raises(UserError, match=rf"label_feature = '{label_feature}': no class of 'tiny', .* image, label"):
+    open_source(config(prepared, label_feature=label_feature), TREE, "train")
 
 
 def test_a_class_that_the_tree_lacks(prepared):
