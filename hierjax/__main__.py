@@ -6,9 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hierjax.errors import UserError
 from hierjax.tree import cli as tree_cli
+
+if TYPE_CHECKING:
+  from hierjax.evaluation.predict import Row
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -43,8 +47,12 @@ def _predict(arguments: argparse.Namespace) -> int:
   if arguments.csv:
     write_csv(arguments.csv, rows)
   for row in rows:
-    print(f"{row.image}: {row.error}" if row.error else f"{row.image}: {row.path}  {row.probability:.3f}")
+    print(f"{row.image}: {row.error or _answer(row)}")
   return 0
+
+
+def _answer(row: Row) -> str:
+  return "no path passes" if row.probability is None else f"{row.path}  {row.probability:.3f}"
 
 
 def _features(arguments: argparse.Namespace) -> int:

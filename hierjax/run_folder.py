@@ -8,6 +8,8 @@
     workdir/data.json        the checksum of the training images' labels
     workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV; and the sweep of alpha
     workdir/alpha.json       the alpha that a sweep chose on validation
+    workdir/thresholds.json  those of a head that predicts several paths an image, chosen on validation
+                             (thresholds-viewsN.json: for the mean of N views)
 
 What an ensemble of runs says goes into a folder of its own, of which eval/, pictures/ and alpha.json are as here.
 
@@ -46,6 +48,10 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
   text = io.StringIO()
   csv.writer(text, lineterminator="\n").writerows([header, *rows])
   write_whole(path, text.getvalue())
+
+
+def _thresholds(views: int) -> str:
+  return "thresholds.json" if views == 1 else f"thresholds-views{views}.json"
 
 
 class RunFolder:
@@ -156,18 +162,18 @@ class RunFolder:
     is_choice = lambda choice: isinstance(choice.get("alpha"), (int, float))  # noqa: E731
     return self._choice("alpha.json", is_choice, "a sweep of alpha")
 
-  def write_thresholds(self, choice: Mapping[str, Any]) -> Path:
-    """Writes thresholds.json and returns its path."""
-    return self._write_choice("thresholds.json", choice)
+  def write_thresholds(self, choice: Mapping[str, Any], views: int = 1) -> Path:
+    """Writes the thresholds of so many views, averaged, to thresholds.json or thresholds-viewsN.json."""
+    return self._write_choice(_thresholds(views), choice)
 
-  def thresholds(self) -> dict[str, Any] | None:
-    """Returns what thresholds.json holds, or None; raises UserError where it is damaged."""
+  def thresholds(self, views: int = 1) -> dict[str, Any] | None:
+    """Returns what that file holds, or None; raises UserError where it is damaged."""
 
     def is_choice(choice: dict[str, Any]) -> bool:
       values = choice.get("thresholds")
       return isinstance(values, list) and bool(values) and all(isinstance(v, (int, float)) for v in values)
 
-    return self._choice("thresholds.json", is_choice, "`evaluate`")
+    return self._choice(_thresholds(views), is_choice, "`evaluate`")
 
   def _write_choice(self, name: str, choice: Mapping[str, Any]) -> Path:
     write_whole(self.path / name, json.dumps(choice, indent=2) + "\n")

@@ -16,6 +16,7 @@ from hierjax.data.source import Source, View
 from hierjax.devices import put_batch
 from hierjax.errors import UserError
 from hierjax.evaluation.run import Run
+from hierjax.evaluation.thresholds import predicts_several
 from hierjax.run_folder import RunFolder
 from hierjax.types import Examples
 
@@ -43,10 +44,15 @@ def batches(run: Run, source: Source, mesh: Mesh) -> Generator[Examples, None, N
       yield put_batch(examples, mesh)
 
 
-def check_single_path(run: Run, source: Source) -> None:
-  """Raises UserError where images have several label paths."""
+def check_single_path(run: Run, source: Source, wants: str = "this picture is of a single one each") -> None:
+  """Raises UserError, which says what is wanted, where images have several label paths or a run predicts several."""
+  if predicts_several(run):
+    raise UserError(
+      f"the head of this run ({run.config.head['name']}) predicts several paths an image, and {wants}; what such a run "
+      "has is `evaluate` of one run, with --views, `predict`, `features` and `neighbours`"
+    )
   if source.nodes.shape[1] != 1:
-    raise UserError(f"images of {run.data.name!r} have several label paths; this picture is of a single one each")
+    raise UserError(f"images of {run.data.name!r} have several label paths; {wants}")
 
 
 def check_images(source: Source) -> None:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from hierjax.data.source import Source
 from hierjax.devices import put_batch
 from hierjax.errors import UserError
-from hierjax.evaluation.asked import distinct_names, same_images
+from hierjax.evaluation.asked import check_single_path, distinct_names, same_images
 from hierjax.evaluation.pictures import GREY, NodeNames, Page, frame, seen_images
 from hierjax.evaluation.run import Run, judged_split
 from hierjax.evaluation.runner import predict_views
@@ -120,8 +120,8 @@ def compare(folder: RunFolder, other: RunFolder, mesh: Mesh, data_root: str = ""
   first, second = (run.source(split) for run in runs)
   if first is None or second is None or judged_split(runs[1]) != split or not same_images(runs, first, second):
     raise UserError(f"{folder.path} and {other.path} are not judged on the same images, so they cannot be compared")
-  if first.nodes.shape[1] != 1:
-    raise UserError(f"images of {runs[0].data.name!r} have several label paths; runs are compared on a single one")
+  for run, source in zip(runs, (first, second), strict=True):
+    check_single_path(run, source, "runs are compared on a single one")
   answers = _answers(runs[0], folder, first, mesh), _answers(runs[1], other, second, mesh)
   run, source = (runs[1], second) if len(first.shape) == 1 else (runs[0], first)
   return Comparison((first_name, second_name), run, split, source, answers)

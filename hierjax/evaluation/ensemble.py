@@ -202,6 +202,11 @@ def why_unchanged(prediction: Prediction, depth: int) -> str:
   """Returns the same for a prediction, or one of shapes, on a tree of `depth` levels."""
   if depth == 1:
     return "The tree has one level, with which nothing has to agree: alpha changes nothing."
+  if prediction.node_score is not None:
+    return (
+      "The head predicts several paths an image, so no level has one distribution that could be adapted: alpha changes "
+      "nothing."
+    )
   if prediction.level_prob is None:
     return "The head follows the chain rule, so that its levels agree by construction: alpha changes nothing."
   if set(prediction.summed_levels) >= set(range(depth - 1)):

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float
 from hierjax.data.source import Source
 from hierjax.devices import put_batch
 from hierjax.errors import UserError
-from hierjax.evaluation.asked import distinct_names, same_images
+from hierjax.evaluation.asked import check_single_path, distinct_names, same_images
 from hierjax.evaluation.run import Run, asked_split
 from hierjax.evaluation.runner import predict_views
 from hierjax.functional.augment import Transform, eval_batch
@@ -182,8 +182,8 @@ def open_images(ensemble: Ensemble, split: str) -> Images:
   """
   whole = ensemble.whole
   name, source = asked_split(whole.run, split)
-  if source.nodes.shape[1] != 1:
-    raise UserError(f"images of {whole.run.data.name!r} have several label paths; an ensemble predicts a single one")
+  for part in ensemble.parts:
+    check_single_path(part.run, source, "an ensemble predicts a single one")
   readers, reader_of = [(whole.run, source)], []
   for part in ensemble.parts:
     found = next((i for i, (run, _) in enumerate(readers) if run.data == part.run.data), None)

@@ -110,7 +110,12 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "")
   several = predicts_several(run)
   if several:
     top = options.beam  # all that pass
-    kept = options.thresholds or kept_thresholds(folder, step, options.threshold_per)
+    kept = options.thresholds or kept_thresholds(folder, step, options)
+    if not kept:
+      print(
+        f"thresholds: none were chosen for step {step}, so each is 0.5; `evaluate` chooses them on validation",
+        file=sys.stderr,
+      )
     options = dataclasses.replace(options, thresholds=kept)
   if alpha and (why := why_unchanged(shape_of_answer(run, variables), run.tree.depth)):
     print(why, file=sys.stderr)

@@ -15,7 +15,7 @@ from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.data.source import View
 from hierjax.data.sources import open_partly_labelled
 from hierjax.errors import UserError
-from hierjax.evaluation.asked import batches
+from hierjax.evaluation.asked import batches, check_single_path
 from hierjax.evaluation.run import Run, check_reads
 from hierjax.evaluation.runner import predict_views
 from hierjax.evaluation.tables import percent
@@ -92,8 +92,7 @@ def write_pseudo_labels(
 def _check(run: Run, images: View, coarse: Bool[np.ndarray, "n"]) -> None:
   check_reads(run.config, run.example_shape, images.shape)
   check_views(run.options.views, images.shape, run.data.crop)
-  if images.nodes.shape[1] != 1:
-    raise UserError(f"images of {run.data.name!r} have several label paths; pseudo-labels are of a single one each")
+  check_single_path(run, images, "pseudo-labels are of a single one each")
   if run.tree_config.short_labels == "stop":
     raise UserError(
       "this run's config.tree.short_labels = 'stop' says that nothing follows a label that ends above a leaf, so there "

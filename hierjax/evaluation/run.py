@@ -26,7 +26,7 @@ from hierjax.data.sources import open_source
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.evaluation.runner import evaluate, make_eval_step, predict_views
-from hierjax.evaluation.thresholds import options_with_thresholds
+from hierjax.evaluation.thresholds import options_with_thresholds, predicts_several
 from hierjax.functional.augment import check_views, eval_batch, train_batch
 from hierjax.functional.label_paths import ends
 from hierjax.functional.tree_arrays import tree_arrays
@@ -347,6 +347,11 @@ def evaluate_run(
     raise UserError(
       f"--known-levels {known_levels}: give 0 to {run.tree.depth - 1}; the lowest of the tree's {run.tree.depth} "
       "levels is to be predicted"
+    )
+  if known_levels and predicts_several(run):
+    raise UserError(
+      f"--known-levels {known_levels}: the head of this run predicts several paths an image, and none of them is the "
+      "one whose upper levels could be given; evaluate without"
     )
   name, source = asked_split(run, split)
   at_step, variables = run.restored_variables(folder, mesh)

@@ -46,7 +46,7 @@ def make_eval_step(preprocess: Preprocess, options: DecodeOptions, known_levels:
       return method.loss(outputs, batch.paths), method.predict(variables, batch.inputs, known, options)
 
     losses, predictions = _one_after_the_other(see, options.views)
-    prediction = average(predictions, method.tree, options.beam)
+    prediction = average(predictions, method.tree, options.beam, options.thresholds)
     batch = preprocess(examples, jnp.int32(0))
     if prediction.node_score is not None:
       several = several_metrics(prediction, batch, method.tree, options.thresholds)
@@ -78,7 +78,7 @@ def predict_views(
     batch = preprocess(examples, view)
     return method.predict(variables, batch.inputs, _upper_levels(batch, known_levels), options)
 
-  return average(_one_after_the_other(see, options.views), method.tree, options.beam)
+  return average(_one_after_the_other(see, options.views), method.tree, options.beam, options.thresholds)
 
 
 def _upper_levels(batch: Batch, levels: int) -> Int[Array, "b l"] | None:

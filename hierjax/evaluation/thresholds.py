@@ -12,8 +12,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
-from hierjax.devices import put_batch
+from hierjax.devices import put_batch, replicated
 from hierjax.errors import UserError
+from hierjax.evaluation.runner import predict_views
 from hierjax.functional.f1 import F1, GRID
 from hierjax.functional.several_paths import deepest, end_nodes, label_nodes, passing
 from hierjax.functional.tree_arrays import TreeArrays
@@ -51,7 +52,7 @@ def options_with_thresholds(run: Run, folder: RunFolder, step: int, variables: V
   """
   if run.options.thresholds or not predicts_several(run):
     return run.options
-  kept = kept_thresholds(folder, step, run.options.threshold_per)
+  kept = kept_thresholds(folder, step, run.options)
   if kept:
     return dataclasses.replace(run.options, thresholds=kept)
   source = run.source("validation")
@@ -66,6 +67,7 @@ def options_with_thresholds(run: Run, folder: RunFolder, step: int, variables: V
   choice = {
     "thresholds": list(chosen),
     "per": run.options.threshold_per,
+    "views": run.options.views,
     "step": step,
     "split": "validation",
     "images": len(judged.scores),
@@ -73,7 +75,7 @@ def options_with_thresholds(run: Run, folder: RunFolder, step: int, variables: V
     "never_seen": unseen,
   }
   if jax.process_index() == 0:
-    folder.write_thresholds(choice)
+    folder.write_thresholds(choice, run.options.views)
     if unseen:
       few = ", ".join(unseen[:3]) + (", ..." if len(unseen) > 3 else "")
       print(
@@ -84,10 +86,10 @@ def options_with_thresholds(run: Run, folder: RunFolder, step: int, variables: V
   return dataclasses.replace(run.options, thresholds=chosen)
 
 
-def kept_thresholds(folder: RunFolder, step: int, per: str) -> tuple[float, ...]:
-  """Returns the thresholds that were chosen for the weights of a step; () where none were."""
-  choice = folder.thresholds()
-  if choice is None or (choice.get("step"), choice.get("per")) != (step, per):
+def kept_thresholds(folder: RunFolder, step: int, options: DecodeOptions) -> tuple[float, ...]:
+  """Returns the thresholds that were chosen for the weights of a step and such options; () where none were."""
+  choice = folder.thresholds(options.views)
+  if choice is None or (choice.get("step"), choice.get("per")) != (step, options.threshold_per):
     return ()
   return tuple(float(threshold) for threshold in choice["thresholds"])
 
@@ -98,20 +100,14 @@ def predicts_several(run: Run) -> bool:
 
 
 def judge(run: Run, variables: Variables, mesh: Mesh) -> Judged:
-  """Returns the scores and labels of all validation images; of one process alone.
+  """Returns the scores and labels of all validation images; each process has all."""
 
-  Raises:
-    UserError: there are several processes, which each see a part.
-  """
-  if jax.process_count() > 1:
-    raise UserError("thresholds are chosen by one process: run `python -m hierjax evaluate` on one machine first")
+  def see(method: Method, variables: Variables, examples: Examples) -> tuple[Array, Array, Array, Array]:
+    prediction = predict_views(method, variables, examples, run.preprocess, run.options)
+    paths, tree = examples.paths, method.tree
+    return prediction.node_score, end_nodes(paths, tree), label_nodes(paths, tree)[1], examples.mask > 0
 
-  @jax.jit
-  def scores(method: Method, variables: Variables, examples: Examples) -> tuple[Array, Array, Array, Array]:
-    batch = run.preprocess(examples)
-    prediction = method.predict(variables, batch.inputs, None, run.options)
-    counted = label_nodes(batch.paths, method.tree)[1]
-    return prediction.node_score, end_nodes(batch.paths, method.tree), counted, batch.mask > 0
+  scores = jax.jit(see, out_shardings=replicated(mesh))
 
   source = run.source("validation")
   assert source is not None

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from hierjax.functional.decoding import Paths
 from hierjax.functional.label_paths import climb
 from hierjax.functional.levels import by_levels, level_argmax, level_blocks
+from hierjax.functional.several_paths import several_prediction
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import PAD
 from hierjax.types import Prediction
@@ -21,7 +22,7 @@ from hierjax.types import Prediction
 _ROUNDING = 1e-5
 
 
-def average(predictions: Prediction, tree: TreeArrays, beam: int) -> Prediction:
+def average(predictions: Prediction, tree: TreeArrays, beam: int, thresholds: tuple[float, ...] = ()) -> Prediction:
   """Returns the prediction of the mean node probabilities; that of a single prediction is itself.
 
   The node probabilities say all that is needed, whatever the head: what the children of a node leave of its own is the
@@ -34,13 +35,18 @@ def average(predictions: Prediction, tree: TreeArrays, beam: int) -> Prediction:
   the best path: heads that follow the chain rule have no other distribution whose mean could be taken. Of such a mean
   nothing can be said about how often the raw argmaxes leave the tree.
 
+  Of a head that predicts several paths an image, the mean is that of the nodes' scores, and `thresholds` are of that.
+
   Args:
     predictions: stacked: the leaves are `[v b ...]`; `level_prob` is None unless all have one.
     tree: the tree.
     beam: paths that are returned.
+    thresholds: as in `several_prediction`.
   """
   if predictions.node_prob.shape[0] == 1:
     return jax.tree.map(lambda x: x[0], predictions)
+  if predictions.node_score is not None:
+    return several_prediction(predictions.node_score.mean(axis=0), None, tree, thresholds, beam)
   node_prob, level_prob = jax.tree.map(lambda x: x.mean(axis=0), (predictions.node_prob, predictions.level_prob))
   return read_off(node_prob, level_prob, predictions.summed_levels, tree, beam)
 

@@ -86,8 +86,6 @@ def check_weights(weights: tuple[float, ...], depth: int) -> None:
 
 def check_several(options: DecodeOptions, depth: int) -> None:
   """Raises UserError for options with which several paths an image cannot be predicted."""
-  if options.views > 1:
-    raise UserError(f"config.decode.views = {options.views}: a head of several paths an image takes 1")
   if len(options.thresholds) not in (0, 1, depth):
     raise UserError(
       f"config.decode.thresholds = {options.thresholds}: give one, or {depth}, one a level; () has them chosen"

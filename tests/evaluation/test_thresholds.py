@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import itertools
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.run_folder import RunFolder
 from hierjax.training import loop
 from hierjax.tree.label_tree import LabelTree
+from hierjax.types import DecodeOptions
 
 TREE = LabelTree.from_children(list("ABabcd"), [2, 2, 2, 0, 0, 0, 0])
 
@@ -105,9 +107,10 @@ def test_a_run_keeps_its_thresholds_and_predict_uses_them(trained, tmp_path, cap
 def test_thresholds_of_other_weights_or_of_another_kind_do_not_count(trained):
   folder = trained[0]
   step = trained[2]["step"]
-  assert thresholds.kept_thresholds(folder, step, "tree") == tuple(trained[2]["thresholds"])
-  assert thresholds.kept_thresholds(folder, step + 1, "tree") == ()
-  assert thresholds.kept_thresholds(folder, step, "level") == ()
+  kept = partial(thresholds.kept_thresholds, folder)
+  assert kept(step, DecodeOptions()) == tuple(trained[2]["thresholds"])
+  assert kept(step + 1, DecodeOptions()) == kept(step, DecodeOptions(threshold_per="level")) == ()
+  assert kept(step, DecodeOptions(views=10)) == ()
 
 
 def test_labels_that_are_not_there_get_a_sentence(trained):

@@ -12,6 +12,7 @@ from hierjax.functional.averaging import average, best_paths, end_probability, e
 from hierjax.functional.decoding import beam_search
 from hierjax.functional.levels import by_levels
 from hierjax.functional.node_probability import by_paths
+from hierjax.functional.several_paths import several_prediction
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.heads.flat import FlatHead
 from hierjax.tree.label_tree import PAD, ROOT, UNKNOWN
@@ -48,6 +49,20 @@ def assert_same(found, expected):
   np.testing.assert_array_equal(found.level_nodes, expected.level_nodes)
   for name in ("log_prob", "stop_prob", "node_prob"):
     np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+def test_of_heads_of_several_paths_it_is_that_of_the_mean_score(rng):
+  arrays = random_model(1, "node").arrays
+  scores = rng.random((3, BATCH, arrays.num_nodes)).astype(np.float32)
+  thresholds = (0.4,)
+  one_view = jax.jit(lambda scores: several_prediction(scores, None, arrays, thresholds, 4))
+  found = average(stack([one_view(view) for view in scores]), arrays, 4, thresholds)
+  expected = one_view(jnp.asarray(scores.mean(0)))
+  assert_same(found, expected)
+  np.testing.assert_allclose(found.node_score, scores.mean(0), rtol=1e-6)
+  assert (found.paths >= 0).any()
+  strict = average(stack([one_view(view) for view in scores]), arrays, 4, (0.99,))
+  assert (strict.paths < 0).all()
 
 
 @pytest.mark.parametrize("beam", [3, 40])

@@ -271,7 +271,6 @@ def test_a_step_of_sigmoids_is_fed_those_of_its_own_level():
   [
     ("dhnn_s2s", {"feedback": "labels"}, {}, "with output = sigmoid a step is fed the sigmoids before it; set soft"),
     ("dhnn_rnn", {"output": "probit"}, {}, "output = 'probit': choose from softmax, sigmoid"),
-    ("dhnn_s2s", {}, {"views": 10}, r"config\.decode\.views = 10: a head of several paths an image takes 1"),
     ("dhnn_rnn", {}, {"thresholds": (0.1,) * 3}, r"thresholds = .*: give one, or 2, one a level"),
     ("multilabel", {"level_weights": (1.0,)}, {}, r"level_weights = \(1\.0,\): give 3 of them"),
   ],

@@ -1,0 +1,161 @@
+"""What a run whose head predicts several paths an image is asked: each command answers, or says why it cannot."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from hierjax.__main__ import main
+from hierjax.devices import data_mesh
+from hierjax.evaluation import predict as predict_module
+from hierjax.evaluation.predict import Row
+from hierjax.evaluation.run import Run, evaluate_run
+from hierjax.functional.several_paths import label_nodes
+from hierjax.run_folder import RunFolder
+
+SEVERAL = {"objects": 3, "mirror": False}
+
+
+@pytest.fixture(scope="module")
+def runs(make_run, small_config):
+  """Two runs that have just begun, of one head each."""
+  config = small_config(data=SEVERAL, neck=dict(name="none"), head=dict(name="multilabel"))
+  return [make_run(config, seed, name) for seed, name in enumerate("ab")]
+
+
+@pytest.fixture
+def run(runs, tmp_path):
+  """A copy of the first, so that what is written into it does no harm."""
+  shutil.copytree(runs[0].path, tmp_path / "run")
+  return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch):
+  monkeypatch.setattr("hierjax.devices.use_compilation_cache", lambda: None)
+
+
+def weighted_f1(predicted, true):
+  right, wrong, missed = (predicted & true).sum(0), (predicted & ~true).sum(0), (~predicted & true).sum(0)
+  return ((right + missed) * 2 * right / np.maximum(2 * right + wrong + missed, 1)).sum() / (right + missed).sum()
+
+
+def test_the_scores_of_ten_views_are_averaged_and_have_thresholds_of_their_own(run):
+  plain = evaluate_run(run, data_mesh())
+  kept = (run.path / "thresholds.json").read_bytes()
+  metrics = evaluate_run(run, data_mesh(), views=10)
+  ten = json.loads((run.path / "thresholds-views10.json").read_text())
+  assert (run.path / "thresholds.json").read_bytes() == kept
+  assert metrics["views"] == ten["views"] == 10 and metrics["thresholds"] == ten["thresholds"]
+  asked = Run.from_folder(run)
+  variables = asked.restored_variables(run, data_mesh())[1]
+  (examples,) = asked.eval_batches(asked.source("test"))
+  look = jax.jit(lambda x: asked.method.predict(variables, x, None, asked.options).node_score)
+  views = np.stack([look(asked.preprocess(examples, view).inputs) for view in range(10)])
+  assert np.abs(views - views[0]).max() > 1e-4
+  passes = views.mean(0) > metrics["thresholds"][0]
+  parent, offsets = asked.tree.parent, asked.tree.level_offsets
+  for node in range(int(offsets[1]), asked.tree.num_nodes):
+    passes[:, node] &= passes[:, parent[node]]
+  true = np.asarray(label_nodes(jax.numpy.asarray(examples.paths), asked.method.tree)[0])
+  real = examples.mask > 0
+  np.testing.assert_allclose(metrics["node_f1"], weighted_f1(passes[real], true[real]), rtol=1e-5)
+  assert plain["views"] == 1
+
+
+@pytest.mark.parametrize(
+  ("command", "message"),
+  [
+    (["evaluate", "{a}", "{b}"], "(multilabel) predicts several paths an image, and an ensemble predicts a single one"),
+    (["evaluate", "{a}", "{b}", "--against", "{b}", "{a}"], "an ensemble predicts a single one"),
+    (["evaluate", "{a}", "--known-levels", "1"], "and none of them is the one whose upper levels could be given"),
+    (["paths", "{a}"], "this picture is of a single one each; what such a run has is `evaluate` of one run"),
+    (["compare", "{a}", "{b}"], "runs are compared on a single one"),
+    (["label", "{a}"], "pseudo-labels are of a single one each"),
+    (["states", "{a}"], "this head has no states to draw; `path_rnn` has, one a step"),
+    (["neighbours", "{a}"], "this run has no regions to compare; a run whose neck is `context` has"),
+  ],
+)
+def test_what_is_not_there_for_such_a_run_ends_in_a_sentence(runs, command, message, capsys):
+  assert main([word.format(a=runs[0].path, b=runs[1].path) for word in command]) == 1
+  printed = capsys.readouterr().err
+  assert message in printed and printed.startswith("error: ") and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("head", [dict(name="multilabel"), dict(name="dhnn_s2s", output="sigmoid", width=4, size=16)])
+def test_a_head_of_several_is_refused_for_images_of_one_label_too(make_run, small_config, head, capsys):
+  folder = make_run(small_config(neck=dict(name="none"), head=head))
+  assert main(["paths", str(folder.path)]) == 1
+  assert "predicts several paths an image" in capsys.readouterr().err
+
+
+def test_alpha_changes_nothing_and_says_so(run, capsys):
+  assert main(["evaluate", str(run.path), "--alpha", "1"]) == 0
+  printed = capsys.readouterr().out
+  assert printed.startswith("The head predicts several paths an image, so no level has one distribution")
+  assert "F1 of paths" in printed and not list((run.path / "eval").glob("*alpha*"))
+
+
+def test_neighbours_and_features_do_not_care(make_run, small_config, tmp_path, capsys):
+  folder = make_run(small_config(data=SEVERAL, head=dict(name="multilabel")))
+  assert main(["neighbours", str(folder.path), "--queries", "2", "--scale", "3"]) == 0
+  assert main(["features", str(folder.path), str(tmp_path / "out"), "--splits", "test"]) == 0
+  nodes = np.load(tmp_path / "out" / "test" / "nodes.npy")
+  np.testing.assert_array_equal(nodes, Run.from_folder(folder).source("test").nodes)
+  assert nodes.shape == (16, 3)
+
+
+def test_predict_says_where_no_path_passes_and_which_thresholds_are_none(run, tmp_path, monkeypatch, capsys):
+  (tmp_path / "a.png").write_bytes(b"")
+  rows = [Row("a.png"), Row("b.png", "thing/cup", 0.5, 1)]
+  monkeypatch.setattr(predict_module, "predict", lambda *_: iter(rows))
+  assert main(["predict", str(run.path), str(tmp_path)]) == 0
+  assert capsys.readouterr().out.splitlines() == ["a.png: no path passes", "b.png: thing/cup  0.500"]
+  monkeypatch.undo()
+  list(predict_module.predict(str(run.path), [tmp_path / "a.png"]))
+  assert "thresholds: none were chosen for step 1, so each is 0.5" in capsys.readouterr().err
+
+
+EVALUATE = """
+import sys
+from hierjax import devices
+devices.join(sys.argv[2])
+from hierjax.evaluation.run import evaluate_run
+from hierjax.run_folder import RunFolder
+evaluate_run(RunFolder(sys.argv[1]), devices.data_mesh(), "train")
+"""
+
+
+def test_two_processes_choose_what_one_does(runs, tmp_path):
+  """Of 16 validation images each sees a part, and the last batch is padded."""
+  ours, theirs = (RunFolder(tmp_path / name) for name in ("one", "two"))
+  for folder in (ours, theirs):
+    shutil.copytree(runs[0].path, folder.path)
+  with socket.socket() as s:
+    s.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{s.getsockname()[1]}"
+  environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
+  command = [sys.executable, "-c", EVALUATE, str(theirs.path)]
+  processes = [
+    subprocess.Popen(
+      [*command, f"{address},2,{i}"],
+      cwd=Path(__file__).parents[2], env=environment, stderr=subprocess.PIPE, text=True,
+    )
+    for i in range(2)
+  ]  # fmt: skip
+  evaluate_run(ours, data_mesh(), "train")
+  errors = [process.communicate(timeout=300)[1] for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], errors
+  one, two = (folder.thresholds() for folder in (ours, theirs))
+  assert one["images"] == two["images"] == 16 and one["thresholds"] == two["thresholds"]
+  np.testing.assert_allclose(two["path_f1"], one["path_f1"], rtol=1e-6)
+  one, two = (folder.evaluation("train") for folder in (ours, theirs))
+  assert one["num_examples"] == two["num_examples"] == 96
+  np.testing.assert_allclose([two["path_f1"], two["node_f1"]], [one["path_f1"], one["node_f1"]], rtol=1e-5)
