@@ -12,6 +12,10 @@ stays as it is; every epoch costs its forward pass, and images are cropped and m
   python -m hierjax import-weights resnet152.safetensors --backbone resnet152 --out resnet152-hierjax.safetensors
   python train.py --config=configs/cnnrnn_imagenet.py:images --config.init.weights=resnet152-hierjax.safetensors
 
+To store its features once, without crops and mirror images: the same with --config.epochs=0, and then `python -m
+hierjax features RUN FEATURES`. For folders: --config.data.name=folder --config.data.root=PHOTOS
+--config.data.test_split=
+
 Embedding and LSTM are 1000 wide, as in the paper. Its tree of 860 coarse labels and paths of 1 to 9 was not published;
 this one is WordNet's as it ships with the package, with 785 (READINGS G13), so numbers do not compare. It says nothing
 of the optimiser: AdamW and a cosine are ours. The paper shows examples and no accuracy, and this has not been run yet.

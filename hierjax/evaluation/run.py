@@ -64,9 +64,13 @@ class RunConfig:
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no run can have."""
-    for name in ("batch_size", "epochs", "log_every", "eval_every", "checkpoint_every"):
+    for name in ("batch_size", "log_every", "eval_every", "checkpoint_every"):
       if getattr(self, name) <= 0:
         raise UserError(f"config.{name} = {getattr(self, name)}: must be above 0")
+    if self.epochs < 0:
+      raise UserError(
+        f"config.epochs = {self.epochs}: must be above 0, or 0 to keep the weights that a run starts from"
+      )
     if self.seed < 0:
       raise UserError(f"config.seed = {self.seed}: must be 0 or more")
     if self.class_weights not in ("none", "balanced"):

@@ -54,7 +54,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
 
   Returns:
     The metrics of the split that the run is judged on: test, or validation where the set has no test split; none where
-    it has neither.
+    it has neither, or for no epochs, when the weights that it starts from are kept.
 
   Raises:
     UserError: the config, the folder or the data cannot be used; the message says why.
@@ -175,7 +175,12 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
         checkpoints.save(done, state.model, state.training, _headline(scores) if scores else None)
       if stop and done < total_steps:
         raise Stopped(signals.received or 15, done, total_steps)
+    if not total_steps and not goes_on:
+      checkpoints.save(0, state.model, state.training)
 
+  if not total_steps:
+    _say(f"the weights that a run starts from are in {folder.path}; nothing is trained or judged with epochs = 0")
+    return {}
   if judged is None:
     _say(f"trained {total_steps} steps in {folder.path}; the set has no test or validation images to judge it on")
     return {}

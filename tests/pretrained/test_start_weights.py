@@ -8,8 +8,11 @@ from flax.traverse_util import flatten_dict
 from configs import common
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
+from hierjax.evaluation.features import write_features
 from hierjax.evaluation.run import Run
 from hierjax.pretrained.files import to_bytes
+from hierjax.run_folder import RunFolder
+from hierjax.training.loop import train_and_evaluate
 from hierjax.training.start import InitConfig, start_weights, started
 
 
@@ -83,6 +86,37 @@ def test_a_file_of_the_originals_names_says_how_to_import_it(run, shapes, tmp_pa
   file.write_bytes(to_bytes({"features.0.weight": np.zeros((2, 3, 3, 3), np.float32)}, file))
   with pytest.raises(UserError, match="has no weights of a backbone; `python -m hierjax import-weights` makes"):
     start_weights(InitConfig(weights=str(file)), run, shapes, data_mesh())
+
+
+def test_without_an_epoch_the_imported_weights_are_kept_and_write_features(tmp_path, rng, capsys):
+  c = common.base()
+  common.smoke(c)
+  c.tree.source = c.data.name = "shapes"
+  c.data.examples, c.data.resize, c.data.crop = 48, 20, 16
+  c.epochs = 0.0
+  c.backbone = dict(name="small_resnet", widths=(4,), blocks=1)
+  c.head = dict(name="flat")
+  run = Run.from_config(c.to_dict())
+  shapes = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), (16, 16, 3)))
+  weights = {name: np.abs(array) for name, array in as_file(shapes, rng).items()}  # variances among them
+  c.init.weights = str(tmp_path / "a.npz")
+  (tmp_path / "a.npz").write_bytes(to_bytes(weights, "a.npz"))
+  for _ in range(2):  # the second finds it all there
+    assert train_and_evaluate(c.to_dict(), str(tmp_path / "run")) == {}
+    assert "nothing is trained or judged with epochs = 0" in capsys.readouterr().out
+  folder = RunFolder(tmp_path / "run")
+  step, variables = run.restored_variables(folder, data_mesh())
+  found = {"/".join(path[1:]): array for path, array in flatten_dict(variables).items()}
+  assert step == 0
+  for name, array in weights.items():
+    np.testing.assert_array_equal(found[name], array)
+  about = write_features(folder, tmp_path / "out", data_mesh(), splits=("test",))
+  assert about["step"] == 0
+  source = run.source("test")
+  pixels = (source.read(np.arange(8))[:, 2:18, 2:18].astype(np.float32) / 255 - 0.5) / 0.25
+  backbone = {room: part["backbone"] for room, part in variables.items()}
+  pooled = jax.jit(run.method.module.backbone.apply)(backbone, pixels).pooled
+  np.testing.assert_allclose(np.load(tmp_path / "out" / "test" / "features.npy"), pooled, rtol=1e-4, atol=1e-5)
 
 
 def test_a_run_starts_from_one_source():
