@@ -1,7 +1,12 @@
-"""Strict switches for every test: promotion, ranks, and four virtual devices."""
+"""Strict switches for every test: promotion, ranks, and four virtual devices; programs are compiled once a session."""
 
 import os
+import tempfile
 
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers, and the commands that tests start, use the same folder
+  PROGRAMS = tempfile.TemporaryDirectory(prefix="hierjax-xla-", ignore_cleanup_errors=True)
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS.name
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # reading one takes a fifth of compiling the smallest
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 os.environ["JAX_PLATFORMS"] = "cpu"
 

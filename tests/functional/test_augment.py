@@ -135,15 +135,16 @@ def test_a_side_is_sampled_and_the_middle_of_the_range_is_evaluated():  # Koo et
   draw = np.stack([np.zeros(40, np.int32), np.arange(40, dtype=np.int32)], axis=1)
   transform = Transform(16, mirror=True, mean=(0.0,) * 3, std=(1.0,) * 3, sides=(32, 64))
   examples = Examples(ramp, np.zeros((40, 1, 2), np.int32), np.ones(40, np.float32), draw)
-  batch = np.asarray(train_batch(examples, jax.random.key(0), transform).inputs)
+  train = jax.jit(train_batch, static_argnums=2)
+  batch = np.asarray(train(examples, jax.random.key(0), transform).inputs)
   assert batch.shape == (40, 16, 16, 3)
   slopes = 255 * (batch[:, 12] - batch[:, 3])[:, 0, 0] / 9 / 2  # stored rows that a row of the crop spans: 64 / side
   sides = 64 / slopes
   assert 31 < sides.min() < 40 and 56 < sides.max() < 65
   assert len(np.unique(batch[:, 0, 0, 0])) > 20  # and the crop is anywhere
-  again = np.asarray(train_batch(examples, jax.random.key(0), transform).inputs)
+  again = np.asarray(train(examples, jax.random.key(0), transform).inputs)
   np.testing.assert_array_equal(batch, again)
 
-  found = np.asarray(eval_batch(examples, transform).inputs)  # resized to 48, rows 16 to 32
+  found = np.asarray(jax.jit(eval_batch, static_argnums=1)(examples, transform).inputs)  # resized to 48, rows 16 to 32
   expected = (np.arange(16) + 16 + 0.5) * 64 / 48 - 0.5
   np.testing.assert_allclose(255 * found[0, :, 0, 0] / 2, expected, atol=0.05)

@@ -22,11 +22,14 @@ def test_a_label_is_the_sum_over_the_leaves_below_it(rng):
   for row, node in zip(log_probs, nodes, strict=True):
     below = [node == ROOT or node in tree.path(leaf) for leaf in tree.leaves.tolist()]
     expected.append(-np.log(np.exp(row[below]).sum()))
-  found, pullback = jax.vjp(
-    lambda x: subtree_cross_entropy(x, jnp.asarray(nodes), tree_arrays(tree)), jnp.asarray(logits)
-  )
+
+  @jax.jit
+  def run(logits):
+    found, pullback = jax.vjp(lambda x: subtree_cross_entropy(x, jnp.asarray(nodes), tree_arrays(tree)), logits)
+    return found, *pullback(jnp.ones_like(found))
+
+  found, gradient = run(jnp.asarray(logits))
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-  (gradient,) = pullback(jnp.ones_like(found))
   assert found[0] == 0.0 and (gradient[0] == 0.0).all() and (jnp.abs(gradient[1:]).sum(1) > 0).all()
 
 
@@ -94,5 +97,6 @@ def test_a_softmax_over_siblings_is_the_share_of_what_can_follow(rng, toy_tree, 
 def test_steps_without_a_target_change_nothing(rng, toy_tree, token):
   paths = jnp.array([[0, 2, token], [token, token, token]], jnp.int32)
   logits = jnp.asarray(rng.normal(size=(2, 3, 8)).astype(np.float32))
-  gradient = jax.grad(lambda x: path_cross_entropy(x, paths, tree_arrays(toy_tree)).sum())(logits)
+  gradient_of = jax.jit(jax.grad(lambda x: path_cross_entropy(x, paths, tree_arrays(toy_tree)).sum()))
+  gradient = gradient_of(logits)
   assert (gradient[0, 2] == 0).all() and (gradient[1] == 0).all() and (gradient[0, :2] != 0).all()

@@ -1,4 +1,7 @@
-"""Several label paths an image: what a label says of each node, what passes, and F1, against loops in numpy."""
+"""Several label paths an image: what a label says of each node, what passes, and F1, against loops in numpy.
+
+The functions are jitted: op by op they are hundreds of programs, which take longer to compile.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +25,11 @@ from random_trees import random_tree
 
 TREE = LabelTree.from_children(list("ABabcde"), [2, 2, 1, 2, 0, 0, 0, 0])  # A: a (d, e), b; B: c
 ARRAYS = tree_arrays(TREE)
+deepest, passing, smallest_above = jax.jit(deepest), jax.jit(passing), jax.jit(smallest_above)
+end_nodes, label_nodes = jax.jit(end_nodes), jax.jit(label_nodes)
+several_cross_entropy = jax.jit(several_cross_entropy, static_argnums=3)
+several_metrics = jax.jit(several_metrics, static_argnums=3)
+several_prediction = jax.jit(several_prediction, static_argnums=(3, 4))
 
 
 def ancestors(tree, node):
@@ -111,9 +119,10 @@ def test_f1_is_weighted_by_support_and_adds_up():  # READINGS K16
   predicted, true = rng.random((2, 40, 6)) < 0.4
   true[:, 5] = False  # a class that never occurs
   everything = np.ones_like(true)
-  parts = [F1.of(*(jnp.asarray(x[rows]) for x in (predicted, true, everything))) for rows in (slice(15), slice(15, 40))]
+  of = jax.jit(F1.of)
+  parts = [of(*(jnp.asarray(x[rows]) for x in (predicted, true, everything))) for rows in (slice(15), slice(15, 40))]
   np.testing.assert_allclose((parts[0] + parts[1]).value(), numpy_f1(predicted, true), rtol=1e-6)
-  assert np.isnan(F1.of(*(jnp.asarray(x[:0]) for x in (predicted, true, everything))).value())
+  assert np.isnan(of(*(jnp.asarray(x[:0]) for x in (predicted, true, everything))).value())
 
 
 def test_metrics_of_a_batch():

@@ -44,6 +44,10 @@ def decode(head, variables, known, arrays, options):
   return head.apply(variables, FEATURES, known, arrays, options, method="decode")
 
 
+encoded = jit(lambda head, variables: head.apply(variables, FEATURES, method="encode"), static_argnums=0)
+applied = jit(lambda head, variables, *paths: head.apply(variables, FEATURES, *paths), static_argnums=0)
+
+
 def nothing_known(tree):
   return jnp.full((3, tree.depth), UNKNOWN, jnp.int32)
 
@@ -63,12 +67,17 @@ def test_the_residual_arc_is_the_equation(size):
   variables = started(head)
   p = jax.tree.map(np.asarray, variables["params"])
   assert ("align" in p) == (size != 8)
-  bound = head.bind(variables)
-  u = bound.sequence(STAGES)
-  h = np.asarray(bound.recurrence(u)[1])
-  arc = np.asarray(u) + (h @ p["align"]["kernel"] if size != 8 else h)
+
+  @jit
+  def inner(variables):
+    bound = head.bind(variables)
+    u = bound.sequence(STAGES)
+    return u, bound.recurrence(u)[1]
+
+  u, h = map(np.asarray, inner(variables))
+  arc = u + (h @ p["align"]["kernel"] if size != 8 else h)
   expected = np.einsum("btp,tpn->btn", arc, p["output_kernel"]) + p["output_bias"]
-  np.testing.assert_allclose(head.apply(variables, FEATURES), expected, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(applied(head, variables), expected, rtol=1e-4, atol=1e-4)
 
   head = method(FIXED, "dhnn_rnn", size=size, layers=1, residual=False).module.head
   assert jax.eval_shape(head.init, jax.random.key(0), FEATURES)["params"]["output_kernel"].shape == (2, 8, 7)
@@ -80,7 +89,7 @@ def test_a_level_has_a_distribution_of_its_own():
   variables = started(head)
   known = nothing_known(FIXED).at[0, 0].set(1)
   prediction = decode(head, variables, known, tree, DecodeOptions(beam=5))
-  log_probs = log_softmax(np.asarray(head.apply(variables, FEATURES), np.float64))
+  log_probs = log_softmax(np.asarray(applied(head, variables), np.float64))
   for t, (first, end) in enumerate(((0, 2), (2, 7))):
     block = np.exp(log_probs[:, t, first:end])
     expected = block / block.sum(1, keepdims=True)
@@ -109,9 +118,8 @@ def test_the_loss_weighs_levels():
 
 def numpy_feedback(head, variables, example, tokens=None):
   """Returns the decoder's log-probabilities at each step, fed the softmax of the one before, or the tokens."""
-  bound = head.bind(variables)
   p = jax.tree.map(lambda w: np.asarray(w, np.float64), variables["params"])
-  h, c = (np.asarray(x[example], np.float64) for x in bound.encode(FEATURES))
+  h, c = (np.asarray(x[example], np.float64) for x in jax.device_get(encoded(head, variables)))
   fed, steps = p["embed"]["embedding"][-1], []
   for t in range(VARIABLE.depth):
     inputs, state = p["decoder"]["inputs"], p["decoder"]["state"]["hidden"]["kernel"]
@@ -144,7 +152,7 @@ def test_a_full_beam_finds_every_path_of_any_length(feedback):  # READINGS K7, K
     np.testing.assert_allclose(prediction.log_prob[example, :4], [scores[path] for path in expected], rtol=1e-4)
 
   best = jnp.asarray(np.where(prediction.paths[:, 0] >= 0, prediction.paths[:, 0], STOP))
-  losses = head.loss(head.apply(variables, FEATURES, best), best, arrays)
+  losses = head.loss(applied(head, variables, best), best, arrays)
   np.testing.assert_allclose(losses, -prediction.log_prob[:, 0], rtol=1e-4)  # the score is what training lowers
 
 
@@ -258,10 +266,10 @@ def test_several_paths_learn_and_pass(name):  # READINGS K7, K11
 def test_a_step_of_sigmoids_is_fed_those_of_its_own_level():
   head = several("dhnn_s2s").module.head
   variables = started(head)
-  before = head.apply(variables, FEATURES)
+  before = applied(head, variables)
   own = jnp.asarray(variables["params"]["scores"]["bias"]).at[2:].add(3.0)  # not those of the first level
   variables["params"]["scores"]["bias"] = own
-  after = head.apply(variables, FEATURES)
+  after = applied(head, variables)
   np.testing.assert_allclose(after[:, 1, 0], before[:, 1, 0], rtol=1e-4)  # the second step was fed the same
   assert np.abs(after[:, 2, 0] - before[:, 2, 0]).max() > 1e-3
 
