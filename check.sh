@@ -13,4 +13,4 @@ venv=${VENV:-.venv}
 "$venv/bin/python" -m ruff format --check .
 "$venv/bin/python" -m ruff check .
 "$venv/bin/python" -m mypy
-"$venv/bin/python" -m pytest --numprocesses=2 "$@"
+"$venv/bin/python" -m pytest --numprocesses=2 --dist=worksteal "$@"

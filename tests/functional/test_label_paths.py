@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ def test_they_say_what_the_label_tree_says(rng):
   arrays = tree_arrays(tree)
   nodes = np.arange(-1, tree.num_nodes, dtype=np.int32)
   paths = tree.encode(nodes)
-  np.testing.assert_array_equal(ends(jnp.asarray(paths)), tree.ends(paths))
-  np.testing.assert_array_equal(climb(jnp.asarray(nodes), arrays), np.where(paths >= 0, paths, PAD))
+  np.testing.assert_array_equal(jax.jit(ends)(jnp.asarray(paths)), tree.ends(paths))
+  np.testing.assert_array_equal(jax.jit(climb)(jnp.asarray(nodes), arrays), np.where(paths >= 0, paths, PAD))
   noise = rng.integers(UNKNOWN, tree.num_nodes, size=(500, tree.depth)).astype(np.int32)
   paths = np.concatenate([paths, noise, np.where(rng.random(noise.shape) < 0.8, noise, PAD)])
-  np.testing.assert_array_equal(are_walks(jnp.asarray(paths), arrays), [tree.is_path(p) for p in paths.tolist()])
+  np.testing.assert_array_equal(
+    jax.jit(are_walks)(jnp.asarray(paths), arrays), [tree.is_path(p) for p in paths.tolist()]
+  )
 
 
 def test_complete_fills_in_the_ancestors(toy_tree):
@@ -25,7 +28,7 @@ def test_complete_fills_in_the_ancestors(toy_tree):
     [[UNKNOWN, UNKNOWN, 6], [UNKNOWN, 4, STOP], [UNKNOWN, UNKNOWN, UNKNOWN], [1, 2, UNKNOWN]], jnp.int32
   )
   expected = [[0, 2, 6], [1, 4, STOP], [UNKNOWN] * 3, [0, 2, UNKNOWN]]
-  np.testing.assert_array_equal(complete(known, tree_arrays(toy_tree)), expected)
+  np.testing.assert_array_equal(jax.jit(complete)(known, tree_arrays(toy_tree)), expected)
 
 
 def test_several_paths_an_image_are_refused():

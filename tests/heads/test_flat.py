@@ -43,7 +43,7 @@ def test_decoding_is_the_softmax_over_the_leaves_below_what_is_known(rng, key, g
 def test_loss_of_leaves_is_cross_entropy_and_of_nothing_is_zero(toy_tree):
   logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32))
   paths = jnp.asarray(toy_tree.encode([5, 4, -1]))
-  loss = FlatHead(4).loss(logits, paths[:, None], tree_arrays(toy_tree))
+  loss = jax.jit(FlatHead(4).loss)(logits, paths[:, None], tree_arrays(toy_tree))
   np.testing.assert_allclose(loss[:2], [-log_softmax(np.asarray(logits))[i, j] for i, j in ((0, 2), (1, 1))], rtol=1e-6)
   assert loss[2] == 0 and (paths[2] == UNKNOWN).all()
   with pytest.raises(ValueError, match="multi-label head"):

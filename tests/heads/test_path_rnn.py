@@ -41,6 +41,11 @@ def run(head, variables, features, known, arrays, options):
   return head.apply(variables, features, known, arrays, options, method="decode")
 
 
+@functools.partial(jit, static_argnums=0, static_argnames="method")
+def applied(head, variables, *inputs, method=None):
+  return head.apply(variables, *inputs, method=method)
+
+
 def decode(setting, known=None, head=None, **options):
   _, arrays, default, features, variables = setting
   known = jnp.full((3, 3), UNKNOWN, jnp.int32) if known is None else known
@@ -79,21 +84,21 @@ def score(setting, example, path):
 def test_teacher_forcing_is_stepping_is_the_equations(setting):
   _, _, head, features, variables = setting
   targets = jnp.array([[0, 2, 6], [1, 4, STOP], [0, UNKNOWN, UNKNOWN]], jnp.int32)
-  logits = head.apply(variables, features, targets)
-  np.testing.assert_array_equal(logits, head.apply(variables, features, targets[:, None]))
+  logits = applied(head, variables, features, targets)
+  np.testing.assert_array_equal(logits, applied(head, variables, features, targets[:, None]))
   expected = [numpy_path(setting, i, path) for i, path in enumerate(targets.tolist()[:2])]
   np.testing.assert_allclose(jax.nn.log_softmax(logits)[:2], expected, rtol=1e-4, atol=1e-4)
-  states, output = head.apply(variables, features, targets, method="states"), variables["params"]["output"]
+  states, output = applied(head, variables, features, targets, method="states"), variables["params"]["output"]
   np.testing.assert_allclose(states @ output["kernel"] + output["bias"][None, None], logits, rtol=1e-5, atol=1e-5)
 
-  image = head.apply(variables, features, method="image_gates")
+  image = applied(head, variables, features, method="image_gates")
   carry = (jnp.zeros((3, 1, WIDTH)),) * 2
   previous = jnp.full((3, 1), -1, jnp.int32)
   for t in range(3):
-    carry, step = head.apply(variables, carry, previous, image, method="step")
+    carry, step = applied(head, variables, carry, previous, image, method="step")
     np.testing.assert_allclose(step[:, 0], jax.nn.log_softmax(logits[:, t]), rtol=1e-5, atol=1e-5)
     previous = targets[:, t, None]
-  np.testing.assert_allclose(head.apply(variables, features)[:, 0], logits[:, 0], rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(applied(head, variables, features)[:, 0], logits[:, 0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("distinct", [1, 4, 7, 16])
@@ -128,7 +133,7 @@ def test_a_full_beam_finds_every_path_with_the_score_of_equation_8(setting):
     assert [nodes_of(path) for path in found.paths[example]] == [nodes for nodes, _ in expected] + [()]
     np.testing.assert_allclose(found.log_prob[example, :4], [value for _, value in expected], rtol=1e-4)
   best = np.where(found.paths[:, 0] >= 0, found.paths[:, 0], STOP)
-  outputs = head.apply(variables, features, jnp.asarray(best))
+  outputs = applied(head, variables, features, jnp.asarray(best))
   losses = head.loss(outputs, jnp.asarray(best), arrays)
   np.testing.assert_allclose(losses, -found.log_prob[:, 0], rtol=1e-5)  # the score is what training lowers
 
