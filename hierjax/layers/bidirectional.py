@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import jax
@@ -13,7 +14,16 @@ from hierjax.errors import UserError
 from hierjax.layers.recurrent import GRU, LSTM
 
 CELLS = {"lstm": LSTM, "gru": GRU}
-_GATES = {"lstm": 4, "gru": 3}
+Start = Literal["usual", "open", "lasting"]
+# Of the LSTM: input, forget and output gate, modulation; of the GRU: reset and update gate, candidate.
+_BIASES = {
+  ("lstm", "usual"): (0.0, 1.0, 0.0, 0.0),
+  ("lstm", "open"): (2.0, 1.0, 2.0, 0.0),
+  ("lstm", "lasting"): (0.0, 3.0, 2.0, 0.0),
+  ("gru", "usual"): (0.0, 0.0, 0.0),
+  ("gru", "open"): (0.0, -1.0, 0.0),
+  ("gru", "lasting"): (0.0, 3.0, 0.0),
+}
 
 
 class Recurrence(nn.Module):
@@ -25,18 +35,27 @@ class Recurrence(nn.Module):
     cell: `lstm` or `gru`.
     width: of the state.
     dtype: of the products; state and gates are float32.
+    start: initial values: `usual`; `open`, for a state that holds most of what it was just fed: the LSTM's input and
+      output gates let through 0.88; `lasting`, for one that keeps what it had before, 0.95 of it a step. The inputs'
+      matrix is twice as large as usual with both.
   """
 
   cell: Literal["lstm", "gru"]
   width: int
   dtype: Any = jnp.float32
+  start: Start = "usual"
 
   def setup(self) -> None:
     """Names the weights."""
     if self.cell not in CELLS:
       raise UserError(f"config.head.cell = {self.cell!r}: choose from {', '.join(CELLS)}")
-    bias = _forget_bias if self.cell == "lstm" else nn.initializers.zeros
-    self.inputs = nn.Dense(_GATES[self.cell] * self.width, dtype=self.dtype, bias_init=bias)
+    biases = _BIASES[self.cell, self.start]
+    self.inputs = nn.Dense(
+      len(biases) * self.width,
+      dtype=self.dtype,
+      kernel_init=nn.initializers.variance_scaling(1.0 if self.start == "usual" else 4.0, "fan_in", "truncated_normal"),
+      bias_init=functools.partial(_by_gate, biases),
+    )
     self.state = CELLS[self.cell](self.width, self.dtype)
 
   def step(self, carry: Any, x: Float[Array, "*b d"]) -> tuple[Any, Float[Array, "*b w"]]:
@@ -54,8 +73,8 @@ class Recurrence(nn.Module):
     return self.run(self.state.initial_carry(len(x)), x)
 
 
-def _forget_bias(key: jax.Array, shape: tuple[int], dtype: Any = jnp.float32) -> Array:
-  return jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0], dtype), shape[0] // 4)
+def _by_gate(biases: tuple[float, ...], key: jax.Array, shape: tuple[int], dtype: Any = jnp.float32) -> Array:
+  return jnp.repeat(jnp.array(biases, dtype), shape[0] // len(biases))
 
 
 class Bidirectional(nn.Module):
@@ -66,20 +85,23 @@ class Bidirectional(nn.Module):
     width: of one direction's state.
     layers: how many; each reads both directions' h of the one below.
     dtype: of the products.
+    start: see `Recurrence`.
   """
 
   cell: Literal["lstm", "gru"]
   width: int
   layers: int = 1
   dtype: Any = jnp.float32
+  start: Start = "usual"
 
   @nn.compact
   def __call__(self, x: Float[Array, "b l d"]) -> tuple[Any, Float[Array, "b l w2"]]:
     """Returns the last layer's last states, and its h at each step, of both directions side by side: w2 = 2 width."""
+    make = functools.partial(Recurrence, self.cell, self.width, self.dtype, self.start)
     last: Any = None
     for i in range(self.layers):
-      ahead, forward = Recurrence(self.cell, self.width, self.dtype, name=f"forward_{i}")(x)
-      back, backward = Recurrence(self.cell, self.width, self.dtype, name=f"backward_{i}")(x[:, ::-1])
+      ahead, forward = make(name=f"forward_{i}")(x)
+      back, backward = make(name=f"backward_{i}")(x[:, ::-1])
       x = jnp.concatenate([forward, backward[:, ::-1]], axis=-1)
       last = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=-1), ahead, back)
     return last, x

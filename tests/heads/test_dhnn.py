@@ -186,6 +186,19 @@ def test_every_part_of_the_network_learns(name, tree, more):  # READINGS K15
     assert np.abs(gradient).max() > 0, jax.tree_util.keystr(path)
 
 
+def test_a_sequence_head_starts_with_an_ear_for_images_and_labels():
+  head = method(VARIABLE, "dhnn_s2s", width=32, size=64, feedback="labels").module.head
+  stages = tuple(jax.random.normal(jax.random.key(i), (64, 1, 1, 64)) for i in range(3))
+  features = Features(stages=stages, pooled=jnp.zeros((64, 64)))
+  variables = jit(head.init)(jax.random.key(0), features)
+  one, other = (
+    np.asarray(jit(head.apply)(variables, features, jnp.tile(jnp.array([path]), (64, 1))))
+    for path in ([0, 2, STOP], [1, 4, 7])
+  )
+  by_image, by_label = one.std(axis=0).mean(axis=-1), np.abs(one - other).mean(axis=(0, 2))
+  assert (by_image > 0.15).all() and by_label[0] == 0 and (by_label[1:] > 0.15).all()
+
+
 def test_a_path_may_end_anywhere_with_stop():
   found = method(VARIABLE, "dhnn_s2s", short_labels="stop")
   variables = started(found.module.head)

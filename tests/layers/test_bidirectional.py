@@ -72,6 +72,19 @@ def test_initial_values():  # READINGS K15
     np.testing.assert_allclose(kernel @ kernel.T, np.eye(5), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+  ("cell", "start", "biases"),
+  [("lstm", "open", [2, 1, 2, 0]), ("lstm", "lasting", [0, 3, 2, 0]), ("gru", "open", [0, -1, 0])],
+)
+def test_other_initial_values(cell, start, biases):
+  x = jnp.zeros((1, 1, 64))
+  usual, other = (
+    Recurrence(cell, 50, start=kind).init(jax.random.key(1), x)["params"]["inputs"] for kind in ("usual", start)
+  )
+  np.testing.assert_array_equal(other["bias"], np.repeat(biases, 50))
+  np.testing.assert_allclose(other["kernel"], 2 * usual["kernel"], rtol=1e-5)
+
+
 def test_scanned_and_fast_lstm_are_one():
   inputs = jax.random.normal(jax.random.key(2), (2, 4, 20))
   cell = LSTM(5)
