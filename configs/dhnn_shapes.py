@@ -28,10 +28,11 @@ def get_config(variant: str = "") -> mlc.ConfigDict:
   c.data.objects = 3
   c.data.resize = c.data.crop = 48
   c.batch_size = 64
-  c.epochs = 12.0
-  c.backbone = dict(name="small_resnet", widths=(16, 32, 64, 64), blocks=1, stem_stride=2)
-  c.head = dict(name="dhnn_s2s", width=64, size=256, conversion="pool", output="sigmoid")
-  c.optim.lr = 0.02
+  c.epochs = 10.0
+  c.backbone = dict(name="small_resnet", widths=(16, 32, 64, 128), blocks=1)
+  c.head = dict(name="dhnn_s2s", width=64, size=128, conversion="pool", output="sigmoid")
+  c.optim.name = "adamw"
+  c.optim.lr = 0.002
   c.optim.lr_batch = 64
   c.optim.clip_norm = 5.0
   c.schedule.warmup = 1.0
