@@ -5,7 +5,7 @@ r"""DHNN of fixed path length on CIFAR-100 (Koo et al. 2020, section 3.1): 20 co
 
 The coarse label is read off the deepest stage, the fine one off the others (READINGS K1), by a bidirectional LSTM of 3
 layers. The paper has no CIFAR-100; networks and schedules are those of configs/flat_cifar100.py, beside which
-docs/results.md sets it.
+docs/results.md sets it: `cpu` gets 45.1% of paths right, `cpu,plain_rnn` 27.8. `wrn` has not been run.
 
 Variants, at most one of each line:
   cnn7 | wrn (the default) | wider | cpu | cpu_long | smoke
