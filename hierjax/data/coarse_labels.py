@@ -10,10 +10,10 @@ from jaxtyping import Bool, Int
 
 from hierjax.data.config import DataConfig
 from hierjax.data.pseudo_labels import PseudoLabels
-from hierjax.data.source import View
+from hierjax.data.source import View, has_label
 from hierjax.data.splits import fine_and_coarse
 from hierjax.errors import UserError
-from hierjax.tree.label_tree import PAD, ROOT, LabelTree, ShortLabels
+from hierjax.tree.label_tree import PAD, LabelTree, ShortLabels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _top(config: DataConfig, tree: LabelTree) -> LabelTree:
 def _ends_early(nodes: Int[np.ndarray, "n p"], tree: LabelTree) -> Bool[np.ndarray, "n"]:
   """Returns which images have a path that ends above a leaf, or of which nothing is known."""
   inner = np.diff(tree.child_offsets) > 0
-  return ((nodes >= ROOT) & inner[np.maximum(nodes, ROOT) + 1]).any(axis=1)
+  return ((nodes >= 0) & inner[np.maximum(nodes, 0) + 1]).any(axis=1) | ~has_label(nodes)
 
 
 def _check_classes(

@@ -21,6 +21,7 @@ from hierjax.tree.label_tree import ROOT, LabelTree
 from hierjax.tree.labels import LabelFinder
 
 _SHOWN = 10
+_OR_SKIP = "; config.data.on_no_label = skip leaves such images out"
 
 
 class FolderSource:
@@ -130,9 +131,9 @@ def _nested(root: Path, config: DataConfig, tree: LabelTree) -> FolderSource:
     except KeyError as error:
       faults.append(f"{folder.path}: {error.args[0]}")
       continue
-    if node == ROOT and config.on_no_label == "stop":
+    if node == ROOT and not _may_lack_label(config):
       others = f" ({len(folder.images):,} images do)" if len(folder.images) > 1 else ""
-      faults.append(f"{folder.path}: {folder.images[0]} {NO_LABEL}{others}")
+      faults.append(f"{folder.path}: {folder.images[0]} {NO_LABEL}{others}{_OR_SKIP}")
     files += [os.path.join(folder.path, image) for image in folder.images]
     nodes += [[node]] * len(folder.images)
   _raise_faults(faults, root)
@@ -141,10 +142,19 @@ def _nested(root: Path, config: DataConfig, tree: LabelTree) -> FolderSource:
   return FolderSource(os.path.abspath(root), files, pad_nodes(nodes), config.resize, config.fit)
 
 
+def _may_lack_label(config: DataConfig) -> bool:
+  """Returns whether images without a label are left out later, or may be given one."""
+  return config.on_no_label == "skip" or config.coarse_images in ("drop", "pseudo")
+
+
 def _csv_rows(path: Path, config: DataConfig) -> list[LabelRow]:
   """Returns the rows of a CSV file of labels; raises UserError with all that say nothing."""
-  rows, skip = read_label_rows(path), config.on_no_label == "skip"
-  faults = [f"{path}:{row.line}: {row.fault}" for row in rows if row.fault and not (skip and row.only_image)]
+  rows, skip = read_label_rows(path), _may_lack_label(config)
+  faults = [
+    f"{path}:{row.line}: {row.fault}{_OR_SKIP * row.only_image}"
+    for row in rows
+    if row.fault and not (skip and row.only_image)
+  ]
   _raise_faults(faults, path)
   return rows
 

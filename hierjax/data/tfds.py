@@ -117,8 +117,8 @@ class TfdsSource:
 
   def _labels(self) -> Int[np.ndarray, "n p"]:
     """Reads every record for its classes, the first time: ImageNet's are 150 GB, so they are kept whatever it took."""
-    name = f"{self.name} {self._label_feature} labels"
-    labels = cache.load(name, self._files, (len(self), None), np.int32)
+    name, fingerprint = f"{self.name} labels", f"{self._label_feature} {self._files}"
+    labels = cache.load(name, fingerprint, (len(self), None), np.int32)
     if labels is None:
       found: list[list[int]] = []
       with tqdm(
@@ -129,7 +129,7 @@ class TfdsSource:
           found += [self._classes_of(record) for record in records]
           bar.update(len(records))
       labels = np.where((padded := pad_nodes(found)) < 0, -1, padded)
-      cache.save(name, self._files, labels)
+      cache.save(name, fingerprint, labels)
     return labels
 
   def _classes_of(self, record: Any) -> list[int]:

@@ -40,8 +40,8 @@ def write_features(
 ) -> dict[str, Any]:
   """Writes what a run's backbone, and neck if it has one, make of its images, as evaluation sees them.
 
-  Each image of a split has a row, in the order of the set; one that cannot be read has none, where the run skips such
-  images. The labels are those of the whole tree, also where the run learnt its top levels only.
+  Each image of a split has a row, in the order of the set; one that cannot be read or has no label has none, where the
+  run skips such images. The labels are those of the whole tree, also where the run learnt its top levels only.
 
   Args:
     folder: the run's.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
@@ -52,7 +53,7 @@ def options_with_thresholds(run: Run, folder: RunFolder, step: int, variables: V
   """
   if run.options.thresholds or not predicts_several(run):
     return run.options
-  kept = kept_thresholds(folder, step, run.options)
+  kept = _agreed(kept_thresholds(folder, step, run.options), run.tree.depth)
   if kept:
     return dataclasses.replace(run.options, thresholds=kept)
   source = run.source("validation")
@@ -92,6 +93,16 @@ def kept_thresholds(folder: RunFolder, step: int, options: DecodeOptions) -> tup
   if choice is None or (choice.get("step"), choice.get("per")) != (step, options.threshold_per):
     return ()
   return tuple(float(threshold) for threshold in choice["thresholds"])
+
+
+def _agreed(thresholds: tuple[float, ...], most: int) -> tuple[float, ...]:
+  """Returns the thresholds of process 0, so that all choose or none does, whatever each sees of the folder."""
+  if jax.process_count() == 1:
+    return thresholds
+  padded = np.full(max(1, most), np.nan)
+  padded[: len(thresholds)] = thresholds
+  told = np.asarray(multihost_utils.broadcast_one_to_all(padded.view(np.uint32))).view(np.float64)  # to the last bit
+  return tuple(told[~np.isnan(told)].tolist())
 
 
 def predicts_several(run: Run) -> bool:

@@ -19,18 +19,13 @@ from hierjax.functional.losses import path_cross_entropy, sibling_cross_entropy
 from hierjax.functional.node_probability import by_chain_rule, by_paths
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.functional.windows import window_products
-from hierjax.layers.recurrent import LSTM, LSTMCarry
+from hierjax.layers.recurrent import LSTM, STRONG, LSTMCarry, by_gate
 from hierjax.tree.label_tree import ROOT, UNKNOWN
 from hierjax.types import DecodeOptions, Features, Leaf, Prediction
 
 # The paper is silent on initial values. With the usual ones the input and output gates, open by half, leave the
-# backbone a quarter of its gradient, and the first epochs are slow.
-_STRONG = nn.initializers.variance_scaling(4.0, "fan_in", "truncated_normal")
-
-
-def _open_gates(key: jax.Array, shape: tuple[int], dtype: Any = jnp.float32) -> Array:
-  """Returns biases of input, forget and output gate that open them by 0.88, 0.73 and 0.88."""
-  return jnp.repeat(jnp.array([2.0, 1.0, 2.0, 0.0], dtype), shape[0] // 4)
+# backbone a quarter of its gradient, and the first epochs are slow. These open them by 0.88, the forget gate by 0.73.
+_open_gates = functools.partial(by_gate, (2.0, 1.0, 2.0, 0.0))
 
 
 @struct.dataclass
@@ -127,7 +122,7 @@ class PathRNNHead(nn.Module):
       self.num_nodes + 1, self.width if self.embed_width is None else self.embed_width
     )  # row 0 is START
     self.label = nn.Dense(gates, use_bias=False, dtype=self.dtype)
-    self.image = nn.Dense(gates, dtype=self.dtype, kernel_init=_STRONG, bias_init=_open_gates)
+    self.image = nn.Dense(gates, dtype=self.dtype, kernel_init=STRONG, bias_init=_open_gates)
     self.lstm = LSTM(self.width, self.dtype)
     siblings = self.softmax == "siblings"
     self.output: Any = _Rows(self.num_outputs) if siblings else nn.Dense(self.num_outputs, dtype=self.dtype)
@@ -150,7 +145,7 @@ class PathRNNHead(nn.Module):
     return self._states(features, _before(paths))
 
   def _states(self, features: Features, previous: Int[Array, "b l"], train: bool = False) -> Float[Array, "b l w"]:
-    return self.lstm(self._gates(previous, self.image_gates(features, train)))
+    return self.lstm(self._labels_gates(previous) + self.image_gates(features, train)[:, None])
 
   def image_gates(self, features: Features, train: bool = False) -> Float[Array, "b g"]:
     """Returns W_v v + b, which is the same at every step."""
@@ -168,7 +163,7 @@ class PathRNNHead(nn.Module):
     They are log-probabilities of the candidates, or of all outputs where that is None. With `softmax = siblings` they
     are logits, and the candidates are those of `decoding.continuations`.
     """
-    carry, h = self.lstm.step(carry, self._gates(previous, image))
+    carry, h = self.lstm.step(carry, self._label_gates(previous) + image[:, None])
     if self.softmax == "siblings":
       if candidates is None:
         raise ValueError("a softmax over siblings scores no other outputs: candidates must not be None")
@@ -177,16 +172,23 @@ class PathRNNHead(nn.Module):
     mass = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     return carry, (logits if candidates is None else jnp.take_along_axis(logits, candidates, axis=-1)) - mass
 
-  def _gates(self, previous: Int[Array, "#b k"], image: Float[Array, "b g"]) -> Float[Array, "b k g"]:
+  def _label_gates(self, previous: Int[Array, "#b k"]) -> Float[Array, "#b k g"]:
+    """Returns W_x x of the nodes that one step is fed."""
     rows = jnp.maximum(previous, ROOT) + 1
     if self.num_nodes >= previous.size:
-      return self.label(self.embed(rows)) + image[:, None]
-    # The product of each label that occurs, once: on real paths these are few of the nodes.
-    labels, where = jnp.unique(rows, return_inverse=True, size=self.num_nodes + 1)
+      return self.label(self.embed(rows))
+    # Each label's product once, rather than one for each time that it occurs.
+    return jnp.take(self.label(self.embed.embedding), rows, axis=0)
+
+  def _labels_gates(self, previous: Int[Array, "b l"]) -> Float[Array, "b l g"]:
+    """Returns the same for all steps, from the products of the labels that occur: on real paths, few of the nodes."""
+    if self.num_nodes >= previous.size:
+      return self._label_gates(previous)
+    labels, where = jnp.unique(jnp.maximum(previous, ROOT) + 1, return_inverse=True, size=self.num_nodes + 1)
     sizes = [-(-len(labels) // parts) for parts in (4, 2, 1)]
     products = [functools.partial(_products_of_first, size) for size in sizes]
     enough = (where.max() >= jnp.array(sizes[:-1])).sum()
-    return nn.switch(enough, products, self, labels, where) + image[:, None]
+    return nn.switch(enough, products, self, labels, where)
 
   def _logits(self, h: Float[Array, "b k w"]) -> Float[Array, "b k o"]:
     return self.output(h).astype(jnp.float32)

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
-from hierjax.layers.recurrent import GRU, LSTM
+from hierjax.layers.recurrent import GRU, LSTM, STRONG, by_gate
 
 CELLS = {"lstm": LSTM, "gru": GRU}
 Start = Literal["usual", "open", "lasting"]
@@ -53,8 +53,8 @@ class Recurrence(nn.Module):
     self.inputs = nn.Dense(
       len(biases) * self.width,
       dtype=self.dtype,
-      kernel_init=nn.initializers.variance_scaling(1.0 if self.start == "usual" else 4.0, "fan_in", "truncated_normal"),
-      bias_init=functools.partial(_by_gate, biases),
+      kernel_init=nn.initializers.lecun_normal() if self.start == "usual" else STRONG,
+      bias_init=functools.partial(by_gate, biases),
     )
     self.state = CELLS[self.cell](self.width, self.dtype)
 
@@ -71,10 +71,6 @@ class Recurrence(nn.Module):
   def __call__(self, x: Float[Array, "b l d"]) -> tuple[Any, Float[Array, "b l w"]]:
     """Returns the last state, and h after each step, from a state of zeros."""
     return self.run(self.state.initial_carry(len(x)), x)
-
-
-def _by_gate(biases: tuple[float, ...], key: jax.Array, shape: tuple[int], dtype: Any = jnp.float32) -> Array:
-  return jnp.repeat(jnp.array(biases, dtype), shape[0] // len(biases))
 
 
 class Bidirectional(nn.Module):

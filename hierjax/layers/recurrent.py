@@ -14,6 +14,14 @@ from hierjax.layers.grid_recurrence import BACKWARD, FORWARD, State
 
 LSTMCarry = tuple[Float[Array, "*b w"], Float[Array, "*b w"]]
 
+# Of input matrices: twice as large as usual.
+STRONG = nn.initializers.variance_scaling(4.0, "fan_in", "truncated_normal")
+
+
+def by_gate(biases: tuple[float, ...], key: jax.Array, shape: tuple[int], dtype: Any = jnp.float32) -> Array:
+  """Returns the initial biases of gates that lie side by side, one value a gate."""
+  return jnp.repeat(jnp.array(biases, dtype), shape[0] // len(biases))
+
 
 class LSTM(nn.Module):
   """The LSTM of Guo et al. (eqs. 2-7), given at each step all that does not depend on the state.

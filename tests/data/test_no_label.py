@@ -90,9 +90,10 @@ def test_validation_is_kept_of_labelled_images_only(tmp_path):
   assert sorted(train + validation) == [i for i in range(80) if nodes[i] != ROOT] and len(validation) == 30
 
 
-def test_unlabelled_images_may_be_coarse_ones(tmp_path):
+@pytest.mark.parametrize("none", [ROOT, PAD])
+def test_unlabelled_images_may_be_coarse_ones(tmp_path, none):
   """They can be given pseudo-labels; those that get none, or whose set is used as it is, stop the run."""
-  config = arrays(tmp_path, [CUP, ROOT, CAT, ROOT])
+  config = arrays(tmp_path, [CUP, none, CAT, none])
   found = open_partly_labelled(config, TREE)
   assert found.coarse.tolist() == [False, True, False, True]
   coarse = found.coarse_images()
@@ -102,7 +103,7 @@ def test_unlabelled_images_may_be_coarse_ones(tmp_path):
       TREE.checksum, found.fine_checksum, "",
     )  # fmt: skip
     (tmp_path / "labels").write_bytes(labels.to_bytes())
-    config = arrays(tmp_path, [CUP, ROOT, CAT, ROOT], coarse_images="pseudo", pseudo_labels=str(tmp_path / "labels"))
+    config = arrays(tmp_path, [CUP, none, CAT, none], coarse_images="pseudo", pseudo_labels=str(tmp_path / "labels"))
     if message:
       with pytest.raises(UserError, match=message):
         open_source(config, TREE, "train")
@@ -115,7 +116,8 @@ def test_images_at_the_top_of_a_folder_tree(tmp_path):
   config = DataConfig(name="folder", root=str(tmp_path), **SMALL)
   with pytest.raises(UserError, match=rf"{tmp_path}: b\.png lies in no folder of a label.*\(2 images do\)"):
     open_source(config, TREE, "train")
-  assert shades(open_source(skipping(config), TREE, "train")) == [0, 3]
+  for left_out in (skipping(config), DataConfig(**{**config.__dict__, "coarse_images": "drop"})):
+    assert shades(open_source(left_out, TREE, "train")) == [0, 3]
   assert open_tree(TreeConfig(), skipping(config)) == open_tree(TreeConfig(), config)
 
 
@@ -125,7 +127,7 @@ def test_rows_of_a_csv_file(tmp_path):
     "image,level 1,level 2\na.png,animal,cat\na.png,,\na.png,thing,cup\nb.png,,\nc.png,animal,dog\nd.png\n"
   )
   config = DataConfig(name="folder", root=str(tmp_path), labels=str(tmp_path / "l.csv"), **SMALL)
-  with pytest.raises(UserError, match=r"l\.csv:3: the row has no label\n.*l\.csv:5: .*\n.*l\.csv:7: "):
+  with pytest.raises(UserError, match=r"l\.csv:3: the row has no label; .* skip .*\n.*l\.csv:5: .*\n.*l\.csv:7: "):
     open_source(config, TREE, "train")
   source = open_source(skipping(config), TREE, "train")
   assert shades(source) == [0, 2] and source.nodes.tolist() == [[CAT, CUP], [DOG, PAD]]

@@ -74,7 +74,12 @@ def test_initial_values():  # READINGS K15
 
 @pytest.mark.parametrize(
   ("cell", "start", "biases"),
-  [("lstm", "open", [2, 1, 2, 0]), ("lstm", "lasting", [0, 3, 2, 0]), ("gru", "open", [0, -1, 0])],
+  [
+    ("lstm", "open", [2, 1, 2, 0]),
+    ("lstm", "lasting", [0, 3, 2, 0]),
+    ("gru", "open", [0, -1, 0]),
+    ("gru", "lasting", [0, 3, 0]),
+  ],
 )
 def test_other_initial_values(cell, start, biases):
   x = jnp.zeros((1, 1, 64))
