@@ -139,5 +139,5 @@ def _orthogonal_by_gate(key: Any, shape: tuple[int, int]) -> Array:
   # Two neighbours add up in a state: with 1/2 each, their sum is as large as they are.
   width, gates = shape
   draws = jax.random.split(key, gates // width)
-  by_gate = jax.vmap(lambda draw: nn.initializers.orthogonal(0.5)(draw, (width, width)))(draws)  # compiles once
-  return jnp.moveaxis(by_gate, 0, 1).reshape(shape)
+  drawn = jax.vmap(lambda draw: nn.initializers.orthogonal(0.5)(draw, (width, width)))(draws)  # compiles once
+  return jnp.moveaxis(drawn, 0, 1).reshape(shape)
