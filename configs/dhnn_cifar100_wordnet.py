@@ -4,8 +4,8 @@ r"""DHNN of variable path length on CIFAR-100 (Koo et al. 2020, section 3.2): pa
   python train.py --config=configs/dhnn_cifar100_wordnet.py:cpu --workdir=runs/s2s-cpu     # 2 CPU cores
 
 An encoder reads all stages, the deepest first, and a decoder writes the path and STOP. The paper has no CIFAR-100;
-networks and schedules are those of configs/flat_cifar100.py. With seed 0, `cpu` gets 36.0% of paths right, `cpu,labels`
-39.2 (12 minutes beside other work) and `cpu,flat` 47.0; see docs/results.md. `wrn` has not been run.
+networks and schedules are those of configs/flat_cifar100.py. Over three seeds `cpu` gets 35.2% of paths right and
+`cpu,flat` 46.0 (8 minutes on a core each); `cpu,labels` 39.2 with seed 0; see docs/results.md. `wrn` has not been run.
 
 Variants, at most one of each line:
   cnn7 | wrn (the default) | wider | cpu | cpu_long | smoke
