@@ -132,8 +132,7 @@ class _Kernel(nn.Module):
 
 def _orthogonal_by_gate(key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
   keys = jax.random.split(key, shape[1] // shape[0])
-  drawn = jax.vmap(lambda key: nn.initializers.orthogonal()(key, (shape[0], shape[0]), dtype))(keys)
-  return jnp.moveaxis(drawn, 0, 1).reshape(shape)
+  return jnp.concatenate([nn.initializers.orthogonal()(k, (shape[0], shape[0]), dtype) for k in keys], axis=1)
 
 
 # The scan, over f[l b ...]. The state before the first step is zero, so that step has no product, nor has its gradient.

@@ -132,12 +132,11 @@ class SpatialRNN(nn.Module):
 
 def _each(init: Any) -> Any:
   """Returns an initialiser of f[k i j] that draws each of the k matrices by `init`."""
-  return lambda key, shape: jax.vmap(lambda draw: init(draw, shape[1:]))(jax.random.split(key, shape[0]))
+  return lambda key, shape: jnp.stack([init(draw, shape[1:]) for draw in jax.random.split(key, shape[0])])
 
 
 def _orthogonal_by_gate(key: Any, shape: tuple[int, int]) -> Array:
   # Two neighbours add up in a state: with 1/2 each, their sum is as large as they are.
   width, gates = shape
   draws = jax.random.split(key, gates // width)
-  drawn = jax.vmap(lambda draw: nn.initializers.orthogonal(0.5)(draw, (width, width)))(draws)  # compiles once
-  return jnp.moveaxis(drawn, 0, 1).reshape(shape)
+  return jnp.concatenate([nn.initializers.orthogonal(0.5)(draw, (width, width)) for draw in draws], axis=1)
