@@ -108,7 +108,7 @@ def test_labels_below_a_truncated_tree_count_for_their_ancestors():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"epochs": 0.0}, r"config\.epochs = 0\.0: must be above 0"),
+    ({"epochs": -1.0}, r"config\.epochs = -1\.0: must be above 0, or 0 to keep the weights that a run starts from"),
     ({"class_weights": "heavy"}, "choose from none, balanced"),
     ({"head": dict(name="oracle")}, r"config\.head\.name = 'oracle': choose from coarse_fine, dhnn_rnn, .*, path_rnn"),
     ({"backbone": dict(name="small_resnet", width=3)}, r"config\.backbone\.width: there is no such key; did you mean"),
