@@ -185,7 +185,6 @@ def test_names_are_as_long_as_it_takes(tmp_path):
   assert distinct_names([RunFolder(tmp_path / name / "run") for name in "ab"]) == ("a/run", "b/run")
 
 
-def test_a_run_is_not_compared_with_itself(context_run, capsys, monkeypatch):
-  monkeypatch.setattr("hierjax.devices.use_compilation_cache", lambda: None)
+def test_a_run_is_not_compared_with_itself(context_run, capsys):
   assert command.main(["compare", str(context_run.path), str(context_run.path)]) == 1
   assert "is named twice: name each run once" in capsys.readouterr().err

@@ -181,7 +181,6 @@ def test_a_run_without_regions_gets_a_clear_sentence(small_config):
     (["--scale=2"], "--scale 2: the scales of this run, in cells a side, are 1, 3"),
   ],
 )
-def test_mistakes_on_the_command_line_end_in_a_sentence(folder, flags, message, capsys, monkeypatch):
-  monkeypatch.setattr("hierjax.devices.use_compilation_cache", lambda: None)
+def test_mistakes_on_the_command_line_end_in_a_sentence(folder, flags, message, capsys):
   assert command.main(["neighbours", str(folder.path), *flags]) == 1
   assert message in capsys.readouterr().err

@@ -178,8 +178,7 @@ def test_a_sheet_is_what_the_run_predicts(context_run):
     (["--split=tset"], "split 'tset': choose from train, validation, test"),
   ],
 )
-def test_mistakes_on_the_command_line_end_in_a_sentence(context_run, flags, message, capsys, monkeypatch):
-  monkeypatch.setattr("hierjax.devices.use_compilation_cache", lambda: None)
+def test_mistakes_on_the_command_line_end_in_a_sentence(context_run, flags, message, capsys):
   assert command.main(["paths", str(context_run.path), *flags]) == 1
   assert message in capsys.readouterr().err
 

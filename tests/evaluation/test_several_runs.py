@@ -37,11 +37,6 @@ def run(runs, tmp_path):
   return RunFolder(tmp_path / "run")
 
 
-@pytest.fixture(autouse=True)
-def no_cache(monkeypatch):
-  monkeypatch.setattr("hierjax.devices.use_compilation_cache", lambda: None)
-
-
 def weighted_f1(predicted, true):
   right, wrong, missed = (predicted & true).sum(0), (predicted & ~true).sum(0), (~predicted & true).sum(0)
   return ((right + missed) * 2 * right / np.maximum(2 * right + wrong + missed, 1)).sum() / (right + missed).sum()

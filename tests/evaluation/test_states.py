@@ -188,7 +188,6 @@ def test_images_of_which_none_can_be_read_get_a_clear_sentence(folder, monkeypat
     (["--split=tset"], "split 'tset': choose from train, validation, test"),
   ],
 )
-def test_mistakes_on_the_command_line_end_in_a_sentence(folder, flags, message, capsys, monkeypatch):
-  monkeypatch.setattr("hierjax.devices.use_compilation_cache", lambda: None)
+def test_mistakes_on_the_command_line_end_in_a_sentence(folder, flags, message, capsys):
   assert command.main(["states", str(folder.path), *flags]) == 1
   assert message in capsys.readouterr().err
