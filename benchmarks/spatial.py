@@ -263,8 +263,8 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+  keep_freed_memory()  # before `arguments` asks for the backend, whose threads are then started
   args = arguments()
-  keep_freed_memory()
   jax.config.update("jax_default_matmul_precision", args.precision)
   jax.config.update("jax_enable_compilation_cache", False)
   print(f"{machine()}; {load_average()} at the start\n")
