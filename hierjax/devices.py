@@ -91,7 +91,7 @@ def keep_freed_memory() -> None:
   """
   if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
     return
-  trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # malloc.h
-  library.mallopt(trim_threshold, 2**31 - 1)
-  library.mallopt(mmap_threshold, 2**30)
+  trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
+  library.mallopt(trim_threshold, -1)  # never
+  library.mallopt(mmap_max, 0)  # what is mapped by itself is given back when freed
   library.mallopt(arena_max, 1)  # the heaps of other arenas are too small for large buffers
