@@ -112,9 +112,9 @@ def _backward(cell, directions, residuals, dy):
       memory = None if before.c is None else _neighbours(before.c, have, want)
       dpre, dmemory = BACKWARD[cell](dstate, memory, after, gates)
       dh = 0.0
-      for back, there in zip(backs, _there(have), strict=True):
+      for product, there in zip(backs, _there(have), strict=True):
         met = _both(there, want)
-        dh = dh + _rows(back(_rows(dpre, want, met)), met, there)
+        dh = dh + _rows(product(_rows(dpre, want, met)), met, there)
       dc = None if dmemory is None else sum(_rows(dmemory, want, there) for there in _there(have))
       return State(dh, dc), dpre
 
