@@ -165,7 +165,8 @@ def deepest_nodes(nodes: Int[np.ndarray, "n p"], tree: LabelTree) -> Int[np.ndar
     for path in above.T:
       kept[nodes == path[:, None]] = PAD
   kept = -np.sort(-kept, axis=1)
-  return kept[:, : max(1, int((kept >= 0).sum(axis=1).max(initial=0)))]
+  most = int(np.count_nonzero(kept >= 0, axis=1).max(initial=1))
+  return kept[:, :most]
 
 
 def pad_nodes(paths: list[list[int]]) -> Int[np.ndarray, "n p"]:
