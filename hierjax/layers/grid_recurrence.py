@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from hierjax.layers.diagonals import Layout, Run, layout_of
+from hierjax.layers.diagonals import Layout, layout_of
 
 GATES = {"srn": 1, "lstm": 4}
 Rows = tuple[int, int]  # from the first to before the last
@@ -55,13 +56,10 @@ def _forward(cell, directions, x, drive, input_kernel, row_kernel, column_kernel
   layout = layout_of(*x.shape[1:3], directions)
   inputs = _by_place(x, layout)
   driven = None if drive is None else _by_place(drive, layout)
-  given = []
+  given = []  # for each run, an array by place and the run's first place in it
   for half in _halves(layout):
     part = _product(_of_runs(inputs, layout, half), input_kernel.astype(x.dtype))
-    part = part + bias.astype(jnp.float32)[:, None, None]
-    if driven is not None:
-      part = part + jnp.tile(_of_runs(driven, layout, half).astype(jnp.float32), GATES[cell])
-    given += [_of_runs(part, layout, slice(n, n + 1), half.start) for n in range(half.start, half.stop)]
+    given += [(part, layout.starts[n] - layout.starts[half.start]) for n in range(half.start, half.stop)]
   kernels = row_kernel.astype(x.dtype), column_kernel.astype(x.dtype)
   state, have, trace = _nothing(cell, directions, 0, x, row_kernel), (0, 0), []
   state = state._replace(h=state.h.astype(x.dtype))
@@ -70,8 +68,12 @@ def _forward(cell, directions, x, drive, input_kernel, row_kernel, column_kernel
     if run.steps > 1:
       state, have = _in_rows(state, have, want), want
 
-    def step(state, inputs, have=have, want=want):
-      pre, inside = inputs
+    def step(state, at, n=n, have=have, want=want):
+      i, inside = at
+      part, first = given[n]
+      pre = _diagonal(part, first, i, want) + bias.astype(jnp.float32)[:, None, None]
+      if driven is not None:
+        pre = pre + jnp.tile(_diagonal(driven, layout.starts[n], i, want).astype(jnp.float32), GATES[cell])
       for kernel, there in zip(kernels, _there(have), strict=True):
         met = _both(there, want)
         pre = pre + _rows(_product(_rows(state.h, there, met), kernel), met, want)
@@ -81,8 +83,8 @@ def _forward(cell, directions, x, drive, input_kernel, row_kernel, column_kernel
       return state, (state, gates)
 
     before = state
-    xs = _diagonals(given[n], run), layout.inside[n]
-    state, (after, gates) = _scan(step, state, xs, run.steps)
+    at = np.arange(run.steps), layout.inside[n]
+    state, (after, gates) = _scan(step, state, at, run.steps)
     trace.append((before, after, gates))
     have = want
   h = jnp.concatenate([_places(after.h) for _, after, _ in trace], axis=1)
@@ -93,7 +95,7 @@ def _forward(cell, directions, x, drive, input_kernel, row_kernel, column_kernel
 def _backward(cell, directions, residuals, dy):
   x, drive, input_kernel, row_kernel, column_kernel, bias, inputs, trace = residuals
   layout = layout_of(*x.shape[1:3], directions)
-  dh = _by_place(dy, layout)
+  dy = _by_place(dy, layout)
   back = _few_back if min(x.shape[1:3]) * x.shape[0] <= _FEW else _many_back
   input_back, *backs = (back(kernel.astype(x.dtype)) for kernel in (input_kernel, row_kernel, column_kernel))
   last = layout.runs[-1]
@@ -106,9 +108,10 @@ def _backward(cell, directions, residuals, dy):
     want = (run.top, run.bottom)
     have = came_from if run.steps == 1 else want
 
-    def step(dstate, inputs, have=have, want=want):
-      dh, inside, before, after, gates = inputs
-      dstate = _within(dstate._replace(h=dstate.h + dh.astype(jnp.float32)), inside)
+    def step(dstate, at, n=n, have=have, want=want):
+      i, inside, before, after, gates = at
+      dh = dstate.h + _diagonal(dy, layout.starts[n], i, want).astype(jnp.float32)
+      dstate = _within(dstate._replace(h=dh), inside)
       memory = None if before.c is None else _neighbours(before.c, have, want)
       dpre, dmemory = BACKWARD[cell](dstate, memory, after, gates)
       dh = 0.0
@@ -119,8 +122,8 @@ def _backward(cell, directions, residuals, dy):
       return State(dh, dc), dpre
 
     befores = jax.tree.map(lambda b, a: jnp.concatenate([b[None], a[:-1]]) if len(a) > 1 else b[None], before, after)
-    xs = _diagonals(_of_runs(dh, layout, slice(n, n + 1)), run), layout.inside[n], befores, after, gates
-    dstate, dpre = _scan(step, dstate, xs, run.steps, reverse=True)
+    at = np.arange(run.steps), layout.inside[n], befores, after, gates
+    dstate, dpre = _scan(step, dstate, at, run.steps, reverse=True)
     for pairs, there in zip(met_states, _there(have), strict=True):
       met = _both(there, want)
       pairs.append((_places(_rows(befores.h, there, met)), _places(_rows(dpre, want, met))))
@@ -283,15 +286,16 @@ def _halves(layout: Layout) -> list[slice]:
   return [half for half in (slice(0, middle), slice(middle, len(layout.runs))) if half.start < half.stop]
 
 
-def _of_runs(x, layout: Layout, runs: slice, first: int = 0):
-  """Returns what an array by place has for some runs; the array itself starts with run `first`."""
+def _of_runs(x, layout: Layout, runs: slice):
+  """Returns what an array by place has for some runs."""
   starts = [*layout.starts, len(layout.order[0])]
-  return x[:, starts[runs.start] - starts[first] : starts[runs.stop] - starts[first]]
+  return x[:, starts[runs.start] : starts[runs.stop]]
 
 
-def _diagonals(x, run: Run):
-  """Returns the diagonals of a run, f[steps k r b d], of its part of an array by place."""
-  return jnp.moveaxis(x.reshape(len(x), run.steps, run.bottom - run.top, *x.shape[2:]), 1, 0)
+def _diagonal(x, first: int, i, window: Rows):
+  """Returns diagonal i, f[k r b d], of the run that begins at place `first`."""
+  rows = window[1] - window[0]
+  return jax.lax.dynamic_slice_in_dim(x, first + i * rows, rows, axis=1)
 
 
 def _places(x):
