@@ -9,6 +9,7 @@ from PIL import Image
 
 from hierjax.data.config import DataConfig
 from hierjax.data.pseudo_labels import PseudoLabels
+from hierjax.data.source import deepest_nodes
 from hierjax.data.sources import open_partly_labelled, open_source
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
@@ -148,3 +149,9 @@ def test_the_key_is_in_every_config():
   assert json.loads(common.base().to_json())["data"]["on_no_label"] == "stop"
   with pytest.raises(UserError, match=r"config\.data\.on_no_label = 'drop': must be stop or skip"):
     DataConfig(on_no_label="drop")
+
+
+@pytest.mark.parametrize("images", [0, 3])
+def test_images_of_which_none_has_a_label_keep_a_column(images):
+  assert deepest_nodes(np.full((images, 2), PAD), TREE).tolist() == [[PAD]] * images
+  assert deepest_nodes(np.full((images, 2), PAD), TREE).shape == (images, 1)
