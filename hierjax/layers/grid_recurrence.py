@@ -174,10 +174,12 @@ def _lstm_back(dstate, memory, after, gates):
   i, f, o = jnp.split(gates[0].astype(jnp.float32), 3, axis=-1)
   modulation, squashed = gates[1].astype(jnp.float32), jnp.tanh(after.c)
   dc = dstate.c + dstate.h * o * (1 - squashed**2)
+  # In one array behind a barrier, or XLA would compute both again for each of the four gates.
+  dh, dc = jnp.split(jax.lax.optimization_barrier(jnp.concatenate([dstate.h, dc], axis=-1)), 2, axis=-1)
   dpre = (
     dc * modulation * i * (1 - i),
     dc * memory * f * (1 - f),
-    dstate.h * squashed * o * (1 - o),
+    dh * squashed * o * (1 - o),
     dc * i * (1 - modulation**2),
   )
   return jnp.concatenate(dpre, axis=-1), dc * f
