@@ -7,6 +7,7 @@ above a cell lies a row higher and the cell to its left in the same row.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,14 +15,20 @@ import numpy as np
 from jaxtyping import Int
 
 # Up to this many diagonals are steps of their own, of exactly their length. More would compile for minutes: there,
-# diagonals of nearly equal length share a scan, and a window.
+# diagonals of nearly equal length share a loop, and a window.
 _UNROLLED = 25
-# How many more rows than its shortest diagonal a window may have: a share of the grid's rows.
-_SLACK = 1 / 7
+# How many more rows than its shortest diagonal a window may have: a share of the grid's rows, for each of the images
+# that lie side by side in it, and at most so much.
+_SLACK, _MOST_SLACK = 1 / 7, 1 / 2
+# No run takes more than this share of the diagonals: the products of its inputs, and of what it leaves, then run beside
+# another's steps.
+_LONGEST = 1 / 3
+# How many images may lie side by side, and how many rows the products of a step keep at least, in each direction.
+_MOST_IMAGES, _FEWEST_ROWS = 8, 64
 
 
 class Run(NamedTuple):
-  """Consecutive diagonals that share a window of rows; several of them also hold the rows of the diagonal before.
+  """Consecutive diagonals that share a window of rows, which also holds the diagonal before where they are several.
 
   Attributes:
     first: the first diagonal.
@@ -36,13 +43,32 @@ class Run(NamedTuple):
   bottom: int
 
 
-def schedule(rows: int, columns: int) -> tuple[Run, ...]:
-  """Returns the diagonals of a grid that has no more rows than columns, in order, as runs."""
-  slack = 0 if rows + columns - 1 <= _UNROLLED else max(1, int(rows * _SLACK))
+def images_abreast(rows: int, columns: int, batch: int) -> int:
+  """Returns how many images of a batch lie side by side in one grid: a divisor of the batch.
+
+  In a grid much wider than high, nearly all diagonals are equally long, so that one loop takes them, and a step's rows
+  stay in the cache. It has more steps with fewer rows each, so this is for CPUs.
+  """
+  if rows + columns - 1 <= _UNROLLED:
+    return 1
+  return max(n for n in range(1, _MOST_IMAGES + 1) if batch % n == 0 and (n == 1 or rows * batch // n >= _FEWEST_ROWS))
+
+
+def schedule(rows: int, columns: int, images: int = 1) -> tuple[Run, ...]:
+  """Returns the diagonals of a grid that has no more rows than columns, in order, as runs.
+
+  Args:
+    rows: of the grid.
+    columns: of the grid, all images' together.
+    images: how many lie side by side.
+  """
+  count = rows + columns - 1
+  slack = 0 if count <= _UNROLLED else max(1, int(rows * min(images * _SLACK, _MOST_SLACK)))
+  longest = math.ceil(count * _LONGEST)
   runs: list[Run] = []
-  for t in range(rows + columns - 1):
+  for t in range(count):
     top, bottom = _span(t, rows, columns)
-    if slack and runs:
+    if slack and runs and runs[-1].steps < longest:
       first = runs[-1].first
       window = _span(first - 1, rows, columns)[0], max(runs[-1].bottom, bottom)
       shortest = min(end - start for start, end in (_span(d, rows, columns) for d in (first, t)))
@@ -75,22 +101,37 @@ class Layout(NamedTuple):
   """Where the cells of a map lie in the diagonals of all directions, one after the other: p places."""
 
   runs: tuple[Run, ...]
-  starts: tuple[int, ...]  # the first place of each run
-  inside: tuple[Any, ...]  # whether a place of a run is a cell of the grid, f32[steps 1 r 1 1]; None where all are
+  starts: tuple[int, ...]  # the first place of each run, and the number of places
+  inside: tuple[Any, ...]  # whether a place of a run is a cell of the grid, bool[steps r]; None where all are
+  joined: tuple[Any, ...]  # whether a row that a run's step is left has its right neighbour in the same image; same
   order: Any  # the cell at each place, i[k p]; any where there is none
   place: Any  # the place of each cell, i[k cells]
 
 
 @functools.lru_cache(maxsize=64)
-def layout_of(rows: int, columns: int, directions: tuple[str, ...]) -> Layout:
-  """Returns the layout of a grid that has no more rows than columns."""
-  runs = schedule(rows, columns)
+def layout_of(rows: int, columns: int, directions: tuple[str, ...], images: int = 1) -> Layout:
+  """Returns the layout of a grid that has no more rows than columns, in which several images may lie side by side."""
+  runs = schedule(rows, columns, images)
   cells = [run_cells(run, rows, columns) for run in runs]
   in_frame = np.concatenate([c.ravel() for c in cells])
   order = frames(rows, columns, directions)[:, np.maximum(in_frame, 0)].astype(np.int32)
   place = np.empty((len(directions), rows * columns), np.int32)
   for i in range(len(directions)):
     place[i, order[i, in_frame >= 0]] = np.flatnonzero(in_frame >= 0)
-  starts = np.cumsum([0] + [c.size for c in cells[:-1]]).tolist()
-  inside = tuple(None if (c >= 0).all() else (c >= 0).astype(np.float32)[:, None, :, None, None] for c in cells)
-  return Layout(runs, tuple(starts), inside, order, place)
+  starts = np.cumsum([0] + [c.size for c in cells]).tolist()
+  inside = tuple(_unless_all(c >= 0) for c in cells)
+  joined = []
+  for run, before in zip(runs, [Run(0, 0, 0, 0), *runs], strict=False):
+    left = rows_before(run, before)
+    column = run.first + np.arange(run.steps)[:, None] - np.arange(*left)
+    joined.append(_unless_all(column % (columns // images) != 0) if images > 1 else None)
+  return Layout(runs, tuple(starts), inside, tuple(joined), order, place)
+
+
+def rows_before(run: Run, before: Run) -> tuple[int, int]:
+  """Returns which rows the steps of a run are left by the step before them, from the first to before the last."""
+  return (run.top, run.bottom) if run.steps > 1 else (before.top, before.bottom)
+
+
+def _unless_all(where: np.ndarray) -> np.ndarray | None:
+  return None if where.all() else where

@@ -3,13 +3,14 @@
 In the frame of a direction, flipped so that it starts in the upper left corner, a cell waits only for the cell above it
 and the cell to its left, and both lie on the anti-diagonal before. So a grid of h x w cells takes h + w - 1 steps, each
 of them one product a neighbour for all cells of a diagonal and all directions. No product has a row for a neighbour
-that is not there, and no step more cells than its diagonal, but for the scans of large grids; see `diagonals.py`.
+that is not there, and no step more cells than its diagonal, but for the loops of large grids; see `diagonals.py`. On
+CPUs, several images of a large grid lie side by side in one.
 
 The VJP keeps h, c and the gates, and computes tanh(c) and the sums of neighbours again. Kernels' gradients are products
 over many cells, outside the chain of steps.
 
-Arrays are f[... k r b d]: k directions, the r rows of a diagonal's window, and then the batch, so that a diagonal is
-one piece of memory. By place, f[k p b d], the diagonals of all runs lie one after the other.
+A diagonal is f[k r b d]: k directions, the r rows of its window, and then the batch, so that for each direction it is
+one piece of memory. By place, f[k p b d], diagonals lie one after the other.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from hierjax.layers.diagonals import Layout, layout_of
+from hierjax.layers.diagonals import Layout, Run, images_abreast, layout_of, rows_before
 
 GATES = {"srn": 1, "lstm": 4}
 Rows = tuple[int, int]  # from the first to before the last
@@ -37,7 +37,6 @@ class State(NamedTuple):
   c: Any  # the memory of an LSTM; None for the SRN
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def recurrence(
   cell: str,
   directions: tuple[str, ...],
@@ -49,17 +48,35 @@ def recurrence(
   bias: Float[Array, "k g"],
 ) -> Float[Array, "b h w d"]:
   """Returns what `spatial.spatial_recurrence` does, for a map with no more rows than columns."""
-  return _forward(cell, directions, x, drive, input_kernel, row_kernel, column_kernel, bias)[0]
+  b, h, w, _ = x.shape
+  n = 1
+  if jax.default_backend() == "cpu":  # of a device's images, so that none leaves its device
+    devices = jax.device_count()
+    n = images_abreast(h, w, b if b % devices else b // devices)
+
+  def abreast(maps):
+    c = maps.shape[3]
+    return jnp.swapaxes(maps.reshape(b // n, n, h, w, c), 1, 2).reshape(b // n, h, n * w, c)
+
+  driven = None if drive is None else abreast(drive)
+  y = _recurrence(cell, directions, n, abreast(x), driven, input_kernel, row_kernel, column_kernel, bias)
+  d = y.shape[3]
+  return jnp.swapaxes(y.reshape(b // n, h, n, w, d), 1, 2).reshape(b, h, w, d)
 
 
-def _forward(cell, directions, x, drive, input_kernel, row_kernel, column_kernel, bias):
-  layout = layout_of(*x.shape[1:3], directions)
-  inputs = _by_place(x, layout)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _recurrence(cell, directions, images, x, drive, input_kernel, row_kernel, column_kernel, bias):
+  return _forward(cell, directions, images, x, drive, input_kernel, row_kernel, column_kernel, bias)[0]
+
+
+def _forward(cell, directions, images, x, drive, input_kernel, row_kernel, column_kernel, bias):
+  layout = layout_of(*x.shape[1:3], directions, images)
+  inputs = [_of_runs(_by_place(x, layout), layout, part) for part in _parts(layout)]
   driven = None if drive is None else _by_place(drive, layout)
   given = []  # for each run, an array by place and the run's first place in it
-  for half in _halves(layout):
-    part = _product(_of_runs(inputs, layout, half), input_kernel.astype(x.dtype))
-    given += [(part, layout.starts[n] - layout.starts[half.start]) for n in range(half.start, half.stop)]
+  for part, cells in zip(_parts(layout), inputs, strict=True):
+    product = _product(cells, input_kernel.astype(x.dtype))
+    given += [(product, layout.starts[n] - layout.starts[part.start]) for n in range(part.start, part.stop)]
   kernels = row_kernel.astype(x.dtype), column_kernel.astype(x.dtype)
   state, have, trace = _nothing(cell, directions, 0, x, row_kernel), (0, 0), []
   state = state._replace(h=state.h.astype(x.dtype))
@@ -68,33 +85,31 @@ def _forward(cell, directions, x, drive, input_kernel, row_kernel, column_kernel
     if run.steps > 1:
       state, have = _in_rows(state, have, want), want
 
-    def step(state, at, n=n, have=have, want=want):
-      i, inside = at
+    def step(state, i, n=n, have=have, want=want):
       part, first = given[n]
       pre = _diagonal(part, first, i, want) + bias.astype(jnp.float32)[:, None, None]
       if driven is not None:
         pre = pre + jnp.tile(_diagonal(driven, layout.starts[n], i, want).astype(jnp.float32), GATES[cell])
-      for kernel, there in zip(kernels, _there(have), strict=True):
+      sides = _sides(state, layout.joined[n], i)
+      for side, kernel, there in zip(sides, kernels, _there(have), strict=True):
         met = _both(there, want)
-        pre = pre + _rows(_product(_rows(state.h, there, met), kernel), met, want)
-      memory = None if state.c is None else _neighbours(state.c, have, want)
-      state, gates = FORWARD[cell](pre, memory, x.dtype)
-      state = _within(state, inside)
+        pre = pre + _rows(_product(_rows(side.h, there, met), kernel), met, want)
+      state, gates = FORWARD[cell](pre, _memory(sides, have, want), x.dtype)
+      state = _only(layout.inside[n], i, state)
       return state, (state, gates)
 
     before = state
-    at = np.arange(run.steps), layout.inside[n]
-    state, (after, gates) = _scan(step, state, at, run.steps)
+    state, (after, gates) = _steps(step, state, run)
     trace.append((before, after, gates))
     have = want
-  h = jnp.concatenate([_places(after.h) for _, after, _ in trace], axis=1)
+  h = jnp.concatenate([after.h for _, after, _ in trace], axis=1)
   y = _by_cell(h, layout, x.shape)
   return y, (x, drive, input_kernel, row_kernel, column_kernel, bias, inputs, trace)
 
 
-def _backward(cell, directions, residuals, dy):
+def _backward(cell, directions, images, residuals, dy):
   x, drive, input_kernel, row_kernel, column_kernel, bias, inputs, trace = residuals
-  layout = layout_of(*x.shape[1:3], directions)
+  layout = layout_of(*x.shape[1:3], directions, images)
   dy = _by_place(dy, layout)
   back = _few_back if min(x.shape[1:3]) * x.shape[0] <= _FEW else _many_back
   input_back, *backs = (back(kernel.astype(x.dtype)) for kernel in (input_kernel, row_kernel, column_kernel))
@@ -104,51 +119,54 @@ def _backward(cell, directions, residuals, dy):
   dstate = _nothing(cell, directions, last.bottom - last.top, x, row_kernel)
   for n in reversed(range(len(layout.runs))):
     run, (before, after, gates) = layout.runs[n], trace[n]
-    came_from = (layout.runs[n - 1].top, layout.runs[n - 1].bottom) if n else (0, 0)
-    want = (run.top, run.bottom)
-    have = came_from if run.steps == 1 else want
+    earlier = layout.runs[n - 1] if n else Run(0, 0, 0, 0)
+    have, want = rows_before(run, earlier), (run.top, run.bottom)
+    if run.steps > 1:
+      before = jax.tree.map(lambda b, a: jnp.concatenate([b, a[:, : -b.shape[1]]], axis=1), before, after)
 
-    def step(dstate, at, n=n, have=have, want=want):
-      i, inside, before, after, gates = at
+    def step(dstate, i, n=n, have=have, want=want, before=before, after=after, gates=gates):
+      sides = _sides(jax.tree.map(lambda s: _diagonal(s, 0, i, have), before), layout.joined[n], i)
+      after, gates = jax.tree.map(lambda s: _diagonal(s, 0, i, want), (after, gates))
       dh = dstate.h + _diagonal(dy, layout.starts[n], i, want).astype(jnp.float32)
-      dstate = _within(dstate._replace(h=dh), inside)
-      memory = None if before.c is None else _neighbours(before.c, have, want)
-      dpre, dmemory = BACKWARD[cell](dstate, memory, after, gates)
-      dh = 0.0
+      dstate = _only(layout.inside[n], i, dstate._replace(h=dh))
+      dpre, dmemory = BACKWARD[cell](dstate, _memory(sides, have, want), after, gates)
+      dsides = []
       for product, there in zip(backs, _there(have), strict=True):
         met = _both(there, want)
-        dh = dh + _rows(product(_rows(dpre, want, met)), met, there)
-      dc = None if dmemory is None else sum(_rows(dmemory, want, there) for there in _there(have))
-      return State(dh, dc), dpre
+        dh = _rows(product(_rows(dpre, want, met)), met, there)
+        dsides.append(State(dh, None if dmemory is None else _rows(dmemory, want, there)))
+      above, left = dsides
+      return jax.tree.map(jnp.add, above, _only(layout.joined[n], i, left)), dpre
 
-    befores = jax.tree.map(lambda b, a: jnp.concatenate([b[None], a[:-1]]) if len(a) > 1 else b[None], before, after)
-    at = np.arange(run.steps), layout.inside[n], befores, after, gates
-    dstate, dpre = _scan(step, dstate, at, run.steps, reverse=True)
-    for pairs, there in zip(met_states, _there(have), strict=True):
-      met = _both(there, want)
-      pairs.append((_places(_rows(befores.h, there, met)), _places(_rows(dpre, want, met))))
-    dgiven.append(_places(dpre))
+    dstate, dpre = _steps(step, dstate, run, reverse=True)
+    dgiven.append(dpre)
+    k, places, *rest = before.h.shape
+    sides = _sides(before.h.reshape(k, run.steps, places // run.steps, *rest), layout.joined[n], slice(None))
+    for pairs, side, there in zip(met_states, sides, _there(have), strict=True):
+      met = want if run.steps > 1 else _both(there, want)  # rows of zeros rather than a copy of all of a loop's dpre
+      rows = run.steps * (met[1] - met[0])
+      pairs.append((_rows(side, there, met).reshape(k, rows, *rest), _rows(dpre, want, met)))
     if run.steps > 1:
-      dstate = _in_rows(dstate, want, came_from)
+      dstate = _in_rows(dstate, want, (earlier.top, earlier.bottom))
 
-  dgiven = jnp.concatenate(dgiven[::-1], axis=1)
-  dx = _by_cell(input_back(dgiven), layout, x.shape)
+  dgiven = [jnp.concatenate(dgiven[::-1][part], axis=1) for part in _parts(layout)]
+  dx = _by_cell(jnp.concatenate([input_back(part) for part in dgiven], axis=1), layout, x.shape)
   ddrive = None
   if drive is not None:
-    by_gate: Any = sum(jnp.split(dgiven, GATES[cell], axis=-1))
-    ddrive = _by_cell(by_gate, layout, x.shape).astype(drive.dtype)
-  drow_kernel, dcolumn_kernel = (_summed_outer(pairs) for pairs in met_states)
+    by_gate: Any = [sum(jnp.split(part, GATES[cell], axis=-1)) for part in dgiven]
+    ddrive = _by_cell(jnp.concatenate(by_gate, axis=1), layout, x.shape).astype(drive.dtype)
+  dbias: Any = sum(jnp.sum(part, axis=(1, 2)) for part in dgiven)
+  dkernels = map(_summed_outer, [list(zip(inputs, dgiven, strict=True)), *met_states])
+  kernels = input_kernel, row_kernel, column_kernel
   return (
     dx.astype(x.dtype),
     ddrive,
-    _outer(inputs, dgiven).astype(input_kernel.dtype),
-    drow_kernel.astype(row_kernel.dtype),
-    dcolumn_kernel.astype(column_kernel.dtype),
-    jnp.sum(dgiven, axis=(1, 2)).astype(bias.dtype),
+    *(dkernel.astype(kernel.dtype) for dkernel, kernel in zip(dkernels, kernels, strict=True)),
+    dbias.astype(bias.dtype),
   )
 
 
-recurrence.defvjp(_forward, _backward)
+_recurrence.defvjp(_forward, _backward)
 
 
 # The cells. `memory` is the sum of the neighbours' c. All but the state h and what is kept of the gates is float32.
@@ -214,9 +232,16 @@ def _in_rows(state, have: Rows, want: Rows):
   return jax.tree.map(lambda s: _rows(s, have, want), state)
 
 
-def _neighbours(x, have: Rows, want: Rows):
-  """Returns the sum of what the neighbours above and to the left of the cells of `want` have."""
-  return sum(_rows(x, there, want) for there in _there(have))
+def _sides(state, joined, i):
+  """Returns what diagonal i has above its cells, and what to the left: nothing where there another image ends."""
+  return state, _only(joined, i, state)
+
+
+def _memory(sides, have: Rows, want: Rows):
+  """Returns the sum of the memories that the neighbours above and to the left of the cells of `want` have."""
+  if sides[0].c is None:
+    return None
+  return sum(_rows(side.c, there, want) for side, there in zip(sides, _there(have), strict=True))
 
 
 def _summed_outer(pairs):
@@ -242,15 +267,31 @@ def _nothing(cell, directions, rows: int, x, row_kernel):
   return State(zeros, zeros if cell == "lstm" else None)
 
 
-def _within(state, inside):
-  return state if inside is None else jax.tree.map(lambda s: jnp.where(inside > 0, s, jnp.zeros_like(s)), state)
+def _only(where, i, state):
+  """Puts zeros where `where`, bool[steps r], says no for diagonal i."""
+  if where is None:
+    return state
+  return jax.tree.map(lambda s: jnp.where(jnp.asarray(where)[i][..., None, None], s, jnp.zeros_like(s)), state)
 
 
-def _scan(step, carry, xs, steps: int, reverse: bool = False):
-  if steps > 1:
-    return jax.lax.scan(step, carry, xs, reverse=reverse)
-  carry, ys = step(carry, jax.tree.map(lambda x: x[0], xs))
-  return carry, jax.tree.map(lambda y: y[None], ys)
+def _steps(step, state, run: Run, reverse: bool = False):
+  """Takes the steps of a run: (state, i) -> state, what to keep. Returns what they keep by place."""
+  if run.steps == 1:
+    return step(state, 0)
+  rows = run.bottom - run.top
+  # Each step writes its own values over these. They are some of the state's, each image's its own, or XLA would make
+  # room for all runs first.
+  some = state.h[:, :1, :, :1]
+  room = lambda s: jnp.broadcast_to(some.astype(s.dtype), (s.shape[0], run.steps * rows, *s.shape[2:]))  # noqa: E731
+  kept = jax.tree.map(room, jax.eval_shape(step, state, 0)[1])
+
+  def body(n, carry):
+    i = run.steps - 1 - n if reverse else n
+    state, new = step(carry[0], i)
+    keep = lambda kept, new: jax.lax.dynamic_update_slice_in_dim(kept, new, i * rows, axis=1)  # noqa: E731
+    return state, jax.tree.map(keep, carry[1], new)
+
+  return jax.lax.fori_loop(0, run.steps, body, (state, kept))
 
 
 def _product(x, kernel):
@@ -282,27 +323,27 @@ def _outer(x, dy):
   return jnp.einsum("kmi,kmj->kij", x, dy, preferred_element_type=jnp.float32)
 
 
-def _halves(layout: Layout) -> list[slice]:
-  """Returns the runs in two parts of about as many cells: XLA gives each of two products a core of its own."""
-  middle = min(range(len(layout.runs)), key=lambda n: abs(layout.starts[n] - len(layout.order[0]) / 2))
-  return [half for half in (slice(0, middle), slice(middle, len(layout.runs))) if half.start < half.stop]
+def _parts(layout: Layout) -> list[slice]:
+  """Returns the runs in parts, each with a product of its inputs: XLA gives each of two products a core of its own.
+
+  These are two of about as many cells; or, where there are loops, the runs, whose products run beside others' steps.
+  """
+  count = len(layout.runs)
+  if any(run.steps > 1 for run in layout.runs):
+    return [slice(n, n + 1) for n in range(count)]
+  middle = min(range(count), key=lambda n: abs(layout.starts[n] - layout.starts[-1] / 2))
+  return [half for half in (slice(0, middle), slice(middle, count)) if half.start < half.stop]
 
 
 def _of_runs(x, layout: Layout, runs: slice):
   """Returns what an array by place has for some runs."""
-  starts = [*layout.starts, len(layout.order[0])]
-  return x[:, starts[runs.start] : starts[runs.stop]]
+  return x[:, layout.starts[runs.start] : layout.starts[runs.stop]]
 
 
 def _diagonal(x, first: int, i, window: Rows):
   """Returns diagonal i, f[k r b d], of the run that begins at place `first`."""
   rows = window[1] - window[0]
   return jax.lax.dynamic_slice_in_dim(x, first + i * rows, rows, axis=1)
-
-
-def _places(x):
-  """Returns an array by place, f[k p b d], of the diagonals of a run."""
-  return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
 
 
 def _by_place(x, layout: Layout):

@@ -51,18 +51,49 @@ def test_a_layout_knows_where_its_runs_start_and_what_is_inside():
   for rows, columns in GRIDS:
     layout = diagonals.layout_of(rows, columns, DIRECTIONS)
     sizes = [run.steps * (run.bottom - run.top) for run in layout.runs]
-    assert list(layout.starts) == [sum(sizes[:n]) for n in range(len(sizes))]
+    assert list(layout.starts) == [sum(sizes[:n]) for n in range(len(sizes) + 1)]
     assert layout.order.shape == (4, sum(sizes))
     for run, inside in zip(layout.runs, layout.inside, strict=True):
       cells = [rows_of(run.first + i, rows, columns) for i in range(run.steps)]
       expected = [[r in diagonal for r in range(run.top, run.bottom)] for diagonal in cells]
-      found = np.ones_like(expected) if inside is None else inside[:, 0, :, 0, 0]
+      found = np.ones_like(expected) if inside is None else inside
       np.testing.assert_array_equal(found, expected, err_msg=f"{rows} x {columns}, {run}")
 
 
 def test_a_direction_starts_in_its_corner():
   frames = diagonals.frames(2, 3, DIRECTIONS).tolist()
   assert frames == [[0, 1, 2, 3, 4, 5], [2, 1, 0, 5, 4, 3], [3, 4, 5, 0, 1, 2], [5, 4, 3, 2, 1, 0]]
+
+
+@pytest.mark.usefixtures("unrolled")
+def test_a_layout_knows_whose_right_neighbour_is_in_the_same_image():
+  for rows, columns, images in ((1, 1, 3), (2, 3, 4), (3, 3, 2), (4, 5, 6)):
+    layout = diagonals.layout_of(rows, images * columns, DIRECTIONS, images)
+    earlier = diagonals.Run(0, 0, 0, 0)
+    for run, joined in zip(layout.runs, layout.joined, strict=True):
+      top, bottom = diagonals.rows_before(run, earlier)
+      assert (top, bottom) == ((run.top, run.bottom) if run.steps > 1 else (earlier.top, earlier.bottom))
+      for i in range(run.steps):
+        for row in range(top, bottom):
+          column = run.first + i - row  # of the cell to the right of the step before's
+          if 0 < column < images * columns:
+            same = (column - 1) // columns == column // columns
+            assert same == (joined is None or joined[i, row - top]), (run, i, row)
+      earlier = run
+
+
+def test_a_grid_of_several_images_wastes_no_more_than_one():
+  for rows, columns in ((14, 14), (20, 28), (28, 28)):
+    for images in (1, 2, 4, 8):
+      layout = diagonals.layout_of(rows, images * columns, DIRECTIONS, images)
+      assert layout.starts[-1] <= 1.16 * rows * columns * images
+      assert len(layout.runs) <= (16 if images == 1 else 9)
+
+
+def test_how_many_images_lie_side_by_side():
+  assert diagonals.images_abreast(6, 6, 32) == 1  # a small grid's diagonals are steps of their own
+  assert [diagonals.images_abreast(28, 28, b) for b in (1, 4, 7, 8, 32, 256)] == [1, 1, 1, 2, 8, 8]
+  assert diagonals.images_abreast(14, 14, 32) == 4  # 8 would leave 56 rows a product
 
 
 def test_windows_hold_what_they_need_and_little_more(unrolled):

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import config as jaxtyping_config
 
 from hierjax.errors import UserError
-from hierjax.layers import diagonals
+from hierjax.layers import diagonals, grid_recurrence
 from hierjax.layers.recurrent import LSTM
 from hierjax.layers.spatial import DIRECTIONS, SpatialRNN, spatial_recurrence
 from spatial_oracle import Gradients, own_input_only, recurrence, recurrence_gradients
@@ -102,10 +102,11 @@ def test_on_a_large_grid_it_is_as_exact_as_a_plain_loop(rng, cell):
 
 @pytest.fixture
 def unroll(monkeypatch):
-  """Sets how many diagonals at most are steps of their own; grids of more have scans."""
+  """Sets how many diagonals at most are steps of their own; grids of more have loops, and images side by side."""
 
-  def set_to(diagonals_at_most):
+  def set_to(diagonals_at_most, fewest_rows=100):
     monkeypatch.setattr(diagonals, "_UNROLLED", diagonals_at_most)
+    monkeypatch.setattr(diagonals, "_FEWEST_ROWS", fewest_rows)
     diagonals.layout_of.cache_clear()
 
   yield set_to
@@ -114,7 +115,7 @@ def unroll(monkeypatch):
 
 @pytest.mark.parametrize("cell", GATES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
-def test_scanned_diagonals_are_the_same_as_single_ones(rng, cell, dtype, tolerance, unroll):
+def test_diagonals_in_loops_are_the_same_as_single_ones(rng, cell, dtype, tolerance, unroll):
   how = cell, ("nw", "se")
   (x, drive, *weights), dy = single(draw(rng, *how, 4, 6))
   arguments = (jnp.asarray(x, dtype), jnp.asarray(drive, dtype), *weights)
@@ -125,11 +126,57 @@ def test_scanned_diagonals_are_the_same_as_single_ones(rng, cell, dtype, toleran
     lowered = jit(fresh).lower(arguments, dy)
     return lowered.as_text(), jax.tree.map(lambda a: np.asarray(a, float), lowered.compile()(arguments, dy))
 
-  (unrolled, expected), (scanned, found) = text_and_result(9), text_and_result(3)
-  assert "stablehlo.while" in scanned and "stablehlo.while" not in unrolled
+  (unrolled, expected), (looped, found) = text_and_result(9), text_and_result(3)
+  assert "stablehlo.while" in looped and "stablehlo.while" not in unrolled
   assert any(mask is not None for mask in diagonals.layout_of(4, 6, how[1]).inside)
   off = distance(found, expected)
   assert set(off) == {"y", *ARGUMENTS} and max(off.values()) <= tolerance, off
+
+
+@pytest.mark.parametrize(
+  ("cell", "rows", "columns", "batch", "images", "directions"),
+  [("srn", 3, 3, 4, 4, DIRECTIONS), ("lstm", 5, 4, 6, 6, ("se", "nw")), ("lstm", 2, 4, 10, 5, ("sw", "ne"))],
+)
+def test_images_side_by_side_know_nothing_of_each_other(
+  rng, cell, rows, columns, batch, images, directions, unroll, images_seen, monkeypatch
+):
+  unroll(3, fewest_rows=2)
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  arguments, dy = draw(rng, cell, directions, rows, columns, b=batch)
+  ours = jit(run_and_differentiate, static_argnums=(2, 3))(single(arguments), single(dy), cell, directions)
+  assert set(images_seen) == {images}
+  low, high = sorted((rows, columns))
+  layout = diagonals.layout_of(low, high * images, directions, images)
+  assert any(run.steps > 1 for run in layout.runs) and any(where is not None for where in layout.joined)
+  off = distance(ours, by_the_equations(arguments, dy, cell, directions))
+  assert set(off) == {"y", *ARGUMENTS} and max(off.values()) <= 1e-5, off
+
+
+@pytest.fixture
+def images_seen(monkeypatch):
+  """How many images lay side by side, each time that this was decided."""
+  seen, layout_of = [], diagonals.layout_of
+  monkeypatch.setattr(grid_recurrence, "layout_of", lambda *given: seen.append(given[-1]) or layout_of(*given))
+  return seen
+
+
+def test_only_images_of_one_device_lie_side_by_side(rng, unroll, images_seen, monkeypatch):
+  unroll(3, fewest_rows=1)
+  how = {"cell": "srn", "directions": ("nw",)}
+  arguments = single(draw(rng, *how.values(), 2, 3, b=24)[0])
+  for backend, devices, images in (("cpu", 1, 8), ("cpu", 4, 6), ("cpu", 8, 3), ("cpu", 16, 8), ("gpu", 1, 1)):
+    with monkeypatch.context() as patch:
+      patch.setattr(jax, "device_count", lambda devices=devices: devices)  # 16 do not split 24 images
+      patch.setattr(jax, "default_backend", lambda backend=backend: backend)
+      jax.eval_shape(lambda *given: spatial_recurrence(*given, **how), *arguments)
+    assert images_seen.pop() == images
+  mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+  split, whole = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (("batch",), ()))
+  placed = jax.device_put(arguments, (split, split, whole, whole, whole, whole))
+  compiled = jit(functools.partial(spatial_recurrence, **how)).lower(*placed).compile()
+  assert images_seen.pop() == 6
+  assert not any(op in compiled.as_text() for op in ("all-gather", "all-to-all", "collective-permute", "all-reduce"))
+  np.testing.assert_allclose(compiled(*placed), run(*arguments, **how), atol=1e-6)
 
 
 @pytest.mark.parametrize(("cell", "rows", "columns"), [("srn", 3, 4), ("lstm", 4, 3)])
