@@ -20,8 +20,8 @@ _UNROLLED = 25
 # How many more rows than its shortest diagonal a window may have: a share of the grid's rows, for each of the images
 # that lie side by side in it, and at most so much.
 _SLACK, _MOST_SLACK = 1 / 7, 1 / 2
-# No run takes more than this share of the diagonals: the products of its inputs, and of what it leaves, then run beside
-# another's steps.
+# No run of a grid of several images takes more than this share of its diagonals: the products of its inputs, and of
+# what it leaves, then run beside another's steps.
 _LONGEST = 1 / 3
 # How many images may lie side by side, and how many rows the products of a step keep at least, in each direction.
 _MOST_IMAGES, _FEWEST_ROWS = 8, 64
@@ -64,7 +64,7 @@ def schedule(rows: int, columns: int, images: int = 1) -> tuple[Run, ...]:
   """
   count = rows + columns - 1
   slack = 0 if count <= _UNROLLED else max(1, int(rows * min(images * _SLACK, _MOST_SLACK)))
-  longest = math.ceil(count * _LONGEST)
+  longest = math.ceil(count * _LONGEST) if images > 1 else count
   runs: list[Run] = []
   for t in range(count):
     top, bottom = _span(t, rows, columns)
@@ -103,7 +103,9 @@ class Layout(NamedTuple):
   runs: tuple[Run, ...]
   starts: tuple[int, ...]  # the first place of each run, and the number of places
   inside: tuple[Any, ...]  # whether a place of a run is a cell of the grid, bool[steps r]; None where all are
-  joined: tuple[Any, ...]  # whether a row that a run's step is left has its right neighbour in the same image; same
+  joined: tuple[
+    Any, ...
+  ]  # whether what a cell of the step before has to its right is in the same image; bool, None: so
   order: Any  # the cell at each place, i[k p]; any where there is none
   place: Any  # the place of each cell, i[k cells]
 
@@ -129,7 +131,7 @@ def layout_of(rows: int, columns: int, directions: tuple[str, ...], images: int 
 
 
 def rows_before(run: Run, before: Run) -> tuple[int, int]:
-  """Returns which rows the steps of a run are left by the step before them, from the first to before the last."""
+  """Returns the rows that the step before a run's step has, from the first to before the last."""
   return (run.top, run.bottom) if run.steps > 1 else (before.top, before.bottom)
 
 

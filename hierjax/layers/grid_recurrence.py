@@ -16,6 +16,7 @@ one piece of memory. By place, f[k p b d], diagonals lie one after the other.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -50,9 +51,8 @@ def recurrence(
   """Returns what `spatial.spatial_recurrence` does, for a map with no more rows than columns."""
   b, h, w, _ = x.shape
   n = 1
-  if jax.default_backend() == "cpu":  # of a device's images, so that none leaves its device
-    devices = jax.device_count()
-    n = images_abreast(h, w, b if b % devices else b // devices)
+  if jax.default_backend() == "cpu" and isinstance(b, int):
+    n = images_abreast(h, w, b // math.gcd(b, jax.device_count()))  # of one device's images, so that none leaves it
 
   def abreast(maps):
     c = maps.shape[3]
@@ -66,13 +66,13 @@ def recurrence(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _recurrence(cell, directions, images, x, drive, input_kernel, row_kernel, column_kernel, bias):
+  """Runs the recurrence over maps in each of which `images` images lie side by side."""
   return _forward(cell, directions, images, x, drive, input_kernel, row_kernel, column_kernel, bias)[0]
 
 
 def _forward(cell, directions, images, x, drive, input_kernel, row_kernel, column_kernel, bias):
   layout = layout_of(*x.shape[1:3], directions, images)
-  inputs = [_of_runs(_by_place(x, layout), layout, part) for part in _parts(layout)]
-  driven = None if drive is None else _by_place(drive, layout)
+  inputs = [_by_place(x, layout, part) for part in _parts(layout)]
   given = []  # for each run, an array by place and the run's first place in it
   for part, cells in zip(_parts(layout), inputs, strict=True):
     product = _product(cells, input_kernel.astype(x.dtype))
@@ -85,11 +85,13 @@ def _forward(cell, directions, images, x, drive, input_kernel, row_kernel, colum
     if run.steps > 1:
       state, have = _in_rows(state, have, want), want
 
-    def step(state, i, n=n, have=have, want=want):
+    driven = None if drive is None else _by_place(drive, layout, slice(n, n + 1))
+
+    def step(state, i, n=n, have=have, want=want, driven=driven):
       part, first = given[n]
       pre = _diagonal(part, first, i, want) + bias.astype(jnp.float32)[:, None, None]
       if driven is not None:
-        pre = pre + jnp.tile(_diagonal(driven, layout.starts[n], i, want).astype(jnp.float32), GATES[cell])
+        pre = pre + jnp.tile(_diagonal(driven, 0, i, want).astype(jnp.float32), GATES[cell])
       sides = _sides(state, layout.joined[n], i)
       for side, kernel, there in zip(sides, kernels, _there(have), strict=True):
         met = _both(there, want)
@@ -102,7 +104,15 @@ def _forward(cell, directions, images, x, drive, input_kernel, row_kernel, colum
     state, (after, gates) = _steps(step, state, run)
     trace.append((before, after, gates))
     have = want
-  h = jnp.concatenate([after.h for _, after, _ in trace], axis=1)
+  # Behind a barrier and back, or XLA would compute an SRN's h again on the way back, and keep all that it is made of.
+  h = jax.lax.optimization_barrier(jnp.concatenate([after.h for _, after, _ in trace], axis=1))
+  trace = [
+    (before, after._replace(h=h[:, layout.starts[n] : layout.starts[n + 1]]), gates)
+    for n, (before, after, gates) in enumerate(trace)
+  ]
+  for n in range(1, len(trace)):
+    if layout.runs[n].steps == 1 and layout.runs[n - 1].steps == 1:
+      trace[n] = (trace[n - 1][1], *trace[n][1:])
   y = _by_cell(h, layout, x.shape)
   return y, (x, drive, input_kernel, row_kernel, column_kernel, bias, inputs, trace)
 
@@ -110,7 +120,6 @@ def _forward(cell, directions, images, x, drive, input_kernel, row_kernel, colum
 def _backward(cell, directions, images, residuals, dy):
   x, drive, input_kernel, row_kernel, column_kernel, bias, inputs, trace = residuals
   layout = layout_of(*x.shape[1:3], directions, images)
-  dy = _by_place(dy, layout)
   back = _few_back if min(x.shape[1:3]) * x.shape[0] <= _FEW else _many_back
   input_back, *backs = (back(kernel.astype(x.dtype)) for kernel in (input_kernel, row_kernel, column_kernel))
   last = layout.runs[-1]
@@ -124,10 +133,12 @@ def _backward(cell, directions, images, residuals, dy):
     if run.steps > 1:
       before = jax.tree.map(lambda b, a: jnp.concatenate([b, a[:, : -b.shape[1]]], axis=1), before, after)
 
-    def step(dstate, i, n=n, have=have, want=want, before=before, after=after, gates=gates):
+    given = _by_place(dy, layout, slice(n, n + 1))
+
+    def step(dstate, i, n=n, have=have, want=want, before=before, after=after, gates=gates, given=given):
       sides = _sides(jax.tree.map(lambda s: _diagonal(s, 0, i, have), before), layout.joined[n], i)
       after, gates = jax.tree.map(lambda s: _diagonal(s, 0, i, want), (after, gates))
-      dh = dstate.h + _diagonal(dy, layout.starts[n], i, want).astype(jnp.float32)
+      dh = dstate.h + _diagonal(given, 0, i, want).astype(jnp.float32)
       dstate = _only(layout.inside[n], i, dstate._replace(h=dh))
       dpre, dmemory = BACKWARD[cell](dstate, _memory(sides, have, want), after, gates)
       dsides = []
@@ -192,7 +203,7 @@ def _lstm_back(dstate, memory, after, gates):
   i, f, o = jnp.split(gates[0].astype(jnp.float32), 3, axis=-1)
   modulation, squashed = gates[1].astype(jnp.float32), jnp.tanh(after.c)
   dc = dstate.c + dstate.h * o * (1 - squashed**2)
-  # In one array behind a barrier, or XLA would compute both again for each of the four gates.
+  # As one array behind a barrier, or XLA would compute dh and dc again for each of the four gates.
   dh, dc = jnp.split(jax.lax.optimization_barrier(jnp.concatenate([dstate.h, dc], axis=-1)), 2, axis=-1)
   dpre = (
     dc * modulation * i * (1 - i),
@@ -245,7 +256,7 @@ def _memory(sides, have: Rows, want: Rows):
 
 
 def _summed_outer(pairs):
-  """Returns the gradient of a kernel, from the states that it met in each run and what came back to them.
+  """Returns the gradient of a kernel, from what it multiplied, run by run or in parts, and what came back to that.
 
   The runs' gradients are added up where they are smaller than the states; otherwise the states are put together and
   make one product. On two cores, with 6 x 6 cells of 256 channels, the second way is 3 times as fast at batch 1, and
@@ -268,7 +279,7 @@ def _nothing(cell, directions, rows: int, x, row_kernel):
 
 
 def _only(where, i, state):
-  """Puts zeros where `where`, bool[steps r], says no for diagonal i."""
+  """Puts zeros where `where`, bool[steps r], says no for diagonal i, or for all, i a slice."""
   if where is None:
     return state
   return jax.tree.map(lambda s: jnp.where(jnp.asarray(where)[i][..., None, None], s, jnp.zeros_like(s)), state)
@@ -318,8 +329,11 @@ def _few_back(kernel):
 
 
 def _outer(x, dy):
+  dy = dy.astype(x.dtype)
+  if jax.device_count() > 1:  # a batch that is split over devices stays so, and each sums its own images
+    return jnp.einsum("krbi,krbj->kij", x, dy, preferred_element_type=jnp.float32)
   k, r, b, _ = x.shape  # one axis of rows: over two, XLA copies both sides first
-  x, dy = (a.reshape(k, r * b, a.shape[-1]) for a in (x, dy.astype(x.dtype)))
+  x, dy = (a.reshape(k, r * b, a.shape[-1]) for a in (x, dy))
   return jnp.einsum("kmi,kmj->kij", x, dy, preferred_element_type=jnp.float32)
 
 
@@ -335,20 +349,17 @@ def _parts(layout: Layout) -> list[slice]:
   return [half for half in (slice(0, middle), slice(middle, count)) if half.start < half.stop]
 
 
-def _of_runs(x, layout: Layout, runs: slice):
-  """Returns what an array by place has for some runs."""
-  return x[:, layout.starts[runs.start] : layout.starts[runs.stop]]
-
-
 def _diagonal(x, first: int, i, window: Rows):
   """Returns diagonal i, f[k r b d], of the run that begins at place `first`."""
   rows = window[1] - window[0]
   return jax.lax.dynamic_slice_in_dim(x, first + i * rows, rows, axis=1)
 
 
-def _by_place(x, layout: Layout):
+def _by_place(x, layout: Layout, runs: slice):
+  """Returns the cells of some runs, by place."""
   cells = jnp.moveaxis(x.reshape(x.shape[0], -1, x.shape[-1]), 1, 0)
-  return cells.at[layout.order].get(mode="promise_in_bounds")
+  places = slice(layout.starts[runs.start], layout.starts[runs.stop])
+  return cells.at[layout.order[:, places]].get(mode="promise_in_bounds")
 
 
 def _by_cell(x, layout: Layout, shape):

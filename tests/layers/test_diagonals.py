@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -72,7 +74,6 @@ def test_a_layout_knows_whose_right_neighbour_is_in_the_same_image():
     earlier = diagonals.Run(0, 0, 0, 0)
     for run, joined in zip(layout.runs, layout.joined, strict=True):
       top, bottom = diagonals.rows_before(run, earlier)
-      assert (top, bottom) == ((run.top, run.bottom) if run.steps > 1 else (earlier.top, earlier.bottom))
       for i in range(run.steps):
         for row in range(top, bottom):
           column = run.first + i - row  # of the cell to the right of the step before's
@@ -88,6 +89,8 @@ def test_a_grid_of_several_images_wastes_no_more_than_one():
       layout = diagonals.layout_of(rows, images * columns, DIRECTIONS, images)
       assert layout.starts[-1] <= 1.16 * rows * columns * images
       assert len(layout.runs) <= (16 if images == 1 else 9)
+      share = 1 if images == 1 else 1 / 3
+      assert max(run.steps for run in layout.runs) <= math.ceil(share * (rows + images * columns - 1))
 
 
 def test_how_many_images_lie_side_by_side():

@@ -134,49 +134,69 @@ def test_diagonals_in_loops_are_the_same_as_single_ones(rng, cell, dtype, tolera
 
 
 @pytest.mark.parametrize(
-  ("cell", "rows", "columns", "batch", "images", "directions"),
-  [("srn", 3, 3, 4, 4, DIRECTIONS), ("lstm", 5, 4, 6, 6, ("se", "nw")), ("lstm", 2, 4, 10, 5, ("sw", "ne"))],
+  ("cell", "rows", "columns", "images", "directions", "diagonals_at_most", "drive"),
+  [
+    ("srn", 3, 3, 4, DIRECTIONS, 3, True),
+    ("lstm", 5, 4, 6, ("se", "nw"), 3, True),
+    ("lstm", 2, 4, 5, ("sw", "ne"), 3, False),
+    ("lstm", 3, 2, 3, ("nw", "se"), 50, True),  # each diagonal a step of its own
+  ],
 )
 def test_images_side_by_side_know_nothing_of_each_other(
-  rng, cell, rows, columns, batch, images, directions, unroll, images_seen, monkeypatch
+  rng, cell, rows, columns, images, directions, diagonals_at_most, drive, unroll, monkeypatch
 ):
-  unroll(3, fewest_rows=2)
-  monkeypatch.setattr(jax, "device_count", lambda: 1)
-  arguments, dy = draw(rng, cell, directions, rows, columns, b=batch)
-  ours = jit(run_and_differentiate, static_argnums=(2, 3))(single(arguments), single(dy), cell, directions)
-  assert set(images_seen) == {images}
+  unroll(diagonals_at_most)
+  monkeypatch.setattr(jax, "device_count", lambda: 1)  # the tests see more, and one has sums of its own
+  monkeypatch.setattr(grid_recurrence, "images_abreast", lambda *_: images)
   low, high = sorted((rows, columns))
   layout = diagonals.layout_of(low, high * images, directions, images)
-  assert any(run.steps > 1 for run in layout.runs) and any(where is not None for where in layout.joined)
-  off = distance(ours, by_the_equations(arguments, dy, cell, directions))
-  assert set(off) == {"y", *ARGUMENTS} and max(off.values()) <= 1e-5, off
+  assert any(run.steps > 1 for run in layout.runs) == (diagonals_at_most == 3)
+  assert any(where is not None for where in layout.joined)
+  arguments, dy = draw(rng, cell, directions, rows, columns, b=2 * images, drive=drive)
+  fresh = lambda *given: run_and_differentiate(*given, cell, directions)  # noqa: E731 - of a known one, JAX has the trace
+  off = distance(jit(fresh)(single(arguments), single(dy)), by_the_equations(arguments, dy, cell, directions))
+  assert set(off) == {"y", *ARGUMENTS} - (set() if drive else {"drive"})
+  assert max(off.values()) <= 1e-5, off
 
 
-@pytest.fixture
-def images_seen(monkeypatch):
-  """How many images lay side by side, each time that this was decided."""
-  seen, layout_of = [], diagonals.layout_of
-  monkeypatch.setattr(grid_recurrence, "layout_of", lambda *given: seen.append(given[-1]) or layout_of(*given))
-  return seen
+def test_images_side_by_side_in_bfloat16(rng, unroll, monkeypatch):
+  unroll(3)
+  how = "lstm", ("nw", "se")
+  (x, drive, *weights), dy = single(draw(rng, *how, 3, 4, b=4))
+  arguments = (jnp.asarray(x, jnp.bfloat16), jnp.asarray(drive, jnp.bfloat16), *weights)
+  found = []
+  for images in (1, 4):
+    monkeypatch.setattr(grid_recurrence, "images_abreast", lambda *_, images=images: images)
+    y, gradients = jit(lambda *given: run_and_differentiate(*given, *how))(arguments, dy)
+    assert gradients.x.dtype == gradients.drive.dtype == jnp.bfloat16
+    found.append(jax.tree.map(lambda a: np.asarray(a, float), (y, gradients)))
+  off = distance(*found)
+  assert max(off.values()) <= 0.02, off
 
 
-def test_only_images_of_one_device_lie_side_by_side(rng, unroll, images_seen, monkeypatch):
+def test_only_images_of_one_device_lie_side_by_side(rng, unroll, monkeypatch):
   unroll(3, fewest_rows=1)
+  seen, layout_of = set(), diagonals.layout_of
+  monkeypatch.setattr(grid_recurrence, "layout_of", lambda *given: seen.add(given[-1]) or layout_of(*given))
   how = {"cell": "srn", "directions": ("nw",)}
-  arguments = single(draw(rng, *how.values(), 2, 3, b=24)[0])
-  for backend, devices, images in (("cpu", 1, 8), ("cpu", 4, 6), ("cpu", 8, 3), ("cpu", 16, 8), ("gpu", 1, 1)):
+  arguments, dy = single(draw(rng, *how.values(), 2, 3, b=24))
+  for backend, devices, images in (("cpu", 1, 8), ("cpu", 4, 6), ("cpu", 8, 3), ("cpu", 16, 3), ("gpu", 1, 1)):
     with monkeypatch.context() as patch:
-      patch.setattr(jax, "device_count", lambda devices=devices: devices)  # 16 do not split 24 images
+      patch.setattr(jax, "device_count", lambda devices=devices: devices)
       patch.setattr(jax, "default_backend", lambda backend=backend: backend)
       jax.eval_shape(lambda *given: spatial_recurrence(*given, **how), *arguments)
-    assert images_seen.pop() == images
+    assert seen == {images}
+    seen.clear()
   mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
   split, whole = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (("batch",), ()))
-  placed = jax.device_put(arguments, (split, split, whole, whole, whole, whole))
-  compiled = jit(functools.partial(spatial_recurrence, **how)).lower(*placed).compile()
-  assert images_seen.pop() == 6
-  assert not any(op in compiled.as_text() for op in ("all-gather", "all-to-all", "collective-permute", "all-reduce"))
-  np.testing.assert_allclose(compiled(*placed), run(*arguments, **how), atol=1e-6)
+  placed = jax.device_put((arguments, dy), ((split, split, whole, whole, whole, whole), split))
+  compiled = jit(lambda *given: run_and_differentiate(*given, **how)).lower(*placed).compile()
+  assert seen == {6}
+  text = compiled.as_text()
+  assert "all-reduce" in text  # of the weights' gradients
+  assert not any(op in text for op in ("all-gather", "all-to-all", "collective-permute"))
+  off = distance(compiled(*placed), jit(lambda *given: run_and_differentiate(*given, **how))(arguments, dy))
+  assert max(off.values()) <= 1e-6, off
 
 
 @pytest.mark.parametrize(("cell", "rows", "columns"), [("srn", 3, 4), ("lstm", 4, 3)])
