@@ -266,8 +266,8 @@ def _summed_outer(pairs):
   width, gates = h.shape[-1], dpre.shape[-1]
   rows = sum(h.shape[1] for h, _ in pairs) / len(pairs) * h.shape[2]
   if rows * (width + gates) > width * gates / 2:
-    return sum(_outer(h, dpre) for h, dpre in pairs)
-  return _outer(*(jnp.concatenate(side, axis=1) for side in zip(*pairs, strict=True)))
+    return sum(outer(h, dpre) for h, dpre in pairs)
+  return outer(*(jnp.concatenate(side, axis=1) for side in zip(*pairs, strict=True)))
 
 
 # Arrays.
@@ -328,7 +328,8 @@ def _few_back(kernel):
   return lambda dy: jnp.moveaxis(product(dy.astype(kernel.dtype)), 1, 3)
 
 
-def _outer(x, dy):
+def outer(x, dy):
+  """Returns the gradient f32[k i j] of a kernel that was multiplied by f[k r b i], from the products' f[k r b j]."""
   dy = dy.astype(x.dtype)
   if jax.device_count() > 1:  # a batch that is split over devices stays so, and each sums its own images
     return jnp.einsum("krbi,krbj->kij", x, dy, preferred_element_type=jnp.float32)

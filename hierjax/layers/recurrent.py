@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from hierjax.layers.grid_recurrence import BACKWARD, FORWARD, State
+from hierjax.layers.grid_recurrence import BACKWARD, FORWARD, State, outer
 
 LSTMCarry = tuple[Float[Array, "*b w"], Float[Array, "*b w"]]
 
@@ -171,8 +171,7 @@ def _backward(dtype: Any, residuals: Any, dh: Any) -> Any:
   last = BACKWARD["lstm"](State(dh, 0.0), *rest)
   dpre = jax.lax.scan(step, last, jax.tree.map(lambda x: x[:-1], steps), reverse=True)[1]
   dpre = jnp.concatenate([dpre, last[0][None]])
-  before, after = (x.reshape(-1, x.shape[-1]).astype(dtype) for x in (states.h[:-1], dpre[1:]))
-  dkernel = jnp.matmul(before.T, after, preferred_element_type=jnp.float32)
+  (dkernel,) = outer(states.h[None, :-1].astype(dtype), dpre[None, 1:])
   return {"params": {"hidden": {"kernel": dkernel.astype(kernel.dtype)}}}, dpre.astype(like_inputs.dtype)
 
 

@@ -74,3 +74,20 @@ def test_the_gradient_of_the_scan_is_that_of_its_steps(steps, dtype, tolerance, 
   for found, expected in zip(jax.tree.leaves(scanned), jax.tree.leaves(looped), strict=True):
     found, expected = (np.asarray(x, np.float32) for x in (found, expected))
     np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
+
+
+def test_for_its_gradient_a_batch_that_is_split_over_devices_is_not_gathered(rng, key, monkeypatch):
+  lstm = LSTM(width=4)
+  inputs = jnp.asarray(rng.normal(size=(8, 3, 16)).astype(np.float32))
+  variables = lstm.init(key, inputs)
+  gradient = lambda variables, inputs: jax.grad(lambda v: jnp.sum(lstm.apply(v, inputs) ** 2))(variables)  # noqa: E731
+  mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+  split, whole = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (("batch",), ()))
+  placed = jax.device_put((variables, inputs), (whole, split))
+  compiled = jax.jit(gradient).lower(*placed).compile()
+  text = compiled.as_text()
+  assert "all-reduce" in text  # of the kernel's gradient
+  assert not any(op in text for op in ("all-gather", "all-to-all", "collective-permute"))
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  alone = jax.jit(lambda *given: gradient(*given))(variables, inputs)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), compiled(*placed), alone)
