@@ -306,7 +306,7 @@ def _steps(step, state, run: Run, reverse: bool = False):
 
 
 def _product(x, kernel):
-  """Multiplies f[... k r b i] by f[k i j], in the kernel's dtype; adds up in float32."""
+  """Multiplies f[k r b i] by f[k i j], in the kernel's dtype; adds up in float32."""
   return jnp.einsum("krbi,kij->krbj", x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
 
 
