@@ -103,9 +103,8 @@ class Layout(NamedTuple):
   runs: tuple[Run, ...]
   starts: tuple[int, ...]  # the first place of each run, and the number of places
   inside: tuple[Any, ...]  # whether a place of a run is a cell of the grid, bool[steps r]; None where all are
-  joined: tuple[
-    Any, ...
-  ]  # whether what a cell of the step before has to its right is in the same image; bool, None: so
+  # Whether a cell of the step before and the cell to its right are of one image, bool[steps r]; None where all are.
+  joined: tuple[Any, ...]
   order: Any  # the cell at each place, i[k p]; any where there is none
   place: Any  # the place of each cell, i[k cells]
 

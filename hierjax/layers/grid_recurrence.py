@@ -110,7 +110,7 @@ def _forward(cell, directions, images, x, drive, input_kernel, row_kernel, colum
     (before, after._replace(h=h[:, layout.starts[n] : layout.starts[n + 1]]), gates)
     for n, (before, after, gates) in enumerate(trace)
   ]
-  for n in range(1, len(trace)):
+  for n in range(1, len(trace)):  # what one step leaves is what the next one finds
     if layout.runs[n].steps == 1 and layout.runs[n - 1].steps == 1:
       trace[n] = (trace[n - 1][1], *trace[n][1:])
   y = _by_cell(h, layout, x.shape)
@@ -133,12 +133,12 @@ def _backward(cell, directions, images, residuals, dy):
     if run.steps > 1:
       before = jax.tree.map(lambda b, a: jnp.concatenate([b, a[:, : -b.shape[1]]], axis=1), before, after)
 
-    given = _by_place(dy, layout, slice(n, n + 1))
+    dy_of_run = _by_place(dy, layout, slice(n, n + 1))
 
-    def step(dstate, i, n=n, have=have, want=want, before=before, after=after, gates=gates, given=given):
+    def step(dstate, i, n=n, have=have, want=want, before=before, after=after, gates=gates, dy=dy_of_run):
       sides = _sides(jax.tree.map(lambda s: _diagonal(s, 0, i, have), before), layout.joined[n], i)
       after, gates = jax.tree.map(lambda s: _diagonal(s, 0, i, want), (after, gates))
-      dh = dstate.h + _diagonal(given, 0, i, want).astype(jnp.float32)
+      dh = dstate.h + _diagonal(dy, 0, i, want).astype(jnp.float32)
       dstate = _only(layout.inside[n], i, dstate._replace(h=dh))
       dpre, dmemory = BACKWARD[cell](dstate, _memory(sides, have, want), after, gates)
       dsides = []
