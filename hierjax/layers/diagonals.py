@@ -19,7 +19,7 @@ from jaxtyping import Int
 _UNROLLED = 25
 # How many more rows than its shortest diagonal a window may have: a share of the grid's rows, for each of the images
 # that lie side by side in it, and at most so much.
-_SLACK, _MOST_SLACK = 1 / 7, 1 / 2
+_SLACK, _MOST_SLACK = 1 / 7, 1 / 3
 # No run of a grid of several images takes more than this share of its diagonals: the products of its inputs, and of
 # what it leaves, then run beside another's steps.
 _LONGEST = 1 / 3
