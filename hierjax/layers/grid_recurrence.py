@@ -3,8 +3,8 @@
 In the frame of a direction, flipped so that it starts in the upper left corner, a cell waits only for the cell above it
 and the cell to its left, and both lie on the anti-diagonal before. So a grid of h x w cells takes h + w - 1 steps, each
 of them one product a neighbour for all cells of a diagonal and all directions. No product has a row for a neighbour
-that is not there, and no step more cells than its diagonal, but for the loops of large grids; see `diagonals.py`. On
-CPUs, several images of a large grid lie side by side in one.
+that is not there, and no step more cells than its diagonal, but for the loops of large grids; see `diagonals.py`. There
+one product takes both neighbours, and on CPUs several images lie side by side in one grid.
 
 The VJP keeps h, c and the gates, and computes tanh(c) and the sums of neighbours again. Kernels' gradients are products
 over many cells, outside the chain of steps.
@@ -253,9 +253,9 @@ def _sides(state, joined, i):
 
 
 def _met(run: Run, have: Rows) -> list[tuple[Neighbours, Rows]]:
-  """Returns the products of a step: the states of which neighbours each multiplies, and for which rows.
+  """Returns the products of a step of `run`: the states of which neighbours each takes, and for which rows.
 
-  A product has no row for a neighbour that is not there. In a loop, where such rows are few, one takes both neighbours.
+  None has a row for a neighbour that is not there; but in a loop, where such rows are few, one takes both neighbours.
   """
   want = (run.top, run.bottom)
   if run.steps > 1:
@@ -269,9 +269,9 @@ def _beside(sides, which: Neighbours, have: Rows, met: Rows):
 
 
 def _kernels(layout: Layout, *kernels) -> dict[Neighbours, Any]:
-  """Returns the kernel of each product that the steps have, from those of the neighbours."""
-  all_met = {which for run in layout.runs for which, _ in _met(run, (0, 0))}
-  return {which: jnp.concatenate([kernels[side] for side in which], axis=1) for which in sorted(all_met)}
+  """Returns the kernels of the products that the steps have, from the two neighbours'."""
+  products = sorted({which for run in layout.runs for which, _ in _met(run, (0, 0))})
+  return {which: jnp.concatenate([kernels[side] for side in which], axis=1) for which in products}
 
 
 def _memory(sides, have: Rows, want: Rows):
