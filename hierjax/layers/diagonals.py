@@ -19,7 +19,7 @@ from jaxtyping import Int
 _UNROLLED = 25
 # How many more rows than its shortest diagonal a window may have: a share of the grid's rows, for each of the images
 # that lie side by side in it, and at most so much.
-_SLACK, _MOST_SLACK = 1 / 7, 1 / 3
+_SLACK, _MOST_SLACK = 1 / 7, 1 / 4
 # No run of a grid of several images takes more than this share of its diagonals: the products of its inputs, and of
 # what it leaves, then run beside another's steps.
 _LONGEST = 1 / 3
@@ -63,7 +63,7 @@ def schedule(rows: int, columns: int, images: int = 1) -> tuple[Run, ...]:
     images: how many lie side by side.
   """
   count = rows + columns - 1
-  slack = 0 if count <= _UNROLLED else max(1, int(rows * min(images * _SLACK, _MOST_SLACK)))
+  slack = 0 if count <= _UNROLLED else max(1, round(rows * min(images * _SLACK, _MOST_SLACK)))
   longest = math.ceil(count * _LONGEST) if images > 1 else count
   runs: list[Run] = []
   for t in range(count):

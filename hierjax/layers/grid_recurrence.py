@@ -30,6 +30,9 @@ GATES = {"srn": 1, "lstm": 4}
 Rows = tuple[int, int]  # from the first to before the last
 Neighbours = tuple[int, ...]  # 0 is the one above, 1 the one to the left
 _FEW = 16  # rows of a product
+# Channels. With fewer, XLA puts a step's gradients of the gates together twice, for the product and to keep them; were
+# that over the gates that they come from, each step would copy those of all steps.
+_FEWEST_OVER = 32
 
 
 class State(NamedTuple):
@@ -74,10 +77,10 @@ def _recurrence(cell, directions, images, x, drive, input_kernel, row_kernel, co
 def _forward(cell, directions, images, x, drive, input_kernel, row_kernel, column_kernel, bias):
   layout = layout_of(*x.shape[1:3], directions, images)
   inputs = [_by_place(x, layout, part) for part in _parts(layout)]
-  given = []  # for each run, an array by place and the run's first place in it
+  given: list[Any] = []  # to each run
   for part, cells in zip(_parts(layout), inputs, strict=True):
-    product = _product(cells, input_kernel.astype(x.dtype))
-    given += [(product, layout.starts[n] - layout.starts[part.start]) for n in range(part.start, part.stop)]
+    inner = [start - layout.starts[part.start] for start in layout.starts[part.start + 1 : part.stop]]
+    given += jnp.split(_product(cells, input_kernel.astype(x.dtype)), inner, axis=1)
   kernels = _kernels(layout, row_kernel.astype(x.dtype), column_kernel.astype(x.dtype))
   state, have, trace = _nothing(cell, directions, 0, x, row_kernel), (0, 0), []
   state = state._replace(h=state.h.astype(x.dtype))
@@ -88,20 +91,19 @@ def _forward(cell, directions, images, x, drive, input_kernel, row_kernel, colum
 
     driven = None if drive is None else _by_place(drive, layout, slice(n, n + 1))
 
-    def step(state, i, n=n, have=have, want=want, driven=driven):
-      part, first = given[n]
-      pre = _diagonal(part, first, i, want) + bias.astype(jnp.float32)[:, None, None]
+    def step(state, i, given, n=n, have=have, want=want, driven=driven):
+      pre = given + bias.astype(jnp.float32)[:, None, None]
       if driven is not None:
-        pre = pre + jnp.tile(_diagonal(driven, 0, i, want).astype(jnp.float32), GATES[cell])
+        pre = pre + jnp.tile(_diagonal(driven, i, want).astype(jnp.float32), GATES[cell])
       sides = _sides(state, layout.joined[n], i)
       for which, met in _met(layout.runs[n], have):
         pre = pre + _rows(_product(_beside(sides, which, have, met), kernels[which]), met, want)
       state, gates = FORWARD[cell](pre, _memory(sides, have, want), x.dtype)
       state = _only(layout.inside[n], i, state)
-      return state, (state, gates)
+      return state, (gates, state)
 
     before = state
-    state, (after, gates) = _steps(step, state, run)
+    state, (gates, after) = _steps(step, state, run, given[n])
     trace.append((before, after, gates))
     have = want
   # Behind a barrier and back, or XLA would compute an SRN's h again on the way back, and keep all that it is made of.
@@ -137,10 +139,10 @@ def _backward(cell, directions, images, residuals, dy):
 
     dy_of_run = _by_place(dy, layout, slice(n, n + 1))
 
-    def step(dstate, i, n=n, have=have, want=want, before=before, after=after, gates=gates, dy=dy_of_run):
-      sides = _sides(jax.tree.map(lambda s: _diagonal(s, 0, i, have), before), layout.joined[n], i)
-      after, gates = jax.tree.map(lambda s: _diagonal(s, 0, i, want), (after, gates))
-      dstate = dstate._replace(h=dstate.h + _diagonal(dy, 0, i, want).astype(jnp.float32))
+    def step(dstate, i, gates, n=n, have=have, want=want, before=before, after=after, dy=dy_of_run):
+      sides = _sides(jax.tree.map(lambda s: _diagonal(s, i, have), before), layout.joined[n], i)
+      after = jax.tree.map(lambda s: _diagonal(s, i, want), after)
+      dstate = dstate._replace(h=dstate.h + _diagonal(dy, i, want).astype(jnp.float32))
       dstate = _only(layout.inside[n], i, dstate)
       dpre, dmemory = BACKWARD[cell](dstate, _memory(sides, have, want), after, gates)
       dh: dict[int, Any] = {}
@@ -151,9 +153,9 @@ def _backward(cell, directions, images, residuals, dy):
         State(dh[side], None if dmemory is None else _rows(dmemory, want, there))
         for side, there in enumerate(_there(have))
       )
-      return jax.tree.map(jnp.add, above, _only(layout.joined[n], i, left)), dpre
+      return jax.tree.map(jnp.add, above, _only(layout.joined[n], i, left)), (dpre, None)
 
-    dstate, dpre = _steps(step, dstate, run, reverse=True)
+    dstate, (dpre, _) = _steps(step, dstate, run, gates, reverse=True)
     dgiven.append(dpre)
     k, places, *rest = before.h.shape
     sides = _sides(before.h.reshape(k, run.steps, places // run.steps, *rest), layout.joined[n], slice(None))
@@ -197,25 +199,29 @@ def _srn_back(dstate, memory, after, gates):
 
 def _lstm(pre, memory, dtype):
   width = pre.shape[-1] // 4
-  open_gates, modulation = nn.sigmoid(pre[..., : 3 * width]), jnp.tanh(pre[..., 3 * width :])
-  i, f, o = jnp.split(open_gates, 3, axis=-1)
+  # sigmoid(x) = tanh(x / 2) / 2 + 1/2, so that one kernel computes all: a loop writes them over what it reads here.
+  scale = jnp.where(jnp.arange(4 * width) < 3 * width, 0.5, 1.0).reshape((1,) * (pre.ndim - 1) + (-1,))
+  gates = jnp.tanh(pre * scale) * scale + (1 - scale)
+  i, f, o, modulation = jnp.split(gates, 4, axis=-1)
   c = f * memory + i * modulation
-  return State((o * jnp.tanh(c)).astype(dtype), c), (open_gates.astype(dtype), modulation.astype(dtype))
+  return State((o * jnp.tanh(c)).astype(dtype), c), gates.astype(dtype)
 
 
 def _lstm_back(dstate, memory, after, gates):
-  i, f, o = jnp.split(gates[0].astype(jnp.float32), 3, axis=-1)
-  modulation, squashed = gates[1].astype(jnp.float32), jnp.tanh(after.c)
+  i, f, o, modulation = jnp.split(gates.astype(jnp.float32), 4, axis=-1)
+  squashed = jnp.tanh(after.c)
   dc = dstate.c + dstate.h * o * (1 - squashed**2)
-  # As one array behind a barrier, or XLA would compute dh and dc again for each of the four gates.
-  dh, dc = jnp.split(jax.lax.optimization_barrier(jnp.concatenate([dstate.h, dc], axis=-1)), 2, axis=-1)
+  # As one array behind a barrier, or XLA would compute dh and dc again for each of the four gates; and dmemory, or it
+  # might read the gates when a loop has written over them, and XLA would copy those of all steps in each.
+  together = jax.lax.optimization_barrier(jnp.concatenate([dstate.h, dc, dc * f], axis=-1))
+  dh, dc, dmemory = jnp.split(together, 3, axis=-1)
   dpre = (
     dc * modulation * i * (1 - i),
     dc * memory * f * (1 - f),
     dh * squashed * o * (1 - o),
     dc * i * (1 - modulation**2),
   )
-  return jnp.concatenate(dpre, axis=-1), dc * f
+  return jnp.concatenate(dpre, axis=-1), dmemory
 
 
 FORWARD = {"srn": _srn, "lstm": _lstm}
@@ -311,24 +317,34 @@ def _only(where, i, state):
   return jax.tree.map(lambda s: jnp.where(jnp.asarray(where)[i][..., None, None], s, jnp.zeros_like(s)), state)
 
 
-def _steps(step, state, run: Run, reverse: bool = False):
-  """Takes the steps of a run: (state, i) -> state, what to keep. Returns what they keep by place."""
+def _steps(step, state, run: Run, given, reverse: bool = False):
+  """Takes the steps of a run: (state, i, what it is given) -> state, (what it leaves of that, what else to keep).
+
+  What is given, left and kept is by place. A loop writes what a step leaves over what it was given, where it can.
+  """
   if run.steps == 1:
-    return step(state, 0)
-  rows = run.bottom - run.top
+    return step(state, 0, given)
+  window = (run.top, run.bottom)
+  here = lambda given, i: None if given is None else _diagonal(given, i, window)  # noqa: E731
   # Each step writes its own values over these. They are some of the state's, each image's its own, or XLA would make
   # room for all runs first.
   some = state.h[:, :1, :, :1]
-  room = lambda s: jnp.broadcast_to(some.astype(s.dtype), (s.shape[0], run.steps * rows, *s.shape[2:]))  # noqa: E731
-  kept = jax.tree.map(room, jax.eval_shape(step, state, 0)[1])
+  room = lambda s: jnp.broadcast_to(some.astype(s.dtype), (s.shape[0], run.steps * s.shape[1], *s.shape[2:]))  # noqa: E731
+  left, kept = jax.eval_shape(lambda given: step(state, 0, here(given, 0))[1], given)
+  over = given is not None and left is not None
+  over = over and state.h.shape[-1] >= _FEWEST_OVER and jax.default_backend() == "cpu"  # elsewhere untried
+  left, kept = given if over else jax.tree.map(room, left), jax.tree.map(room, kept)
 
   def body(n, carry):
     i = run.steps - 1 - n if reverse else n
-    state, new = step(carry[0], i)
-    keep = lambda kept, new: jax.lax.dynamic_update_slice_in_dim(kept, new, i * rows, axis=1)  # noqa: E731
-    return state, jax.tree.map(keep, carry[1], new)
+    state, left, kept = carry
+    state, new = step(state, i, here(left if over else given, i))
+    at = i * (window[1] - window[0])
+    put = lambda kept, s: jax.lax.dynamic_update_slice_in_dim(kept, s.astype(kept.dtype), at, axis=1)  # noqa: E731
+    return state, *jax.tree.map(put, (left, kept), new)
 
-  return jax.lax.fori_loop(0, run.steps, body, (state, kept))
+  state, *by_place = jax.lax.fori_loop(0, run.steps, body, (state, left, kept))
+  return state, tuple(by_place)
 
 
 def _product(x, kernel):
@@ -376,10 +392,10 @@ def _parts(layout: Layout) -> list[slice]:
   return [half for half in (slice(0, middle), slice(middle, count)) if half.start < half.stop]
 
 
-def _diagonal(x, first: int, i, window: Rows):
-  """Returns diagonal i, f[k r b d], of the run that begins at place `first`."""
+def _diagonal(x, i, window: Rows):
+  """Returns diagonal i, f[k r b d], of a run's by place."""
   rows = window[1] - window[0]
-  return jax.lax.dynamic_slice_in_dim(x, first + i * rows, rows, axis=1)
+  return jax.lax.dynamic_slice_in_dim(x, i * rows, rows, axis=1)
 
 
 def _by_place(x, layout: Layout, runs: slice):

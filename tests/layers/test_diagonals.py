@@ -104,7 +104,7 @@ def test_windows_hold_what_they_need_and_little_more(unrolled):
   for rows, columns in GRIDS:
     runs = diagonals.schedule(rows, columns)
     scanned = rows + columns - 1 > unrolled
-    slack = max(1, int(rows * diagonals._SLACK)) if scanned else 0
+    slack = max(1, round(rows * diagonals._SLACK)) if scanned else 0
     for run in runs:
       window, several = set(range(run.top, run.bottom)), run.steps > 1
       spans = [rows_of(t, rows, columns) for t in range(run.first - several, run.first + run.steps)]
