@@ -318,9 +318,9 @@ def _only(where, i, state):
 
 
 def _steps(step, state, run: Run, given, reverse: bool = False):
-  """Takes the steps of a run: (state, i, what it is given) -> state, (what it leaves of that, what else to keep).
+  """Takes the steps of a run: (state, i, given) -> state, (result, kept); returns the last state, and these by place.
 
-  What is given, left and kept is by place. A loop writes what a step leaves over what it was given, where it can.
+  `given` is by place too. A loop writes a step's result over what the step was given, where it can.
   """
   if run.steps == 1:
     return step(state, 0, given)
@@ -330,20 +330,20 @@ def _steps(step, state, run: Run, given, reverse: bool = False):
   # room for all runs first.
   some = state.h[:, :1, :, :1]
   room = lambda s: jnp.broadcast_to(some.astype(s.dtype), (s.shape[0], run.steps * s.shape[1], *s.shape[2:]))  # noqa: E731
-  left, kept = jax.eval_shape(lambda given: step(state, 0, here(given, 0))[1], given)
-  over = given is not None and left is not None
+  result, kept = jax.eval_shape(lambda given: step(state, 0, here(given, 0))[1], given)
+  over = given is not None and result is not None
   over = over and state.h.shape[-1] >= _FEWEST_OVER and jax.default_backend() == "cpu"  # elsewhere untried
-  left, kept = given if over else jax.tree.map(room, left), jax.tree.map(room, kept)
+  result, kept = given if over else jax.tree.map(room, result), jax.tree.map(room, kept)
 
   def body(n, carry):
     i = run.steps - 1 - n if reverse else n
-    state, left, kept = carry
-    state, new = step(state, i, here(left if over else given, i))
-    at = i * (window[1] - window[0])
-    put = lambda kept, s: jax.lax.dynamic_update_slice_in_dim(kept, s.astype(kept.dtype), at, axis=1)  # noqa: E731
-    return state, *jax.tree.map(put, (left, kept), new)
+    state, result, kept = carry
+    state, new = step(state, i, here(result if over else given, i))
+    at = i * (run.bottom - run.top)
+    put = lambda all_steps, s: jax.lax.dynamic_update_slice_in_dim(all_steps, s.astype(all_steps.dtype), at, axis=1)  # noqa: E731
+    return state, *jax.tree.map(put, (result, kept), new)
 
-  state, *by_place = jax.lax.fori_loop(0, run.steps, body, (state, left, kept))
+  state, *by_place = jax.lax.fori_loop(0, run.steps, body, (state, result, kept))
   return state, tuple(by_place)
 
 
