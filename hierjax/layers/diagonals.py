@@ -19,7 +19,7 @@ from jaxtyping import Int
 _UNROLLED = 25
 # How many more rows than its shortest diagonal a window may have: a share of the grid's rows, for each of the images
 # that lie side by side in it, and at most so much.
-_SLACK, _MOST_SLACK = 1 / 7, 1 / 4
+_SLACK, _MOST_SLACK = 1 / 7, 1 / 3
 # No run of a grid of several images takes more than this share of its diagonals: the products of its inputs, and of
 # what it leaves, then run beside another's steps.
 _LONGEST = 1 / 3
@@ -63,7 +63,7 @@ def schedule(rows: int, columns: int, images: int = 1) -> tuple[Run, ...]:
     images: how many lie side by side.
   """
   count = rows + columns - 1
-  slack = 0 if count <= _UNROLLED else max(1, round(rows * min(images * _SLACK, _MOST_SLACK)))
+  slack = 0 if count <= _UNROLLED else max(1, int(rows * min(images * _SLACK, _MOST_SLACK)))
   longest = math.ceil(count * _LONGEST) if images > 1 else count
   runs: list[Run] = []
   for t in range(count):
@@ -107,6 +107,9 @@ class Layout(NamedTuple):
   joined: tuple[Any, ...]
   order: Any  # the cell at each place, i[k p]; any where there is none
   place: Any  # the place of each cell, i[k cells]
+  # The same of the states that are kept, of which a run of several diagonals has those before the first too.
+  state_starts: tuple[int, ...]
+  state_place: Any
 
 
 @functools.lru_cache(maxsize=64)
@@ -126,7 +129,10 @@ def layout_of(rows: int, columns: int, directions: tuple[str, ...], images: int 
     left = rows_before(run, before)
     column = run.first + np.arange(run.steps)[:, None] - np.arange(*left)
     joined.append(_unless_all(column % (columns // images) != 0) if images > 1 else None)
-  return Layout(runs, tuple(starts), inside, tuple(joined), order, place)
+  extra = np.cumsum([run.bottom - run.top if run.steps > 1 else 0 for run in runs])
+  state_starts = [0, *(np.asarray(starts[1:]) + extra).tolist()]
+  state_place = place + extra[np.searchsorted(starts, place, side="right") - 1].astype(np.int32)
+  return Layout(runs, tuple(starts), inside, tuple(joined), order, place, tuple(state_starts), state_place)
 
 
 def rows_before(run: Run, before: Run) -> tuple[int, int]:

@@ -94,28 +94,28 @@ def _forward(cell, directions, images, x, drive, input_kernel, row_kernel, colum
     def step(state, i, given, n=n, have=have, want=want, driven=driven):
       pre = given + bias.astype(jnp.float32)[:, None, None]
       if driven is not None:
-        pre = pre + jnp.tile(_diagonal(driven, i, want).astype(jnp.float32), GATES[cell])
+        pre = pre + jnp.tile(_diagonal(driven, 0, i, want).astype(jnp.float32), GATES[cell])
       sides = _sides(state, layout.joined[n], i)
       for which, met in _met(layout.runs[n], have):
         pre = pre + _rows(_product(_beside(sides, which, have, met), kernels[which]), met, want)
       state, gates = FORWARD[cell](pre, _memory(sides, have, want), x.dtype)
       state = _only(layout.inside[n], i, state)
-      return state, (gates, state)
+      return state, gates
 
     before = state
-    state, (gates, after) = _steps(step, state, run, given[n])
-    trace.append((before, after, gates))
+    state, gates, states = _steps(step, state, run, given[n], keep_states=True)
+    trace.append((states if run.steps > 1 else before, states, gates))
     have = want
   # Behind a barrier and back, or XLA would compute an SRN's h again on the way back, and keep all that it is made of.
-  h = jax.lax.optimization_barrier(jnp.concatenate([after.h for _, after, _ in trace], axis=1))
-  trace = [
-    (before, after._replace(h=h[:, layout.starts[n] : layout.starts[n + 1]]), gates)
-    for n, (before, after, gates) in enumerate(trace)
-  ]
-  for n in range(1, len(trace)):  # what one step leaves is what the next one finds
-    if layout.runs[n].steps == 1 and layout.runs[n - 1].steps == 1:
-      trace[n] = (trace[n - 1][1], *trace[n][1:])
-  y = _by_cell(h, layout, x.shape)
+  h = jax.lax.optimization_barrier(jnp.concatenate([states.h for _, states, _ in trace], axis=1))
+  for n, run in enumerate(layout.runs):
+    if run.steps == 1:
+      before, after, gates = trace[n]
+      after = after._replace(h=h[:, layout.state_starts[n] : layout.state_starts[n + 1]])
+      if n and layout.runs[n - 1].steps == 1:
+        before = trace[n - 1][1]  # what one step leaves is what the next one finds
+      trace[n] = before, after, gates
+  y = _by_cell(h, layout.state_place, x.shape)
   return y, (x, drive, input_kernel, row_kernel, column_kernel, bias, inputs, trace)
 
 
@@ -134,15 +134,13 @@ def _backward(cell, directions, images, residuals, dy):
     run, (before, after, gates) = layout.runs[n], trace[n]
     earlier = layout.runs[n - 1] if n else Run(0, 0, 0, 0)
     have, want = rows_before(run, earlier), (run.top, run.bottom)
-    if run.steps > 1:
-      before = jax.tree.map(lambda b, a: jnp.concatenate([b, a[:, : -b.shape[1]]], axis=1), before, after)
-
+    first = want[1] - want[0] if run.steps > 1 else 0  # place of its states: there is another one before them
     dy_of_run = _by_place(dy, layout, slice(n, n + 1))
 
-    def step(dstate, i, gates, n=n, have=have, want=want, before=before, after=after, dy=dy_of_run):
-      sides = _sides(jax.tree.map(lambda s: _diagonal(s, i, have), before), layout.joined[n], i)
-      after = jax.tree.map(lambda s: _diagonal(s, i, want), after)
-      dstate = dstate._replace(h=dstate.h + _diagonal(dy, i, want).astype(jnp.float32))
+    def step(dstate, i, gates, n=n, have=have, want=want, before=before, after=after, first=first, dy=dy_of_run):
+      sides = _sides(jax.tree.map(lambda s: _diagonal(s, 0, i, have), before), layout.joined[n], i)
+      after = jax.tree.map(lambda s: _diagonal(s, first, i, want), after)
+      dstate = dstate._replace(h=dstate.h + _diagonal(dy, 0, i, want).astype(jnp.float32))
       dstate = _only(layout.inside[n], i, dstate)
       dpre, dmemory = BACKWARD[cell](dstate, _memory(sides, have, want), after, gates)
       dh: dict[int, Any] = {}
@@ -153,12 +151,14 @@ def _backward(cell, directions, images, residuals, dy):
         State(dh[side], None if dmemory is None else _rows(dmemory, want, there))
         for side, there in enumerate(_there(have))
       )
-      return jax.tree.map(jnp.add, above, _only(layout.joined[n], i, left)), (dpre, None)
+      return jax.tree.map(jnp.add, above, _only(layout.joined[n], i, left)), dpre
 
-    dstate, (dpre, _) = _steps(step, dstate, run, gates, reverse=True)
+    dstate, dpre, _ = _steps(step, dstate, run, gates, reverse=True)
     dgiven.append(dpre)
-    k, places, *rest = before.h.shape
-    sides = _sides(before.h.reshape(k, run.steps, places // run.steps, *rest), layout.joined[n], slice(None))
+    k, _, *rest = before.h.shape
+    rows = have[1] - have[0]
+    h = before.h[:, : run.steps * rows].reshape(k, run.steps, rows, *rest)
+    sides = _sides(h, layout.joined[n], slice(None))
     for pairs, side, there in zip(met_states, sides, _there(have), strict=True):
       met = want if run.steps > 1 else _both(there, want)  # rows of zeros rather than a copy of all of a loop's dpre
       rows = run.steps * (met[1] - met[0])
@@ -167,11 +167,11 @@ def _backward(cell, directions, images, residuals, dy):
       dstate = _in_rows(dstate, want, (earlier.top, earlier.bottom))
 
   dgiven = [jnp.concatenate(dgiven[::-1][part], axis=1) for part in _parts(layout)]
-  dx = _by_cell(jnp.concatenate([input_back(part) for part in dgiven], axis=1), layout, x.shape)
+  dx = _by_cell(jnp.concatenate([input_back(part) for part in dgiven], axis=1), layout.place, x.shape)
   ddrive = None
   if drive is not None:
     by_gate: Any = [sum(jnp.split(part, GATES[cell], axis=-1)) for part in dgiven]
-    ddrive = _by_cell(jnp.concatenate(by_gate, axis=1), layout, x.shape).astype(drive.dtype)
+    ddrive = _by_cell(jnp.concatenate(by_gate, axis=1), layout.place, x.shape).astype(drive.dtype)
   dbias: Any = sum(jnp.sum(part, axis=(1, 2)) for part in dgiven)
   dkernels = map(_summed_outer, [list(zip(inputs, dgiven, strict=True)), *met_states])
   kernels = input_kernel, row_kernel, column_kernel
@@ -317,34 +317,42 @@ def _only(where, i, state):
   return jax.tree.map(lambda s: jnp.where(jnp.asarray(where)[i][..., None, None], s, jnp.zeros_like(s)), state)
 
 
-def _steps(step, state, run: Run, given, reverse: bool = False):
-  """Takes the steps of a run: (state, i, given) -> state, (result, kept); returns the last state, and these by place.
+def _steps(step, state, run: Run, given, keep_states: bool = False, reverse: bool = False):
+  """Takes the steps of a run: (state, i, given) -> state, result. Returns the last state, results, states.
 
-  `given` is by place too. A loop writes a step's result over what the step was given, where it can.
+  A loop writes a step's result over what the step was given, where it can. It keeps the states before each step, and
+  then the last: kept as it is made, each would be computed twice, for the next step and where it is kept.
   """
   if run.steps == 1:
-    return step(state, 0, given)
+    state, result = step(state, 0, given)
+    return state, result, state
   window = (run.top, run.bottom)
-  here = lambda given, i: None if given is None else _diagonal(given, i, window)  # noqa: E731
-  # Each step writes its own values over these. They are some of the state's, each image's its own, or XLA would make
-  # room for all runs first.
-  some = state.h[:, :1, :, :1]
-  room = lambda s: jnp.broadcast_to(some.astype(s.dtype), (s.shape[0], run.steps * s.shape[1], *s.shape[2:]))  # noqa: E731
-  result, kept = jax.eval_shape(lambda given: step(state, 0, here(given, 0))[1], given)
+  rows = run.bottom - run.top
+  here = lambda given, i: None if given is None else _diagonal(given, 0, i, window)  # noqa: E731
+  put = lambda kept, new, i: jax.lax.dynamic_update_slice_in_dim(kept, new.astype(kept.dtype), i * rows, axis=1)  # noqa: E731
+
+  def room(new, some, steps):
+    # Each step writes its own values over these. They are some of the state's, each image's its own, or XLA would make
+    # room for all runs first.
+    return jnp.broadcast_to(some[:, :1, :, :1].astype(new.dtype), (new.shape[0], steps * rows, *new.shape[2:]))
+
+  result = jax.eval_shape(lambda given: step(state, 0, here(given, 0))[1], given)
   over = given is not None and result is not None
   over = over and state.h.shape[-1] >= _FEWEST_OVER and jax.default_backend() == "cpu"  # elsewhere untried
-  result, kept = given if over else jax.tree.map(room, result), jax.tree.map(room, kept)
+  results = given if over else jax.tree.map(lambda new: room(new, state.h, run.steps), result)
+  states = jax.tree.map(lambda s: room(s, s, run.steps + 1), state) if keep_states else None
 
   def body(n, carry):
     i = run.steps - 1 - n if reverse else n
-    state, result, kept = carry
-    state, new = step(state, i, here(result if over else given, i))
-    at = i * (run.bottom - run.top)
-    put = lambda all_steps, s: jax.lax.dynamic_update_slice_in_dim(all_steps, s.astype(all_steps.dtype), at, axis=1)  # noqa: E731
-    return state, *jax.tree.map(put, (result, kept), new)
+    state, results, states = carry
+    states = jax.tree.map(lambda kept, s: put(kept, s, i), states, state) if keep_states else None
+    state, result = step(state, i, here(results if over else given, i))
+    return state, jax.tree.map(lambda kept, new: put(kept, new, i), results, result), states
 
-  state, *by_place = jax.lax.fori_loop(0, run.steps, body, (state, result, kept))
-  return state, tuple(by_place)
+  state, results, states = jax.lax.fori_loop(0, run.steps, body, (state, results, states))
+  if keep_states:
+    states = jax.tree.map(lambda kept, s: put(kept, s, run.steps), states, state)
+  return state, results, states
 
 
 def _product(x, kernel):
@@ -392,10 +400,10 @@ def _parts(layout: Layout) -> list[slice]:
   return [half for half in (slice(0, middle), slice(middle, count)) if half.start < half.stop]
 
 
-def _diagonal(x, i, window: Rows):
-  """Returns diagonal i, f[k r b d], of a run's by place."""
+def _diagonal(x, first: int, i, window: Rows):
+  """Returns diagonal i, f[k r b d], of those that begin at place `first`."""
   rows = window[1] - window[0]
-  return jax.lax.dynamic_slice_in_dim(x, i * rows, rows, axis=1)
+  return jax.lax.dynamic_slice_in_dim(x, first + i * rows, rows, axis=1)
 
 
 def _by_place(x, layout: Layout, runs: slice):
@@ -405,7 +413,7 @@ def _by_place(x, layout: Layout, runs: slice):
   return cells.at[layout.order[:, places]].get(mode="promise_in_bounds")
 
 
-def _by_cell(x, layout: Layout, shape):
+def _by_cell(x, place, shape):
   """Returns the map f32[b h w d] of what is by place, summed over the directions."""
-  y = sum(x[k].at[place].get(mode="promise_in_bounds").astype(jnp.float32) for k, place in enumerate(layout.place))
+  y = sum(x[k].at[places].get(mode="promise_in_bounds").astype(jnp.float32) for k, places in enumerate(place))
   return jnp.moveaxis(y, 0, 1).reshape(*shape[:3], -1)

@@ -62,6 +62,20 @@ def test_a_layout_knows_where_its_runs_start_and_what_is_inside():
       np.testing.assert_array_equal(found, expected, err_msg=f"{rows} x {columns}, {run}")
 
 
+@pytest.mark.usefixtures("unrolled")
+def test_a_run_of_several_diagonals_has_the_states_before_them_too():
+  for rows, columns in GRIDS:
+    layout = diagonals.layout_of(rows, columns, DIRECTIONS)
+    kept, starts = [], [0]
+    for n, run in enumerate(layout.runs):
+      before = [None] * (run.bottom - run.top if run.steps > 1 else 0)
+      kept += before + layout.order[:, layout.starts[n] : layout.starts[n + 1]].T.tolist()
+      starts.append(len(kept))
+    assert list(layout.state_starts) == starts
+    for k, places in enumerate(layout.state_place):
+      assert [kept[place][k] for place in places] == list(range(rows * columns)), (rows, columns)
+
+
 def test_a_direction_starts_in_its_corner():
   frames = diagonals.frames(2, 3, DIRECTIONS).tolist()
   assert frames == [[0, 1, 2, 3, 4, 5], [2, 1, 0, 5, 4, 3], [3, 4, 5, 0, 1, 2], [5, 4, 3, 2, 1, 0]]
@@ -104,7 +118,7 @@ def test_windows_hold_what_they_need_and_little_more(unrolled):
   for rows, columns in GRIDS:
     runs = diagonals.schedule(rows, columns)
     scanned = rows + columns - 1 > unrolled
-    slack = max(1, round(rows * diagonals._SLACK)) if scanned else 0
+    slack = max(1, int(rows * diagonals._SLACK)) if scanned else 0
     for run in runs:
       window, several = set(range(run.top, run.bottom)), run.steps > 1
       spans = [rows_of(t, rows, columns) for t in range(run.first - several, run.first + run.steps)]
