@@ -107,7 +107,7 @@ class Layout(NamedTuple):
   joined: tuple[Any, ...]
   order: Any  # the cell at each place, i[k p]; any where there is none
   place: Any  # the place of each cell, i[k cells]
-  # The same of the states that are kept, of which a run of several diagonals has those before the first too.
+  # `starts` and `place` among the states that are kept, of which a run of several diagonals has those before it too.
   state_starts: tuple[int, ...]
   state_place: Any
 

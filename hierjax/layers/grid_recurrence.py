@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -69,12 +70,14 @@ def recurrence(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _recurrence(cell, directions, images, x, drive, input_kernel, row_kernel, column_kernel, bias):
+def _recurrence(cell, directions, images, *arguments):
   """Runs the recurrence over maps in each of which `images` images lie side by side."""
-  return _forward(cell, directions, images, x, drive, input_kernel, row_kernel, column_kernel, bias)[0]
+  return _forward(cell, directions, images, *arguments, keep_gates=False)[0]
 
 
-def _forward(cell, directions, images, x, drive, input_kernel, row_kernel, column_kernel, bias):
+def _forward(
+  cell, directions, images, x, drive, input_kernel, row_kernel, column_kernel, bias, keep_gates: bool = True
+):
   layout = layout_of(*x.shape[1:3], directions, images)
   inputs = [_by_place(x, layout, part) for part in _parts(layout)]
   given: list[Any] = []  # to each run
@@ -103,7 +106,7 @@ def _forward(cell, directions, images, x, drive, input_kernel, row_kernel, colum
       return state, gates
 
     before = state
-    state, gates, states = _steps(step, state, run, given[n], keep_states=True)
+    state, gates, states = _steps(step, state, run, given[n], over=keep_gates, keep_states=True)
     trace.append((states if run.steps > 1 else before, states, gates))
     have = want
   # Behind a barrier and back, or XLA would compute an SRN's h again on the way back, and keep all that it is made of.
@@ -134,12 +137,14 @@ def _backward(cell, directions, images, residuals, dy):
     run, (before, after, gates) = layout.runs[n], trace[n]
     earlier = layout.runs[n - 1] if n else Run(0, 0, 0, 0)
     have, want = rows_before(run, earlier), (run.top, run.bottom)
-    first = want[1] - want[0] if run.steps > 1 else 0  # place of its states: there is another one before them
+    after_first = want[1] - want[0] if run.steps > 1 else 0  # the place of the state after the first step
     dy_of_run = _by_place(dy, layout, slice(n, n + 1))
 
-    def step(dstate, i, gates, n=n, have=have, want=want, before=before, after=after, first=first, dy=dy_of_run):
+    def step(
+      dstate, i, gates, n=n, have=have, want=want, before=before, after=after, after_first=after_first, dy=dy_of_run
+    ):
       sides = _sides(jax.tree.map(lambda s: _diagonal(s, 0, i, have), before), layout.joined[n], i)
-      after = jax.tree.map(lambda s: _diagonal(s, first, i, want), after)
+      after = jax.tree.map(lambda s: _diagonal(s, after_first, i, want), after)
       dstate = dstate._replace(h=dstate.h + _diagonal(dy, 0, i, want).astype(jnp.float32))
       dstate = _only(layout.inside[n], i, dstate)
       dpre, dmemory = BACKWARD[cell](dstate, _memory(sides, have, want), after, gates)
@@ -186,7 +191,8 @@ def _backward(cell, directions, images, residuals, dy):
 _recurrence.defvjp(_forward, _backward)
 
 
-# The cells. `memory` is the sum of the neighbours' c. All but the state h and what is kept of the gates is float32.
+# The cells. `memory` is the sum of the neighbours' c. All but the state h and the gates is float32, and the gates too
+# where they are written over what is.
 
 
 def _srn(pre, memory, dtype):
@@ -199,8 +205,9 @@ def _srn_back(dstate, memory, after, gates):
 
 def _lstm(pre, memory, dtype):
   width = pre.shape[-1] // 4
-  # sigmoid(x) = tanh(x / 2) / 2 + 1/2, so that one kernel computes all: a loop writes them over what it reads here.
-  scale = jnp.where(jnp.arange(4 * width) < 3 * width, 0.5, 1.0).reshape((1,) * (pre.ndim - 1) + (-1,))
+  # sigmoid(x) = tanh(x / 2) / 2 + 1/2, to 1e-7 in all, so that one kernel computes the gates: a loop writes them over
+  # what that reads.
+  scale = np.repeat(np.array([0.5, 0.5, 0.5, 1.0], np.float32), width).reshape((1,) * (pre.ndim - 1) + (-1,))
   gates = jnp.tanh(pre * scale) * scale + (1 - scale)
   i, f, o, modulation = jnp.split(gates, 4, axis=-1)
   c = f * memory + i * modulation
@@ -317,28 +324,33 @@ def _only(where, i, state):
   return jax.tree.map(lambda s: jnp.where(jnp.asarray(where)[i][..., None, None], s, jnp.zeros_like(s)), state)
 
 
-def _steps(step, state, run: Run, given, keep_states: bool = False, reverse: bool = False):
-  """Takes the steps of a run: (state, i, given) -> state, result. Returns the last state, results, states.
+def _steps(step, state, run: Run, given, over: bool = True, keep_states: bool = False, reverse: bool = False):
+  """Takes the steps of a run: (state, i, given) -> state, result. Returns the last state, the results and the states.
 
-  A loop writes a step's result over what the step was given, where it can. It keeps the states before each step, and
-  then the last: kept as it is made, each would be computed twice, for the next step and where it is kept.
+  The states of a single step are the one after it; of a loop, those before each step and then the last, if
+  `keep_states`. Kept as they are made, they would be computed twice, for the next step and to keep them. If `over`, a
+  loop writes a step's result over what the step was given, where it can.
   """
   if run.steps == 1:
     state, result = step(state, 0, given)
     return state, result, state
-  window = (run.top, run.bottom)
-  rows = run.bottom - run.top
-  here = lambda given, i: None if given is None else _diagonal(given, 0, i, window)  # noqa: E731
-  put = lambda kept, new, i: jax.lax.dynamic_update_slice_in_dim(kept, new.astype(kept.dtype), i * rows, axis=1)  # noqa: E731
+  rows, on_cpu = run.bottom - run.top, jax.default_backend() == "cpu"
+
+  def here(given, i):
+    return jax.tree.map(lambda g: _diagonal(g, 0, i, (run.top, run.bottom)), given)
+
+  def put(kept, new, i):
+    return jax.lax.dynamic_update_slice_in_dim(kept, new.astype(kept.dtype), i * rows, axis=1)
 
   def room(new, some, steps):
     # Each step writes its own values over these. They are some of the state's, each image's its own, or XLA would make
-    # room for all runs first.
-    return jnp.broadcast_to(some[:, :1, :, :1].astype(new.dtype), (new.shape[0], steps * rows, *new.shape[2:]))
+    # room for all runs first. To write a step's bfloat16 numbers, XLA's CPU backend would convert those of all steps.
+    dtype = jnp.float32 if on_cpu else new.dtype
+    return jnp.broadcast_to(some[:, :1, :, :1].astype(dtype), (new.shape[0], steps * rows, *new.shape[2:]))
 
   result = jax.eval_shape(lambda given: step(state, 0, here(given, 0))[1], given)
-  over = given is not None and result is not None
-  over = over and state.h.shape[-1] >= _FEWEST_OVER and jax.default_backend() == "cpu"  # elsewhere untried
+  over = over and on_cpu and result is not None and given is not None  # on other devices untried
+  over = over and given.dtype == jnp.float32 and state.h.shape[-1] >= _FEWEST_OVER
   results = given if over else jax.tree.map(lambda new: room(new, state.h, run.steps), result)
   states = jax.tree.map(lambda s: room(s, s, run.steps + 1), state) if keep_states else None
 
@@ -346,13 +358,15 @@ def _steps(step, state, run: Run, given, keep_states: bool = False, reverse: boo
     i = run.steps - 1 - n if reverse else n
     state, results, states = carry
     states = jax.tree.map(lambda kept, s: put(kept, s, i), states, state) if keep_states else None
-    state, result = step(state, i, here(results if over else given, i))
-    return state, jax.tree.map(lambda kept, new: put(kept, new, i), results, result), states
+    state, new = step(state, i, here(results if over else given, i))
+    return state, jax.tree.map(lambda kept, new: put(kept, new, i), results, new), states
 
-  state, results, states = jax.lax.fori_loop(0, run.steps, body, (state, results, states))
+  last, results, states = jax.lax.fori_loop(0, run.steps, body, (state, results, states))
+  if not over:
+    results = jax.tree.map(lambda kept, new: kept.astype(new.dtype), results, result)
   if keep_states:
-    states = jax.tree.map(lambda kept, s: put(kept, s, run.steps), states, state)
-  return state, results, states
+    states = jax.tree.map(lambda kept, s: put(kept, s, run.steps).astype(s.dtype), states, last)
+  return last, results, states
 
 
 def _product(x, kernel):

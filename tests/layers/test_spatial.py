@@ -115,7 +115,8 @@ def unroll(monkeypatch):
 
 
 @pytest.mark.parametrize("cell", GATES)
-@pytest.mark.parametrize("width", [4, 32])  # loops write gradients over gates where there are 32 channels
+# From so many channels on, loops write the gates over the inputs' product, and their gradients over the gates.
+@pytest.mark.parametrize("width", [4, grid_recurrence._FEWEST_OVER])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
 def test_diagonals_in_loops_are_the_same_as_single_ones(rng, cell, width, dtype, tolerance, unroll):
   how = cell, ("nw", "se")
@@ -140,7 +141,7 @@ def test_diagonals_in_loops_are_the_same_as_single_ones(rng, cell, width, dtype,
   [
     ("srn", 3, 3, 4, DIRECTIONS, 3, True, 4),
     ("lstm", 5, 4, 6, ("se", "nw"), 3, True, 4),
-    ("lstm", 2, 4, 5, ("sw", "ne"), 3, False, 32),
+    ("lstm", 2, 4, 5, ("sw", "ne"), 3, False, grid_recurrence._FEWEST_OVER),
     ("lstm", 3, 2, 3, ("nw", "se"), 50, True, 4),  # each diagonal a step of its own
   ],
 )
@@ -161,19 +162,32 @@ def test_images_side_by_side_know_nothing_of_each_other(
   assert max(off.values()) <= 1e-5, off
 
 
-@pytest.mark.parametrize("width", [31, 32])
-def test_no_step_of_a_loop_copies_what_all_steps_keep(rng, width, unroll):
-  """XLA does so, silently, where it cannot tell that what a step reads is not what one wrote before."""
+@pytest.mark.parametrize("width", [grid_recurrence._FEWEST_OVER - 1, grid_recurrence._FEWEST_OVER])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_step_of_a_loop_copies_what_all_steps_keep(rng, dtype, width, unroll):
+  """XLA does so, silently, where it cannot tell that a step reads what none wrote before, or to write bfloat16."""
   unroll(3)
   how = "lstm", ("nw", "se")
-  arguments, dy = single(draw(rng, *how, 4, 20, d=width))
+  (x, _, *weights), dy = single(draw(rng, *how, 4, 20, d=width))
+  arguments = (jnp.asarray(x, dtype), None, *weights)
   text = jit(lambda *given: run_and_differentiate(*given, *how)).lower(arguments, dy).compile().as_text()
-  bodies = set(re.findall(r"body=%([\w.-]+)", text))
-  computations = [part for part in text.split("\n\n") if part.split(" ")[0].lstrip("%") in bodies]
-  assert len(computations) == len(bodies) > 1
-  for computation in computations:
-    copied = re.findall(r" = \w+\[\d+,(\d+),\d+,\d+\]\S* copy\(", computation)  # [k r b d]
-    assert max(map(int, copied), default=0) <= 4, computation
+  computations = dict(re.findall(r"^%([\w.-]+) \((.*?)^\}", text, re.MULTILINE | re.DOTALL))
+  bodies = [computations[name] for name in set(re.findall(r"body=%([\w.-]+)", text))]
+  assert len(bodies) > 1
+  for body in bodies:
+    inside = [body, *(computations[name] for name in re.findall(r"calls=%([\w.-]+)", body))]
+    for computation in inside:
+      made = re.findall(r" = \w+\[2,(\d+),2,(\d+)\]\S* (?:copy|convert)\(", computation)  # [k r b d]
+      assert all(int(rows) <= 4 or int(channels) < width for rows, channels in made), computation
+
+
+def test_without_a_gradient_a_loop_keeps_no_gates(rng, unroll):
+  unroll(3)
+  arguments, _ = single(draw(rng, "lstm", ("nw",), 4, 20, d=grid_recurrence._FEWEST_OVER))
+  text = run.lower(*arguments, cell="lstm", directions=("nw",)).compile().as_text()
+  assert "while(" in text
+  gates = 4 * grid_recurrence._FEWEST_OVER
+  assert not re.search(rf",{gates}\]\S* dynamic-update-slice\(", text)
 
 
 def test_images_side_by_side_in_bfloat16(rng, unroll, monkeypatch):
