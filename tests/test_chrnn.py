@@ -21,12 +21,16 @@ from hierjax.training.optim import OptimConfig, make_optimizer, parameter_names
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
-def config_of(name, variant, root, **init):
-  """Returns an experiment's config, its images and 224 pixels as they are, its network thinner, for a few steps."""
+def as_it_is(name, variant):
   spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  c = module.get_config(variant)
+  return module.get_config(variant)
+
+
+def config_of(name, variant, root, **init):
+  """Returns an experiment's config, its images and 224 pixels as they are, its network thinner, for a few steps."""
+  c = as_it_is(name, variant)
   with c.unlocked():
     c.backbone.widths = (8, 8, 8, 8, 8)
   c.neck.hidden = (8, 8)
@@ -125,6 +129,22 @@ def test_places_from_folders_with_a_cnn_rnn_head(tmp_path):
   assert metrics["num_examples"] == 6 and metrics["split"] == "test"
 
 
+@pytest.mark.parametrize("name", ["chrnn_imagenet", "chrnn_places205", "chrnn_sun397", "chrnn_mit67"])
+def test_training_is_that_of_section_iv_a(name):
+  c = as_it_is(name, "hsrn")
+  assert (c.batch_size, c.optim.lr, c.optim.lr_batch, c.optim.momentum, c.optim.nesterov) == (
+    256,
+    0.01,
+    256,
+    0.9,
+    False,
+  )
+  assert (c.schedule.name, c.schedule.factor) == ("plateau", 0.1)
+  assert (c.data.resize, c.data.crop, c.data.fit) == (256, 224, "stretch")
+  assert len(set(c.data.std)) == 1  # the mean alone is taken away
+  assert (c.neck.cell, c.neck.scales, c.neck.hidden) == ("srn", (1, 2, 3, 6), (4096, 4096))
+
+
 @pytest.mark.parametrize(
   ("variant", "maps", "first_dense"),
   [
@@ -133,17 +153,13 @@ def test_places_from_folders_with_a_cnn_rnn_head(tmp_path):
     ("alex", [27, 13, 13, 13, 13], 9216),
   ],
 )
-def test_networks_are_those_of_table_i(variant, maps, first_dense, tmp_path):
-  c = config_of("chrnn_imagenet", variant, tmp_path)
-  del c["backbone"]["widths"]
-  c["neck"]["hidden"] = (4096, 4096)
-  c["neck"]["scales"] = (6,) if variant == "alex" else (1, 2, 3, 6)
-  c["data"]["name"], c["tree"]["source"] = "imagenet2012", "imagenet1k"
-  module = Run.from_config(c).method.module
+def test_networks_are_those_of_table_i(variant, maps, first_dense):
+  c = as_it_is("chrnn_imagenet", variant)
+  module = Run.from_config(c.to_dict()).method.module
   images = jax.ShapeDtypeStruct((1, 224, 224, 3), "float32")
   shapes = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
   features = jax.eval_shape(lambda v, x: module.apply(v, x, method="features"), {"params": shapes}, images)
-  assert [stage.shape[1] for stage in features.stages] == maps
+  assert [stage.shape[1] for stage in features.stages] == [*maps, 1]  # the neck's own output is the last
   dense = shapes["neck"]["hidden_0"]["kernel"].shape, shapes["neck"]["hidden_1"]["kernel"].shape
   assert dense == ((first_dense, 4096), (4096, 4096))
   assert shapes["head"]["output"]["kernel"].shape == (4096, 1000)

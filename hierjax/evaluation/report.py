@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -23,9 +24,7 @@ def print_accuracy(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
   print(accuracy_table(metrics))
   if "examples" in metrics:
     rows = [("image", "label", "predicted")]
-    rows += [
-      (e["image"], e["label"].replace("/", " > "), e["predicted"].replace("/", " > ")) for e in metrics["examples"]
-    ]
+    rows += [(e["image"], _with_arrows(e["label"]), _with_arrows(e["predicted"])) for e in metrics["examples"]]
     print("\n" + table(rows, text_columns=3))
   python, workdir = _from_here(sys.executable), shlex.quote(_from_here(str(folder.path)))
   print(f"\nthe run is in {workdir}; next:")
@@ -34,6 +33,11 @@ def print_accuracy(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
     images = "runs/samples"
     print(f"  {python} -m hierjax shapes {images} --images 20")
   print(f"  {python} -m hierjax predict {workdir} {images}")
+
+
+def _with_arrows(paths: str) -> str:
+  r"""Returns one or several texts of `path_text` with ` > ` between names, and the slashes in names as they are."""
+  return re.sub(r"\\(.)|/", lambda found: found.group(1) or " > ", paths)
 
 
 def ensemble_errors(errors: Errors, alpha: int) -> list[dict[str, Any]]:

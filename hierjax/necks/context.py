@@ -94,7 +94,7 @@ class ContextNeck(nn.Module):
     check_directions(self.directions)
     if not isinstance(self.scales, tuple) or not all(map(_is_scale, self.scales)):
       raise UserError(
-        f"scales = {self.scales!r}: each is a whole number n of 1 or more, for n x n cells, or (rows, columns)"
+        f"scales = {self.scales!r}: a tuple; each is a whole number n of 1 or more, for n x n cells, or (rows, columns)"
       )
     cells = [grid(scale)[0] * grid(scale)[1] for scale in self.scales]
     if not cells or sorted(set(cells)) != cells:
@@ -102,7 +102,7 @@ class ContextNeck(nn.Module):
     if self.resample not in ("overlap", "floor"):
       raise UserError(f"resample = {self.resample!r}: choose from overlap, floor")
     if not isinstance(self.hidden, tuple) or not all(type(width) is int and width >= 1 for width in self.hidden):
-      raise UserError(f"hidden = {self.hidden!r}: the widths of the dense layers, each a whole number of 1 or more")
+      raise UserError(f"hidden = {self.hidden!r}: a tuple of dense layers' widths, each a whole number of 1 or more")
     if not 0 <= self.dropout < 1:
       raise UserError(f"dropout = {self.dropout}: from 0 to below 1")
     super().__post_init__()
@@ -119,14 +119,18 @@ class ContextNeck(nn.Module):
     self.drop = nn.Dropout(self.dropout)
 
   def __call__(self, features: Features, train: bool = False) -> Features:
-    """Returns the stages as they came, and the output of the last dense layer, `f32[b d]`, as the pooled vector."""
+    """Returns the output of the last dense layer, `f32[b d]`, as the pooled vector, and as a stage after the others.
+
+    That stage, `f32[b 1 1 d]`, is for the heads that read stages.
+    """
     _, contexts = self.context(_last_map(features))
     y = jnp.concatenate([context.reshape(len(context), -1) for context in contexts], axis=-1)  # H of eq. 25
     if self.cell != "none":
       y = self.drop(y, deterministic=not train)
     for dense in self.dense:
       y = self.drop(nn.relu(dense(y)), deterministic=not train)
-    return Features(features.stages, y.astype(jnp.float32))
+    y = y.astype(jnp.float32)
+    return Features((*features.stages, y[:, None, None]), y)
 
   def regions(self, features: Features, scale: int) -> tuple[Map, Map]:
     """Returns two maps of a scale, given by its index: the pooled one, and the one with context."""

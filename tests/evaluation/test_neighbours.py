@@ -12,8 +12,10 @@ from hierjax import __main__ as command
 from hierjax.data.source import ArraySource, View
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
+from hierjax.evaluation import neighbours_picture
 from hierjax.evaluation.neighbours import LAYERS, NEAREST, Grid, Nearest, describe, find_grid, find_neighbours
 from hierjax.evaluation.neighbours_picture import HEADER, draw_neighbours
+from hierjax.evaluation.pictures import GREEN, RED
 from hierjax.evaluation.run import Run
 from hierjax.run_folder import RunFolder
 
@@ -86,7 +88,10 @@ def test_the_answer_is_that_of_an_exhaustive_search(folder, answer):
       assert len(set(found.image[query].tolist())) == NEAREST
 
 
-def test_the_picture_and_the_table_say_what_was_found(folder, answer):
+def test_the_picture_and_the_table_say_what_was_found(folder, answer, monkeypatch):
+  framed = []
+  draw_frame = neighbours_picture.frame
+  monkeypatch.setattr(neighbours_picture, "frame", lambda *how: framed.append(how[-1]) or draw_frame(*how))
   path = draw_neighbours(folder, answer)
   assert sorted(p.name for p in path.parent.iterdir()) == ["neighbours.csv", "neighbours.png"]
   with Image.open(path) as picture:
@@ -99,6 +104,8 @@ def test_the_picture_and_the_table_say_what_was_found(folder, answer):
   for row in rows:
     expected = "" if row["rank"] == "0" else str(int(row["label"] == queries[int(row["query"]) - 1]["label"]))
     assert row["same_label"] == expected
+  right = {"1": GREEN, "0": RED}
+  assert [c for c in framed if c in (GREEN, RED)] == [right[r["same_label"]] for r in rows if r["rank"] != "0"]
   for query, row in enumerate(queries):
     box = answer.grid.box(int(answer.cells[query]))
     assert [float(row[side]) for side in ("top", "left", "bottom", "right")] == [

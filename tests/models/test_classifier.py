@@ -156,6 +156,28 @@ def test_any_backbone_takes_any_head(toy_tree, backbone):
     assert shapes == [(2,), (2, 3, 2), (2, 3), (2, 3), (2, tree.num_nodes), (2, 2)], name
 
 
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_any_head_teaches_the_neck(toy_tree, head):
+  tree = tree_arrays(toy_tree.truncated(2))
+  neck = {"name": "context", "cell": "srn", "scales": [1, 2], "hidden": [6], "dropout": 0.0}
+  backbone = {"name": "small_resnet", "widths": [4], "blocks": 1}
+  method = make_method(backbone, {"name": head}, tree, neck=neck)
+  paths = jnp.zeros((2, 1, 2), jnp.int32)
+
+  @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+  def gradient(images):
+    variables = method.module.init(jax.random.key(0), images, paths)
+
+    def loss(params):
+      outputs = method.module.apply({**variables, "params": params}, images, paths)
+      return method.loss(outputs, paths).sum()
+
+    return jax.grad(loss)(variables["params"])["neck"]
+
+  moved = jax.tree.map(lambda g: float(jnp.abs(g).max()), gradient(jax.random.normal(jax.random.key(1), (2, 8, 8, 3))))
+  assert moved["context"]["scale_1"]["input_kernel"] > 0 and moved["hidden_0"]["kernel"] > 0, moved
+
+
 @pytest.mark.parametrize("head", sorted(HEADS.keys() - {"multilabel"}))
 def test_on_one_level_any_head_is_a_softmax(head):
   """The coarse-specific network of Guo et al., whatever its head."""

@@ -82,7 +82,8 @@ def test_it_is_the_equations_and_the_stages_pass(rng, neck):
   features = run(neck, single(params), single(x))
   near(features.pooled, by_the_equations(neck, params, x))
   np.testing.assert_array_equal(features.stages[1], np.float32(x))
-  assert len(features.stages) == 2 and features.pooled.dtype == jnp.float32
+  np.testing.assert_array_equal(features.stages[2][:, 0, 0], features.pooled)  # its own, for heads that read stages
+  assert len(features.stages) == 3 and features.pooled.dtype == jnp.float32
 
 
 def test_gradients_reach_the_map_and_every_weight_as_the_equations_say(rng):
