@@ -4,7 +4,7 @@ In the frame of a direction, flipped so that it starts in the upper left corner,
 and the cell to its left, and both lie on the anti-diagonal before. So a grid of h x w cells takes h + w - 1 steps, each
 of them one product a neighbour for all cells of a diagonal and all directions. No product has a row for a neighbour
 that is not there, and no step more cells than its diagonal, but for the loops of large grids; see `diagonals.py`. There
-one product takes both neighbours, and on CPUs several images lie side by side in one grid.
+one product takes both neighbours, and on CPUs several images lie side by side in one grid, of h + n w - 1 steps for n.
 
 The VJP keeps h, c and the gates, and computes tanh(c) and the sums of neighbours again. Kernels' gradients are products
 over many cells, outside the chain of steps.
