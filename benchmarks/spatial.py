@@ -30,7 +30,7 @@ import numpy as np
 from benchmarks import spatial_torch
 from benchmarks.spatial_baselines import Products, nested_scan, with_gradient
 from hierjax.devices import keep_freed_memory
-from hierjax.layers.grid_recurrence import GATES
+from hierjax.layers.cells import GATES
 from hierjax.layers.spatial import CELLS, DIRECTIONS, spatial_recurrence
 
 SCANS: Mapping[str, Products] = {"plain_scan": "plain", "scan_by_cell": "by_cell", "scan_by_row": "by_row"}

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from hierjax.layers.grid_recurrence import BACKWARD, FORWARD, State, outer
+from hierjax.layers.cells import BACKWARD, FORWARD, State
+from hierjax.layers.grid_recurrence import outer
 
 LSTMCarry = tuple[Float[Array, "*b w"], Float[Array, "*b w"]]
 
