@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 from hierjax.evaluation.ensemble import Errors
 from hierjax.evaluation.tables import accuracy_table, accuracy_tables, percent, table
 from hierjax.run_folder import RunFolder
+from hierjax.tree.labels import split_path
 
 
 def print_accuracy(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
@@ -36,8 +36,8 @@ def print_accuracy(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
 
 
 def _with_arrows(paths: str) -> str:
-  r"""Returns one or several texts of `path_text` with ` > ` between names, and the slashes in names as they are."""
-  return re.sub(r"\\(.)|/", lambda found: found.group(1) or " > ", paths)
+  """Returns paths, of `path_text` and between semicolons, with ` > ` between names, and slashes in them as they are."""
+  return "; ".join(" > ".join(split_path(path)) for path in paths.split("; "))
 
 
 def ensemble_errors(errors: Errors, alpha: int) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The cells of recurrences, forward and back: the SRN and the LSTM, in whatever order their steps come.
 
 `pre` is the sum of all that goes into a cell's gates, `memory` what it has of c from the states before it. All but the
-state h and the gates is float32, and in loops that write them over what is, the gates too.
+state h and the gates is float32; those are rounded to `dtype`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ In the frame of a direction, flipped so that it starts in the upper left corner,
 and the cell to its left, and both lie on the anti-diagonal before. So a grid of h x w cells takes h + w - 1 steps, each
 of them one product a neighbour for all cells of a diagonal and all directions. No product has a row for a neighbour
 that is not there, and no step more cells than its diagonal, but for the loops of large grids; see `diagonals.py`. There
-one product takes both neighbours, and on CPUs several images lie side by side in one grid, of h + n w - 1 steps for n.
+one product takes both neighbours, and on CPUs n images lie side by side in one grid, which takes h + n w - 1 steps.
 
 The VJP keeps h, c and the gates, and computes tanh(c) and the sums of neighbours again. Kernels' gradients are products
 over many cells, outside the chain of steps.
@@ -97,7 +97,7 @@ def _forward(
       return state, gates
 
     before = state
-    state, gates, states = _steps(step, state, run, given[n], over=keep_gates, keep_states=True)
+    state, gates, states = _steps(step, state, run, given[n], over=keep_gates)
     trace.append((states if run.steps > 1 else before, states, gates))
     have = want
   # Behind a barrier and back, or XLA would compute an SRN's h again on the way back, and keep all that it is made of.
@@ -157,8 +157,8 @@ def _backward(cell, directions, images, residuals, dy):
     sides = _sides(h, layout.joined[n], slice(None))
     for pairs, side, there in zip(met_states, sides, _there(have), strict=True):
       met = want if run.steps > 1 else _both(there, want)  # rows of zeros rather than a copy of all of a loop's dpre
-      rows = run.steps * (met[1] - met[0])
-      pairs.append((_rows(side, there, met).reshape(k, rows, *rest), _rows(dpre, want, met)))
+      places = run.steps * (met[1] - met[0])
+      pairs.append((_rows(side, there, met).reshape(k, places, *rest), _rows(dpre, want, met)))
     if run.steps > 1:
       dstate = _in_rows(dstate, want, (earlier.top, earlier.bottom))
 
@@ -271,12 +271,12 @@ def _only(where, i, state):
   return jax.tree.map(lambda s: jnp.where(jnp.asarray(where)[i][..., None, None], s, jnp.zeros_like(s)), state)
 
 
-def _steps(step, state, run: Run, given, over: bool = True, keep_states: bool = False, reverse: bool = False):
+def _steps(step, state, run: Run, given, over: bool = True, reverse: bool = False):
   """Takes the steps of a run: (state, i, given) -> state, result. Returns the last state, the results and the states.
 
-  The states of a single step are the one after it; of a loop, those before each step and then the last, if
-  `keep_states`. Kept as they are made, they would be computed twice, for the next step and to keep them. If `over`, a
-  loop writes a step's result over what the step was given, where it can.
+  The states of a single step are the one after it; of a loop, those before each step and then the last, or None in
+  reverse. Kept as they are made, they would be computed twice, for the next step and to keep them. If `over`, a loop
+  writes a step's result over what the step was given, where it can.
   """
   if run.steps == 1:
     state, result = step(state, 0, given)
@@ -299,19 +299,19 @@ def _steps(step, state, run: Run, given, over: bool = True, keep_states: bool = 
   over = over and on_cpu and result is not None and given is not None  # on other devices untried
   over = over and given.dtype == jnp.float32 and state.h.shape[-1] >= _FEWEST_OVER
   results = given if over else jax.tree.map(lambda new: room(new, state.h, run.steps), result)
-  states = jax.tree.map(lambda s: room(s, s, run.steps + 1), state) if keep_states else None
+  states = None if reverse else jax.tree.map(lambda s: room(s, s, run.steps + 1), state)
 
   def body(n, carry):
     i = run.steps - 1 - n if reverse else n
     state, results, states = carry
-    states = jax.tree.map(lambda kept, s: put(kept, s, i), states, state) if keep_states else None
+    states = None if reverse else jax.tree.map(lambda kept, s: put(kept, s, i), states, state)
     state, new = step(state, i, here(results if over else given, i))
     return state, jax.tree.map(lambda kept, new: put(kept, new, i), results, new), states
 
   last, results, states = jax.lax.fori_loop(0, run.steps, body, (state, results, states))
   if not over:
     results = jax.tree.map(lambda kept, new: kept.astype(new.dtype), results, result)
-  if keep_states:
+  if not reverse:
     states = jax.tree.map(lambda kept, s: put(kept, s, run.steps).astype(s.dtype), states, last)
   return last, results, states
 

@@ -209,8 +209,8 @@ def test_only_images_of_one_device_lie_side_by_side(rng, unroll, monkeypatch):
   unroll(3, fewest_rows=1)
   seen, layout_of = set(), diagonals.layout_of
   monkeypatch.setattr(grid_recurrence, "layout_of", lambda *given: seen.add(given[-1]) or layout_of(*given))
-  how = {"cell": "srn", "directions": ("nw",)}
-  arguments, dy = single(draw(rng, *how.values(), 2, 3, b=24))
+  how = {"cell": "lstm", "directions": ("nw",)}
+  arguments, dy = single(draw(rng, *how.values(), 2, 3, b=24, d=grid_recurrence._FEWEST_OVER))
   for backend, devices, images in (("cpu", 1, 8), ("cpu", 4, 6), ("cpu", 8, 3), ("cpu", 16, 3), ("gpu", 1, 1)):
     with monkeypatch.context() as patch:
       patch.setattr(jax, "device_count", lambda devices=devices: devices)
