@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Float
 
 from hierjax.backbones.backbone import Backbone
@@ -41,8 +42,10 @@ class Stage(nn.Module):
       init = nn.initializers.he_normal()
       x = nn.Conv(self.width, (3, 3), padding=1, kernel_init=init, dtype=self.dtype, name=f"conv{i}")(x)
       x = nn.relu(norm(x, train, f"norm{i}") if self.batch_norm else x)
-    b, h, w, d = x.shape
-    return jnp.max(x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, d), axis=(2, 4))
+    for axis in (1, 2):
+      even = x.shape[axis] // 2 * 2
+      x = jnp.maximum(*(lax.slice_in_dim(x, i, even, 2, axis) for i in (0, 1)))  # no jnp.max: see layers/pooling.py
+    return x
 
 
 class Top(nn.Module):

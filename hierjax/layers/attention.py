@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.layers.pooling import largest
+
 
 def _mlp(channels: int, reduction: int, dtype: Any) -> Callable[[Array], Array]:
   """Returns W2 relu(W1 v + b1) + b2, whose hidden width is channels / reduction, or 1 where that is less."""
@@ -57,10 +59,10 @@ class CBAM(nn.Module):
     """Returns the map, each channel and then each cell of it weighed."""
     mlp = _mlp(x.shape[-1], self.reduction, self.dtype)
     mean = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-    gate = nn.sigmoid(mlp(mean) + mlp(jnp.max(x, axis=(1, 2))))
+    gate = nn.sigmoid(mlp(mean) + mlp(largest(x.reshape(len(x), -1, x.shape[-1]), axis=1)))
     x = x * gate.astype(x.dtype)[:, None, None]
     mean = jnp.mean(x.astype(jnp.float32), axis=-1, keepdims=True).astype(x.dtype)
-    cells = jnp.concatenate([jnp.max(x, axis=-1, keepdims=True), mean], axis=-1)
+    cells = jnp.concatenate([largest(x, axis=-1)[..., None], mean], axis=-1)
     cells = nn.Conv(1, (7, 7), padding=3, use_bias=False, dtype=self.dtype, name="conv")(cells)
     norm = nn.BatchNorm(use_running_average=not train, momentum=0.99, name="norm")  # the authors' momentum
     return x * nn.sigmoid(norm(cells.astype(jnp.float32))).astype(x.dtype)

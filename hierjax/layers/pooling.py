@@ -1,4 +1,8 @@
-"""Pools over windows of 3 x 3, 2 apart, as in Caffe: sizes round up, so that a last window may stick out by one."""
+"""Maxima along an axis, and pools over windows of 3 x 3, 2 apart, as in Caffe: a last window may stick out by one.
+
+None has jnp.max's gradient, which asks which values equal the maximum and divides by how many do. Where XLA computes a
+map again for it, and rounds it otherwise than for the maximum, none may: 0 / 0 is NaN.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
+
+
+def largest(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+  """Returns the maximum along an axis, which is left out; of equal ones, the first has the gradient."""
+  axis %= x.ndim
+  winner = jnp.argmax(x, axis, keepdims=True)
+  cell = lax.broadcasted_iota(winner.dtype, x.shape, axis)
+  return jnp.where(cell == winner, x, 0).sum(axis)
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
+from hierjax.layers.pooling import largest
 
 
 def window(cell: int, cells: int, size: int) -> tuple[int, int]:
@@ -26,7 +27,7 @@ def adaptive_max_pool(x: Float[Array, "b h w c"], rows: int, columns: int) -> Fl
   Raises:
     UserError: the grid has more rows or columns than the map.
   """
-  return _adaptive_pool(jnp.max, x, rows, columns)
+  return _adaptive_pool(largest, x, rows, columns)
 
 
 def adaptive_average_pool(x: Float[Array, "b h w c"], rows: int, columns: int) -> Float[Array, "b {rows} {columns} c"]:

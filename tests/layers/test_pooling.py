@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from hierjax.layers.pooling import max_pool, mean_pool
+from hierjax.layers.pooling import largest, max_pool, mean_pool
+
+
+@pytest.mark.parametrize(("axis", "winners"), [(1, [[0, 1, 1], [1, 0, 0]]), (-1, [[0, 1, 0], [1, 0, 0]])])
+def test_the_first_of_the_largest_has_the_gradient(axis, winners):
+  x = jnp.asarray([[[1, 5, 5], [5, -2, 0]], [[-jnp.inf, -3, -3], [jnp.nan, -3, -4]]], jnp.bfloat16)
+  y, pull = jax.vjp(lambda x: largest(x, axis), x)
+  assert y.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(y.astype(float), jnp.max(x, axis).astype(float))
+  np.testing.assert_array_equal(pull(jnp.ones_like(y))[0], [winners, winners])
 
 
 @pytest.mark.parametrize(

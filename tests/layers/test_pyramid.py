@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from hierjax.errors import UserError
 from hierjax.layers.pyramid import adaptive_max_pool, resample
@@ -30,6 +31,21 @@ def test_the_gradient_goes_to_the_largest_values(rng):
   pooled = max_pool(x, 3, 2)
   expected = [[(pooled[..., c] == value).sum() for value in x[..., c].ravel()] for c in range(2)]
   np.testing.assert_array_equal(np.asarray(gradient).reshape(-1, 2).T, expected)  # a value may be two cells' largest
+
+
+def test_no_scale_s_gradient_is_lost_where_xla_computes_the_map_again(rng):
+  """Rounded otherwise, none of it need equal its maximum; unoptimised, XLA does that here."""
+
+  def total(weights, x):
+    x = nn.relu((x - x.mean((0, 1, 2), keepdims=True)) * weights[0] + weights[1])
+    return sum(adaptive_max_pool(x, n, n).sum() for n in (1, 2, 4))
+
+  x, weights = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((8, 8, 8, 16), (2, 1, 1, 1, 16)))
+  gradients = [
+    jax.jit(jax.grad(total), compiler_options={"xla_backend_optimization_level": level})(weights, x) for level in (0, 3)
+  ]
+  assert np.abs(gradients[1]).min() > 1
+  np.testing.assert_allclose(*gradients, rtol=1e-4)
 
 
 def test_a_map_smaller_than_the_grid_is_refused():
