@@ -91,6 +91,20 @@ def test_values_and_all_gradients_are_the_equations(rng, cell, rows, columns, di
   assert max(off.values()) <= 1e-5, off
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("cell", GATES)
+def test_values_and_all_gradients_are_the_equations_on_random_shapes(cell, seed):
+  rng = np.random.default_rng([seed, len(cell)])
+  rows, columns = (13, 13) if seed == 0 else rng.integers(1, 14, 2).tolist()
+  directions = tuple(rng.permutation(DIRECTIONS)[: rng.integers(1, 5)].tolist())
+  sizes = dict(zip("bcd", rng.integers(1, 25, 3).tolist(), strict=True))
+  arguments, dy = draw(rng, cell, directions, rows, columns, **sizes, drive=bool(seed % 2))
+  ours = jax.jit(run_and_differentiate, static_argnums=(2, 3))(single(arguments), single(dy), cell, directions)
+  off = distance(ours, by_the_equations(arguments, dy, cell, directions))
+  assert max(off.values()) <= 1e-5, (rows, columns, directions, sizes, off)
+
+
 @pytest.mark.parametrize("cell", ["srn", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_on_a_large_grid_it_is_as_exact_as_a_plain_loop(rng, cell):
   how = cell, ("nw", "se")
