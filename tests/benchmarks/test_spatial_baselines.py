@@ -9,8 +9,6 @@ from benchmarks.spatial_baselines import nested_scan
 from hierjax.layers.spatial import CELLS, DIRECTIONS
 from spatial_oracle import recurrence
 
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("batched", [True, False], ids=["batched", "in turn"])
@@ -20,7 +18,7 @@ def test_nested_scans_are_the_equations(cell, batched, products):
   scan = functools.partial(nested_scan, cell=cell, directions=DIRECTIONS, batched=batched, products=products)
   x64, *weights64 = (a.astype(float) for a in (x, *weights))
   expected = recurrence(x64, None, *weights64, cell=cell, directions=DIRECTIONS)
-  np.testing.assert_allclose(jit(scan)(x, *weights), expected, atol=1e-5)
+  np.testing.assert_allclose(jax.jit(scan)(x, *weights), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", [spatial.Case("lstm", 2, 3, 5), spatial.Case("srn", 4, 1, 2)], ids=str)

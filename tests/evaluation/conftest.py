@@ -35,9 +35,7 @@ def make_run(tmp_path_factory):
     run = Run.from_config(config)
     train = run.source("train")
     folder.begin(config, run.tree, data_checksum(train))
-    quickly = {"xla_backend_optimization_level": 0}
-    init = jax.jit(lambda key: run.init_variables(key, train.shape), compiler_options=quickly)
-    variables = init(jax.random.key(seed))
+    variables = jax.jit(lambda key: run.init_variables(key, train.shape))(jax.random.key(seed))
     params = {part: jax.tree.map(lambda x, p=part: x * (sharpness if p == "head" else 1.0), values)
               for part, values in variables["params"].items()}  # fmt: skip
     collections = {key: value for key, value in variables.items() if key != "params"}

@@ -37,7 +37,7 @@ def variables_of(run):
 
 @pytest.fixture(scope="module")
 def variables(run):
-  return jax.jit(lambda: variables_of(run), compiler_options={"xla_backend_optimization_level": 0})()
+  return jax.jit(lambda: variables_of(run))()
 
 
 @pytest.mark.parametrize("count", [1, 16, 45])

@@ -25,8 +25,7 @@ TREES = {
   "three levels, early leaves": LabelTree.from_children(list("ABCabcdefgh"), [3, 2, 0, 2, 2, 0, 2, *[0] * 5]),
   "five levels, early leaves": random_tree(np.random.default_rng(5), depth=5, most_children=2, early_leaf=0.3),
 }
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-sweep = jit(jax.vmap(adapt, in_axes=(None, 0, None)))  # [a b e]
+sweep = jax.jit(jax.vmap(adapt, in_axes=(None, 0, None)))  # [a b e]
 
 
 def random_levels(tree, concentration=0.5):
@@ -121,7 +120,7 @@ def test_small_probabilities_stay_what_they_are():
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-@jit
+@jax.jit
 @functools.partial(jax.grad, argnums=(0, 1))
 def gradients(row, alpha, weights, arrays):
   return (adapt(row[None], alpha, arrays)[0] * weights).sum()
@@ -150,7 +149,7 @@ def test_gradients_are_those_of_the_definition(nothing_below):
 
 def test_all_else_of_a_prediction_is_read_off_the_adapted_levels():
   level_prob, arrays = random_levels(EVEN), tree_arrays(EVEN)
-  run = jit(lambda p, alpha: adapted(read_off(p, p, (), arrays, BEAM), alpha, arrays, BEAM))
+  run = jax.jit(lambda p, alpha: adapted(read_off(p, p, (), arrays, BEAM), alpha, arrays, BEAM))
   for alpha in np.array([0.4, 1], np.float32):
     found = run(level_prob, alpha)
     level = np.stack([by_definition(EVEN, row, alpha) for row in level_prob])
@@ -171,7 +170,7 @@ def test_levels_that_agree_by_construction_come_back_as_they_are():
   says = Prediction(*[None] * 3, node_prob=level_prob, level_nodes=None, level_prob=level_prob)
   for same in (says.replace(level_prob=None), says.replace(summed_levels=(0, 1))):
     assert adapted(same, 0.5, arrays, BEAM) is same
-  moved = jit(lambda p: adapted(p, 0.5, arrays, 1))(says.replace(summed_levels=(1,)))
+  moved = jax.jit(lambda p: adapted(p, 0.5, arrays, 1))(says.replace(summed_levels=(1,)))
   assert moved.summed_levels == (1,) and np.abs(moved.level_prob - level_prob).max() > 0.01
 
 

@@ -22,7 +22,6 @@ from hierjax.tree.label_tree import PAD, ROOT
 from random_trees import random_tree
 
 BATCH = 3
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @functools.cache
@@ -55,7 +54,7 @@ def random_levels(tree, rng, concentration=0.5):
 def test_a_block_is_a_level_and_the_leaves_above_it(depth):
   tree = tree_of(depth)
   arrays, blocks = tree_arrays(tree), blocks_of(tree)
-  nodes, above_of = jit(lambda arrays: (level_blocks(arrays), block_parents(arrays)))(arrays)
+  nodes, above_of = jax.jit(lambda arrays: (level_blocks(arrays), block_parents(arrays)))(arrays)
   assert [block.tolist() for block in nodes] == blocks
   assert arrays.block_sizes == tuple(map(len, blocks))
   assert level_splits(arrays) == tuple(np.cumsum(arrays.block_sizes)[:-1])
@@ -72,7 +71,7 @@ def test_node_probabilities_are_those_of_consistent_levels(rng):
   node_prob = np.zeros((BATCH, tree.num_nodes), np.float32)
   for leaf, prob in zip(tree.leaves.tolist(), leaves.T, strict=True):
     node_prob[:, list(tree.path(leaf))] += prob[:, None].astype(np.float32)
-  level_prob, back = jit(lambda x, arrays: (of_nodes(x, arrays), by_levels(of_nodes(x, arrays), arrays)))(
+  level_prob, back = jax.jit(lambda x, arrays: (of_nodes(x, arrays), by_levels(of_nodes(x, arrays), arrays)))(
     node_prob, arrays
   )
   for row, probs in zip(np.asarray(level_prob), node_prob, strict=True):
@@ -88,7 +87,7 @@ def test_the_chain_rule_takes_shares_among_siblings_and_parts_equally_where_ther
   first = sum(map(len, blocks_of(tree)[:-1])) - tree.level_offsets[-2]
   children = tree.children(starved)
   level_prob[0, first + children.start : first + children.stop] = 0
-  found = np.asarray(jit(by_levels)(jnp.asarray(level_prob), tree_arrays(tree)))
+  found = np.asarray(jax.jit(by_levels)(jnp.asarray(level_prob), tree_arrays(tree)))
   for row, probs in zip(level_prob, found, strict=True):
     levels = at_levels(tree, row)
     for node in range(tree.num_nodes):
@@ -107,7 +106,7 @@ def test_shares_and_their_gradient_stay_finite_whatever_the_size():
   block = np.array([[0.3, 0.1, 3e-30, 1e-30, 0.0, 0.0]], np.float32)
   parents = jnp.array([0, 0, 1, 1, 2, 2])
 
-  @jit
+  @jax.jit
   def run(block, pull):
     found, pullback = jax.vjp(lambda x: shares(x, parents, 3), block)
     return found, *pullback(pull)
@@ -120,7 +119,7 @@ def test_shares_and_their_gradient_stay_finite_whatever_the_size():
 
 def test_log_sums_are_of_probabilities_that_would_underflow():
   block = np.array([[-1.0, -2.0, -2000.0, -2001.0]], np.float32)
-  found = jit(lambda x: log_sums(x, jnp.array([1, 1, 0, 0]), 2))(block)
+  found = jax.jit(lambda x: log_sums(x, jnp.array([1, 1, 0, 0]), 2))(block)
   np.testing.assert_allclose(found, [[-2000 + np.log1p(np.exp(-1)), -1 + np.log1p(np.exp(-1))]], rtol=1e-6)
 
 
@@ -129,5 +128,5 @@ def test_the_best_node_of_a_level_is_none_where_a_leaf_above_has_more(toy_tree):
   level_prob = np.array(
     [[0.4, 0.6, 0.1, 0.8, 0.1, 0.2, 0.3, 0.5, 0.0], [0.7, 0.3, 0.2, 0.3, 0.5, 0.3, 0.4, 0.1, 0.2]], np.float32
   )
-  found = jit(level_argmax)(level_prob, arrays)
+  found = jax.jit(level_argmax)(level_prob, arrays)
   np.testing.assert_array_equal(found, [[1, 3, PAD], [0, 4, 6]])

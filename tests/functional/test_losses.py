@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,7 +76,7 @@ def test_a_softmax_over_siblings_is_the_share_of_what_can_follow(rng, toy_tree, 
     window = jnp.take_along_axis(logits, output_numbers(tokens, arrays), axis=-1)
     return sibling_cross_entropy(window, tokens, allowed, jnp.asarray(paths), reduction)
 
-  @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+  @jax.jit
   def run(logits):
     found, pullback = jax.vjp(lambda x: losses(x, "sum"), logits)
     return found, losses(logits, "mean"), *pullback(jnp.ones_like(found))

@@ -20,7 +20,6 @@ TREES = {
 }
 TREE = TREES["even"]
 ARRAYS = {name: tree_arrays(tree) for name, tree in TREES.items()}
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def blocks_of(tree):
@@ -56,7 +55,7 @@ def log_probs(name="even"):
   return [log_softmax(block) for block in levels(head.apply(variables, features), name)]
 
 
-@functools.partial(jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def run(name, options, variables, features, known):
   return setting(name)[0].apply(variables, features, known, ARRAYS[name], options, method="decode")
 
@@ -106,7 +105,7 @@ def test_the_loss_is_each_levels_cross_entropy_down_to_the_label_and_then_of_wha
       gradient.append(prob - np.where(may, prob, 0) / prob[may].sum())
     gradients[row] = np.concatenate(gradient)
 
-  @jit
+  @jax.jit
   def run(logits, paths):
     found, pullback = jax.vjp(lambda x: head.loss(x, paths, ARRAYS[name]), logits)
     return found, *pullback(jnp.ones(len(paths)))
@@ -125,7 +124,7 @@ def test_improbable_labels_have_finite_losses_and_gradients():
   logits, paths = np.full((1, 7), -2000.0, np.float32), np.array([[1, UNKNOWN, UNKNOWN]], np.int32)
   logits[0, 0] = 0
   head, _, _ = setting("even", "parallel", (3,))
-  loss, gradient = jit(jax.value_and_grad(lambda x: head.loss(x, jnp.asarray(paths), ARRAYS["even"])[0]))(logits)
+  loss, gradient = jax.jit(jax.value_and_grad(lambda x: head.loss(x, jnp.asarray(paths), ARRAYS["even"])[0]))(logits)
   np.testing.assert_allclose(loss, 2000 - np.log(5), rtol=1e-6)
   np.testing.assert_allclose(gradient, [[1, 0, *[-0.2] * 5]], rtol=1e-5)
 
@@ -209,7 +208,7 @@ def test_a_narrow_beam_walks_the_tree_and_a_raw_one_takes_the_best_of_every_leve
   paths = TREE.encode([6, 7, 8])[:, None]
   left = [not TREE.is_path(path) for path in found.level_nodes.tolist()]
   assert 0 < sum(left) < BATCH
-  metrics = jit(evaluate_batch)(narrow, Batch(paths, paths, jnp.ones(BATCH)), ARRAYS["even"])
+  metrics = jax.jit(evaluate_batch)(narrow, Batch(paths, paths, jnp.ones(BATCH)), ARRAYS["even"])
   assert metrics["raw_leave_rate"].value() == pytest.approx(np.mean(left))
 
 
@@ -241,7 +240,7 @@ def test_a_level_without_a_layer_is_the_sum_of_the_one_below_and_learns_nothing(
   features = Features((), jnp.concatenate(halves, axis=1))
   layers = {f"levels_{t}": whole["params"][f"levels_{t}"] for t in (0, 2)}
 
-  @jit
+  @jax.jit
   def run(features, layers):
     paths = jnp.asarray(tree.encode([6, 7, 8]))
     predicted = head.apply({"params": layers}, features, None, arrays, DecodeOptions(), method="decode")
@@ -274,7 +273,7 @@ def test_a_head_learns_a_tree_of_any_depth(rng):
   weights = jax.tree.map(lambda s: jnp.zeros(s.shape), shapes)
   paths = jnp.asarray(tree.encode(labels))
 
-  @jit
+  @jax.jit
   def step(weights):
     loss, gradient = jax.value_and_grad(lambda w: head.loss(head.apply(w, features), paths, ARRAYS["early"]).mean())(
       weights

@@ -25,7 +25,6 @@ FEATURES = Features(stages=STAGES, pooled=jnp.zeros((3, 12)))
 IMAGES = jax.random.normal(jax.random.key(9), (3, 8, 8, 3))
 BACKBONE = {"name": "small_resnet", "widths": (4, 4, 8), "blocks": 1}
 SMALL = {"width": 4, "size": 16}
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def method(tree, name, short_labels="unknown", **head):
@@ -39,13 +38,13 @@ def started(head, features=FEATURES):
   return jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape).astype(np.float32)), shapes)
 
 
-@functools.partial(jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def decode(head, variables, known, arrays, options):
   return head.apply(variables, FEATURES, known, arrays, options, method="decode")
 
 
-encoded = jit(lambda head, variables: head.apply(variables, FEATURES, method="encode"), static_argnums=0)
-applied = jit(lambda head, variables, *paths: head.apply(variables, FEATURES, *paths), static_argnums=0)
+encoded = jax.jit(lambda head, variables: head.apply(variables, FEATURES, method="encode"), static_argnums=0)
+applied = jax.jit(lambda head, variables, *paths: head.apply(variables, FEATURES, *paths), static_argnums=0)
 
 
 def nothing_known(tree):
@@ -68,7 +67,7 @@ def test_the_residual_arc_is_the_equation(size):
   p = jax.tree.map(np.asarray, variables["params"])
   assert ("align" in p) == (size != 8)
 
-  @jit
+  @jax.jit
   def inner(variables):
     bound = head.bind(variables)
     u = bound.sequence(STAGES)
@@ -175,14 +174,14 @@ def test_known_labels_are_fed_to_the_steps_after_them(feedback):
 @pytest.mark.parametrize("more", [{"conversion": "pool"}, {"conversion": "conv", "cell": "gru"}])
 def test_every_part_of_the_network_learns(name, tree, more):  # READINGS K15
   found = method(tree, name, **more)
-  variables = jit(found.module.init)(jax.random.key(0), IMAGES)
+  variables = jax.jit(found.module.init)(jax.random.key(0), IMAGES)
   paths = jnp.asarray(tree.encode(np.array([[tree.num_nodes - 1], [3], [4]])))
 
   def loss(params):
     outputs = found.module.apply({**variables, "params": params}, IMAGES, paths)
     return found.loss(outputs, paths).sum()
 
-  for path, gradient in jax.tree_util.tree_flatten_with_path(jit(jax.grad(loss))(variables["params"]))[0]:
+  for path, gradient in jax.tree_util.tree_flatten_with_path(jax.jit(jax.grad(loss))(variables["params"]))[0]:
     assert np.abs(gradient).max() > 0, jax.tree_util.keystr(path)
 
 
@@ -190,9 +189,9 @@ def test_a_sequence_head_starts_with_an_ear_for_images_and_labels():
   head = method(VARIABLE, "dhnn_s2s", width=32, size=64, feedback="labels").module.head
   stages = tuple(jax.random.normal(jax.random.key(i), (64, 1, 1, 64)) for i in range(3))
   features = Features(stages=stages, pooled=jnp.zeros((64, 64)))
-  variables = jit(head.init)(jax.random.key(0), features)
+  variables = jax.jit(head.init)(jax.random.key(0), features)
   one, other = (
-    np.asarray(jit(head.apply)(variables, features, jnp.tile(jnp.array([path]), (64, 1))))
+    np.asarray(jax.jit(head.apply)(variables, features, jnp.tile(jnp.array([path]), (64, 1))))
     for path in ([0, 2, STOP], [1, 4, 7])
   )
   by_image, by_label = one.std(axis=0).mean(axis=-1), np.abs(one - other).mean(axis=(0, 2))
@@ -250,11 +249,11 @@ def several(name, **head):
 @pytest.mark.parametrize("name", SEVERAL)
 def test_several_paths_learn_and_pass(name):  # READINGS K7, K11
   found, tree = several(name), SEVERAL[name]
-  variables = jit(found.module.init)(jax.random.key(0), IMAGES)
+  variables = jax.jit(found.module.init)(jax.random.key(0), IMAGES)
   last = tree.num_nodes - 1
   paths = jnp.asarray(tree.encode(np.array([[last, 4], [3, PAD], [last, 3]])))
 
-  @jit
+  @jax.jit
   def step(params):
     def loss(params):
       return found.loss(found.module.apply({**variables, "params": params}, IMAGES, paths), paths).sum()
@@ -270,7 +269,7 @@ def test_several_paths_learn_and_pass(name):  # READINGS K7, K11
       assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradient))
   assert losses[-1] < 0.3 * losses[0]
   options = DecodeOptions(beam=3, thresholds=(0.5,))
-  prediction = jit(found.predict, static_argnums=3)({**variables, "params": params}, IMAGES, None, options)
+  prediction = jax.jit(found.predict, static_argnums=3)({**variables, "params": params}, IMAGES, None, options)
   for truth, answer in zip(paths.tolist(), prediction.paths.tolist(), strict=True):
     nodes = {node for path in truth for node in path if node >= 0}
     assert {node for path in answer for node in path if node >= 0} == nodes

@@ -33,15 +33,12 @@ def setting():
   return tree, arrays, head, features, variables
 
 
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
-@functools.partial(jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def run(head, variables, features, known, arrays, options):
   return head.apply(variables, features, known, arrays, options, method="decode")
 
 
-@functools.partial(jit, static_argnums=0, static_argnames="method")
+@functools.partial(jax.jit, static_argnums=0, static_argnames="method")
 def applied(head, variables, *inputs, method=None):
   return head.apply(variables, *inputs, method=method)
 
@@ -223,8 +220,8 @@ def test_siblings_have_the_shares_of_the_nodes_logits(setting):
   def ours(variables):
     return head.loss(head.apply(variables, features, targets[:, None]), targets[:, None], arrays).sum()
 
-  expected, expected_gradient = jit(jax.value_and_grad(whole))(variables)
-  found, gradient = jit(jax.value_and_grad(ours))(weights)
+  expected, expected_gradient = jax.jit(jax.value_and_grad(whole))(variables)
+  found, gradient = jax.jit(jax.value_and_grad(ours))(weights)
   np.testing.assert_allclose(found, expected, rtol=1e-5)
   for a, b in zip(*map(jax.tree.leaves, (gradient, transposed(expected_gradient))), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
@@ -302,7 +299,7 @@ def test_decoding_by_siblings_holds_nothing_of_the_size_of_the_tree():
   arrays = tree_arrays(LabelTree.from_children([str(i) for i in range(counts.sum())], counts))
   features, beam, width = Features((), jnp.zeros((8, IMAGE))), 5, 16
 
-  @functools.partial(jit, static_argnums=0)
+  @functools.partial(jax.jit, static_argnums=0)
   def paths(head, variables, features, tree):
     found = head.apply(variables, features, None, tree, DecodeOptions(beam=beam), method="decode")
     return found.paths, found.log_prob, found.stop_prob
@@ -319,7 +316,7 @@ def test_decoding_by_siblings_holds_nothing_of_the_size_of_the_tree():
 def test_what_is_unknown_changes_nothing(setting):
   _, arrays, head, features, variables = setting
 
-  @jit
+  @jax.jit
   def gradient(targets):
     return jax.grad(lambda v: head.loss(head.apply(v, features, targets), targets, arrays).sum())(variables)
 

@@ -1,7 +1,5 @@
 """What labels that stop above the leaf teach the heads: the summed probability of all that the label could be."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +14,6 @@ from hierjax.types import Features
 
 IMAGE, WIDTH = 4, 5
 EVEN = LabelTree.from_children(list("ABabcde"), [2, 2, 3, *[0] * 5])
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def path_rnn(tree, softmax):
@@ -61,7 +58,7 @@ def masked_and_summed(losses):
     summed = jax.value_and_grad(lambda v: -jax.nn.logsumexp(-losses(v, paths)[1:], where=counts))(variables)
     return masked, summed
 
-  return jit(both)
+  return jax.jit(both)
 
 
 def check_same(one, other):
@@ -99,7 +96,7 @@ def test_a_flat_heads_loss_is_the_summed_probability_of_the_leaves_below(rng):
   logits = (np.asarray(features.pooled) @ layer["kernel"] + layer["bias"])[0]
   prob = np.exp(logits) / np.exp(logits).sum()
   paths = jnp.array([[0, UNKNOWN], [1, UNKNOWN], [1, 4]], jnp.int32)
-  found = jit(losses_of(head, tree_arrays(EVEN), features))(variables, paths)
+  found = jax.jit(losses_of(head, tree_arrays(EVEN), features))(variables, paths)
   np.testing.assert_allclose(found, -np.log([prob[:2].sum(), prob[2:].sum(), prob[2]]), rtol=1e-4)
 
 
@@ -112,7 +109,7 @@ def test_every_head_learns_from_labels_that_stop_above_the_leaf(name, rng):
   def loss(variables, paths):
     return head.loss(head.apply(variables, features, paths), paths, arrays).mean()
 
-  step = jit(jax.value_and_grad(loss))
+  step = jax.jit(jax.value_and_grad(loss))
   values, weights = [], variables
   for _ in range(30):
     value, gradient = step(weights, paths)
@@ -129,7 +126,7 @@ def test_a_step_that_is_not_known_has_no_gradient(softmax, rng):
   head, arrays = path_rnn(EVEN, softmax)
   features, variables = with_weights(head, rng)
   losses = losses_of(head, arrays, features)
-  gradient = jit(jax.grad(lambda v, path: losses(v, path[None])[0]))
+  gradient = jax.jit(jax.grad(lambda v, path: losses(v, path[None])[0]))
   for path, known in (([0, UNKNOWN], False), ([0, 3], True)):
     found = gradient(variables, jnp.array(path, jnp.int32))["params"]
     assert np.any(found["embed"]["embedding"][1]) == known and np.any(found["output"]["bias"][:2])

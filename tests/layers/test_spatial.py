@@ -16,9 +16,8 @@ from spatial_oracle import Gradients, own_input_only, recurrence, recurrence_gra
 
 GATES = {"srn": 1, "lstm": 4}
 ARGUMENTS = Gradients._fields
-# Compiling is nearly all of the time that these tests take, and half of it is the backend's optimisation. What adds up
-# over a large grid is compiled as users have it: unoptimised sums are less exact.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+# What adds up over a large grid is compiled as users have it: unoptimised sums are less exact.
+as_users_have_it = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3})
 
 
 def draw(rng, cell, directions, rows, columns, b=2, c=3, d=4, drive=True):
@@ -33,7 +32,7 @@ def single(arrays):
   return jax.tree.map(lambda a: np.asarray(a, np.float32), arrays)
 
 
-@functools.partial(jit, static_argnames=("cell", "directions"))
+@functools.partial(jax.jit, static_argnames=("cell", "directions"))
 def run(*arguments, cell, directions):
   return spatial_recurrence(*arguments, cell=cell, directions=directions)
 
@@ -83,7 +82,7 @@ def test_the_oracles_gradients_are_its_differences(rng, cell):
 def test_values_and_all_gradients_are_the_equations(rng, cell, rows, columns, directions, sizes):
   """Few examples of a wide state, and many of a narrow one: a kernel's gradient is summed in another way for each."""
   arguments, dy = draw(rng, cell, directions, rows, columns, **sizes)
-  compiled = (jax.jit if rows * columns > 150 else jit)(run_and_differentiate, static_argnums=(2, 3))
+  compiled = (as_users_have_it if rows * columns > 150 else jax.jit)(run_and_differentiate, static_argnums=(2, 3))
   ours = compiled(single(arguments), single(dy), cell, directions)
   off = distance(ours, by_the_equations(arguments, dy, cell, directions))
   assert {a.dtype for a in jax.tree.leaves(ours)} == {np.dtype("float32")}
@@ -100,8 +99,10 @@ def test_values_and_all_gradients_are_the_equations_on_random_shapes(cell, seed)
   directions = tuple(rng.permutation(DIRECTIONS)[: rng.integers(1, 5)].tolist())
   sizes = dict(zip("bcd", rng.integers(1, 25, 3).tolist(), strict=True))
   arguments, dy = draw(rng, cell, directions, rows, columns, **sizes, drive=bool(seed % 2))
-  ours = jax.jit(run_and_differentiate, static_argnums=(2, 3))(single(arguments), single(dy), cell, directions)
-  off = distance(ours, by_the_equations(arguments, dy, cell, directions))
+  compiled = as_users_have_it(run_and_differentiate, static_argnums=(2, 3))
+  off = distance(
+    compiled(single(arguments), single(dy), cell, directions), by_the_equations(arguments, dy, cell, directions)
+  )
   assert max(off.values()) <= 1e-5, (rows, columns, directions, sizes, off)
 
 
@@ -111,7 +112,8 @@ def test_on_a_large_grid_it_is_as_exact_as_a_plain_loop(rng, cell):
   arguments, dy = draw(rng, *how, 24, 8)
   exact = by_the_equations(arguments, dy, *how)
   plain = distance(by_the_equations(single(arguments), single(dy), *how), exact)
-  ours = distance(jax.jit(run_and_differentiate, static_argnums=(2, 3))(single(arguments), single(dy), *how), exact)
+  compiled = as_users_have_it(run_and_differentiate, static_argnums=(2, 3))
+  ours = distance(compiled(single(arguments), single(dy), *how), exact)
   assert all(ours[name] <= 3 * plain[name] for name in plain), (ours, plain)
 
 
@@ -140,7 +142,7 @@ def test_diagonals_in_loops_are_the_same_as_single_ones(rng, cell, width, dtype,
   def text_and_result(diagonals_at_most):
     unroll(diagonals_at_most)
     fresh = lambda *given: run_and_differentiate(*given, *how)  # noqa: E731 - of a known one, JAX has the trace
-    lowered = jit(fresh).lower(arguments, dy)
+    lowered = jax.jit(fresh).lower(arguments, dy)
     return lowered.as_text(), jax.tree.map(lambda a: np.asarray(a, float), lowered.compile()(arguments, dy))
 
   (unrolled, expected), (looped, found) = text_and_result(9), text_and_result(3)
@@ -171,7 +173,7 @@ def test_images_side_by_side_know_nothing_of_each_other(
   assert any(where is not None for where in layout.joined)
   arguments, dy = draw(rng, cell, directions, rows, columns, b=2 * images, d=width, drive=drive)
   fresh = lambda *given: run_and_differentiate(*given, cell, directions)  # noqa: E731 - of a known one, JAX has the trace
-  off = distance(jit(fresh)(single(arguments), single(dy)), by_the_equations(arguments, dy, cell, directions))
+  off = distance(jax.jit(fresh)(single(arguments), single(dy)), by_the_equations(arguments, dy, cell, directions))
   assert set(off) == {"y", *ARGUMENTS} - (set() if drive else {"drive"})
   assert max(off.values()) <= 1e-5, off
 
@@ -184,7 +186,7 @@ def test_no_step_of_a_loop_copies_what_all_steps_keep(rng, dtype, width, unroll)
   how = "lstm", ("nw", "se")
   (x, _, *weights), dy = single(draw(rng, *how, 4, 20, d=width))
   arguments = (jnp.asarray(x, dtype), None, *weights)
-  text = jit(lambda *given: run_and_differentiate(*given, *how)).lower(arguments, dy).compile().as_text()
+  text = jax.jit(lambda *given: run_and_differentiate(*given, *how)).lower(arguments, dy).compile().as_text()
   computations = dict(re.findall(r"^%([\w.-]+) \((.*?)^\}", text, re.MULTILINE | re.DOTALL))
   bodies = [computations[name] for name in set(re.findall(r"body=%([\w.-]+)", text))]
   assert len(bodies) > 1
@@ -212,7 +214,7 @@ def test_images_side_by_side_in_bfloat16(rng, unroll, monkeypatch):
   found = []
   for images in (1, 4):
     monkeypatch.setattr(grid_recurrence, "images_abreast", lambda *_, images=images: images)
-    y, gradients = jit(lambda *given: run_and_differentiate(*given, *how))(arguments, dy)
+    y, gradients = jax.jit(lambda *given: run_and_differentiate(*given, *how))(arguments, dy)
     assert gradients.x.dtype == gradients.drive.dtype == jnp.bfloat16
     found.append(jax.tree.map(lambda a: np.asarray(a, float), (y, gradients)))
   off = distance(*found)
@@ -235,12 +237,12 @@ def test_only_images_of_one_device_lie_side_by_side(rng, unroll, monkeypatch):
   mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
   split, whole = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (("batch",), ()))
   placed = jax.device_put((arguments, dy), ((split, split, whole, whole, whole, whole), split))
-  compiled = jit(lambda *given: run_and_differentiate(*given, **how)).lower(*placed).compile()
+  compiled = jax.jit(lambda *given: run_and_differentiate(*given, **how)).lower(*placed).compile()
   assert seen == {6}
   text = compiled.as_text()
   assert "all-reduce" in text  # of the weights' gradients
   assert not any(op in text for op in ("all-gather", "all-to-all", "collective-permute"))
-  off = distance(compiled(*placed), jit(lambda *given: run_and_differentiate(*given, **how))(arguments, dy))
+  off = distance(compiled(*placed), jax.jit(lambda *given: run_and_differentiate(*given, **how))(arguments, dy))
   assert max(off.values()) <= 1e-6, off
 
 
@@ -319,7 +321,7 @@ def test_the_module_is_the_recurrence_and_has_its_weights(rng, key, cell):
   assert {name: leaf.shape for name, leaf in shapes.items()} == {
     name: w.shape for name, w in zip(ARGUMENTS[2:], weights, strict=True)
   }
-  y = jit(functools.partial(apply, layer))(x, drive, *weights)
+  y = jax.jit(functools.partial(apply, layer))(x, drive, *weights)
   np.testing.assert_allclose(y, recurrence(*arguments, cell=cell, directions=("ne", "sw")), atol=1e-5)
 
 
@@ -328,7 +330,7 @@ def test_without_neighbours_a_cell_depends_on_itself_alone(rng, key, cell):
   layer, arguments = layer_and_arguments(rng, cell, neighbours=False)
   x, drive, *weights = jax.tree.map(jnp.asarray, single(arguments))
 
-  @functools.partial(jit, static_argnums=0)
+  @functools.partial(jax.jit, static_argnums=0)
   def influence(layer):
     """Returns the map, and how much each cell's input moves its cell (1, 1)."""
     y, back = jax.vjp(lambda x: apply(layer, x, drive, *weights), x)
@@ -347,7 +349,7 @@ def test_bf16_is_float32_within_its_tolerance(rng, cell):
   layer, arguments = layer_and_arguments(rng, cell)
   arguments = single(arguments)
 
-  @functools.partial(jit, static_argnums=0)
+  @functools.partial(jax.jit, static_argnums=0)
   def value_and_gradients(layer, arguments):
     def total(arguments):
       y = apply(layer, *arguments)

@@ -164,7 +164,7 @@ def test_any_head_teaches_the_neck(toy_tree, head):
   method = make_method(backbone, {"name": head}, tree, neck=neck)
   paths = jnp.zeros((2, 1, 2), jnp.int32)
 
-  @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+  @jax.jit
   def gradient(images):
     variables = method.module.init(jax.random.key(0), images, paths)
 

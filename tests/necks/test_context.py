@@ -12,7 +12,6 @@ from hierjax.types import Features
 from spatial_oracle import layer_of_scales, max_pool
 
 WEIGHTS = ("input_kernel", "row_kernel", "column_kernel", "bias")
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def features_of(x):
@@ -31,7 +30,7 @@ def draw(rng, neck, *shape):
   return rng.normal(size=shape), params
 
 
-@functools.partial(jit, static_argnames=("neck", "train"))
+@functools.partial(jax.jit, static_argnames=("neck", "train"))
 def run(neck, params, x, train=False):
   rngs = {"dropout": jax.random.key(1)} if train else None
   return neck.apply({"params": params}, features_of(x), train, rngs=rngs)
@@ -91,7 +90,7 @@ def test_gradients_reach_the_map_and_every_weight_as_the_equations_say(rng):
   x, params = draw(rng, neck, 2, 5, 7, 3)
   dy = rng.normal(size=(2, 5))
 
-  @jit
+  @jax.jit
   def differentiate(params, x, dy):
     return jax.grad(lambda params, x: (neck.apply({"params": params}, features_of(x)).pooled * dy).sum(), (0, 1))(
       params, x
@@ -151,7 +150,7 @@ def test_regions_are_the_maps_before_and_after(rng, cell):
   neck = ContextNeck(cell, scales=(1, 2, (2, 3)), hidden=(2,))
   x, params = draw(rng, neck, 2, 4, 5, 3)
   variables, features = {"params": single(params)}, features_of(single(x))
-  found = jit(lambda v, f: [neck.apply(v, f, n, method="regions") for n in range(3)])(variables, features)
+  found = jax.jit(lambda v, f: [neck.apply(v, f, n, method="regions") for n in range(3)])(variables, features)
   expected = maps_by_the_equations(neck, params, x)
   for (below, context), grid, map_ in zip(found, ((1, 1), (2, 2), (2, 3)), expected, strict=True):
     np.testing.assert_array_equal(below, np.float32(max_pool(x, *grid)))
