@@ -1,4 +1,4 @@
-"""Strict switches for every test: promotion, ranks, and four virtual devices; programs are compiled once a session."""
+"""Strict switches for every test: promotion, ranks, 4 virtual devices; programs are unoptimised, and kept a session."""
 
 import os
 import tempfile
@@ -9,9 +9,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers, and the commands tha
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # reading one takes a fifth of compiling the smallest
 os.environ["XLA_FLAGS"] = " ".join(
   [
-    "--xla_force_host_platform_device_count=4",
-    "--xla_backend_optimization_level=0",  # compiling is most of the time; the commands that tests start are optimised
+    "--xla_backend_optimization_level=0",  # compiling is most of the time; commands are given flags of their own
     os.environ.get("XLA_FLAGS", ""),
+    "--xla_force_host_platform_device_count=4",
   ]
 )
 os.environ["JAX_PLATFORMS"] = "cpu"

@@ -52,7 +52,7 @@ def photographs(root, scenes, splits):
   rng = np.random.default_rng(0)
   for split in splits:
     for s, scene in enumerate(scenes):
-      for i in range(3):
+      for i in range(3 if split == "train" else 4):
         path = root / split / scene / f"{i}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(rng.integers(0, 256, (280, 320, 3), np.uint8))
@@ -84,9 +84,17 @@ class Imagenet2012(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Sun397(Imagenet2012, skip_registration=True):
+  """The first of the set's own partitions."""
+
   VERSION = tfds.core.Version("4.0.0")
   BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="standard-part1-120k"),)
   CLASSES = "image_classification/sun397_labels.txt"
+
+
+def labels_of(workdir, split):
+  """Returns the name of every image's class in a run, and how many leaves its tree has."""
+  run = Run.from_folder(RunFolder(workdir))
+  return sorted(run.tree.names[node] for node in run.source(split).nodes[:, 0]), len(run.tree.leaves)
 
 
 def prepare(builder, root, scenes, splits):
@@ -108,12 +116,12 @@ def first(tmp_path_factory):
 
 def test_imagenet_one_view_and_ten(first, capsys):
   workdir, metrics = first
-  assert metrics["num_examples"] == 6 and metrics["views"] == 1
+  assert metrics["num_examples"] == 8 and metrics["views"] == 1
   assert 0 <= metrics["leaf_top1"] <= metrics["leaf_top5"] <= 1
-  assert weights(workdir)["head/output/kernel"].shape == (8, 1000)
+  assert labels_of(workdir, "test") == (["basenji"] * 4 + ["tench"] * 4, 1000)
   assert main(["evaluate", str(workdir), "--views", "10"]) == 0
   again = json.loads((workdir / "eval" / "test.json").read_text())
-  assert again["views"] == 10 and again["num_examples"] == 6
+  assert again["views"] == 10 and again["num_examples"] == 8
   assert 0 <= again["leaf_top1"] <= again["leaf_top5"] <= 1
 
 
@@ -127,7 +135,13 @@ def test_scenes_are_fine_tuned_from_a_run(first, tmp_path, name, capsys):
   config = config_of(name, "hsrn", images, folders=name == "chrnn_mit67", run=str(first[0]))
   config["optim"]["lr"] = 0.0
   metrics = train_and_evaluate(config, str(tmp_path / "run"))
-  assert metrics["num_examples"] == 9
+  assert metrics["num_examples"] == 12 and metrics["split"] == "test"
+  scenes = (
+    ("/a/abbey", "/a/anechoic_chamber", "/y/youth_hostel") if name == "chrnn_sun397" else ("cellar", "hall", "pantry")
+  )
+  found, leaves = labels_of(tmp_path / "run", "test")
+  assert found == [scene for scene in scenes for _ in range(4)]
+  assert leaves == (397 if name == "chrnn_sun397" else 3)
   assert "head/" in capsys.readouterr().out  # what starts afresh is named
   before, after = (weights(folder) for folder in (first[0], tmp_path / "run"))
   kept = {key for key in before if not key.startswith("head/")}
@@ -165,7 +179,7 @@ def weights(workdir):
 def test_places_from_folders_with_a_cnn_rnn_head(tmp_path):
   root = photographs(tmp_path / "images", ("beach", "street"), ("train", "val"))
   metrics = train_and_evaluate(config_of("chrnn_places205", "hsrn,path", root), str(tmp_path / "run"))
-  assert metrics["num_examples"] == 6 and metrics["split"] == "test"
+  assert metrics["num_examples"] == 8 and metrics["split"] == "test"
 
 
 @pytest.mark.parametrize("name", ["chrnn_imagenet", "chrnn_places205", "chrnn_sun397", "chrnn_mit67"])

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from hierjax.backbones.backbone import Backbone
 from hierjax.backbones.plain import Entry
 from hierjax.backbones.resnet import norm
+from hierjax.layers.pooling import larger
 from hierjax.layers.pyramid import window
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)
@@ -44,7 +45,7 @@ class Stage(nn.Module):
       x = nn.relu(norm(x, train, f"norm{i}") if self.batch_norm else x)
     for axis in (1, 2):
       even = x.shape[axis] // 2 * 2
-      x = jnp.maximum(*(lax.slice_in_dim(x, i, even, 2, axis) for i in (0, 1)))  # no jnp.max: see layers/pooling.py
+      x = larger(*(lax.slice_in_dim(x, i, even, 2, axis) for i in (0, 1)))
     return x
 
 

@@ -1,7 +1,8 @@
-"""Maxima along an axis, and pools over windows of 3 x 3, 2 apart, as in Caffe: a last window may stick out by one.
+"""Maxima, and pools over windows of 3 x 3, 2 apart, as in Caffe: sizes round up, a last window may stick out by one.
 
-None has jnp.max's gradient, which asks which values equal the maximum and divides by how many do. Where XLA computes a
-map again for it, and rounds it otherwise than for the maximum, none may: 0 / 0 is NaN.
+The gradients of jnp.max and jnp.maximum ask which values equal the maximum. Where XLA computes a map again for them,
+and rounds it otherwise than for the maximum, none may: the one is 0 / 0 then, NaN, and the other 0. Here they ask which
+value is larger; of equal ones, the first has the gradient.
 """
 
 from __future__ import annotations
@@ -15,17 +16,22 @@ from jaxtyping import Array, Float
 
 
 def largest(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
-  """Returns the maximum along an axis, which is left out; of equal ones, the first has the gradient."""
+  """Returns the maximum along an axis, which is left out."""
   axis %= x.ndim
   winner = jnp.argmax(x, axis, keepdims=True)
   cell = lax.broadcasted_iota(winner.dtype, x.shape, axis)
   return jnp.where(cell == winner, x, 0).sum(axis)
 
 
+def larger(x: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
+  """Returns the larger of two numbers, or the one that is NaN."""
+  return jnp.where((x >= y) | jnp.isnan(x), x, y)
+
+
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-  """Returns the maximum of each window; equal ones share the gradient."""
+  """Returns the maximum of each window."""
   for axis in (1, 2):
-    x = functools.reduce(jnp.maximum, _taps(x, axis, -jnp.inf))
+    x = functools.reduce(larger, _taps(x, axis, -jnp.inf))
   return x
 
 
