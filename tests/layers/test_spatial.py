@@ -120,7 +120,10 @@ def unroll(monkeypatch):
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("cell", GATES)
 def test_values_and_all_gradients_are_the_equations_on_random_shapes(cell, seed, unroll, monkeypatch):
-  """Every second seed on one device, with loops, and images side by side where the batch has several."""
+  """Within 1e-5, or 4 times what a plain float32 loop is off where the draw is so ill-conditioned that this is more.
+
+  Every second seed on one device, with loops, and images side by side where the batch has several.
+  """
   rng = np.random.default_rng([seed, len(cell)])
   rows, columns = (13, 13) if seed < 2 else rng.integers(1, 14, 2).tolist()
   directions = tuple(rng.permutation(DIRECTIONS)[: rng.integers(1, 5)].tolist())
@@ -131,8 +134,10 @@ def test_values_and_all_gradients_are_the_equations_on_random_shapes(cell, seed,
     monkeypatch.setattr(jax, "device_count", lambda: 1)
   fresh = lambda *given: run_and_differentiate(*given, cell, directions)  # noqa: E731 - of a known one, JAX has the trace
   found = as_users_have_it(fresh)(single(arguments), single(dy))
-  off = distance(found, by_the_equations(arguments, dy, cell, directions))
-  assert max(off.values()) <= 1e-5, (rows, columns, directions, sizes, off)
+  exact = by_the_equations(arguments, dy, cell, directions)
+  off = distance(found, exact)
+  plain = distance(by_the_equations(single(arguments), single(dy), cell, directions), exact)
+  assert max(off.values()) <= max(1e-5, 4 * max(plain.values())), (rows, columns, directions, sizes, off, plain)
 
 
 @pytest.mark.parametrize("cell", GATES)
