@@ -1,6 +1,7 @@
 """The experiments of Zuo et al., from their configs, on a few photographs of real size: TFDS's sets, and folders."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 from pathlib import Path
@@ -125,23 +126,22 @@ def test_imagenet_one_view_and_ten(first, capsys):
   assert 0 <= again["leaf_top1"] <= again["leaf_top5"] <= 1
 
 
-@pytest.mark.parametrize("name", ["chrnn_sun397", "chrnn_mit67"])
-def test_scenes_are_fine_tuned_from_a_run(first, tmp_path, name, capsys):
-  images = tmp_path / "images"
-  if name == "chrnn_sun397":
-    prepare(Sun397, images, ("0", "7", "396"), ("train", "test"))
-  else:
-    photographs(images, ("cellar", "hall", "pantry"), ("train", "test"))
-  config = config_of(name, "hsrn", images, folders=name == "chrnn_mit67", run=str(first[0]))
+@pytest.mark.parametrize(
+  ("name", "builder", "folders", "scenes", "leaves"),
+  [
+    ("chrnn_sun397", Sun397, ("0", "7", "396"), ("/a/abbey", "/a/anechoic_chamber", "/y/youth_hostel"), 397),
+    ("chrnn_mit67", None, ("cellar", "hall", "pantry"), ("cellar", "hall", "pantry"), 3),
+  ],
+  ids=["chrnn_sun397", "chrnn_mit67"],
+)
+def test_scenes_are_fine_tuned_from_a_run(first, tmp_path, name, builder, folders, scenes, leaves, capsys):
+  write = functools.partial(prepare, builder) if builder else photographs
+  images = write(tmp_path / "images", folders, ("train", "test"))
+  config = config_of(name, "hsrn", images, folders=builder is None, run=str(first[0]))
   config["optim"]["lr"] = 0.0
   metrics = train_and_evaluate(config, str(tmp_path / "run"))
   assert metrics["num_examples"] == 12 and metrics["split"] == "test"
-  scenes = (
-    ("/a/abbey", "/a/anechoic_chamber", "/y/youth_hostel") if name == "chrnn_sun397" else ("cellar", "hall", "pantry")
-  )
-  found, leaves = labels_of(tmp_path / "run", "test")
-  assert found == [scene for scene in scenes for _ in range(4)]
-  assert leaves == (397 if name == "chrnn_sun397" else 3)
+  assert labels_of(tmp_path / "run", "test") == ([scene for scene in scenes for _ in range(4)], leaves)
   assert "head/" in capsys.readouterr().out  # what starts afresh is named
   before, after = (weights(folder) for folder in (first[0], tmp_path / "run"))
   kept = {key for key in before if not key.startswith("head/")}
