@@ -32,18 +32,18 @@ def _srn_back(dstate, memory, after, gates):
 
 
 def _lstm(pre, memory, dtype):
+  # sigmoid(x) = tanh(x / 2) / 2 + 1/2, to 1e-7 in all, so that one kernel computes all gates: a loop writes them over
+  # what that reads. They are kept as those tanh.
   width = pre.shape[-1] // 4
-  # sigmoid(x) = tanh(x / 2) / 2 + 1/2, to 1e-7 in all, so that one kernel computes the gates: a loop writes them over
-  # what that reads.
   scale = np.repeat(np.array([0.5, 0.5, 0.5, 1.0], np.float32), width).reshape((1,) * (pre.ndim - 1) + (-1,))
-  gates = jnp.tanh(pre * scale) * scale + (1 - scale)
-  i, f, o, modulation = jnp.split(gates, 4, axis=-1)
+  kept = jnp.tanh(pre * scale)
+  i, f, o, modulation = _lstm_gates(kept)
   c = f * memory + i * modulation
-  return State((o * jnp.tanh(c)).astype(dtype), c), gates.astype(dtype)
+  return State((o * jnp.tanh(c)).astype(dtype), c), kept.astype(dtype)
 
 
-def _lstm_back(dstate, memory, after, gates):
-  i, f, o, modulation = jnp.split(gates.astype(jnp.float32), 4, axis=-1)
+def _lstm_back(dstate, memory, after, kept):
+  i, f, o, modulation = _lstm_gates(kept.astype(jnp.float32))
   squashed = jnp.tanh(after.c)
   dc = dstate.c + dstate.h * o * (1 - squashed**2)
   # As one array behind a barrier, or XLA would compute dh and dc again for each of the four gates; and dmemory, or it
@@ -57,6 +57,11 @@ def _lstm_back(dstate, memory, after, gates):
     dc * i * (1 - modulation**2),
   )
   return jnp.concatenate(dpre, axis=-1), dmemory
+
+
+def _lstm_gates(kept):
+  i, f, o, modulation = jnp.split(kept, 4, axis=-1)
+  return i / 2 + 0.5, f / 2 + 0.5, o / 2 + 0.5, modulation
 
 
 FORWARD = {"srn": _srn, "lstm": _lstm}
