@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
   try:
     devices.join(_MULTIHOST.value)
     devices.use_compilation_cache()
-    devices.keep_freed_memory()
+    devices.prepare_cpu()
     loop.train_and_evaluate(_CONFIG.value.to_dict(), _WORKDIR.value or default_workdir())
   except (UserError, OSError) as error:
     sys.excepthook = lambda *_: None  # reads of a damaged checkpoint that are still under way complain here

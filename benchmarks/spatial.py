@@ -4,8 +4,8 @@ r"""Times spatial recurrences, forward and gradient, against what one would writ
   python -m benchmarks.spatial --cases lstm:6x6:32 srn:6x6:32 --rounds 5 --sides plain_scan torch_plain
 
 A case is CELL:HEIGHTxWIDTH:BATCH. All sides of a case run in turns, a round after the other, after they were found to
-agree. PyTorch's columns appear where it is installed, and on a GPU where it sees one. Freed memory stays with the
-process, for all sides, as `train.py` has it. All cases on two cores take about 20 minutes.
+agree. PyTorch's columns appear where it is installed, and on a GPU where it sees one. The process is
+set up as `train.py` has it, for all sides. All cases on two cores take about 20 minutes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks import spatial_torch
 from benchmarks.spatial_baselines import Products, nested_scan, with_gradient
-from hierjax.devices import keep_freed_memory
+from hierjax.devices import prepare_cpu
 from hierjax.layers.cells import GATES
 from hierjax.layers.spatial import CELLS, DIRECTIONS, spatial_recurrence
 
@@ -263,7 +263,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-  keep_freed_memory()  # before `arguments` asks for the backend, whose threads are then started
+  prepare_cpu()  # before `arguments` asks for the backend, whose threads are then started
   args = arguments()
   jax.config.update("jax_default_matmul_precision", args.precision)
   jax.config.update("jax_enable_compilation_cache", False)

@@ -83,15 +83,17 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(home / "hierjax" / "xla"))
 
 
-def keep_freed_memory() -> None:
-  """Tells the C library to keep what is freed for the next allocation, where it is glibc; before threads are started.
+def prepare_cpu() -> None:
+  """Sets this process up for programs on CPUs, before it starts threads or asks for devices.
 
-  Otherwise a CPU's buffers go back to the system after each step and are faulted in again, page by page, in the next:
-  a fifth of the time of small networks. What it costs: the compiler's threads wait for one heap, a quarter more time.
+  A program of one device then runs in the thread that calls it, and the C library, where it is glibc, keeps what is
+  freed for the next allocation. Otherwise large buffers go back to the system after each step and are faulted in
+  again, page by page, in the next, a fifth of the time of small networks; and so they do from any other thread, as
+  those have heaps too small for them.
   """
+  jax.config.update("jax_cpu_enable_async_dispatch", False)
   if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
     return
-  trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
+  trim_threshold, mmap_max = -1, -4  # malloc.h
   library.mallopt(trim_threshold, -1)  # never
   library.mallopt(mmap_max, 0)  # what is mapped by itself is given back when freed
-  library.mallopt(arena_max, 1)  # the heaps of other arenas are too small for large buffers
