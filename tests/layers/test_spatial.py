@@ -20,12 +20,12 @@ ARGUMENTS = Gradients._fields
 as_users_have_it = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3})
 
 
-def draw(rng, cell, directions, rows, columns, b=2, c=3, d=4, drive=True):
+def draw(rng, cell, directions, rows, columns, b=2, c=3, d=4, drive=True, scale=0.7, biases=0.5):
   """Returns the arguments of a recurrence in float64, its states of order 1, and a gradient of its output."""
   k, g = len(directions), GATES[cell] * d
   x, s, dy = (rng.normal(size=(b, rows, columns, n)) for n in (c, d, d))
-  kernels = [rng.normal(size=(k, n, g)) * scale / np.sqrt(n) for n, scale in ((c, 1), (d, 0.7), (d, 0.7))]
-  return (x, s if drive else None, *kernels, 0.5 * rng.normal(size=(k, g))), dy
+  kernels = [rng.normal(size=(k, n, g)) * size / np.sqrt(n) for n, size in ((c, 1), (d, scale), (d, scale))]
+  return (x, s if drive else None, *kernels, biases * rng.normal(size=(k, g))), dy
 
 
 def single(arrays):
@@ -119,16 +119,22 @@ def unroll(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("cell", GATES)
-def test_values_and_all_gradients_are_the_equations_on_random_shapes(cell, seed, unroll, monkeypatch):
-  """Within 1e-5, or 4 times what a plain float32 loop is off where the draw is so ill-conditioned that this is more.
+@pytest.mark.parametrize(("scale", "biases", "plain_times"), [(0.5, 0.1, 0), (0.7, 0.5, 4)])
+def test_values_and_all_gradients_are_the_equations_on_random_shapes(
+  cell, seed, scale, biases, plain_times, unroll, monkeypatch
+):
+  """Within 1e-5 where the neighbours' kernels are as large as new layers have them, and the biases small.
 
-  Every second seed on one device, with loops, and images side by side where the batch has several.
+  With larger ones gates stay open, and over 13 x 13 cells an LSTM's memories may grow so much that a plain float32 loop
+  is off by more than that: there, within 4 times of what it is. Every second seed on one device, with loops, and images
+  side by side where the batch has several.
   """
   rng = np.random.default_rng([seed, len(cell)])
   rows, columns = (13, 13) if seed < 2 else rng.integers(1, 14, 2).tolist()
   directions = tuple(rng.permutation(DIRECTIONS)[: rng.integers(1, 5)].tolist())
   sizes = dict(zip("bcd", rng.integers(1, (9, 25, 41)).tolist(), strict=True))
-  arguments, dy = draw(rng, cell, directions, rows, columns, **sizes, drive=bool(rng.integers(2)))
+  sizes |= {"drive": bool(rng.integers(2)), "scale": scale, "biases": biases}
+  arguments, dy = draw(rng, cell, directions, rows, columns, **sizes)
   if seed % 2:
     unroll(3, fewest_rows=1)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
@@ -137,7 +143,8 @@ def test_values_and_all_gradients_are_the_equations_on_random_shapes(cell, seed,
   exact = by_the_equations(arguments, dy, cell, directions)
   off = distance(found, exact)
   plain = distance(by_the_equations(single(arguments), single(dy), cell, directions), exact)
-  assert max(off.values()) <= max(1e-5, 4 * max(plain.values())), (rows, columns, directions, sizes, off, plain)
+  allowed = max(1e-5, plain_times * max(plain.values()))
+  assert max(off.values()) <= allowed, (rows, columns, directions, sizes, off, plain)
 
 
 @pytest.mark.parametrize("cell", GATES)
