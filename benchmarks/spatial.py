@@ -4,8 +4,8 @@ r"""Times spatial recurrences, forward and gradient, against what one would writ
   python -m benchmarks.spatial --cases lstm:6x6:32 srn:6x6:32 --rounds 5 --sides plain_scan torch_plain
 
 A case is CELL:HEIGHTxWIDTH:BATCH. All sides of a case run in turns, a round after the other, after they were found to
-agree. PyTorch's columns appear where it is installed, and on a GPU where it sees one. The process is
-set up as `train.py` has it, for all sides. All cases on two cores take about 20 minutes.
+agree. PyTorch's columns appear where it is installed, and on a GPU where it sees one. The process is set up as
+`train.py` has it, for all sides. All cases on two cores take about 20 minutes.
 """
 
 from __future__ import annotations
