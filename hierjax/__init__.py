@@ -22,6 +22,7 @@ from hierjax.functional.f1 import F1 as F1
 from hierjax.functional.f1 import several_metrics as several_metrics
 from hierjax.functional.metrics import Mean as Mean
 from hierjax.functional.metrics import evaluate_batch as evaluate_batch
+from hierjax.functional.stopping import stopped as stopped
 from hierjax.functional.tree_arrays import TreeArrays as TreeArrays
 from hierjax.functional.tree_arrays import tree_arrays as tree_arrays
 from hierjax.heads.coarse_fine import CoarseFineHead as CoarseFineHead

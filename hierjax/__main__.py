@@ -26,6 +26,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     views=arguments.views,
     known_levels=arguments.known_levels,
     alpha=arguments.alpha,
+    stop_below=arguments.stop_below,
+    right=arguments.right,
     node=arguments.node,
     against=arguments.against,
     against_alpha=arguments.against_alpha,
@@ -43,16 +45,17 @@ def _predict(arguments: argparse.Namespace) -> int:
   if arguments.top < 1:
     raise UserError(f"--top {arguments.top}: at least 1 path an image")
   devices.use_compilation_cache()
-  rows = list(predict(arguments.workdir, find_images(arguments.images), arguments.top, arguments.alpha))
+  images = find_images(arguments.images)
+  rows = list(predict(arguments.workdir, images, arguments.top, arguments.alpha, arguments.stop_below))
   if arguments.csv:
     write_csv(arguments.csv, rows)
   for row in rows:
-    print(f"{row.image}: {row.error or _answer(row)}")
+    print(f"{row.image}: {row.error or _answer(row, 'not sure' if arguments.stop_below else 'no path passes')}")
   return 0
 
 
-def _answer(row: Row) -> str:
-  return "no path passes" if row.probability is None else f"{row.path}  {row.probability:.3f}"
+def _answer(row: Row, none: str) -> str:
+  return none if row.probability is None else f"{row.path}  {row.probability:.3f}"
 
 
 def _features(arguments: argparse.Namespace) -> int:
@@ -229,6 +232,14 @@ def _parser() -> argparse.ArgumentParser:
     help="draw the levels together by A, from 0 to 2 (1: they agree); or `sweep`, which draws the errors for all A and "
     "chooses one on validation, or `chosen`, what that chose",
   )  # fmt: skip
+  evaluate.add_argument(
+    "--stop-below", default="", metavar="P",
+    help="paths end above nodes less probable than P, from 0 to 1; or `sweep`, which draws what all P make of the "
+    "answers and chooses one on validation, or `chosen`, what that chose",
+  )  # fmt: skip
+  evaluate.add_argument(
+    "--right", type=float, metavar="SHARE", help="of the answers that such a sweep wants right (default 0.95)"
+  )
   evaluate.add_argument("--node", default="", help="whose probability a sweep compares with its children's")
   evaluate.add_argument(
     "--against", nargs="+", default=[], metavar="WORKDIR", help="runs to compare with, paired in their order: t-tests"
@@ -245,6 +256,10 @@ def _parser() -> argparse.ArgumentParser:
   predict.add_argument(
     "--alpha", default="", metavar="A", help="draw the levels together by A, or by what a sweep has `chosen`"
   )
+  predict.add_argument(
+    "--stop-below", default="", metavar="P",
+    help="paths end above nodes less probable than P, or than what a sweep has `chosen`",
+  )  # fmt: skip
   predict.set_defaults(run=_predict)
 
   features = commands.add_parser("features", help="write what a run's backbone makes of its images, to train heads on")

@@ -4,14 +4,16 @@
     workdir/checkpoints/     orbax, see checkpoint.py   workdir/metrics.jsonl    a JSON object a line, with "step"
     workdir/eval/SPLIT.json  every metric by name       workdir/tensorboard/     the same metrics as events
                              (SPLIT-knownN.json: N upper levels of the labels were given; SPLIT-alphaA.json: the
-                             levels were adapted)
+                             levels were adapted; SPLIT-stop.json: paths end where the run is not sure)
     workdir/data.json        the checksum of the training images' labels
     workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV; and the sweep of alpha
     workdir/alpha.json       the alpha that a sweep chose on validation
+    workdir/stop.json        below which probability paths end, chosen on validation
     workdir/thresholds.json  those of a head that predicts several paths an image, chosen on validation
                              (thresholds-viewsN.json: for the mean of N views)
 
-What an ensemble of runs says goes into a folder of its own, of which eval/, pictures/ and alpha.json are as here.
+What an ensemble of runs says goes into a folder of its own, of which eval/, pictures/, alpha.json and
+stop.json are as here.
 
 Files are written whole or not at all.
 """
@@ -161,6 +163,15 @@ class RunFolder:
     """Returns what alpha.json holds, or None; raises UserError where it is damaged."""
     is_choice = lambda choice: isinstance(choice.get("alpha"), (int, float))  # noqa: E731
     return self._choice("alpha.json", is_choice, "a sweep of alpha")
+
+  def write_stop(self, choice: Mapping[str, Any]) -> Path:
+    """Writes stop.json and returns its path."""
+    return self._write_choice("stop.json", choice)
+
+  def stop(self) -> dict[str, Any] | None:
+    """Returns what stop.json holds, or None; raises UserError where it is damaged."""
+    is_choice = lambda choice: isinstance(choice.get("stop_below"), (int, float))  # noqa: E731
+    return self._choice("stop.json", is_choice, "a sweep of --stop-below")
 
   def write_thresholds(self, choice: Mapping[str, Any], views: int = 1) -> Path:
     """Writes the thresholds of so many views, averaged, to thresholds.json or thresholds-viewsN.json."""

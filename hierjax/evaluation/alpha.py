@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hierjax.errors import UserError
 from hierjax.evaluation.ensemble import Errors
-from hierjax.evaluation.members import Ensemble
+from hierjax.evaluation.members import Ensemble, identity
 from hierjax.functional.adaptation import check_alpha
 from hierjax.run_folder import RunFolder
 
@@ -60,7 +58,7 @@ def keep_alpha(out: RunFolder, ensemble: Ensemble, errors: Errors) -> dict[str, 
     "criterion": _CRITERION,
     "error": means[best],
     "error_at_0": means[errors.alphas.index(0.0)],
-    "members": _identity(out, [(part.folder, part.step) for part in ensemble.parts]),
+    "members": identity(out, [(part.folder, part.step) for part in ensemble.parts]),
   }
   out.write_alpha(choice)
   return choice
@@ -75,7 +73,7 @@ def chosen_alpha(out: RunFolder, parts: Sequence[tuple[RunFolder, int]]) -> floa
   path, choice = out.path / "alpha.json", out.alpha()
   if choice is None:
     raise UserError(f"--alpha {CHOSEN}: there is no {path}; `evaluate ... --alpha {SWEEP}` chooses it on validation")
-  if choice.get("members") != _identity(out, parts):
+  if choice.get("members") != identity(out, parts):
     raise UserError(f"--alpha {CHOSEN}: {path} was chosen for other runs or weights; choose again with --alpha {SWEEP}")
   return float(choice["alpha"])
 
@@ -92,9 +90,3 @@ def asked_alpha(text: str, depth: int, out: RunFolder | None, parts: Sequence[tu
     assert out is not None
     return chosen_alpha(out, parts)
   return parse_alpha(text, depth)
-
-
-def _identity(out: RunFolder, parts: Sequence[tuple[RunFolder, int]]) -> list[dict[str, Any]]:
-  """Returns runs by their way from a folder, so that all may be moved together, and their steps; in one order."""
-  found = [{"run": Path(os.path.relpath(folder.path, out.path)).as_posix(), "step": step} for folder, step in parts]
-  return sorted(found, key=lambda part: part["run"])

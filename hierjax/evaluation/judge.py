@@ -1,4 +1,5 @@
-"""`python -m hierjax evaluate`: a run, an ensemble, their levels adapted, or two sets of runs against each other."""
+"""`python -m hierjax evaluate`: a run, an ensemble, their levels adapted, paths that stop where they are not
+sure, or two sets of runs against each other."""
 
 from __future__ import annotations
 
@@ -20,7 +21,11 @@ from hierjax.evaluation.ensemble import AllMetrics, ErrorCount, Errors, Mistakes
 from hierjax.evaluation.members import JOIN, Ensemble, Images, open_ensemble, open_images, short_checksum
 from hierjax.evaluation.report import ensemble_errors, print_accuracy, print_ensemble
 from hierjax.evaluation.run import evaluate_run
+from hierjax.evaluation.stopping import AnswerCount, Answers, asked_below, describe, keep_choice
+from hierjax.evaluation.stopping_picture import Stops, draw_stops
 from hierjax.run_folder import RunFolder, write_table
+
+_RIGHT = 0.95  # of the answers, where nothing else is asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Question:
     views: of each image that are averaged; 0 for what each config says.
     known_levels: upper levels of the labels that are given.
     alpha: a number, CHOSEN or SWEEP; '' for no adaptation.
+    stop_below: the probability of a node below which a path ends above it, CHOSEN or SWEEP; '' for whole paths.
+    right: the share of answers that a sweep wants right on validation.
     node: whose consistency a sweep draws; '' for the first.
     against: the members of another set.
     against_alpha: a number for that set; '' for that of the first.
@@ -46,6 +53,8 @@ class Question:
   views: int = 0
   known_levels: int = 0
   alpha: str = ""
+  stop_below: str = ""
+  right: float | None = None
   node: str = ""
   against: Sequence[str] = ()
   against_alpha: str = ""
@@ -58,8 +67,14 @@ class Question:
 
   def __post_init__(self) -> None:
     """Raises UserError for what does not go together."""
-    if self.known_levels and (self.alpha or self.against or not self.single):
-      raise UserError("--known-levels is for a single run whose levels are not adapted")
+    if self.known_levels and (self.alpha or self.stop_below or self.against or not self.single):
+      raise UserError("--known-levels is for a single run, without --alpha, --stop-below and --against")
+    if self.right is not None and self.stop_below != SWEEP:
+      raise UserError(f"--right is what --stop-below {SWEEP} looks for")
+    if self.right is not None and not 0 < self.right <= 1:
+      raise UserError(f"--right {self.right:g}: a share of the answers is more than 0, and at most 1")
+    if self.stop_below and (self.against or self.alpha == SWEEP):
+      raise UserError(f"--stop-below is of one set of runs, at one alpha: leave out --against, and --alpha {SWEEP}")
     if self.node and self.alpha != SWEEP:
       raise UserError(f"--node is of the picture that --alpha {SWEEP} draws")
     if self.against and self.alpha in (SWEEP, CHOSEN):
@@ -76,6 +91,8 @@ def evaluate(question: Question, mesh: Mesh) -> None:
   """
   if question.against:
     _against(question, mesh)
+  elif question.stop_below:
+    _stopping(question, mesh)
   elif question.single and not question.alpha:
     _plain(question, mesh)
   else:
@@ -114,13 +131,62 @@ def _ensemble(question: Question, mesh: Mesh) -> None:
   _report(ensemble, images, errors.errors(), dict(zip(alphas, metrics.values(), strict=True)), out)
 
 
+def _stopping(question: Question, mesh: Mesh) -> None:
+  """Measures the answers of runs whose paths end where they are not sure."""
+  out = _out(question)
+  ensemble = open_ensemble(question.workdirs, mesh, question.data_root, question.views)
+  parts = [(part.folder, part.step) for part in ensemble.parts]
+  alpha = asked_alpha(question.alpha, ensemble.tree.depth, out, parts) or 0.0
+  images = open_images(ensemble, question.split)
+  if question.stop_below == SWEEP:
+    assert out is not None
+    _stop_sweep(ensemble, images, alpha, _RIGHT if question.right is None else question.right, out)
+    return
+  views = [part.run.options.views for part in ensemble.parts]
+  below = asked_below(question.stop_below, out, parts, views, alpha)
+  _report_answers(ensemble, images, alpha, _answers(ensemble, images, alpha), below, out)
+
+
+def _stop_sweep(ensemble: Ensemble, images: Images, alpha: float, wanted: float, out: RunFolder) -> None:
+  """Chooses on validation where paths end, and draws what comes of it for other images."""
+  if ensemble.whole.run.source("validation") is None:
+    raise UserError(
+      f"--stop-below {SWEEP}: it chooses on validation, and {ensemble.whole.run.data.name!r} has no such split; train "
+      "with config.data.validation = 0.1, or give a probability"
+    )
+  validation = _answers(ensemble, open_images(ensemble, "validation"), alpha)
+  below = keep_choice(out, ensemble, alpha, validation, wanted)
+  answers = _answers(ensemble, images, alpha)
+  _report_answers(ensemble, images, alpha, answers, below, out)
+  print(f"\n{below:g} is chosen on validation, {100 * wanted:g}% right: {out.path / 'stop.json'}")
+  print(draw_stops(out, Stops(_name(ensemble), images.split, answers, validation, wanted, below)))
+
+
+def _answers(ensemble: Ensemble, images: Images, alpha: float) -> Answers:
+  count = AnswerCount(ensemble, alpha)
+  tell(ensemble, images, count)
+  return count.answers()
+
+
+def _report_answers(
+  ensemble: Ensemble, images: Images, alpha: float, answers: Answers, below: float, out: RunFolder | None
+) -> None:
+  """Prints what answers are worth, and writes it to eval/SPLIT-stop.json of a folder."""
+  if out is not None:
+    about = {"split": images.split, "members": ensemble.about(), "alpha": alpha, "num_examples": len(answers.sure)}
+    out.write_evaluation(f"{images.split}-stop", {**about, "stop_below": below, **answers.at(below)})
+  head = f"{_name(ensemble)}: {len(answers.sure):,} images of {images.split}"
+  print(f"\n{head}; paths end above nodes less probable than {below:g}\n{describe(answers, below)}")
+
+
 def _out(question: Question) -> RunFolder | None:
   """Returns the folder for what is written, or None."""
   if not question.out:
     if question.single:
       return RunFolder(question.workdirs[0])
-    if question.alpha in (SWEEP, CHOSEN):
-      raise UserError(f"--alpha {question.alpha} of several runs needs a folder of their own: give --out FOLDER")
+    for flag, text in (("alpha", question.alpha), ("stop-below", question.stop_below)):
+      if text in (SWEEP, CHOSEN):
+        raise UserError(f"--{flag} {text} of several runs needs a folder of their own: give --out FOLDER")
     return None
   return _own_folder(question.out)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,12 @@ def open_ensemble(arguments: Sequence[str], mesh: Mesh, data_root: str = "", vie
   _check_cover(folders, runs, members)
   parts = [Part(folder, run, *run.restored_variables(folder, mesh)) for folder, run in zip(folders, runs, strict=True)]
   return Ensemble(members, tuple(parts), tuple(JOIN.join(names[i] for i in member) for member in members), mesh)
+
+
+def identity(out: RunFolder, parts: Sequence[tuple[RunFolder, int]]) -> list[dict[str, Any]]:
+  """Returns runs by their way from a folder, so that all may be moved together, and their steps; in one order."""
+  found = [{"run": Path(os.path.relpath(folder.path, out.path)).as_posix(), "step": step} for folder, step in parts]
+  return sorted(found, key=lambda part: part["run"])
 
 
 def short_checksum(tree: LabelTree) -> str:

@@ -21,9 +21,11 @@ from hierjax.evaluation.features import as_features, origin
 from hierjax.evaluation.members import shape_of_answer
 from hierjax.evaluation.run import Run
 from hierjax.evaluation.runner import predict_views
+from hierjax.evaluation.stopping import asked_below
 from hierjax.evaluation.thresholds import kept_thresholds, predicts_several
 from hierjax.functional.adaptation import adapted
 from hierjax.functional.augment import check_views
+from hierjax.functional.stopping import stopped
 from hierjax.run_folder import RunFolder, write_table
 from hierjax.tree.folders import IMAGE_SUFFIXES
 from hierjax.tree.label_tree import LabelTree
@@ -82,7 +84,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
   return found
 
 
-def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "") -> Iterator[Row]:
+def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "", stop_below: str = "") -> Iterator[Row]:
   """Yields the `top` best paths of each image, in order; a file that is no image gets one row that says why.
 
   A head that predicts several paths an image yields all that pass its thresholds, and at most as many as its beam or
@@ -95,10 +97,12 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "")
     images: the files.
     top: how many paths.
     alpha: by which the levels are adapted, as on the command line: a number, or `chosen`; '' for not at all.
+    stop_below: paths end above nodes less probable than this: a number, or `chosen`; '' for whole paths. An image of
+      whose path nothing is left has a row without a path. Paths that have become the same are one.
 
   Raises:
     UserError: the folder is not that of a run, or has no checkpoint, or nothing makes the features that it reads; or
-      alpha is out of range, or has not been chosen.
+      alpha or stop_below is out of range, or has not been chosen.
   """
   folder, mesh = RunFolder(workdir), devices.data_mesh()
   run = Run.from_folder(folder)
@@ -108,6 +112,8 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "")
   step, variables = run.restored_variables(folder, mesh)
   options = dataclasses.replace(run.options, beam=max(top, run.options.beam))
   several = predicts_several(run)
+  if several and stop_below:
+    raise UserError("--stop-below: the head of this run predicts several paths an image, whose thresholds say the same")
   if several:
     top = options.beam  # all that pass
     kept = options.thresholds or kept_thresholds(folder, step, options)
@@ -121,6 +127,9 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "")
     print(why, file=sys.stderr)
     alpha = ""
   factor = asked_alpha(alpha, run.tree.depth, folder, [(folder, step)])
+  below = 0.0
+  if stop_below:
+    below = asked_below(stop_below, folder, [(folder, step)], [options.views], factor or 0.0)
 
   @jax.jit
   def answer(
@@ -130,7 +139,8 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "")
     prediction = predict_views(method, variables, examples, preprocess, options)
     if factor is not None:
       prediction = adapted(prediction, factor, method.tree, options.beam)
-    return prediction.paths[:, :top], prediction.log_prob[:, :top], prediction.node_prob
+    paths = stopped(prediction.paths[:, :top], prediction.node_prob, below)
+    return paths, prediction.log_prob[:, :top], prediction.node_prob
 
   for start in range(0, len(images), _BATCH):
     files = images[start : start + _BATCH]
@@ -143,7 +153,7 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "")
         yield Row(str(file), error=image)
       else:
         rows = list(_rows(str(file), run.tree, *next(answers)))
-        yield from rows or [Row(str(file))] * several  # an image may have none of the paths
+        yield from rows or [Row(str(file))] * (several or below > 0)  # an image may have none of the paths
 
 
 def _read(file: Path, run: Run) -> np.ndarray | str:
@@ -160,12 +170,14 @@ def _pad(images: Sequence[np.ndarray], run: Run) -> Examples:
 
 
 def _rows(file: str, tree: LabelTree, paths: np.ndarray, log_prob: np.ndarray, node_prob: np.ndarray) -> Iterator[Row]:
-  for rank, (path, score) in enumerate(zip(paths, log_prob, strict=True), 1):
-    nodes = path[path >= 0]
-    if len(nodes) and np.isfinite(score):
-      name = tree.nodes_text(nodes.tolist())  # a raw path need not be one of the tree
-      sure = tuple(float(p) for p in node_prob[nodes])
-      yield Row(file, name, sure[-1], rank, sure, float(score))
+  seen: set[tuple[int, ...]] = set()
+  for path, score in zip(paths, log_prob, strict=True):
+    nodes = tuple(path[path >= 0].tolist())
+    if nodes and nodes not in seen and np.isfinite(score):
+      seen.add(nodes)
+      name = tree.nodes_text(nodes)  # a raw path need not be one of the tree
+      sure = tuple(float(p) for p in node_prob[list(nodes)])
+      yield Row(file, name, sure[-1], len(seen), sure, float(score))
 
 
 def write_csv(path: str, rows: Iterable[Row]) -> None:

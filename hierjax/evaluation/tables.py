@@ -38,7 +38,13 @@ def accuracy_tables(columns: Mapping[str, Mapping[str, Any]]) -> str:
   for label, name in _ROWS.items():
     if name in several[0]:
       rows.append((label, "", *(percent(metrics[name]) for metrics in several)))
+  if "mistake_distance" in several[0]:
+    rows.append(("edges from label to mistake", "", *(_edges(metrics["mistake_distance"]) for metrics in several)))
   return table(rows)
+
+
+def _edges(value: float | None) -> str:
+  return "-" if value is None else f"{value:.2f}"
 
 
 _ROWS = {

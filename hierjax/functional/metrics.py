@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hierjax.functional.label_paths import are_walks, ends, single_path
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.tree.label_tree import STOP
+from hierjax.tree.label_tree import STOP, UNKNOWN
 from hierjax.types import Batch, Leaf, Prediction
 
 
@@ -55,6 +55,17 @@ def share_of_right_nodes(predicted: Int[Array, "b l"], paths: Int[Array, "b l"])
   return right.astype(jnp.float32) / jnp.maximum(known.sum(axis=-1), 1).astype(jnp.float32)
 
 
+def distance(predicted: Int[Array, "b l"], paths: Int[Array, "b l"]) -> Float[Array, "b"]:
+  """Returns how many edges of the tree lie between the ends of a predicted path and of the label's.
+
+  These are the nodes of either path that the other has not. Where the rest of a label is not known, what is predicted
+  there does not count.
+  """
+  differs = (predicted != paths).astype(jnp.float32)
+  missed, added = paths >= 0, (predicted >= 0) & (paths != UNKNOWN)
+  return (differs * (missed.astype(jnp.float32) + added.astype(jnp.float32))).sum(axis=-1)
+
+
 def level_and_path_errors(
   prediction: Prediction, paths: Int[Array, "b l"]
 ) -> tuple[Bool[Array, "b l+1"], Bool[Array, "b l+1"]]:
@@ -87,6 +98,7 @@ def evaluate_batch(prediction: Prediction, batch: Batch, tree: TreeArrays) -> di
 
   - `path_accuracy`, `node_accuracy`: of the best decoded path, over examples of which any node is known; see
     `path_is_right` and `share_of_right_nodes`.
+  - `mistake_distance`: how bad mistakes are: the mean of `distance` over the examples whose best path is wrong.
   - `level_accuracy`: of `level_nodes`, level by level, over the examples whose label has that level (READINGS A3).
   - `leaf_top1`, `leaf_top5`: whether the label's leaf is among the 1 or 5 leaves of highest node probability, over
     examples whose label ends at a leaf; see `leaf_rank`.
@@ -101,6 +113,7 @@ def evaluate_batch(prediction: Prediction, batch: Batch, tree: TreeArrays) -> di
   end = ends(paths)
   offsets = jnp.asarray(tree.child_offsets)
   has_leaf = (end >= 0) & (offsets[end + 1] == offsets[end + 2])
+  right = path_is_right(best, paths)
   rank = leaf_rank(prediction.node_prob, end, tree)
 
   def mean(values: Array, counted: Array | None = None) -> Mean:
@@ -109,8 +122,9 @@ def evaluate_batch(prediction: Prediction, batch: Batch, tree: TreeArrays) -> di
     return Mean.of(values.astype(jnp.float32), mask)
 
   return {
-    "path_accuracy": mean(path_is_right(best, paths), end >= 0),
+    "path_accuracy": mean(right, end >= 0),
     "node_accuracy": mean(share_of_right_nodes(best, paths), end >= 0),
+    "mistake_distance": mean(distance(best, paths), (end >= 0) & ~right),
     "level_accuracy": mean(prediction.level_nodes == paths, paths >= 0),
     "leaf_top1": mean(rank < 1, has_leaf),
     "leaf_top5": mean(rank < 5, has_leaf),

@@ -5,9 +5,21 @@ import pytest
 
 from hierjax.functional.metrics import Mean, evaluate_batch
 from hierjax.functional.tree_arrays import tree_arrays
-from hierjax.tree.label_tree import PAD, STOP
+from hierjax.tree.label_tree import PAD, STOP, UNKNOWN
 from hierjax.types import Batch, Prediction
 from random_trees import random_tree
+
+
+def edges(tree, label, path):
+  """Returns the edges between two ends, by the way up; below a label of which no more is known nothing counts."""
+  unknown = label.index(UNKNOWN) if UNKNOWN in label else len(label)
+  ends = [max([-1, *(node for node in nodes[:unknown] if node >= 0)]) for nodes in (label, path)]
+  above = [[end] for end in ends]
+  for way in above:
+    while way[-1] >= 0:
+      way.append(int(tree.parent[way[-1]]))
+  common = next(node for node in above[0] if node in above[1])
+  return above[0].index(common) + above[1].index(common)
 
 
 def oracle(tree, label, path, level_nodes, node_prob):
@@ -18,6 +30,8 @@ def oracle(tree, label, path, level_nodes, node_prob):
     right = [path[t] == y for t, y in known]
     ended = all(path[t] < 0 for t, y in enumerate(label) if y == STOP)
     out |= {"path_accuracy": all(right) and ended, "node_accuracy": sum(right) / len(right)}
+    if not (all(right) and ended):
+      out["mistake_distance"] = edges(tree, label, path)
     out |= {f"level{t}": level_nodes[t] == y for t, y in known}
   if known and tree.is_leaf(known[-1][1]):
     ranking = sorted((leaf for leaf in tree.leaves.tolist() if node_prob[leaf] > 0), key=lambda i: (-node_prob[i], i))
@@ -56,7 +70,7 @@ def test_metrics_are_those_of_plain_python(rng, short_labels):
   found |= {f"level{t}": value for t, value in enumerate(levels)}
   assert set(found) == set(totals)
   for name, values in totals.items():
-    assert 0 < np.mean(values) < 1, name
+    assert 0 < np.mean(values) < (6 if name == "mistake_distance" else 1), name
     np.testing.assert_allclose(found[name], np.mean(values), rtol=1e-5, err_msg=name)
 
 
