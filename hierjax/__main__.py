@@ -150,6 +150,17 @@ def _paths(arguments: argparse.Namespace) -> int:
   return 0
 
 
+def _report(arguments: argparse.Namespace) -> int:
+  from hierjax import devices
+  from hierjax.evaluation.report import find, write_report
+  from hierjax.run_folder import RunFolder
+
+  devices.use_compilation_cache()
+  folder = RunFolder(arguments.workdir)
+  print(write_report(find(folder, devices.data_mesh(), arguments.split, arguments.data_root)))
+  return 0
+
+
 def _label(arguments: argparse.Namespace) -> int:
   import shlex
   from pathlib import Path
@@ -307,6 +318,12 @@ def _parser() -> argparse.ArgumentParser:
   paths.add_argument("--seed", type=int, default=0, help="chooses the images (default 0)")
   paths.add_argument("--data-root", default="", help="where the data set is now, if not where config.json says")
   paths.set_defaults(run=_paths)
+
+  report = commands.add_parser("report", help="write a page that says what a run can do and where it errs")
+  report.add_argument("workdir", metavar="WORKDIR", help="the run's folder, where report.html goes")
+  report.add_argument("--split", default="", help="train, validation or test (default: test, or else validation)")
+  report.add_argument("--data-root", default="", help="where the data set is now, if not where config.json says")
+  report.set_defaults(run=_report)
 
   label = commands.add_parser("label", help="fill in training labels that end above a leaf, for another run")
   label.add_argument("workdir", metavar="WORKDIR", help="the folder of a run that learnt from the whole labels")

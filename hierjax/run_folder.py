@@ -7,6 +7,8 @@
                              levels were adapted; SPLIT-stop.json: paths end where the run is not sure)
     workdir/data.json        the checksum of the training images' labels
     workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV; and the sweep of alpha
+    workdir/report.html      what the run can do and where it errs; with it, eval/SPLIT-nodes.csv, SPLIT-confusions.csv
+                             and SPLIT-images.csv
     workdir/alpha.json       the alpha that a sweep chose on validation
     workdir/stop.json        below which probability paths end, chosen on validation
     workdir/thresholds.json  those of a head that predicts several paths an image, chosen on validation
@@ -206,10 +208,13 @@ class RunFolder:
   def cut_metrics(self, last_step: int) -> None:
     """Drops the lines of metrics.jsonl that lie after `last_step`, and a line torn by a crash."""
     if self.metrics.exists():
-      kept = [line for line in self._metric_lines() if json.loads(line)["step"] <= last_step]
+      kept = [line for line in self.metric_lines() if json.loads(line)["step"] <= last_step]
       write_whole(self.metrics, "".join(line + "\n" for line in kept))
 
-  def _metric_lines(self) -> Iterable[str]:
+  def metric_lines(self) -> Iterable[str]:
+    """Yields the lines of metrics.jsonl that are whole; none where there is no such file."""
+    if not self.metrics.exists():
+      return
     for line in self.metrics.read_text(encoding="utf-8").splitlines():
       try:
         json.loads(line)["step"]

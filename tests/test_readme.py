@@ -39,10 +39,11 @@ def run(command, tmp_path):
 
 
 def test_the_commands_on_own_images_work_in_order(tmp_path):
-  assert len(OWN_IMAGES) == 6
+  assert len(OWN_IMAGES) == 7
   for command in OWN_IMAGES:
     result = run(command, tmp_path)
     assert result.returncode == 0, f"{command}\n{result.stderr}"
+  assert "Node by node" in (tmp_path / "mine" / "report.html").read_text()
   answers = (tmp_path / "mine" / "answers.csv").read_text().splitlines()
   assert answers[0].startswith("image,path,probability") and len(answers) > 10
 

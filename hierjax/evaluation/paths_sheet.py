@@ -132,12 +132,14 @@ def find_paths(
   split, source = asked_split(run, split)
   check_images(source)
   check_single_path(run, source)
-  judged = _judge(run, folder, source, mesh)
+  judged = ask_all(run, folder, source, mesh)
   chosen = choose(judged, source.nodes[:, 0], each, np.random.default_rng(seed))
   return PathSheet(run, split, source, judged, chosen)
 
 
-def _judge(run: Run, folder: RunFolder, source: Source, mesh: Mesh) -> Judged:
+def ask_all(run: Run, folder: RunFolder, source: Source, mesh: Mesh) -> Judged:
+  """Returns what a run says of all images of a source, and how right that is."""
+
   @jax.jit
   def see(method: Method, variables: Variables, examples: Examples) -> Judged:
     prediction = predict_views(method, variables, examples, run.preprocess, run.options)

@@ -178,9 +178,13 @@ class Page:
 
   def save(self, path: Path) -> None:
     """Writes the page as a PNG file, whole or not at all."""
+    write_whole(path, self.png())
+
+  def png(self) -> bytes:
+    """Returns the page as a PNG file's bytes."""
     data = io.BytesIO()
     self._canvas.print_png(data)
-    write_whole(path, data.getvalue())
+    return data.getvalue()
 
 
 def wrap(text: str, *, width: float, size: float = 8.0, bold: bool = False, most: int = 3) -> list[str]:

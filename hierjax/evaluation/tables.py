@@ -31,6 +31,11 @@ def accuracy_table(metrics: Mapping[str, Any]) -> str:
 
 def accuracy_tables(columns: Mapping[str, Mapping[str, Any]]) -> str:
   """Returns the same of several metrics side by side, by the headers of their columns."""
+  return table(accuracy_rows(columns))
+
+
+def accuracy_rows(columns: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+  """Returns the rows of that table, the header first."""
   several = list(columns.values())
   rows: list[tuple[str, ...]] = [("accuracy", "nodes", *columns)]
   for i, size in enumerate(several[0]["level_sizes"] if "level_accuracy" in several[0] else ()):
@@ -40,7 +45,7 @@ def accuracy_tables(columns: Mapping[str, Mapping[str, Any]]) -> str:
       rows.append((label, "", *(percent(metrics[name]) for metrics in several)))
   if "mistake_distance" in several[0]:
     rows.append(("edges from label to mistake", "", *(_edges(metrics["mistake_distance"]) for metrics in several)))
-  return table(rows)
+  return rows
 
 
 def _edges(value: float | None) -> str:

@@ -19,7 +19,7 @@ from hierjax.checkpoint import Checkpoints, template
 from hierjax.config import unpack
 from hierjax.data.source import Source
 from hierjax.errors import UserError
-from hierjax.evaluation.report import print_accuracy
+from hierjax.evaluation.printed import print_accuracy
 from hierjax.evaluation.run import Run, counting_step, data_checksum, evaluate_run, judged_split
 from hierjax.evaluation.runner import evaluate, make_eval_step
 from hierjax.run_folder import RunFolder

@@ -192,6 +192,6 @@ def test_mistakes_on_the_command_line_end_in_a_sentence(context_run, flags, mess
 )
 def test_data_that_make_no_sheet_are_refused_before_the_work(context_run, monkeypatch, images, labels, message):
   monkeypatch.setattr(Run, "source", lambda run, split: ArraySource(images, np.zeros((3, labels), np.int32)))
-  monkeypatch.setattr(paths_sheet, "_judge", lambda *_: pytest.fail("asked"))
+  monkeypatch.setattr(paths_sheet, "ask_all", lambda *_: pytest.fail("asked"))
   with pytest.raises(UserError, match=message):
     find_paths(context_run, data_mesh())

@@ -14,7 +14,7 @@ from hierjax.data.images import read_image
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
 from hierjax.evaluation.predict import predict
-from hierjax.evaluation.report import print_accuracy
+from hierjax.evaluation.printed import print_accuracy
 from hierjax.evaluation.run import Run, evaluate_run
 from hierjax.run_folder import RunFolder
 from hierjax.training.loop import train_and_evaluate

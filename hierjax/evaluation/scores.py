@@ -1,0 +1,97 @@
+"""What a run has right and wrong, node by node, pair by pair and image by image; numpy, of what `ask_all` returns."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from hierjax.evaluation.paths_sheet import Judged
+from hierjax.tree.label_tree import UNKNOWN, LabelTree
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeScores:
+  """Counts a node, of the images whose label says whether they are of it; n nodes.
+
+  Attributes:
+    labelled: `i64[n]`, how many images are of the node, or of one below it.
+    predicted: `i64[n]`, how many paths go through it.
+    right: `i64[n]`, how many both.
+  """
+
+  labelled: Int[np.ndarray, "n"]
+  predicted: Int[np.ndarray, "n"]
+  right: Int[np.ndarray, "n"]
+
+  @classmethod
+  def of(cls, judged: Judged, tree: LabelTree) -> NodeScores:
+    """Counts what is predicted at the levels that each label knows."""
+    labels, paths = judged.labels[judged.counted], known_part(judged)[judged.counted]
+    count = lambda nodes: np.bincount(nodes[nodes >= 0].ravel(), minlength=tree.num_nodes)  # noqa: E731
+    return cls(count(labels), count(paths), count(np.where(labels == paths, labels, UNKNOWN)))
+
+  def recall(self, node: int) -> float | None:
+    """Returns which part of the images of a node is found; None where there are none."""
+    return float(self.right[node] / self.labelled[node]) if self.labelled[node] else None
+
+  def precision(self, node: int) -> float | None:
+    """Returns which part of the paths through a node is right; None where there are none."""
+    return float(self.right[node] / self.predicted[node]) if self.predicted[node] else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+  """Images of one label that are taken for another.
+
+  Attributes:
+    label: the node that their label ends at.
+    predicted: the node that their path ends at, at the levels that the label knows; -1 where there is no path.
+    images: their numbers.
+  """
+
+  label: int
+  predicted: int
+  images: Int[np.ndarray, "m"]
+
+
+def known_part(judged: Judged) -> Int[np.ndarray, "n l"]:
+  """Returns the predicted paths without what lies at levels that the label does not know."""
+  return np.where(judged.labels == UNKNOWN, UNKNOWN, judged.paths)
+
+
+def wrong(judged: Judged) -> Bool[np.ndarray, "n"]:
+  """Returns which images count and have a wrong path."""
+  return judged.counted & ~judged.right
+
+
+def distances(judged: Judged) -> Int[np.ndarray, "n"]:
+  """Returns the edges of the tree between each path's end and its label's, as `functional.metrics.distance` does."""
+  labels, paths = judged.labels, known_part(judged)
+  return ((labels != paths) * ((labels >= 0).astype(np.int64) + (paths >= 0))).sum(axis=1)
+
+
+def mistakes_begin(judged: Judged) -> Int[np.ndarray, "l"]:
+  """Returns how many wrong paths leave their label at each level."""
+  differs = (judged.labels != known_part(judged)) & ((judged.labels >= 0) | (known_part(judged) >= 0))
+  first = differs[wrong(judged)].argmax(axis=1)
+  return np.bincount(first, minlength=differs.shape[1])
+
+
+def confusions(judged: Judged) -> list[Confusion]:
+  """Returns which labels are taken for which, the most frequent first; then in the order of the tree."""
+  images = np.flatnonzero(wrong(judged))
+  ends = [np.maximum(nodes[images].max(axis=1), -1) for nodes in (judged.labels, known_part(judged))]
+  pairs, pair_of = np.unique(np.stack(ends, axis=1), axis=0, return_inverse=True)
+  found = [Confusion(label, end, images[pair_of.ravel() == i]) for i, (label, end) in enumerate(pairs.tolist())]
+  return sorted(found, key=lambda pair: -len(pair.images))
+
+
+def surest_mistakes(judged: Judged) -> Int[np.ndarray, "m"]:
+  """Returns the images whose path is wrong, by falling probability of the first node that is."""
+  images = np.flatnonzero(wrong(judged))
+  differs = judged.labels[images] != known_part(judged)[images]
+  sure = np.where(judged.paths[images] >= 0, judged.probability[images], 0.0)
+  first = sure[np.arange(len(images)), differs.argmax(axis=1)]
+  return images[np.argsort(-first, kind="stable")]

@@ -1,0 +1,102 @@
+"""Scores of nodes, pairs and images, against loops over images and sets of nodes."""
+
+import collections
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hierjax.evaluation.paths_sheet import Judged
+from hierjax.evaluation.scores import NodeScores, confusions, distances, mistakes_begin, surest_mistakes
+from hierjax.functional.metrics import distance, path_is_right, share_of_right_nodes
+from hierjax.tree.label_tree import PAD, UNKNOWN
+from random_trees import random_tree
+
+COUNT = 200
+
+
+@pytest.fixture(params=["unknown", "stop"])
+def judged_tree(rng, request):
+  tree = random_tree(rng, depth=3, most_children=3)
+  labels = tree.encode(rng.integers(-1, tree.num_nodes, COUNT), request.param)
+  paths = tree.encode(np.where(rng.random(COUNT) < 0.4, tree.ends(labels), rng.integers(-1, tree.num_nodes, COUNT)))
+  paths = np.where(paths >= 0, paths, PAD)
+  judged = Judged(
+    counted=(labels.max(axis=1) >= 0) & (rng.random(COUNT) < 0.9),
+    right=np.asarray(path_is_right(jnp.asarray(paths), jnp.asarray(labels))),
+    some_right=np.asarray(share_of_right_nodes(jnp.asarray(paths), jnp.asarray(labels)) > 0),
+    labels=labels,
+    paths=paths,
+    probability=rng.random(paths.shape).astype(np.float32),
+    stop=np.ones(COUNT, np.float32),
+  )
+  return judged, tree
+
+
+def seen(judged, image):
+  """Returns the nodes of an image's label, and those of its path at the levels that the label knows."""
+  label, path = judged.labels[image].tolist(), judged.paths[image].tolist()
+  return [y for y in label if y >= 0], [z for y, z in zip(label, path, strict=True) if y != UNKNOWN and z >= 0]
+
+
+def test_every_node_has_its_images_and_its_predictions(judged_tree):
+  judged, tree = judged_tree
+  found = NodeScores.of(judged, tree)
+  labelled, predicted, right = np.zeros((3, tree.num_nodes), int)
+  for image in np.flatnonzero(judged.counted):
+    label, path = seen(judged, image)
+    labelled[label] += 1
+    predicted[path] += 1
+    right[sorted(set(label) & set(path))] += 1
+  for counts, expected in ((found.labelled, labelled), (found.predicted, predicted), (found.right, right)):
+    assert expected.any()
+    np.testing.assert_array_equal(counts, expected)
+  some = int(np.flatnonzero(labelled & predicted)[0])
+  assert found.recall(some) == right[some] / labelled[some] and found.precision(some) == right[some] / predicted[some]
+  none = NodeScores(*np.zeros((3, 1), int))
+  assert none.recall(0) is None and none.precision(0) is None
+
+
+def test_distances_are_those_of_the_metric(judged_tree):
+  judged, _ = judged_tree
+  found = distances(judged)
+  np.testing.assert_array_equal(found, distance(jnp.asarray(judged.paths), jnp.asarray(judged.labels)))
+  assert ((found > 0) == ~judged.right)[judged.counted].all() and found.max() > 2
+
+
+def test_mistakes_begin_where_a_path_leaves_its_label(judged_tree):
+  judged, tree = judged_tree
+  expected = np.zeros(tree.depth, int)
+  for image in np.flatnonzero(judged.counted & ~judged.right):
+    label, path = seen(judged, image)
+    expected[next(i for i in range(tree.depth) if label[i : i + 1] != path[i : i + 1])] += 1
+  np.testing.assert_array_equal(mistakes_begin(judged), expected)
+  assert (expected > 0).all()
+
+
+def test_confusions_are_all_mistakes_by_label_and_answer(judged_tree):
+  judged, _ = judged_tree
+  expected = collections.defaultdict(list)
+  for image in np.flatnonzero(judged.counted & ~judged.right).tolist():
+    label, path = seen(judged, image)
+    expected[label[-1], path[-1] if path else -1].append(image)
+  found = confusions(judged)
+  assert {(pair.label, pair.predicted): pair.images.tolist() for pair in found} == expected
+  sizes = [len(pair.images) for pair in found]
+  assert sizes == sorted(sizes, reverse=True) and sizes[0] > 1
+
+
+def test_the_surest_mistake_comes_first(judged_tree):
+  judged, _ = judged_tree
+  images = surest_mistakes(judged).tolist()
+  assert sorted(images) == np.flatnonzero(judged.counted & ~judged.right).tolist()
+
+  def sureness(image):
+    label, path = judged.labels[image], judged.paths[image]
+    level = next(
+      i for i in range(len(label)) if label[i] != UNKNOWN and (label[i] >= 0 or path[i] >= 0) and label[i] != path[i]
+    )
+    return judged.probability[image, level] if path[level] >= 0 else 0.0
+
+  sure = [sureness(image) for image in images]
+  assert sure == sorted(sure, reverse=True) and sure[0] > 0.8
