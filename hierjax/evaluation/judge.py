@@ -136,7 +136,10 @@ def _stopping(question: Question, mesh: Mesh) -> None:
   out = _out(question)
   ensemble = open_ensemble(question.workdirs, mesh, question.data_root, question.views)
   parts = [(part.folder, part.step) for part in ensemble.parts]
-  alpha = asked_alpha(question.alpha, ensemble.tree.depth, out, parts) or 0.0
+  alpha = asked_alpha(question.alpha, ensemble.tree.depth, out, parts)
+  if alpha is not None and (why := unchanged(ensemble)):
+    print(why, flush=True)
+    alpha = None
   images = open_images(ensemble, question.split)
   if question.stop_below == SWEEP:
     assert out is not None
@@ -147,7 +150,7 @@ def _stopping(question: Question, mesh: Mesh) -> None:
   _report_answers(ensemble, images, alpha, _answers(ensemble, images, alpha), below, out)
 
 
-def _stop_sweep(ensemble: Ensemble, images: Images, alpha: float, wanted: float, out: RunFolder) -> None:
+def _stop_sweep(ensemble: Ensemble, images: Images, alpha: float | None, wanted: float, out: RunFolder) -> None:
   """Chooses on validation where paths end, and draws what comes of it for other images."""
   if ensemble.whole.run.source("validation") is None:
     raise UserError(
@@ -162,14 +165,14 @@ def _stop_sweep(ensemble: Ensemble, images: Images, alpha: float, wanted: float,
   print(draw_stops(out, Stops(_name(ensemble), images.split, answers, validation, wanted, below)))
 
 
-def _answers(ensemble: Ensemble, images: Images, alpha: float) -> Answers:
+def _answers(ensemble: Ensemble, images: Images, alpha: float | None) -> Answers:
   count = AnswerCount(ensemble, alpha)
   tell(ensemble, images, count)
   return count.answers()
 
 
 def _report_answers(
-  ensemble: Ensemble, images: Images, alpha: float, answers: Answers, below: float, out: RunFolder | None
+  ensemble: Ensemble, images: Images, alpha: float | None, answers: Answers, below: float, out: RunFolder | None
 ) -> None:
   """Prints what answers are worth, and writes it to eval/SPLIT-stop.json of a folder."""
   if out is not None:

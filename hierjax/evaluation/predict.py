@@ -129,7 +129,7 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "",
   factor = asked_alpha(alpha, run.tree.depth, folder, [(folder, step)])
   below = 0.0
   if stop_below:
-    below = asked_below(stop_below, folder, [(folder, step)], [options.views], factor or 0.0)
+    below = asked_below(stop_below, folder, [(folder, step)], [options.views], factor)
 
   @jax.jit
   def answer(

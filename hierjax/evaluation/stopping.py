@@ -74,8 +74,9 @@ def _share(right: np.ndarray, of: np.ndarray) -> float | None:
 class AnswerCount:
   """Notes the best path of each image whose label is known: how sure the ensemble is of it, and whether it is right."""
 
-  def __init__(self, ensemble: Ensemble, alpha: float = 0.0):
-    self._tree, self._alpha = ensemble.whole.run.method.tree, np.float32(alpha)
+  def __init__(self, ensemble: Ensemble, alpha: float | None = None):
+    self._tree = ensemble.whole.run.method.tree
+    self._alpha = None if alpha is None else np.float32(alpha)
     self._found: list[tuple[np.ndarray, ...]] = []
 
   def hear(self, asked: Asked) -> None:
@@ -92,8 +93,10 @@ class AnswerCount:
 
 
 @jax.jit
-def _answers(tree: TreeArrays, asked: Asked, alpha: Float[Array, ""]) -> tuple[Array, Array, Array, Array]:
-  prediction = adapted(averaged(asked.predictions, tree, beam=1), alpha, tree, beam=1)
+def _answers(tree: TreeArrays, asked: Asked, alpha: Float[Array, ""] | None) -> tuple[Array, Array, Array, Array]:
+  prediction = averaged(asked.predictions, tree, beam=1)
+  if alpha is not None:
+    prediction = adapted(prediction, alpha, tree, beam=1)
   labels, best = single_path(asked.paths), prediction.paths[:, 0]
   counted = (asked.mask > 0) & (ends(labels) >= 0)
   sure = sureness(prediction.paths[:, :1], prediction.node_prob)[:, 0]
@@ -128,7 +131,7 @@ def parse_below(text: str) -> float:
   return below
 
 
-def keep_choice(out: RunFolder, ensemble: Ensemble, alpha: float, answers: Answers, right: float) -> float:
+def keep_choice(out: RunFolder, ensemble: Ensemble, alpha: float | None, answers: Answers, right: float) -> float:
   """Chooses where paths end by what is right on validation, writes stop.json, and returns it."""
   below = choose(answers, right)
   parts = [(part.folder, part.step) for part in ensemble.parts]
@@ -146,7 +149,7 @@ def keep_choice(out: RunFolder, ensemble: Ensemble, alpha: float, answers: Answe
 
 
 def asked_below(
-  text: str, out: RunFolder | None, parts: Sequence[tuple[RunFolder, int]], views: Sequence[int], alpha: float
+  text: str, out: RunFolder | None, parts: Sequence[tuple[RunFolder, int]], views: Sequence[int], alpha: float | None
 ) -> float:
   """Returns where paths end, by --stop-below: a number, or what was chosen for runs, asked in this way.
 
@@ -155,7 +158,7 @@ def asked_below(
     out: the folder with stop.json.
     parts: the runs, by their folders and the steps of their weights.
     views: that each averages.
-    alpha: by which the levels are adapted.
+    alpha: by which the levels are adapted; None for not at all.
 
   Raises:
     UserError: as `parse_below`; or nothing was chosen, or for other runs, weights, views or another alpha.
@@ -176,7 +179,7 @@ def asked_below(
 
 
 def _asked_how(
-  out: RunFolder, parts: Sequence[tuple[RunFolder, int]], views: Sequence[int], alpha: float
+  out: RunFolder, parts: Sequence[tuple[RunFolder, int]], views: Sequence[int], alpha: float | None
 ) -> dict[str, Any]:
   return {"views": sorted(set(views)), "alpha": alpha, "members": identity(out, parts)}
 

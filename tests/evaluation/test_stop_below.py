@@ -192,3 +192,27 @@ def test_heads_of_several_paths_have_thresholds(make_run, small_config):
     list(predict(str(folder.path), [], stop_below="0.5"))
   with pytest.raises(UserError, match="predicts several paths an image"):
     evaluate(Question([str(folder.path)], stop_below="0.5"), MESH)
+
+
+@pytest.mark.parametrize("alpha", ["", "0.7"])
+def test_predict_and_evaluate_agree_for_heads_whose_levels_do_not(make_run, small_config, tmp_path, alpha):
+  config = small_config(
+    neck=dict(name="none"), head=dict(name="coarse_fine"), tree=dict(levels=2), data=dict(resize=8, crop=8),
+    backbone=dict(name="small_resnet", widths=(4,), blocks=1),
+  )  # fmt: skip
+  folder = make_run(config, name="levels", sharpness=6.0)
+  source = Run.from_folder(folder).source("test")
+  files = [tmp_path / f"{i}.png" for i in range(len(source))]
+  for file, pixels in zip(files, source.read(np.arange(len(source))), strict=True):
+    Image.fromarray(pixels).save(file)
+  evaluate(Question([str(folder.path)], stop_below="sweep", right=0.05, alpha=alpha), MESH)
+  found = folder.evaluation("test-stop")
+  rows = list(predict(str(folder.path), files, alpha=alpha, stop_below="chosen"))
+  lengths = [len(row.node_probabilities) for row in rows]
+  assert found["ends_at_level"] == pytest.approx([np.mean(np.equal(lengths, level)) for level in (1, 2)])
+  tree = folder.tree()
+  label_of = [tree.path_text(node) for node in source.nodes[:, 0].tolist()]
+  right = [f"{label}/".startswith(f"{row.path}/") for label, row in zip(label_of, rows, strict=True) if row.path]
+  assert found["right"] == pytest.approx(np.mean(right)) and 0 < len(right)
+  with pytest.raises(UserError, match="was chosen for other runs or weights, views or alpha"):
+    list(predict(str(folder.path), [], alpha="0.3", stop_below="chosen"))
