@@ -213,6 +213,6 @@ def test_predict_and_evaluate_agree_for_heads_whose_levels_do_not(make_run, smal
   tree = folder.tree()
   label_of = [tree.path_text(node) for node in source.nodes[:, 0].tolist()]
   right = [f"{label}/".startswith(f"{row.path}/") for label, row in zip(label_of, rows, strict=True) if row.path]
-  assert found["right"] == pytest.approx(np.mean(right)) and 0 < len(right)
+  assert found["right"] == pytest.approx(np.mean(right)) and len(right) > 0
   with pytest.raises(UserError, match="was chosen for other runs or weights, views or alpha"):
     list(predict(str(folder.path), [], alpha="0.3", stop_below="chosen"))
