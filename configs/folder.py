@@ -10,12 +10,15 @@ then a column a level. `python -m hierjax tree check PHOTOS` says beforehand wha
 Images are resized to 72 pixels and cropped to 64; larger ones teach finer things and take longer:
 --config.data.resize=256 --config.data.crop=224.
 
-Variants: `smoke`: generated images, seconds; `flat`: a softmax over the leaves in place of the CNN-RNN head.
+Variants, at most one of each line:
+  flat: a softmax over the leaves in place of the CNN-RNN head
+  context: a C-HRNN neck (Zuo et al. 2016) on the backbone's last map, which has 4 x 4 cells for crops of 64 pixels
+  smoke: generated images, seconds
 """
 
 import ml_collections as mlc
 
-from configs import common
+from configs import chrnn, common
 
 
 def get_config(variant: str = "") -> mlc.ConfigDict:
@@ -42,4 +45,10 @@ def smoke(c: mlc.ConfigDict) -> None:
   c.head.width = 16
 
 
-KINDS = ({"smoke": smoke}, {"flat": common.flat})
+def context(c: mlc.ConfigDict) -> None:
+  c.neck = chrnn.neck()
+  c.neck.scales = (1, 2, 4)
+  c.neck.hidden = (512,)
+
+
+KINDS = ({"context": context}, {"smoke": smoke}, {"flat": common.flat})

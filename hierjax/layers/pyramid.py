@@ -38,7 +38,10 @@ def adaptive_average_pool(x: Float[Array, "b h w c"], rows: int, columns: int) -
 def _adaptive_pool(pool: Callable[..., Array], x: Array, rows: int, columns: int) -> Array:
   height, width = x.shape[1:3]
   if rows > height or columns > width:
-    raise UserError(f"a scale of {rows} x {columns} cells needs a map as large; the map is {height} x {width}")
+    raise UserError(
+      f"a scale of {rows} x {columns} cells needs a map as large; the map is {height} x {width}: choose smaller scales "
+      "(config.neck.scales), or larger images (config.data.resize and crop)"
+    )
   for axis, cells in ((1, rows), (2, columns)):
     size = x.shape[axis]
     if size % cells == 0:
