@@ -191,7 +191,7 @@ def test_every_switch_goes_through_the_loop(tmp_path, cache):
     "--config.optim.clip_norm=1.0", "--config.optim.lr_groups=(('^backbone/stem', None), ('.*', 1.0))",
     "--config.schedule.name=plateau", "--config.schedule.patience=1", "--config.schedule.min_delta=10.0",
     "--config.eval_every=0.5",
-    "--config.class_weights=balanced", "--config.data.balanced=True", "--config.dtype=bfloat16",
+    "--config.class_weights=balanced", "--config.dtype=bfloat16",
   ]  # fmt: skip
   train(tmp_path / "whole", cache, *flags, devices=4)
   interrupted(tmp_path / "killed", cache, signal.SIGKILL, 6, 4, flags)
@@ -293,6 +293,10 @@ def test_foreign_folders_get_a_clear_sentence(folder, command, tmp_path, capsys)
     (["--config=configs/quickstart.py:huge"], "unknown variant 'huge'; choose from: flat, smoke"),
     (["--config=configs/quickstart.py", "--config.batchsize=3"], 'Did you mean "batch_size"'),
     (["--config=configs/quickstart.py", "--config.batch_size=0"], "config.batch_size = 0: must be above 0"),
+    (
+      ["--config=configs/quickstart.py:smoke", "--config.class_weights=balanced", "--config.data.balanced=True"],
+      "config.class_weights = balanced and config.data.balanced = True: choose one",
+    ),
     (["--config=configs/quickstart.py", "--multihost=here"], "--multihost=here: give auto, or ADDRESS,N,I"),
     (["--config=configs/folder.py", "--config.data.root=nowhere"], "config.data.root = 'nowhere': there is no such"),
   ],

@@ -72,6 +72,8 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   validation = run.source("validation")
   if train is None or not len(train):
     raise UserError("config.data: the set has no training images")
+  if settings.class_weights == "balanced" and run.data.balanced:
+    raise UserError("config.class_weights = balanced and config.data.balanced = True: choose one, both balance classes")
   steps_per_epoch = len(train) / settings.batch_size
   total_steps = math.ceil(settings.epochs * len(train) / settings.batch_size)
   schedule, schedule_config = optim.make_schedule(

@@ -32,7 +32,8 @@ def make_train_step(
 ) -> TrainStep:
   """Returns `(method, state, examples) -> (state, metrics)`, to be jitted with the state donated.
 
-  The loss of a batch is the weighted mean of its examples' losses; the weights are the mask and, if given, `weights`.
+  The loss of a batch is the mean, over the examples that its mask counts, of their losses times their `weights`. It is
+  not divided by the weights' sum in the batch, which rare classes make large: they would count for less in an epoch.
 
   Args:
     optimizer: turns the gradient into new parameters.
@@ -40,7 +41,7 @@ def make_train_step(
     preprocess: augmentation, jitted with the step; its key is the run's, since each example has its own draw.
     key: the run's key; dropout's is folded from it and the step, so that a resumed run draws the same.
     accumulate: parts that a batch is worked through in, one after the other; must divide the batch.
-    weights: class weights, from label paths to a factor an example.
+    weights: class weights, from label paths to a factor an example, of mean 1 over the training set.
     frozen_parts: parts of the module that run with `train=False`.
     frozen_collections: a tree of bools like the state's collections: what keeps its bits; None for nothing.
   """
@@ -86,8 +87,8 @@ def make_train_step(
 
   def train_step(method: Method, state: TrainState, examples: Examples) -> tuple[TrainState, dict[str, jax.Array]]:
     batch = preprocess(examples, draw_key)
-    weight = batch.mask if weights is None else batch.mask * weights(batch.paths)
-    weight = weight / jnp.maximum(weight.sum(), 1e-8)
+    weight = batch.mask / jnp.maximum(batch.mask.sum(), 1)
+    weight = weight if weights is None else weight * weights(batch.paths)
     loss, collections, grads = gradient(method, state, batch, weight, jax.random.fold_in(dropout_key, state.step))
     if frozen_collections is not None:
       collections = jax.tree.map(

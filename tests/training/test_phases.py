@@ -70,7 +70,7 @@ def test_what_is_frozen_keeps_its_bits_and_the_schedule_survives_a_stop(tmp_path
   config["backbone"] = {"name": "small_resnet", "widths": (4, 8), "blocks": 1}
   config["head"] |= {"layers": 1, "residual": False}
   config["tree"]["levels"] = config["decode"]["beam"] = 1
-  config["data"] |= {"resize": 16, "crop": 16, "validation": 0.0}
+  config["data"] |= {"resize": 16, "crop": 16, "validation": 0.0, "balanced": True}
   config["phases"] |= {"alternate": 0.75, "period": 0.5}  # of 12 steps, turns of 3
   config["checkpoint_every"] = config["eval_every"] = 0.5
   whole = trained(config, tmp_path / "whole", monkeypatch)
