@@ -106,6 +106,12 @@ class ScheduleConfig:
     for key, (holds, allowed) in laws.items():
       if not holds:
         raise UserError(f"config.schedule.{key}: must be {allowed}")
+    early = [epoch for epoch in self.boundaries if epoch < self.warmup]
+    if self.name == "step" and early:
+      raise UserError(
+        f"config.schedule.boundaries: {early[0]} lies within the {self.warmup} epochs of config.schedule.warmup, in "
+        "which the rate climbs; boundaries must not be before its end"
+      )
 
 
 def make_schedule(
@@ -114,13 +120,15 @@ def make_schedule(
   """Returns the learning rate as a function of the step, and the section as it was read."""
   config = unpack(ScheduleConfig, section, "schedule")
   warmup = round(config.warmup * steps_per_epoch)
+  factors: dict[int, float] = {}
+  for epoch in config.boundaries:
+    step = round(epoch * steps_per_epoch) - warmup
+    factors[step] = factors.get(step, 1.0) * config.factor
   after: dict[str, optax.Schedule] = {
     "constant": optax.constant_schedule(peak),
     "plateau": optax.constant_schedule(peak),
     "cosine": optax.cosine_decay_schedule(peak, max(1, total_steps - warmup)),
-    "step": optax.piecewise_constant_schedule(
-      peak, {round(epoch * steps_per_epoch) - warmup: config.factor for epoch in config.boundaries}
-    ),
+    "step": optax.piecewise_constant_schedule(peak, factors),
   }
   schedule = choose(after, config.name, "schedule.name")
   if warmup:

@@ -147,6 +147,8 @@ def test_statistics_of_frozen_layers_are_frozen_and_whole_parts_run_in_evaluatio
     ({"name": "constant", "warmup": 2.0}, [0, 0.25, 0.5, 0.75, 1]),
     ({"name": "step", "boundaries": (1.0, 2.0), "factor": 0.1}, [1, 1, 0.1, 0.1, 0.01]),
     ({"name": "step", "boundaries": (1.5,), "factor": 0.5, "warmup": 0.5}, [0, 1, 1, 0.5, 0.5]),
+    ({"name": "step", "boundaries": (0.9, 1.0, 1.1), "factor": 0.5}, [1, 1, 0.125, 0.125, 0.125]),  # all at step 2
+    ({"name": "step", "boundaries": (1.0,), "factor": 0.5, "warmup": 1.0}, [0, 0.5, 0.5, 0.5, 0.5]),
     ({"name": "cosine"}, [1, (1 + np.cos(np.pi / 5)) / 2, None, None, (1 + np.cos(4 * np.pi / 5)) / 2]),
   ],
 )
@@ -155,6 +157,15 @@ def test_schedules_move_in_epochs(section, expected):
   for step, value in enumerate(expected):
     if value is not None:
       np.testing.assert_allclose(schedule(jnp.int32(step)), value, rtol=1e-6, atol=1e-7)
+
+
+def test_a_boundary_within_warmup_is_refused():
+  message = r"config\.schedule\.boundaries: 2\.0 lies within the 5\.0 epochs of config\.schedule\.warmup"
+  with pytest.raises(UserError, match=message):
+    make_schedule(
+      {"name": "step", "boundaries": (8.0, 2.0), "warmup": 5.0}, peak=1.0, steps_per_epoch=2.0, total_steps=9
+    )
+  make_schedule({"name": "cosine", "boundaries": (2.0,), "warmup": 5.0}, peak=1.0, steps_per_epoch=2.0, total_steps=9)
 
 
 def test_unknown_names_list_the_choices():
