@@ -200,8 +200,17 @@ class Optimizer:
     return new_params, new_state, norm
 
 
-def make_optimizer(config: OptimConfig, params: Any) -> Optimizer:
-  """Builds the optimiser for parameters of these names; raises UserError as `match_groups` does."""
+def make_optimizer(config: OptimConfig, params: Any, own_counts: bool = False) -> Optimizer:
+  """Builds the optimiser for parameters of these names.
+
+  Args:
+    config: the section `optim`.
+    params: the parameters, or their shapes.
+    own_counts: whether Adam counts the steps of each parameter by itself, as it must where some are frozen for a time.
+
+  Raises:
+    UserError: as `match_groups`.
+  """
   names = parameter_names(params)
   factors = match_groups(names, config.lr_groups, "optim.lr_groups")
   is_none = lambda x: x is None  # noqa: E731
@@ -209,9 +218,10 @@ def make_optimizer(config: OptimConfig, params: Any) -> Optimizer:
   factors = jax.tree.map(lambda f: 0.0 if f is None else float(f), factors, is_leaf=is_none)
   decay = match_groups(names, config.decay, "optim.decay")
   decayed = _add_decay(decay)
+  adam = optax.scale_by_adam(config.b1, config.b2, config.eps)
   kinds = {
     "sgd": lambda: [decayed, optax.trace(config.momentum, config.nesterov)],
-    "adamw": lambda: [optax.scale_by_adam(config.b1, config.b2, config.eps), decayed],
+    "adamw": lambda: [_with_own_counts(adam) if own_counts else adam, decayed],
   }
   chain = choose(kinds, config.name, "optim.name")()
   if config.clip_norm > 0:
@@ -226,6 +236,25 @@ def _clip(config: OptimConfig, names: Any) -> optax.GradientTransformation:
   groups = [(pattern, str(i)) for i, pattern in enumerate((*config.clip_groups, ".*"))]
   labels = match_groups(names, groups, "optim.clip_groups")
   return optax.multi_transform({label: clip for _, label in groups}, labels)
+
+
+def _with_own_counts(adam: optax.GradientTransformation) -> optax.GradientTransformation:
+  """Returns `adam` with a count a parameter, which is held with the moments while that is frozen.
+
+  With one count for all, the moments of a parameter that was frozen would be taken for means over more steps than
+  they are, and its steps would be several times too large.
+  """
+
+  def init(params: Any) -> Any:
+    return adam.init(params)._replace(count=jax.tree.map(lambda _: jnp.int32(0), params))
+
+  def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+    each = jax.tree.map(lambda g, *own: adam.update(g, optax.ScaleByAdamState(*own)), updates, *state)
+    structure = jax.tree.structure((0, optax.ScaleByAdamState(0, 0, 0)))
+    found: tuple[Any, Any] = jax.tree.transpose(jax.tree.structure(updates), structure, each)
+    return found
+
+  return optax.GradientTransformation(init, update)
 
 
 def _add_decay(decay: Any) -> optax.GradientTransformation:

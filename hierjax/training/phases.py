@@ -105,7 +105,7 @@ def make_phases(
   def phase(frozen: Sequence[str]) -> Phase:
     groups = (*((pattern, None) for pattern in frozen), *optim.lr_groups)
     own = dataclasses.replace(optim, lr_groups=groups)
-    return Phase(make_optimizer(own, variables["params"]), *frozen_statistics(own, variables))
+    return Phase(make_optimizer(own, variables["params"], bool(turns)), *frozen_statistics(own, variables))
 
   return Phases(
     tuple(phase(frozen) for frozen in (*turns, ())),

@@ -10,7 +10,7 @@ import pytest
 from hierjax.checkpoint import Checkpoints
 from hierjax.errors import UserError
 from hierjax.training import loop
-from hierjax.training.optim import OptimConfig
+from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.phases import PhasesConfig, make_phases
 
 VARIABLES = {
@@ -40,6 +40,32 @@ def test_without_turns_there_is_one_phase():
   found = phases()
   assert len(found.all) == 1 and found.at(0) == found.at(99) == 0
   assert phases(alternate=1.0, period=0.01).at(99) == 1  # a turn has a step at least
+
+
+def test_adam_counts_the_steps_of_each_part_by_itself():
+  """The steps of a part are those of an Adam that never saw the turns in which it was frozen."""
+  params = VARIABLES["params"]
+  optim = OptimConfig(name="adamw", decay=((".*", 0.0),))
+  config = PhasesConfig(alternate=0.5, period=1.0)  # of 40 steps, turns of 10: the head, and then the backbone
+  found = make_phases(config, optim, VARIABLES, steps_per_epoch=10.0, total_steps=40)
+  grads = [jax.tree.map(lambda p, t=t: jnp.full_like(p, 0.1 + np.cos(t)), params) for t in range(40)]
+  state = found.all[-1].optimizer.init(params)
+  alone = make_optimizer(optim, params)
+  reference = {"backbone": (params, alone.init(params)), "head": (params, alone.init(params))}
+  updates = [jax.jit(phase.optimizer.update) for phase in found.all]
+  update_alone = jax.jit(alone.update)
+  held = {0: ("backbone",), 1: ("head",), 2: ()}
+  for step, grad in enumerate(grads):
+    before, (params, state, _) = (params, state), updates[found.at(step)](grad, state, params, jnp.float32(0.1))
+    for part, output in (("backbone", ("conv",)), ("head", ("output",))):
+      if part in held[found.at(step)]:
+        now, then = ([tree[part][output[0]] for tree in (p, *s[0])] for p, s in ((params, state), before))
+        jax.tree.map(np.testing.assert_array_equal, now, then)
+      else:
+        own_params, own_state = reference[part]
+        own_params, own_state, _ = update_alone(grad, own_state, own_params, jnp.float32(0.1))
+        reference[part] = own_params, own_state
+        np.testing.assert_allclose(params[part][output[0]], own_params[part][output[0]], rtol=1e-6)
 
 
 def trained(config, workdir, monkeypatch, stop_at=None):
