@@ -147,8 +147,14 @@ class RunFolder:
     return LabelTree.load(path)
 
   def write_evaluation(self, split: str, metrics: Mapping[str, Any]) -> Path:
-    """Writes eval/SPLIT.json and returns its path."""
+    """Writes eval/SPLIT.json and returns its path; raises UserError where a metric is not finite, which no JSON is."""
     path = self.path / "eval" / f"{split}.json"
+    for name, value in metrics.items():
+      try:
+        json.dumps(value, allow_nan=False)
+      except ValueError:
+        step = f" of step {metrics['step']}" if "step" in metrics else ""
+        raise UserError(f"the {name} of {split} is {value}: the weights{step} do not give finite numbers") from None
     write_whole(path, json.dumps(metrics, indent=2) + "\n")
     return path
 

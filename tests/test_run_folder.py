@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 
@@ -39,6 +40,13 @@ def test_another_config_is_refused_and_its_keys_are_listed(folder, toy_tree):
   assert "config.new: '(absent)' in the folder" in text
   assert "lr_groups" not in text
   assert folder.config()["seed"] == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, [0.5, math.inf]])
+def test_a_metric_that_is_not_finite_is_not_written(folder, value):
+  with pytest.raises(UserError, match=r"the loss of test is .*: the weights of step 7 do not give finite numbers"):
+    folder.write_evaluation("test", {"step": 7, "leaf_top1": None, "loss": value})
+  assert folder.evaluation("test") is None
 
 
 def test_another_tree_is_refused(folder, toy_tree):

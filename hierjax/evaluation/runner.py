@@ -99,7 +99,7 @@ def _one_after_the_other(see: Callable[[Int[Array, ""]], Any], views: int) -> An
 def evaluate(
   step: EvalStep, method: Method, variables: Variables, batches: Generator[Examples, None, None], mesh: Mesh
 ) -> dict[str, Any]:
-  """Returns the metrics over all batches by name, as floats, or lists of one a level; None where nothing counted.
+  """Returns the metrics over all batches by name; see `mean_values`.
 
   Raises:
     UserError: there are no examples.
@@ -116,10 +116,14 @@ def evaluate(
 
 
 def mean_values(means: Mapping[str, Mean | F1]) -> dict[str, Any]:
-  """Returns means by name, as floats, or lists of one a level; None where nothing counted."""
-  values = {name: mean.value() for name, mean in jax.device_get(means).items()}
-  return jax.tree.map(_none_if_nan, values)
+  """Returns means by name, as floats, or lists of one a level; None where nothing counted.
+
+  The mean of what is not finite is not finite.
+  """
+  return {name: _value(mean) for name, mean in jax.device_get(means).items()}
 
 
-def _none_if_nan(value: float) -> float | None:
-  return None if math.isnan(value) else value
+def _value(mean: Mean | F1) -> Any:
+  if isinstance(mean, F1):  # of counts, which are finite
+    return None if math.isnan(mean.value()) else mean.value()
+  return jax.tree.map(lambda value, count: value if count else None, mean.value(), mean.count.tolist())

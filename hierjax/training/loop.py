@@ -42,7 +42,7 @@ class Stopped(Exception):
 
 
 class Diverged(UserError):
-  """The loss or the gradient was not finite."""
+  """The loss, the gradient or a metric on validation was not finite."""
 
 
 def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
 
   Raises:
     UserError: the config, the folder or the data cannot be used; the message says why.
-    Diverged: the loss was not finite.
+    Diverged: the loss was not finite, in training or on validation.
     Stopped: SIGTERM or SIGINT came; a checkpoint was written.
   """
   mesh = devices.data_mesh()
@@ -165,6 +165,9 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
         _check_finite(state, checkpoints)
         paused = time.perf_counter()
         scores = evaluate(eval_step, run.method, state.variables, run.eval_batches(validation), mesh)
+        for name, value in scores.items():
+          if not all(map(math.isfinite, jax.tree.leaves(value))):
+            raise _diverged(f"the {name} on validation", done, checkpoints)
         log.write(done, "validation", scores)
         if schedule_config.name == "plateau":
           loss = math.inf if scores["loss"] is None else scores["loss"]
@@ -218,14 +221,16 @@ def _due(done: int, every: float, total: int) -> bool:
 def _check_finite(state: TrainState, checkpoints: Checkpoints) -> None:
   bad_step = int(state.bad_step)
   if bad_step >= 0:
-    checkpoints.wait()
-    last = (
-      f"the last good checkpoint is of step {checkpoints.latest}" if checkpoints.latest else "there is no checkpoint"
-    )
-    raise Diverged(
-      f"the loss or its gradient was not finite at step {bad_step}; {last}. "
-      "In a new --workdir, try a lower config.optim.lr, epochs of config.schedule.warmup, or config.optim.clip_norm"
-    )
+    raise _diverged("the loss or its gradient", bad_step, checkpoints)
+
+
+def _diverged(what: str, step: int, checkpoints: Checkpoints) -> Diverged:
+  checkpoints.wait()
+  last = f"the last good checkpoint is of step {checkpoints.latest}" if checkpoints.latest else "there is no checkpoint"
+  return Diverged(
+    f"{what} was not finite at step {step}; {last}. "
+    "In a new --workdir, try a lower config.optim.lr, epochs of config.schedule.warmup, or config.optim.clip_norm"
+  )
 
 
 def _restored_or_new(checkpoints: Checkpoints, make: Any, taken: Weights, sharding: Any) -> TrainState:

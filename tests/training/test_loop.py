@@ -1,0 +1,56 @@
+"""What the loop makes of what validation says, which is given here."""
+
+import json
+
+import pytest
+
+from configs import common
+from hierjax.run_folder import RunFolder
+from hierjax.training import loop
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+  """Trains steps of an epoch each; after each, validation says the next of `scores`, or raises it."""
+
+  def train(scores, **schedule):
+    c = common.base()
+    c.tree.source = c.data.name = "shapes"
+    c.data.examples, c.data.resize, c.data.crop = 16, 16, 16
+    c.epochs, c.batch_size, c.log_every, c.optim.lr, c.data.validation = 9.0, 16, 1, 1e-3, 0.1
+    c.backbone = dict(name="small_resnet", widths=(4,), blocks=1)
+    c.head = dict(name="flat")
+    c.schedule.update(schedule)
+    left = iter(scores)
+
+    def evaluate(*_):
+      found = next(left)
+      if isinstance(found, Exception):
+        raise found
+      return {"num_examples": 2, "loss": found[0], "path_accuracy": found[1], "level_accuracy": [found[1], None]}
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    loop.train_and_evaluate(c.to_dict(), str(tmp_path / "run"))
+
+  return train
+
+
+@pytest.fixture
+def lines(tmp_path):
+  """Returns the lines of metrics.jsonl of a split."""
+
+  def lines(split):
+    found = map(json.loads, RunFolder(tmp_path / "run").metric_lines())
+    return [line for line in found if line["split"] == split]
+
+  return lines
+
+
+@pytest.mark.parametrize(
+  ("scores", "name"), [((float("nan"), 0.1), "loss"), ((0.5, float("inf")), "path_accuracy")], ids=str
+)
+def test_validation_that_is_not_finite_stops_the_run(train, lines, scores, name):
+  message = f"the {name} on validation was not finite at step 2; the last good checkpoint is of step 1"
+  with pytest.raises(loop.Diverged, match=message):
+    train([(0.5, None), scores])
+  assert [line["path_accuracy"] for line in lines("validation")] == [None]
