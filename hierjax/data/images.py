@@ -17,6 +17,9 @@ MAX_PIXELS = 89_478_485
 
 FITS = ("crop", "stretch")
 
+# Of IMAGE_SUFFIXES, and no other whatever a file is called: to read EPS, Pillow runs Ghostscript. Phones' MPO is JPEG.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
 
 class BadImageError(UserError):
   """An image cannot be read; the message names it and says why."""
@@ -36,11 +39,12 @@ def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: 
     name: what to call the image in an error; a file's own path by default.
 
   Raises:
-    BadImageError: it is missing, broken, cut short, no image, or has more than `MAX_PIXELS` pixels.
+    BadImageError: it is missing, broken, cut short, no image or in a format whose suffix is not in `IMAGE_SUFFIXES`, or
+      has more than `MAX_PIXELS` pixels.
   """
   name = name or ("image" if isinstance(image, bytes) else str(image))
   try:
-    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=_FORMATS) as opened:
       if opened.width * opened.height > MAX_PIXELS:
         raise BadImageError(f"{name}: {opened.width} x {opened.height} pixels; {MAX_PIXELS} are allowed")
       return _square(opened, resize, fit)
@@ -49,7 +53,7 @@ def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: 
   except (Image.DecompressionBombWarning, Image.DecompressionBombError):
     raise BadImageError(f"{name}: more than the {MAX_PIXELS} pixels that are allowed") from None
   except Image.UnidentifiedImageError:
-    raise BadImageError(f"{name}: not an image, or in a format that Pillow does not read") from None
+    raise BadImageError(f"{name}: not an image in one of the formats {', '.join(_FORMATS)}") from None
   # What a decoder meets in a damaged file, it raises: struct.error, SyntaxError, EOFError...
   except Exception as error:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__

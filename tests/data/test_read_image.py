@@ -5,10 +5,10 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from hierjax.data import images
-from hierjax.data.images import BadImageError, read_image
+from hierjax.data.images import IMAGE_SUFFIXES, BadImageError, read_image
 
 # Four plain quarters: red, green, blue, grey.
 QUARTERS = np.repeat(
@@ -161,6 +161,20 @@ def test_bad_images_are_named(tmp_path, monkeypatch):
   monkeypatch.setattr(images, "MAX_PIXELS", 128 * 128 - 1)
   with pytest.raises(BadImageError, match="128 x 128 pixels"):
     read_image(good, 8)
+
+
+def test_formats_are_those_of_the_suffixes_whatever_a_file_is_called(tmp_path, monkeypatch):
+  monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args: pytest.fail("Ghostscript would run"))
+  photo = Image.fromarray(QUARTERS)
+  for format in ("EPS", "TGA", "ICO"):
+    (tmp_path / "cat.jpg").write_bytes(encoded(photo, format))
+    with pytest.raises(BadImageError, match=r"cat\.jpg: not an image in one of the formats BMP, GIF, JPEG,"):
+      read_image(tmp_path / "cat.jpg", 16)
+  for suffix in sorted(IMAGE_SUFFIXES):
+    (photo.convert("L") if suffix == ".pgm" else photo).save(tmp_path / f"dog{suffix}")
+    assert read_image(tmp_path / f"dog{suffix}", 16).shape == (16, 16, 3)
+  of_a_phone = encoded(photo, "MPO", save_all=True, append_images=[photo])
+  assert Image.open(io.BytesIO(of_a_phone)).format == "MPO" and read_image(of_a_phone, 16).shape == (16, 16, 3)
 
 
 def test_pillows_own_bomb_check_is_a_bad_image(monkeypatch):
