@@ -309,15 +309,14 @@ def _examples(
 ) -> list[dict[str, str]]:
   """Returns a few images of a split by name, what they are labelled, and the path that is predicted."""
   chosen = np.unique(np.linspace(0, len(source) - 1, count).astype(np.int64))
-  with contextlib.closing(run.eval_batches(View(source, chosen, source.nodes[chosen]))) as batches:
-    examples = next(batches)
 
   @jax.jit
   def predict(method: Method, variables: Variables, examples: Examples) -> Int[Array, "b k l"]:
     prediction = predict_views(method, variables, examples, run.preprocess, run.options, known_levels)
     return prediction.paths[:, :1] if prediction.node_score is None else prediction.paths
 
-  answers = np.asarray(predict(run.method, variables, examples))
+  with contextlib.closing(run.eval_batches(View(source, chosen, source.nodes[chosen]))) as batches:
+    answers = np.concatenate([predict(run.method, variables, examples) for examples in batches])
   return [
     {
       "image": source.describe(number),

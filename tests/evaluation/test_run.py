@@ -1,5 +1,7 @@
 """A config made real, on noise that a small net can tell apart."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from configs import common
 from hierjax.data.sources import ArraySource
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
-from hierjax.evaluation.run import Run
+from hierjax.evaluation.run import Run, _examples
 from hierjax.evaluation.runner import evaluate, make_eval_step
 from hierjax.evaluation.tables import accuracy_table
 from hierjax.models.classifier import ModelMethod
@@ -59,6 +61,16 @@ def test_evaluation_is_the_mean_over_exactly_the_examples(run, variables, count,
       np.testing.assert_allclose(value, right[has, level].mean(), rtol=1e-6)
     else:
       assert value is None
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_the_examples_need_no_batch_of_their_number(run, variables, batch_size, monkeypatch):
+  monkeypatch.setattr(jax, "device_count", lambda: 1)  # with 4, no batch has fewer than 4 images
+  smaller = dataclasses.replace(run, config=dataclasses.replace(run.config, batch_size=batch_size))
+  source = run.source("test")
+  found = _examples(smaller, variables, source, 0)
+  assert len(found) == 4 and found == _examples(run, variables, source, 0)
+  assert found[-1]["image"] == source.describe(len(source) - 1)
 
 
 @pytest.mark.parametrize(
