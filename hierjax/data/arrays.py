@@ -19,8 +19,8 @@ _LAYOUT = "an .npz file with `images` (uint8[n h w c]) and `nodes` (integers [n]
 def array_splits(config: DataConfig, tree: LabelTree) -> Splits:
   """Returns the splits `config.root/SPLIT.npz`.
 
-  Each file holds `images`, `u8[n h w c]`, and `nodes`, `i[n]` or `i[n p]`: the node of `tree` that each label path ends
-  at, PAD (-2) where an image has fewer than p.
+  Each file holds `images`, `u8[n h w c]`, h and w being `config.resize`, and `nodes`, `i[n]` or `i[n p]`: the node of
+  `tree` that each label path ends at, PAD (-2) where an image has fewer than p.
 
   Raises:
     UserError: there is no such file, or it holds something else.

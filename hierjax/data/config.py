@@ -46,7 +46,7 @@ class DataConfig:
     examples: how many training images `shapes` and `noise` draw; a sixth as many each to validate and to test.
     width: how many features a vector has that `noise` draws in place of an image; 0 for images.
     objects: the most objects, and so label paths, in one image of `shapes`.
-    resize: the side of the squares that images are stored as.
+    resize: the side of the squares that images are stored as; for `arrays`, that of the images in the files.
     fit: how an image becomes that square. `crop`: the shorter side is resized to it and the centre cropped. `stretch`:
       both sides are resized to it, whatever their ratio (Zuo et al. IV-A, as Caffe does).
     crop: the side of the squares that the model sees.

@@ -60,6 +60,11 @@ def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: 
     raise BadImageError(f"{name}: cannot be read ({reason})") from None
 
 
+def to_grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 1"]:
+  """Returns the luma of an RGB image; of one that is grey already, its values."""
+  return np.array(Image.fromarray(image).convert("L"))[..., None]
+
+
 def _square(image: Image.Image, resize: int, fit: str) -> np.ndarray:
   image.draft(None, (2 * resize, 2 * resize))  # A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves pixels enough.
   rgb = _to_rgb(ImageOps.exif_transpose(image))

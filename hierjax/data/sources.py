@@ -47,8 +47,8 @@ def open_source(config: DataConfig, tree: LabelTree, split: str, full_tree: Labe
 
   Raises:
     UserError: the set cannot be found or read, a label is not in the tree, the set has no split that `config` names,
-      its images do not fit `config.crop` or `config.mean`, or they cannot be divided as `config.fine` says; or images
-      have no label and `config.on_no_label` is `stop`, or none has.
+      its images do not fit `config.crop`, `config.resize` or `config.mean`, or they cannot be divided as `config.fine`
+      says; or images have no label and `config.on_no_label` is `stop`, or none has.
     BadImageError: an image of a set that is decoded once is bad, and `config.on_bad_image` is `stop`.
   """
   images = _open(config, tree, split, full_tree)
@@ -135,6 +135,13 @@ def _check_fits(source: Source, config: DataConfig) -> None:
     raise UserError(
       f"config.data.crop = {config.crop}: the images of {config.name!r} have {height} x {width} pixels; choose at most "
       f"{min(height, width)}"
+    )
+  if height != width:
+    raise UserError(f"the images of {config.name!r} have {height} x {width} pixels: store squares")
+  if height != config.resize:
+    raise UserError(
+      f"config.data.resize = {config.resize}: the images of {config.name!r} are stored with {height} x {width} pixels, "
+      f"and `predict` must make the same of a file; set config.data.resize = {height}"
     )
   if channels != len(config.mean):
     raise UserError(

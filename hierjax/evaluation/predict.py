@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from hierjax import devices
-from hierjax.data.images import BadImageError, read_image
+from hierjax.data.images import BadImageError, read_image, to_grey
 from hierjax.errors import UserError
 from hierjax.evaluation.alpha import asked_alpha
 from hierjax.evaluation.ensemble import why_unchanged
@@ -90,7 +90,8 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "",
   A head that predicts several paths an image yields all that pass its thresholds, and at most as many as its beam or
   `top`; where none does, a row without a path.
 
-  A run on precomputed features sees images through the run that made the features.
+  A run on precomputed features sees images through the run that made the features. Files are made grey for a run whose
+  images have one channel.
 
   Args:
     workdir: the run's folder.
@@ -102,13 +103,19 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "",
 
   Raises:
     UserError: the folder is not that of a run, or has no checkpoint, or nothing makes the features that it reads; or
-      alpha or stop_below is out of range, or has not been chosen.
+      its images are neither grey nor RGB; or alpha or stop_below is out of range, or has not been chosen.
   """
   folder, mesh = RunFolder(workdir), devices.data_mesh()
   run = Run.from_folder(folder)
   reads_features = len(run.example_shape) == 1
   eye, weights = origin(run, mesh) if reads_features else (run, {})
-  check_views(run.options.views, (eye.data.resize, eye.data.resize, 3), eye.data.crop)
+  channels = len(eye.data.mean)
+  if channels not in (1, 3):
+    raise UserError(
+      f"config.data.mean = {eye.data.mean}: this run reads images of {channels} channels, and files of images are grey "
+      "or RGB; `evaluate` asks it about the images of its set"
+    )
+  check_views(run.options.views, (eye.data.resize, eye.data.resize, channels), eye.data.crop)
   step, variables = run.restored_variables(folder, mesh)
   options = dataclasses.replace(run.options, beam=max(top, run.options.beam))
   several = predicts_several(run)
@@ -158,9 +165,10 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "",
 
 def _read(file: Path, run: Run) -> np.ndarray | str:
   try:
-    return read_image(file, run.data.resize, run.data.fit)
+    pixels = read_image(file, run.data.resize, run.data.fit)
   except BadImageError as error:
     return str(error)
+  return to_grey(pixels) if len(run.data.mean) == 1 else pixels
 
 
 def _pad(images: Sequence[np.ndarray], run: Run) -> Examples:

@@ -8,7 +8,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from hierjax.data import images
-from hierjax.data.images import IMAGE_SUFFIXES, BadImageError, read_image
+from hierjax.data.images import IMAGE_SUFFIXES, BadImageError, read_image, to_grey
 
 # Four plain quarters: red, green, blue, grey.
 QUARTERS = np.repeat(
@@ -87,6 +87,12 @@ def test_grey_bilevel_and_palette():
   palette = Image.fromarray(QUARTERS).quantize(4)
   assert palette.mode == "P"
   assert abs(read_image(encoded(palette, "GIF"), 16).astype(int) - QUARTERS).max() <= 8
+
+
+def test_to_grey(rng):
+  grey = rng.integers(0, 256, (4, 4, 1), dtype=np.uint8)
+  np.testing.assert_array_equal(to_grey(np.repeat(grey, 3, axis=-1)), grey)
+  np.testing.assert_array_equal(to_grey(QUARTERS)[[0, 0, 8, 8], [0, 8, 0, 8], 0], [76, 150, 29, 90])  # ITU-R 601
 
 
 def test_what_is_transparent_lies_on_white():

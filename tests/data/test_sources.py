@@ -316,7 +316,12 @@ def test_arrays_of_images(tmp_path, rng):
 
 @pytest.mark.parametrize(
   ("shape", "message"),
-  [((2, 4, 3, 3), r"config\.data\.crop = 4: .*4 x 3 pixels"), ((2, 4, 4, 1), r"config\.data\.mean = .*1 channels")],
+  [
+    ((2, 4, 3, 3), r"config\.data\.crop = 4: .*4 x 3 pixels"),
+    ((2, 4, 4, 1), r"config\.data\.mean = .*1 channels"),
+    ((2, 5, 6, 3), r"5 x 6 pixels: store squares"),
+    ((2, 6, 6, 3), r"config\.data\.resize = 4: .* 6 x 6 pixels, .* set config\.data\.resize = 6"),
+  ],
 )
 def test_images_that_do_not_fit_the_transform(tmp_path, shape, message):
   np.savez(tmp_path / "train.npz", images=np.zeros(shape, np.uint8), nodes=np.array([CUP, DOG]))

@@ -1,0 +1,36 @@
+"""What predict makes of files: the pixels that training saw."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from hierjax.devices import data_mesh
+from hierjax.errors import UserError
+from hierjax.evaluation.predict import predict
+from hierjax.evaluation.run import Run
+from hierjax.evaluation.runner import predict_views
+
+
+def noise(small_config, channels):
+  data = dict(name="noise", examples=186, resize=16, mean=(0.5,) * channels, std=(0.25,) * channels)
+  return small_config(data=data, neck=dict(name="none"))
+
+
+def test_files_are_grey_for_a_run_of_grey_images(make_run, small_config, tmp_path):
+  folder = make_run(noise(small_config, 1), sharpness=9.0)
+  run = Run.from_folder(folder)
+  _, variables = run.restored_variables(folder, data_mesh())
+  examples = next(run.eval_batches(run.source("test")))
+
+  answer = jax.jit(lambda x: predict_views(run.method, variables, x, run.preprocess, run.options).paths[:, 0])
+  expected = [run.tree.nodes_text(path[path >= 0].tolist()) for path in np.asarray(answer(examples))[:8]]
+  files = [tmp_path / f"{i}.png" for i in range(8)]
+  for i, file in enumerate(files):
+    Image.fromarray(examples.images[i, ..., 0]).convert("RGB" if i % 2 else "L").save(file)
+  assert [row.path for row in predict(str(folder.path), files)] == expected and len(set(expected)) > 1
+
+
+def test_files_have_no_more_channels_than_three(make_run, small_config):
+  with pytest.raises(UserError, match=r"config\.data\.mean = \(0\.5, .*reads images of 4 channels"):
+    list(predict(str(make_run(noise(small_config, 4)).path), []))
