@@ -31,7 +31,32 @@ _KINDS: dict[str, Callable[[DataConfig, LabelTree], Splits]] = {
 }
 
 
-def open_source(config: DataConfig, tree: LabelTree, split: str, full_tree: LabelTree | None = None) -> Source | None:
+class Opened:
+  """What has been opened of one set: each of its own splits is read, and decoded, once, and kept."""
+
+  def __init__(self) -> None:
+    self._splits: Splits | None = None
+    self._sources: dict[str, Source] = {}
+
+  def splits(self, config: DataConfig, tree: LabelTree) -> Splits:
+    """Returns the splits that the set `config` has, labelled in `tree`; the arguments are the same at each call."""
+    if self._splits is None:
+      # Not `.get` with a default, which hides slips elsewhere: here every other name is TFDS's to know or to refuse.
+      self._splits = _KINDS[config.name](config, tree) if config.name in _KINDS else tfds_splits(config, tree)
+    return self._splits
+
+  def source(self, config: DataConfig, tree: LabelTree, own_name: str) -> Source:
+    """Returns all images of a split, by the set's own name of it."""
+    if own_name not in self._sources:
+      source = self.splits(config, tree)[own_name]()
+      _check_fits(source, config)
+      self._sources[own_name] = _decoded(source, config)
+    return self._sources[own_name]
+
+
+def open_source(
+  config: DataConfig, tree: LabelTree, split: str, full_tree: LabelTree | None = None, opened: Opened | None = None
+) -> Source | None:
   """Opens the images of a split.
 
   Args:
@@ -40,6 +65,7 @@ def open_source(config: DataConfig, tree: LabelTree, split: str, full_tree: Labe
     split: `train`, `validation` or `test`, whatever the set calls them; see `DataConfig`.
     full_tree: where `tree` is only the top levels of another, that tree: labels are looked up in it, and those that end
       below `tree` count for their ancestor in it.
+    opened: what was opened before of the same set, with the same whole tree.
 
   Returns:
     The images; None where the set has no split to test on, or where there is no validation. Those to train on are as
@@ -51,7 +77,7 @@ def open_source(config: DataConfig, tree: LabelTree, split: str, full_tree: Labe
       says; or images have no label and `config.on_no_label` is `stop`, or none has.
     BadImageError: an image of a set that is decoded once is bad, and `config.on_bad_image` is `stop`.
   """
-  images = _open(config, tree, split, full_tree)
+  images = _open(config, tree, split, full_tree, opened or Opened())
   if images is None:
     return None
   return _labelled(to_train_on(images, config, tree) if split == "train" else images, config, split)
@@ -62,28 +88,30 @@ def open_partly_labelled(config: DataConfig, tree: LabelTree, full_tree: LabelTr
 
   Arguments and errors are as in `open_source`.
   """
-  images = _open(config, tree, "train", full_tree)
+  images = _open(config, tree, "train", full_tree, Opened())
   if images is None:
     raise UserError(f"the data set {config.name!r} has no training images")
   return partly_labelled(images, config, tree)
 
 
-def _open(config: DataConfig, tree: LabelTree, split: str, full_tree: LabelTree | None) -> View | None:
+def is_carved(config: DataConfig, found: Splits) -> bool:
+  """Returns whether the images to validate on are a part of those that the set has to train on."""
+  return config.validation > 0 and _own_name(config, found, "validation") is None
+
+
+def _open(config: DataConfig, tree: LabelTree, split: str, full_tree: LabelTree | None, opened: Opened) -> View | None:
   """Opens all images of a split, with the labels that the set has for them."""
   if split not in SPLITS:
     raise UserError(f"split {split!r}: choose from {', '.join(SPLITS)}")
   label_tree = full_tree or tree
-  # Not `.get` with a default, which hides slips elsewhere: here every other name is TFDS's to know or to refuse.
-  found = _KINDS[config.name](config, label_tree) if config.name in _KINDS else tfds_splits(config, label_tree)
+  found = opened.splits(config, label_tree)
   own_name = _own_name(config, found, split)
-  carved = config.validation > 0 and split != "test" and _own_name(config, found, "validation") is None
+  carved = split != "test" and is_carved(config, found)
   if carved:
     own_name = _own_name(config, found, "train")
   if own_name is None:
     return None
-  source = found[own_name]()
-  _check_fits(source, config)
-  source = _decoded(source, config)
+  source = opened.source(config, label_tree, own_name)
   rows = np.arange(len(source))
   if carved:
     # By the labels in the whole tree, so that runs on its top levels keep the same images.

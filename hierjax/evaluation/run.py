@@ -22,7 +22,7 @@ from hierjax.data.coarse_labels import check_short_labels
 from hierjax.data.config import DataConfig
 from hierjax.data.loader import eval_batches, train_batches
 from hierjax.data.source import Source, View
-from hierjax.data.sources import open_source
+from hierjax.data.sources import Opened, open_source
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.evaluation.runner import evaluate, make_eval_step, predict_views
@@ -88,6 +88,7 @@ class Run:
     options: its section `decode`.
     tree: the label tree.
     method: the model, without weights.
+    opened: the splits that it has opened; one that is made of this one by `dataclasses.replace` has them too.
   """
 
   config: RunConfig
@@ -96,6 +97,7 @@ class Run:
   options: DecodeOptions
   tree: LabelTree
   method: ModelMethod
+  opened: Opened = dataclasses.field(default_factory=Opened, compare=False, repr=False)
 
   @classmethod
   def from_config(
@@ -146,7 +148,7 @@ class Run:
 
   def source(self, split: str) -> Source | None:
     """Returns the images of `train`, `validation` or `test`; None where the set has no such split."""
-    source = open_source(self.data, self.tree, split, self.full_tree())
+    source = open_source(self.data, self.tree, split, self.full_tree(), self.opened)
     if source is not None:
       check_reads(self.config, self.example_shape, source.shape)
       check_views(self.options.views, source.shape, self.data.crop)
@@ -328,7 +330,13 @@ def _examples(
 
 
 def evaluate_run(
-  folder: RunFolder, mesh: Mesh, split: str = "", data_root: str = "", views: int = 0, known_levels: int = 0
+  folder: RunFolder,
+  mesh: Mesh,
+  split: str = "",
+  data_root: str = "",
+  views: int = 0,
+  known_levels: int = 0,
+  opened: Opened | None = None,
 ) -> dict[str, Any]:
   """Measures a run's weights on a split, writes eval/SPLIT.json, and returns what it holds.
 
@@ -341,11 +349,13 @@ def evaluate_run(
     data_root: where the data set is now; '' for where the config says.
     views: of each image that are averaged, 1 or 10; 0 for what the config says.
     known_levels: the upper levels of each label that the decoder is given; see `make_eval_step`.
+    opened: `Run.opened` of a run on the same set; None to open the set anew.
 
   Raises:
     UserError: the folder or the data cannot be used, or there is no such split, or no level would be left to predict.
   """
   run = Run.from_folder(folder, data_root, views)
+  run = dataclasses.replace(run, opened=opened or run.opened)
   if not 0 <= known_levels < run.tree.depth:
     raise UserError(
       f"--known-levels {known_levels}: give 0 to {run.tree.depth - 1}; the lowest of the tree's {run.tree.depth} "

@@ -192,7 +192,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   found = folder.evaluation(judged)
   wanted = (counting_step(folder), run.options.views)
   if start < total_steps or found is None or (found["step"], found["views"]) != wanted:
-    found = evaluate_run(folder, mesh)
+    found = evaluate_run(folder, mesh, opened=run.opened)
   if jax.process_index() == 0:
     print_accuracy(folder, found)
   return found
