@@ -164,14 +164,15 @@ def layer_of_scales(x, scales, weights, links, cell, directions, mapping="overla
     cell: `none` for the pooled maps alone.
     directions: of every scale.
     mapping: of `rescale`.
-    neighbours: False for `own_input_only`.
+    neighbours: False for `own_input_only`, and links that read the scale's own pooled map (Z14).
   """
   run, maps = recurrence if neighbours else own_input_only, []
   for level, (rows, columns) in enumerate(scales):
     pooled, drive = max_pool(x, rows, columns), None
     for j, coarser in enumerate(maps):  # already the sum over the directions (Z9)
       if (j, level) in links:
-        driven = rescale(coarser, rows, columns, mapping) @ links[j, level]
+        read = rescale(coarser, rows, columns, mapping) if neighbours else pooled
+        driven = read @ links[j, level]
         drive = driven if drive is None else drive + driven  # eq. 21
     passed = cell == "none" or (rows, columns) == (1, 1)
     maps.append(pooled if passed else run(pooled, drive, *weights[level], cell=cell, directions=directions))

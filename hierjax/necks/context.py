@@ -22,6 +22,7 @@ class ContextPyramid(nn.Module):
 
   A scale of one cell has no recurrence: it is passed on (READINGS Z1). Each finer one runs a `SpatialRNN` over its
   cells and is driven by all coarser ones: s_l = sum_j W_jl h_j, each h_j summed over the directions (eq. 21, Z9).
+  Without `neighbours`, the links read the finer scale's own pooled map instead: no cell sees another (READINGS Z14).
 
   Attributes: as of `ContextNeck`.
   """
@@ -55,6 +56,8 @@ class ContextPyramid(nn.Module):
     # coarse maps are large and much the same in all images, and would drown the cells at first.
     zeros = nn.initializers.zeros_init()
     link = nn.Dense(fine.shape[-1], use_bias=False, kernel_init=zeros, dtype=self.dtype, name=f"link_{j}_{i}")
+    if not self.neighbours:
+      return link(fine).astype(jnp.float32)
     return resample(link(coarse).astype(jnp.float32), fine.shape[1], fine.shape[2], self.resample)
 
 
@@ -70,7 +73,8 @@ class ContextNeck(nn.Module):
     scales: the grids, coarse to fine: n for n x n cells, or (rows, columns).
     directions: the corners that the recurrences start from.
     links: whether coarser scales drive the finer ones.
-    neighbours: whether the recurrences see the neighbours; see `SpatialRNN`.
+    neighbours: whether cells see others, of their scale and of coarser ones. If not, every matrix, the links' too, reads
+      the cell's own pooled input; see `SpatialRNN`.
     resample: from a coarse grid to a fine one: `overlap` or `floor`; see `hierjax.layers.pyramid.resample`.
     hidden: widths of the dense layers, each with ReLU and dropout.
     dropout: rate on the context maps, where there is a recurrence, and on each dense layer.

@@ -126,6 +126,23 @@ def test_the_published_numbers_of_weights(cell, links, published, neighbours):
   assert {leaf.shape[-2] for leaf in weights} == {256}
 
 
+@pytest.mark.parametrize("cell", ["srn", "lstm"])
+def test_a_cell_of_the_modified_cnn_reads_its_own_input_alone(rng, cell):
+  neck = ContextNeck(cell, scales=(1, 2, 3), neighbours=False, hidden=())
+  x, params = single(draw(rng, neck, 1, 6, 6, 3))
+
+  @jax.jit
+  def slope(x):
+    return jax.grad(lambda x: neck.apply({"params": params}, features_of(x), 2, method="regions")[1][0, 0, 0].sum())(x)
+
+  seen = np.asarray(slope(x)[0] != 0).any(axis=-1)
+  assert seen[:2, :2].any()  # cell (0, 0) of 3 x 3
+  assert not seen[2:].any() and not seen[:, 2:].any()
+  unlinked = neck.clone(links=False)
+  kept = {"context": {name: leaf for name, leaf in params["context"].items() if not name.startswith("link")}}
+  assert not np.allclose(run(neck, params, x).pooled, run(unlinked, kept, x).pooled)  # the links' weights count
+
+
 def test_the_dense_layers_read_every_cell_of_every_scale():
   for neck, cells in ((ContextNeck(), 50), (ContextNeck("none"), 50), (ContextNeck("none", scales=(6,)), 36)):
     shapes = shapes_of(neck, 1, 13, 13, 256)
