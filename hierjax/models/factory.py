@@ -106,12 +106,30 @@ def make_method(
     "name": None,
   }
   build = partial(_part, BACKBONES, backbone, "backbone", given)
+  made = _part(HEADS, head, "head", given)
+  if levels:
+    _check_branches_are_read(made, head["name"], merging.shared, levels)
   module = Classifier(
     backbone=merge(build, merging.shared, levels) if levels else build(),
-    head=_part(HEADS, head, "head", given),
+    head=made,
     neck=None if neck is None or no_neck else _part(NECKS, neck, "neck", given),
   )
   return ModelMethod(module, tree)
+
+
+def _check_branches_are_read(head: nn.Module, name: str, shared: int, levels: tuple[int, ...]) -> None:
+  """Raises UserError for a head that would leave branches of a merged network unread, and so untrained."""
+  where = f"config.merged.shared = {shared}"
+  if isinstance(head, (DHNNHead, DHNNSequenceHead)):
+    raise UserError(
+      f"{where}: config.head.name = {name} reads the maps of stages, and of no branch; choose coarse_fine, flat, "
+      "path_rnn or multilabel, or set config.merged.shared = -1"
+    )
+  if isinstance(head, CoarseFineHead) and head.strategy != "parallel" and len(levels) > 1:
+    raise UserError(
+      f"{where}: with config.head.strategy = {head.strategy} one branch alone would be read; set config.head.strategy "
+      "= parallel, where each level reads its own, or config.merged.shared = -1"
+    )
 
 
 def _part(table: Table, section: Section, where: str, given: Mapping[str, Any]) -> nn.Module:

@@ -154,11 +154,29 @@ def test_other_heads_read_all_branches(head):
     ({"shared": 0, "levels": (2, 1)}, r"\(2, 1\): give levels of the tree, 1 to 2, in rising order"),
     ({"shared": 0, "backbone": {"name": "features", "width": 4}}, "shared = 0: this backbone has no stages"),
     ({"stages": 1}, "config.merged.stages: there is no such key"),
+    (
+      {"shared": 1, "head": {"name": "coarse_fine", "strategy": "coarse_to_fine"}},
+      "^config.merged.shared = 1: .*config.head.strategy = coarse_to_fine .*config.head.strategy = parallel",
+    ),
+    ({"shared": 0, "head": {"name": "coarse_fine", "strategy": "fine_to_coarse"}}, "strategy = fine_to_coarse"),
+    (
+      {"shared": 0, "head": {"name": "dhnn_rnn"}},
+      "^config.merged.shared = 0: config.head.name = dhnn_rnn .*coarse_fine",
+    ),
+    ({"shared": 2, "levels": (2,), "head": {"name": "dhnn_s2s"}}, "config.head.name = dhnn_s2s"),
   ],
 )
 def test_refusals(settings, message):
   with pytest.raises(UserError, match=message):
     method(**settings)
+
+
+def test_one_branch_takes_any_strategy():
+  found = method(head={"name": "coarse_fine", "strategy": "coarse_to_fine"}, shared=1, levels=(2,))
+  assert jax.eval_shape(found.predict, jax.eval_shape(functools.partial(start, found)), IMAGES).node_prob.shape == (
+    8,
+    6,
+  )
 
 
 def test_a_neck_is_refused():
