@@ -26,10 +26,12 @@ class FlatHead(nn.Module):
 
   Attributes:
     num_leaves: leaves of the tree.
+    stop_at: where paths of the tree may end.
     dtype: of the product; weights and probabilities are float32.
   """
 
   num_leaves: int
+  stop_at: str = "leaf"
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -47,6 +49,16 @@ class FlatHead(nn.Module):
   @nn.nowrap
   def check(self, options: DecodeOptions) -> None:
     """Takes any options."""
+
+  @nn.nowrap
+  def remarks(self, features: Features) -> list[str]:
+    """Returns a line where labels may end above a leaf, which no answer of this head does."""
+    if self.stop_at != "node":
+      return []
+    return [
+      "config.tree.short_labels = stop: labels may end above a leaf, but config.head.name = flat always answers with a "
+      "leaf, which is wrong there; path_rnn and dhnn_s2s can stop"
+    ]
 
   def decode(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
