@@ -62,7 +62,7 @@ def alex(c: mlc.ConfigDict) -> None:
 
 
 def modified_cnn(c: mlc.ConfigDict) -> None:
-  """The modified CNN of section IV-C2: the weights of the network, each matrix on the cell's own input (READINGS Z14)."""
+  """The modified CNN of section IV-C2: the network's weights, each matrix on the cell's own input (READINGS Z14)."""
   c.neck.neighbours = False
 
 

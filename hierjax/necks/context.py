@@ -73,8 +73,8 @@ class ContextNeck(nn.Module):
     scales: the grids, coarse to fine: n for n x n cells, or (rows, columns).
     directions: the corners that the recurrences start from.
     links: whether coarser scales drive the finer ones.
-    neighbours: whether cells see others, of their scale and of coarser ones. If not, every matrix, the links' too, reads
-      the cell's own pooled input; see `SpatialRNN`.
+    neighbours: whether cells see others, of their scale and of coarser ones. If not, every matrix reads the cell's own
+      pooled input, the links' too; see `SpatialRNN`.
     resample: from a coarse grid to a fine one: `overlap` or `floor`; see `hierjax.layers.pyramid.resample`.
     hidden: widths of the dense layers, each with ReLU and dropout.
     dropout: rate on the context maps, where there is a recurrence, and on each dense layer.
