@@ -7,14 +7,14 @@ FEATURES has the folders train and test (ILSVRC's validation images) with the fe
 values; of another width: --config.backbone.width=512.
 
 Or straight from the images, TFDS's imagenet2012 or folders, through a ResNet-152 whose weights others trained and which
-stays as it is; every epoch costs its forward pass, and images are cropped and mirrored at random:
+stays as it is; every epoch costs its forward pass. As in the paper, images are resized to 224 x 224, whatever their
+ratio; they are not cropped, nor mirrored:
 
   python -m hierjax import-weights resnet152.safetensors --backbone resnet152 --out resnet152-hierjax.safetensors
   python train.py --config=configs/cnnrnn_imagenet.py:images --config.init.weights=resnet152-hierjax.safetensors
 
-To store its features once, without crops and mirror images: the same with --config.epochs=0, and then `python -m
-hierjax features RUN FEATURES`. For folders: --config.data.name=folder --config.data.root=PHOTOS
---config.data.test_split=
+To store its features once: the same with --config.epochs=0, and then `python -m hierjax features RUN FEATURES`. For
+folders: --config.data.name=folder --config.data.root=PHOTOS --config.data.test_split=
 
 Embedding and LSTM are 1000 wide, as in the paper. Its tree of 860 coarse labels and paths of 1 to 9 was not published;
 this one is WordNet's as it ships with the package, with 785 (READINGS G13), so numbers do not compare. It says nothing
@@ -52,9 +52,11 @@ def get_config(variant: str = "") -> mlc.ConfigDict:
 def images(c: mlc.ConfigDict) -> None:
   c.data.name = "imagenet2012"
   c.data.test_split = "validation"
-  c.data.resize = 256
+  c.data.resize = 224
+  c.data.fit = "stretch"
   c.data.crop = 224
   c.data.pad = 0
+  c.data.mirror = False
   c.data.mean = (0.485, 0.456, 0.406)
   c.data.std = (0.229, 0.224, 0.225)
   c.backbone = dict(name="resnet152")

@@ -76,6 +76,12 @@ def test_the_rows_of_a_table_differ_in_nothing_but_head_and_tree(network):
   assert len(rows) == 3 and rows[0] == rows[1] == rows[2]
 
 
+def test_the_features_of_imagenet_are_of_whole_images():
+  path = next(p for p in FILES if p.stem == "cnnrnn_imagenet")
+  data = module(path).get_config("images").to_dict()["data"]
+  assert (data["resize"], data["crop"], data["fit"], data["mirror"]) == (224, 224, "stretch", False)
+
+
 def test_unknown_and_clashing_variants_are_refused():
   kinds = ({"a": lambda c: None, "b": lambda c: None}, {"x": lambda c: None})
   with pytest.raises(ValueError, match="unknown variant 'c'; choose from: a, b, x"):
