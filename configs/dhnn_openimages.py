@@ -16,7 +16,8 @@ not to be compared. A label that ends above a leaf ends there (`short_labels = s
 A row of Table 3 is a variant, Res-S2S-Alt-Pool-L say `resnet50,alternating,pool,large`; at most one of each line:
   vgg16 | resnet50 (the default) | cbam_resnet50 | se_resnet50 | resnet152 | smoke
   folder (the default) | tfds
-  s2s (the default) | cnn: the plain network, a sigmoid a node on its last features
+  s2s (the default) | cnn: the plain network, a sigmoid a node on its last features; VGG-16's are those of fc6 and fc7,
+    which s2s does not read (there, config.init.skip leaves their weights out: `import-weights` says how)
   together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half (READINGS K14)
   pool (the default) | pool_linear | linear | conv | dense: the conversion; not with `cnn`
   small (the default): inputs of 256 and states of 512 | large: 2048 and 1024
@@ -86,6 +87,8 @@ def s2s(c: mlc.ConfigDict) -> None:
 
 def cnn(c: mlc.ConfigDict) -> None:
   c.head = dict(name="multilabel")
+  if c.backbone.name == "vgg16":
+    c.backbone.top = (4096, 4096)
 
 
 def small(c: mlc.ConfigDict) -> None:

@@ -76,6 +76,15 @@ def test_the_rows_of_a_table_differ_in_nothing_but_head_and_tree(network):
   assert len(rows) == 3 and rows[0] == rows[1] == rows[2]
 
 
+def test_the_plain_vgg16_of_open_images_has_its_fully_connected_layers():
+  path = next(p for p in FILES if p.stem == "dhnn_openimages")
+  config = module(path).get_config("vgg16,cnn").to_dict()
+  run = Run.from_config(config)
+  params = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), run.example_shape))["params"]
+  assert params["head"]["output"]["kernel"].shape == (4096, 30)
+  assert "top" not in module(path).get_config("vgg16").to_dict()["backbone"]
+
+
 def test_the_features_of_imagenet_are_of_whole_images():
   path = next(p for p in FILES if p.stem == "cnnrnn_imagenet")
   data = module(path).get_config("images").to_dict()["data"]
