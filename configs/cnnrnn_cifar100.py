@@ -10,8 +10,8 @@ Variants, at most one of each line:
   cnn7 | wrn (the default) | wider | cpu | cpu_long | smoke
   plain: no augmentation (the paper's C100; with it, C100+)
 
-`wrn` has the paper's schedule: 70,000 steps of 200 images, the rate 0.1 divided by 10 after 20,000, 40,000 and 60,000.
-LSTM and label embedding are 512 wide, which the paper does not say (READINGS G8).
+`wrn` has the paper's schedule: 70,000 steps of 200 images, the rate 0.1 divided by 5 after 20,000, 40,000 and 60,000
+(READINGS G14). LSTM and label embedding are 512 wide, which the paper does not say (READINGS G8).
 """
 
 import ml_collections as mlc

@@ -76,6 +76,26 @@ def test_the_rows_of_a_table_differ_in_nothing_but_head_and_tree(network):
   assert len(rows) == 3 and rows[0] == rows[1] == rows[2]
 
 
+@pytest.mark.parametrize(
+  ("name", "variant", "ends"),
+  [
+    ("flat_cifar100", "wrn", {79: 1.0, 81: 0.2, 161: 0.04, 241: 0.008}),  # READINGS G14
+    ("flat_cifar100", "wider", {159: 1.0, 161: 0.1, 241: 0.01}),
+    ("flat_cifar100", "cnn7", {79: 1.0, 81: 0.1, 161: 0.01}),
+    ("merged_cifar100", "resnet164", {81: 1.0, 82: 0.1, 123: 0.01}),
+    ("merged_cifar100", "densenet100", {149: 1.0, 151: 0.1, 226: 0.01}),
+  ],
+)
+def test_the_rates_of_the_papers_networks_fall_as_theirs(name, variant, ends):
+  path = next(p for p in FILES if p.stem == name)
+  config = module(path).get_config(variant).to_dict()
+  steps_per_epoch = 50_000 / config["batch_size"]
+  total = round(config["epochs"] * steps_per_epoch)
+  schedule, _ = make_schedule(config["schedule"], peak=1.0, steps_per_epoch=steps_per_epoch, total_steps=total)
+  for epoch, rate in ends.items():
+    assert float(schedule(round(epoch * steps_per_epoch))) == pytest.approx(rate)
+
+
 def test_the_plain_vgg16_of_open_images_has_its_fully_connected_layers():
   path = next(p for p in FILES if p.stem == "dhnn_openimages")
   config = module(path).get_config("vgg16,cnn").to_dict()
