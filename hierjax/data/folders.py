@@ -15,7 +15,7 @@ from hierjax.data.images import read_image
 from hierjax.data.source import Splits, pad_nodes
 from hierjax.errors import UserError
 from hierjax.tree.builders import from_folder, from_paths
-from hierjax.tree.folders import NO_LABEL, split_folders, walk
+from hierjax.tree.folders import NO_LABEL, SPLIT_NAMES, split_folders, walk
 from hierjax.tree.images import LabelRow, read_label_rows
 from hierjax.tree.label_tree import ROOT, LabelTree
 from hierjax.tree.labels import LabelFinder
@@ -74,9 +74,9 @@ def _status(file: str) -> str:
 def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
   """Returns the splits of the images below `config.root`.
 
-  With `config.labels`, see `read_label_rows`; rows that name no split are to train on. Otherwise the folders an image
-  is in are its label path. Where the folders of `root` are called as splits, see `split_folders`, they are that; else
-  all of `root` is to train on.
+  With `config.labels`, see `read_label_rows`; without a column `split` all are to train on. Otherwise the folders an
+  image is in are its label path. Where the folders of `root` are called as splits, see `split_folders`, they are that;
+  else all of `root` is to train on.
 
   Raises:
     UserError: there is no such folder, a part of it cannot be read, or an image's label is not in `tree`.
@@ -149,7 +149,8 @@ def _may_lack_label(config: DataConfig) -> bool:
 
 def _csv_rows(path: Path, config: DataConfig) -> list[LabelRow]:
   """Returns the rows of a CSV file of labels; raises UserError with all that say nothing."""
-  rows, skip = read_label_rows(path), _may_lack_label(config)
+  named = filter(None, (config.train_split, config.validation_split, config.test_split))
+  rows, skip = read_label_rows(path, (*SPLIT_NAMES, *named)), _may_lack_label(config)
   faults = [
     f"{path}:{row.line}: {row.fault}{_OR_SKIP * row.only_image}"
     for row in rows
@@ -176,6 +177,9 @@ def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> 
     nodes = labels.setdefault(split, {}).setdefault(row.image, [])
     if node not in (ROOT, *nodes):  # a row that says nothing takes nothing from the others of its image
       nodes.append(node)
+  both = {"val", "validation"}
+  if both <= set(labels) and not both & {config.validation_split, config.test_split}:
+    faults.append(f"{path}: some rows are in split 'val' and others in 'validation'; write one of them")
   _raise_faults(faults, path)
   return {
     split: functools.partial(_listed, f"{os.path.abspath(path)} {split}", images, root, config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hierjax.tree import catalog
 from hierjax.tree.findings import Finding
-from hierjax.tree.folders import NO_LABEL, split_folders, walk
+from hierjax.tree.folders import NO_LABEL, SPLIT_NAMES, split_folders, walk
 from hierjax.tree.label_tree import ROOT, LabelTree, TreeError
 from hierjax.tree.labels import LabelFinder, split_path
 from hierjax.tree.tables import read_rows, without_blank_end
@@ -95,34 +95,42 @@ class LabelRow:
     image: the image's path.
     split: the part of the data set it belongs to; "" where the file does not say.
     label: what `LabelFinder.node` takes; () where there is none.
+    bad_split: what is wrong with its split; "" where nothing is.
   """
 
   line: int
   image: str
   split: str
   label: tuple[str, ...]
+  bad_split: str = ""
 
   @property
   def only_image(self) -> bool:
     """Whether the row names an image and no label of it."""
-    return bool(self.image) and not self.label
+    return bool(self.image) and not self.bad_split and not self.label
 
   @property
   def fault(self) -> str:
     """What is wrong with the row by itself; "" where nothing is."""
     if not self.image:
       return "the row has no image"
+    if self.bad_split:
+      return self.bad_split
     if not self.label:
       return "the row has no label"
     return "the row has a blank in mid-label" if "" in self.label else ""
 
 
-def read_label_rows(path: str | Path) -> list[LabelRow]:
+def read_label_rows(path: str | Path, splits: Iterable[str] = SPLIT_NAMES) -> list[LabelRow]:
   """Reads a CSV file of labels, whose first row is a header.
 
-  The first column is the image. The second may be called `split`. The rest is its label: a cell a level, of which the
-  last ones may be blank; or one cell, `animal/dog`, or an id, or the name of a leaf. Several rows of one image are
-  several label paths of it.
+  The first column is the image. The second may be called `split`, and then names one of `splits` in every row, in
+  capitals or not. The rest is its label: a cell a level, of which the last ones may be blank; or one cell,
+  `animal/dog`, or an id, or the name of a leaf. Several rows of one image are several label paths of it.
+
+  Args:
+    path: the file.
+    splits: what the parts of the data set may be called; of two that are equal but for capitals the last.
 
   Raises:
     TreeError: the file is not CSV in UTF-8, or its first row is no header of such columns.
@@ -132,11 +140,16 @@ def read_label_rows(path: str | Path) -> list[LabelRow]:
   if not rows or len(rows[0].cells) < 2 + has_split:
     raise TreeError(f"{path}: its first row must be a header: the image, perhaps `split`, and the label or its levels")
   found = []
+  split_of = {name.casefold(): name for name in splits}
   for row in rows[1:]:
     image, *cells = row.cells
-    split = cells[0] if has_split and cells else ""
-    label = without_blank_end(cells[has_split:])
-    found.append(LabelRow(row.line, image, split, split_path(label[0]) if len(label) == 1 else tuple(label)))
+    written = cells[0] if has_split and cells else ""
+    split = split_of.get(written.casefold(), "")
+    what = f"the split {written!r} is not known" if written else "the split is blank"
+    bad_split = f"{what}; write one of {', '.join(sorted(split_of.values()))}" if has_split and not split else ""
+    names = without_blank_end(cells[has_split:])
+    label = split_path(names[0]) if len(names) == 1 else tuple(names)
+    found.append(LabelRow(row.line, image, split, label, bad_split))
   return found
 
 

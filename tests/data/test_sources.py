@@ -19,6 +19,7 @@ from hierjax.errors import UserError
 from hierjax.tree import folders
 from hierjax.tree.builders import from_paths
 from hierjax.tree.label_tree import PAD
+from hierjax.tree.lint import lint
 
 TREE = from_paths([("animal", "dog", "basenji"), ("animal", "dog", "leonberg"), ("animal", "cat"), ("thing", "cup")])
 CUP, DOG, BASENJI = (TREE.find(path) for path in (("thing", "cup"), ("animal", "dog"), ("animal", "dog", "basenji")))
@@ -167,11 +168,33 @@ def test_a_csv_file_of_labels(photos):
 
 def test_a_csv_file_with_splits(photos):
   text = (
-    "image,split,label\nthing/cup/1.png,,thing/cup\nthing/cup/2.png,test,thing/cup\nthing/cup/3.png,train,thing/cup\n"
+    "image,Split,label\nthing/cup/1.png,Train,thing/cup\nthing/cup/2.png,TEST ,thing/cup\n"
+    "thing/cup/3.png,train,thing/cup\nthing/cup/4.png,Val,thing/cup\n"
   )
-  config = csv_config(photos, text)
-  assert len(open_source(config, TREE, "train")) == 2
+  config = csv_config(photos, text, validation=0.1)
+  assert [len(open_source(config, TREE, split)) for split in ("train", "validation", "test")] == [2, 1, 1]
   assert "2.png" in open_source(config, TREE, "test").describe(0)
+  own = csv_config(
+    photos, text.replace("Val", "FOLD 3"), validation=0.1, validation_split="Fold 3", train_split="Train"
+  )
+  assert [len(open_source(own, TREE, split)) for split in ("train", "validation", "test")] == [2, 1, 1]
+
+
+@pytest.mark.parametrize("written", ["trian", ""])
+def test_a_split_that_is_not_known_is_an_error(photos, written):
+  text = f"image,split,label\nthing/cup/1.png,train,cup\nthing/cup/2.png,{written},cup\n"
+  message = "the split 'trian' is not known" if written else "the split is blank"
+  for on_no_label in ("stop", "skip"):
+    with pytest.raises(UserError, match=rf"labels\.csv:3: {message}; write one of test, train, val, validation"):
+      open_source(csv_config(photos, text, on_no_label=on_no_label), TREE, "train")
+  (finding,) = [f for f in lint(photos, labels=photos.parent / "labels.csv") if f.severity == "error"]
+  assert finding.line == 3 and message in finding.message
+
+
+def test_validation_is_called_one_way_in_a_file(photos):
+  text = "image,split,label\n1.png,train,cup\n2.png,val,cup\n3.png,validation,cup\n"
+  with pytest.raises(UserError, match="some rows are in split 'val' and others in 'validation'"):
+    open_source(csv_config(photos, text), TREE, "train")
 
 
 @pytest.mark.parametrize(

@@ -175,11 +175,11 @@ def test_images_in_a_csv(tmp_path):
   tree = write(tmp_path, "l.csv", LEVELS)
   paths = "image,label\n1.jpg,animal/dog\n2.jpg,root/animal/cat\n3.jpg,cup\n4.jpg,thing\n"
   levels = "image,a,b\n1.jpg,animal,dog\n2.jpg,animal,cat\n3.jpg,thing,cup\n4.jpg,thing,\n"
-  splits = "image,split,label\n1.jpg,,dog\n2.jpg,test,animal/cat\n3.jpg,test,thing/cup,\n4.jpg,,thing\n"
+  splits = "image,split,label\n1.jpg,train,dog\n2.jpg,test,animal/cat\n3.jpg,Test,thing/cup,\n4.jpg,val,thing\n"
   for text in (paths, levels, splits):
     findings = lint(tree, labels=write(tmp_path, "labels.csv", text))
     assert brief(findings) == [("warning", "leaf without images", 5, "thing/bed")]
-    gap = "," if text == splits else ""
+    gap = "train," if text == splits else ""
     rows = f'"6, big.jpg",{gap}bed\n7.jpg,{gap}fox\n8.jpg,{gap}animal/fox\n9.jpg,{gap}\n'
     labels = write(tmp_path, "labels.csv", text + rows)
     findings = lint(tree, labels=labels)
