@@ -150,7 +150,8 @@ def _may_lack_label(config: DataConfig) -> bool:
 def _csv_rows(path: Path, config: DataConfig) -> list[LabelRow]:
   """Returns the rows of a CSV file of labels; raises UserError with all that say nothing."""
   named = filter(None, (config.train_split, config.validation_split, config.test_split))
-  rows, skip = read_label_rows(path, (*SPLIT_NAMES, *named)), _may_lack_label(config)
+  rows = read_label_rows(path, (*SPLIT_NAMES, *named), os.path.expanduser(config.root) or None)
+  skip = _may_lack_label(config)
   faults = [
     f"{path}:{row.line}: {row.fault}{_OR_SKIP * row.only_image}"
     for row in rows

@@ -30,6 +30,11 @@ class Folder:
   images: tuple[str, ...]
 
 
+def is_image_name(name: str) -> bool:
+  """Returns whether a file is called as images are."""
+  return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
 Report = Callable[[str, str, str, str], None]
 
 
@@ -109,7 +114,7 @@ def _entries(path: str) -> tuple[list[str], list[str]]:
         continue
       if _is_folder(entry):
         folders.append(entry.name)
-      elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+      elif is_image_name(entry.name):
         images.append(entry.name)
   return sorted(folders), sorted(images)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hierjax.tree import catalog
 from hierjax.tree.findings import Finding
-from hierjax.tree.folders import NO_LABEL, SPLIT_NAMES, split_folders, walk
+from hierjax.tree.folders import NO_LABEL, SPLIT_NAMES, is_image_name, split_folders, walk
 from hierjax.tree.label_tree import ROOT, LabelTree, TreeError
 from hierjax.tree.labels import LabelFinder, split_path
 from hierjax.tree.tables import read_rows, without_blank_end
@@ -121,7 +121,9 @@ class LabelRow:
     return "the row has a blank in mid-label" if "" in self.label else ""
 
 
-def read_label_rows(path: str | Path, splits: Iterable[str] = SPLIT_NAMES) -> list[LabelRow]:
+def read_label_rows(
+  path: str | Path, splits: Iterable[str] = SPLIT_NAMES, root: str | Path | None = None
+) -> list[LabelRow]:
   """Reads a CSV file of labels, whose first row is a header.
 
   The first column is the image. The second may be called `split`, and then names one of `splits` in every row, in
@@ -131,6 +133,7 @@ def read_label_rows(path: str | Path, splits: Iterable[str] = SPLIT_NAMES) -> li
   Args:
     path: the file.
     splits: what the parts of the data set may be called; of two that are equal but for capitals the last.
+    root: the folder of the images, or None: what is a file there is no header.
 
   Raises:
     TreeError: the file is not CSV in UTF-8, or its first row is no header of such columns.
@@ -138,7 +141,17 @@ def read_label_rows(path: str | Path, splits: Iterable[str] = SPLIT_NAMES) -> li
   rows = read_rows(path)
   has_split = bool(rows) and [cell.lower() for cell in rows[0].cells[1:2]] == ["split"]
   if not rows or len(rows[0].cells) < 2 + has_split:
-    raise TreeError(f"{path}: its first row must be a header: the image, perhaps `split`, and the label or its levels")
+    only = f", not the one cell {rows[0].cells[0]!r}" if rows and len(rows[0].cells) == 1 else ""
+    raise TreeError(
+      f"{path}: its first row must be a header{only}: the image, perhaps `split`, and the label or its levels, parted "
+      "by commas, semicolons or tabs"
+    )
+  first = rows[0].cells[0]
+  if is_image_name(first) or (root is not None and first and (Path(root) / first).is_file()):
+    raise TreeError(
+      f"{path}:{rows[0].line}: the header is missing, as {first!r} is an image: write a first row above it, `image`, "
+      "perhaps `split`, and `label` or a name for each level"
+    )
   found = []
   split_of = {name.casefold(): name for name in splits}
   for row in rows[1:]:

@@ -34,7 +34,7 @@ _READERS: dict[str, Callable[[str], Draft]] = {
   "nested": lambda path: read_nested(read_text(path), path),
   "saved": _read_saved,
 }
-_SUFFIXES = {".csv": read_csv, ".json": _read_json}
+_SUFFIXES = {".csv": read_csv, ".json": _read_json, ".tsv": read_csv}
 FORMATS = ("auto", *_READERS)
 
 

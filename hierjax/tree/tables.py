@@ -1,24 +1,38 @@
-"""Label trees in CSV files: a column a level, or an edge a row."""
+"""Label trees in CSV files: a column a level, or an edge a row.
+
+Cells are parted by commas, semicolons or tabs: by the one of them that the first row has outside quotes.
+"""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import io
+import re
 from pathlib import Path
 
 from hierjax.tree.draft import Draft
 from hierjax.tree.label_tree import ROOT, TreeError
 
 _EDGE_HEADERS = (["parent", "child"], ["parent", "child", "name"])
+_DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+_QUOTED = r'"[^"]*+"?'
+_RECORD = re.compile(rf'(?:[^"\r\n]|{_QUOTED})++')
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A record of a CSV file: the line it starts on, from 1, and its cells without surrounding blanks."""
+  """A record of a CSV file.
+
+  Attributes:
+    line: the line it starts on, from 1.
+    cells: without surrounding blanks.
+    delimiter: what parts the file's cells, in words.
+  """
 
   line: int
   cells: list[str]
+  delimiter: str
 
 
 def read_text(path: str | Path) -> str:
@@ -36,18 +50,34 @@ def read_text(path: str | Path) -> str:
 
 def read_rows(path: str | Path) -> list[Row]:
   """Returns the rows of a CSV file that are not blank; raises TreeError where it is not CSV in UTF-8."""
-  reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+  text = read_text(path)
+  delimiter = _delimiter(text, path)
+  reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
   rows = []
   line = 1
   try:
     for cells in reader:
       stripped = [cell.strip() for cell in cells]
       if any(stripped):
-        rows.append(Row(line, stripped))
+        rows.append(Row(line, stripped, _DELIMITERS[delimiter]))
       line = reader.line_num + 1
   except csv.Error as error:
     raise TreeError(f"{path}:{line}: not CSV ({error})") from None
   return rows
+
+
+def _delimiter(text: str, path: str | Path) -> str:
+  """Returns the delimiter that the first row has outside quotes, a comma where it has none; TreeError for several."""
+  for record in _RECORD.finditer(text):
+    if not record[0].strip(' ,;\t"'):
+      continue
+    found = [delimiter for delimiter in _DELIMITERS if delimiter in re.sub(_QUOTED, "", record[0])]
+    if len(found) > 1:
+      line = text.count("\n", 0, record.start()) + 1
+      several = " and ".join(_DELIMITERS[delimiter] for delimiter in found)
+      raise TreeError(f"{path}:{line}: {several} could part the cells of the first row; quote cells that hold one")
+    return found[0] if found else ","
+  return ","
 
 
 def without_blank_end(cells: list[str]) -> list[str]:
@@ -83,7 +113,7 @@ def read_levels(rows: list[Row], file: str) -> Draft:
       draft.report("blank in mid-path", row.line, names[-1], f"has a blank cell above it, after {'/'.join(above)!r}")
       continue
     if width is not None and len(names) > width:
-      message = f"is in cell {len(names)} of a row, and the header has {width}; quote names that hold a comma"
+      message = f"is in cell {len(names)} of a row, and the header has {width}; quote names that hold {row.delimiter}"
       draft.report("ragged row", row.line, names[-1], message)
       continue
     node = ROOT
@@ -113,7 +143,7 @@ def read_edges(rows: list[Row], file: str) -> Draft:
   parent_of: list[str] = []
   for row in rows:
     if len(row.cells) != width:
-      message = f"is in a row of {len(row.cells)} cells, not {width}; quote names that hold a comma"
+      message = f"is in a row of {len(row.cells)} cells, not {width}; quote names that hold {row.delimiter}"
       draft.report("ragged row", row.line, row.cells[0], message)
       continue
     parent, child = row.cells[:2]

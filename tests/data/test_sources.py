@@ -180,6 +180,21 @@ def test_a_csv_file_with_splits(photos):
   assert [len(open_source(own, TREE, split)) for split in ("train", "validation", "test")] == [2, 1, 1]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_csv_file_with_semicolons_or_tabs(photos, delimiter):
+  rows = (
+    '\ufeffimage,split,"level, 1",level 2',
+    'thing/cup/1.png,train,"thing",cup',
+    'animal/cat/2.png,test,animal,"cat"',
+  )
+  text = "\r\n".join(rows)
+  assert tree_of(csv_config(photos, text)).path_text(2) == "thing/cup"
+  config = csv_config(photos, text.replace(",", delimiter).replace(f"level{delimiter} 1", "level, 1"))
+  assert open_source(config, TREE, "train").nodes.tolist() == [[CUP]] and len(open_source(config, TREE, "test")) == 1
+  with pytest.raises(UserError, match="must be a header, not the one cell 'image:label'"):
+    open_source(csv_config(photos, "image:label\n1.png:cup\n"), TREE, "train")
+
+
 @pytest.mark.parametrize("written", ["trian", ""])
 def test_a_split_that_is_not_known_is_an_error(photos, written):
   text = f"image,split,label\nthing/cup/1.png,train,cup\nthing/cup/2.png,{written},cup\n"
@@ -207,10 +222,13 @@ def test_validation_is_called_one_way_in_a_file(photos):
     ("image,split\nx.png,train\n", "header"),
     ("image,split,a\nx.png,train,thing\nx.png,test,thing\n", r"labels\.csv:3: 'x\.png' is in split 'train'"),
     ("image\nx.png\n", "header"),
+    ("x.JPG,thing,cup\ny.jpg,thing,cup\n", r"labels\.csv:1: the header is missing, as 'x\.JPG' is an image"),
+    ("\nREADME,thing,cup\n", r"labels\.csv:2: the header is missing, as 'README' is an image"),
     ("", "header"),
   ],
 )
 def test_faults_of_a_csv_file_are_named_by_line(photos, text, message):
+  (photos / "README").touch()
   with pytest.raises(UserError, match=message):
     open_source(csv_config(photos, text), TREE, "train")
 

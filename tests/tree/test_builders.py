@@ -100,6 +100,11 @@ def test_folders_agree_with_the_rest_when_sorted(tmp_path, toy_tree):
     ("toy.csv", TOY_EDGES),
     ("toy.csv", TOY_EDGES.replace("root,", ",")),
     ("toy.CSV", "\ufeff" + TOY_EDGES.replace("parent,child", "Parent, Child")),
+    ("toy.csv", TOY_LEVELS.replace(",", ";")),
+    ("toy.tsv", "\ufeff" + TOY_LEVELS.replace(",", "\t").replace("\n", "\r\n")),
+    ("toy.csv", '\r\n;;\r\n"class; or, so";"a ""kind""\t";"breed"\n' + TOY_LEVELS.split("\n", 1)[1].replace(",", ";")),
+    ("toy.csv", TOY_EDGES.replace(",", ";")),
+    ("toy.csv", TOY_EDGES.replace("root,", ",").replace(",", "\t")),
     ("toy.json", json.dumps(TOY_NESTED)),
     ("toy.json", "\ufeff" + json.dumps({"root": TOY_NESTED}, indent=2)),
     ("toy.json", json.dumps({"animal": [{"dog": ["basenji", "leonberg"]}, "cat"], "thing": {"cup": {}}})),
@@ -136,6 +141,12 @@ def test_edges_keep_the_order_in_which_they_come(tmp_path):
   assert list(tree.names) == ["cat", "dog", "basenji", "akita"]
 
 
+def test_what_is_not_the_delimiter_of_the_first_row_stays_in_names(tmp_path):
+  text = "kind;name\nx;a, b\nx;c\td\ny;'e, f'\n"
+  assert list(builders.from_levels(write(tmp_path, "l.csv", text)).names) == ["x", "y", "a, b", "c\td", "'e, f'"]
+  assert list(builders.from_levels(write(tmp_path, "l.csv", "name\na; b\nc\n")).names) == ["a; b", "c"]
+
+
 def test_cells_may_hold_commas_quotes_and_lines(tmp_path):
   tree = builders.from_levels(write(tmp_path, "q.csv", 'a,b\n"x, y","say ""z"""\n"x, y","two\nlines"\nw,\n'))
   assert list(tree.names) == ["x, y", "w", 'say "z"', "two\nlines"]
@@ -149,6 +160,9 @@ def test_cells_may_hold_commas_quotes_and_lines(tmp_path):
     ("t.csv", b'a,b\nx,"y\nz,w\n', r"t\.csv:2: not CSV"),
     ("t.csv", b'a,b\nx,"y"z\n', r"t\.csv:2: not CSV"),
     ("t.csv", b"a,b\nx," + b"y" * 200_000, r"t\.csv:2: not CSV"),
+    ("t.csv", b"\n\na;b,c\nx;y,z\n", r"t\.csv:3: a comma and a semicolon could part the cells of the first row"),
+    ("t.csv", b"a,b\tc\nx,y\n", r"t\.csv:1: a comma and a tab could part"),
+    ("t.csv", b"a;b\nx;y;z\n", r"t\.csv:2: .*quote names that hold a semicolon"),
     ("t.csv", b"", "empty"),
     ("t.csv", b"a,b\n", "empty"),
     ("t.json", b"{}", "empty"),
