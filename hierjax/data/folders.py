@@ -14,9 +14,10 @@ from hierjax.data.config import DataConfig
 from hierjax.data.images import read_image
 from hierjax.data.source import Splits, pad_nodes
 from hierjax.errors import UserError
-from hierjax.tree.builders import from_folder, from_paths
+from hierjax.tree.builders import build, from_folder
 from hierjax.tree.folders import NO_LABEL, SPLIT_NAMES, split_folders, walk
 from hierjax.tree.images import LabelRow, read_label_rows
+from hierjax.tree.label_files import draft_of_labels
 from hierjax.tree.label_tree import ROOT, LabelTree
 from hierjax.tree.labels import LabelFinder
 
@@ -95,7 +96,8 @@ def tree_of(config: DataConfig) -> LabelTree:
     UserError: there is no such folder or file, or it holds no tree.
   """
   if config.labels:
-    return from_paths(row.label for row in _csv_rows(Path(config.labels).expanduser(), config) if row.label)
+    path = Path(config.labels).expanduser()
+    return build(draft_of_labels(_csv_rows(path, config), str(path)))
   return from_folder(_split_folders(_root(config), config)[config.train_split])
 
 

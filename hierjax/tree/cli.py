@@ -12,7 +12,7 @@ from hierjax.tree.findings import errors_of
 from hierjax.tree.images import count_images
 from hierjax.tree.label_tree import TreeError
 from hierjax.tree.lint import lint
-from hierjax.tree.opening import FORMATS, open_tree
+from hierjax.tree.opening import FORMATS, open_tree, own_labels
 from hierjax.tree.show import render
 
 
@@ -25,15 +25,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   check = commands.add_parser("check", help="name all that is wrong with a tree; exit status 1 if there are errors")
   for command in (show, check):
     known = ", ".join(catalog.names())
-    command.add_argument("source", metavar="SOURCE", help=f"a folder, a .csv or .json file, or one of {known}")
+    what = f"a folder, a .csv or .json file, or one of {known}; without it, the tree is that of --labels"
+    command.add_argument("source", metavar="SOURCE", nargs="?", help=what)
     command.add_argument("--format", choices=FORMATS, default="auto", help="how to read SOURCE (default: by its name)")
-    images = command.add_mutually_exclusive_group()
-    images.add_argument("--images", metavar="ROOT", help="images, in folders named as their labels")
-    images.add_argument("--labels", metavar="CSV", help="images and labels: a header, then image,label a row")
+    command.add_argument(
+      "--images", metavar="ROOT", help="images, in folders named as their labels or listed in --labels"
+    )
+    command.add_argument("--labels", metavar="CSV", help="images and labels: a header, then image,label a row")
+    command.set_defaults(refuse=command.error)
 
 
 def run(args: argparse.Namespace) -> int:
   """Runs what `add_arguments` parsed and returns the exit status: 1 where there are errors."""
+  if args.source is None and args.labels is None:
+    args.refuse("name a tree, SOURCE, or a CSV file of images and labels, --labels")
+  if args.source is None:
+    args.source, args.format = args.labels, "labels"
   try:
     return {"show": _show, "check": _check}[args.tree_command](args)
   except TreeError as error:
@@ -46,13 +53,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
   tree = open_tree(args.source, args.format)
-  count = count_images(tree, args.source, args.images, args.labels)
+  labels = args.labels or own_labels(args.source, args.format)
+  count = count_images(tree, args.source, args.images, labels)
   for line in render(tree, None if count is None else count.at_node, args.depth, args.max_children):
     _print(line)
   return 0
 
 
 def _check(args: argparse.Namespace) -> int:
+  if own_labels(args.source, args.format):
+    _print(f"{args.source}: a file of images and labels; the tree is that of its labels")
   findings = lint(args.source, args.format, args.images, args.labels)
   for finding in findings:
     _print(str(finding))

@@ -159,7 +159,11 @@ def read_label_rows(
     written = cells[0] if has_split and cells else ""
     split = split_of.get(written.casefold(), "")
     what = f"the split {written!r} is not known" if written else "the split is blank"
-    bad_split = f"{what}; write one of {', '.join(sorted(split_of.values()))}" if has_split and not split else ""
+    bad_split = (
+      f"{what}; write one of {', '.join(sorted(split_of.values()))}, or what config.data names"
+      if has_split and not split
+      else ""
+    )
     names = without_blank_end(cells[has_split:])
     label = split_path(names[0]) if len(names) == 1 else tuple(names)
     found.append(LabelRow(row.line, image, split, label, bad_split))

@@ -7,9 +7,10 @@ from pathlib import Path
 from hierjax.tree.builders import build
 from hierjax.tree.draft import Structure
 from hierjax.tree.findings import Finding, errors_of
-from hierjax.tree.images import count_images, leaves_without_images
+from hierjax.tree.images import count_images, leaves_without_images, read_label_rows
+from hierjax.tree.label_files import check_images, check_several
 from hierjax.tree.laws import check
-from hierjax.tree.opening import open_draft
+from hierjax.tree.opening import open_draft, own_labels
 
 
 def lint(
@@ -23,11 +24,13 @@ def lint(
     source: the tree, as `open_tree` takes it.
     format: how to read it, as `open_tree` takes it.
     images: a folder of images, or None. A tree of folders is a folder of images too.
-    labels: a CSV file with images and their labels instead of such a folder, or None.
+    labels: a CSV file with images and their labels, or None. The images are then files below `images`, whatever the
+      folders there are called; without `images` nobody looks for them.
 
   Raises:
     TreeError: something cannot be read at all.
   """
+  labels = labels or own_labels(source, format)
   draft = open_draft(source, format)
   shape = Structure(draft)
   findings = check(draft, shape)
@@ -38,4 +41,8 @@ def lint(
   if count is not None:
     lines = [draft.lines[node] for node in shape.order]
     findings += count.findings + leaves_without_images(tree, count, draft.file, lines)
+  if labels is not None:
+    rows = read_label_rows(labels, root=images)
+    findings += check_several(rows, tree, str(labels))
+    findings += [] if images is None else check_images(rows, images, str(labels))
   return sorted(findings, key=lambda finding: finding.severity != "error")

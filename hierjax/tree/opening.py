@@ -10,6 +10,7 @@ from hierjax.tree import catalog
 from hierjax.tree.builders import build
 from hierjax.tree.draft import Draft
 from hierjax.tree.folders import read_images_folder
+from hierjax.tree.label_files import holds_labels, read_labels
 from hierjax.tree.label_tree import LabelTree, TreeError
 from hierjax.tree.nested import read_nested
 from hierjax.tree.tables import read_csv, read_edges, read_levels, read_rows, read_text
@@ -26,15 +27,20 @@ def _read_saved(path: str) -> Draft:
   return Draft.of_tree(LabelTree.load(path), path)
 
 
+def _read_table(path: str) -> Draft:
+  return read_labels(path) if holds_labels(read_rows(path)) else read_csv(path)
+
+
 _READERS: dict[str, Callable[[str], Draft]] = {
   "catalog": catalog.read,
   "folder": read_images_folder,
   "levels": lambda path: read_levels(read_rows(path), path),
   "edges": lambda path: read_edges(read_rows(path), path),
+  "labels": read_labels,
   "nested": lambda path: read_nested(read_text(path), path),
   "saved": _read_saved,
 }
-_SUFFIXES = {".csv": read_csv, ".json": _read_json, ".tsv": read_csv}
+_SUFFIXES: dict[str, Callable[[str], Draft]] = {".csv": _read_table, ".json": _read_json, ".tsv": _read_table}
 FORMATS = ("auto", *_READERS)
 
 
@@ -48,6 +54,14 @@ def open_draft(source: str | Path, format: str = "auto") -> Draft:
   return _READERS[format](source)
 
 
+def own_labels(source: str | Path, format: str = "auto") -> str | None:
+  """Returns `source` where that is a CSV file of images and labels, whose tree `open_tree` returns; else None."""
+  source = str(source)
+  if format == "auto" and Path(source).is_file() and _reader(source) is _read_table and holds_labels(read_rows(source)):
+    return source
+  return source if format == "labels" else None
+
+
 def open_tree(source: str | Path, format: str = "auto") -> LabelTree:
   """Returns the tree that `source` names.
 
@@ -55,7 +69,8 @@ def open_tree(source: str | Path, format: str = "auto") -> LabelTree:
     source: the name of a tree of the catalogue, or the path of a folder, a CSV file or a JSON file. Of a folder whose
       folders are splits, `train` and `test` say, `train` is the tree.
     format: `auto` tells by the name, and by what a file starts with: a CSV file whose header is `parent,child` or
-      `parent,child,name` holds `edges`, another one `levels`; a JSON file is `saved` by `LabelTree.to_json`, or else
+      `parent,child,name` holds `edges`, one whose first column has images `labels`, whose tree it is, and another one
+      `levels`; a JSON file is `saved` by `LabelTree.to_json`, or else
       `nested`.
 
   Raises:

@@ -197,6 +197,44 @@ def test_rows_of_a_csv_that_say_nothing(tmp_path):
     assert message.endswith(f"the row has {fault}")
 
 
+def test_images_of_a_csv_that_are_no_files(tmp_path):
+  names = [f"{i}.jpg" for i in range(8)]
+  text = "image,a\n" + "".join(
+    f"{name},{label}\n" for name in names for label in ("dog", "cat")[int(name[0]) % 2 :][:1]
+  )
+  labels = write(tmp_path, "labels.csv", text + "0.jpg,dog\n")
+  assert lint(labels) == []
+  (finding,) = lint(labels, images=tmp_path)
+  assert brief([finding]) == [("error", "missing image", 2, "0.jpg")]
+  others = ", ".join(f"'{i}.jpg' (line {i + 2})" for i in range(1, 6))
+  assert finding.message == f"is no file below {str(tmp_path)!r}, nor are 7 more: {others} and 2 more"
+  for name in names:
+    (tmp_path / name).touch()
+  assert (
+    lint(labels, images=tmp_path) == lint(write(tmp_path, "t.csv", "a\ndog\ncat\n"), "auto", tmp_path, labels) == []
+  )
+
+
+def test_images_of_a_csv_with_several_labels(tmp_path):
+  text = "image,a,b\n1.jpg,animal,dog\n2.jpg,animal,cat\n./1.jpg,thing,cup\n1.jpg,animal,dog\n3.jpg,thing,bed\n"
+  labels = write(tmp_path, "labels.csv", text)
+  (finding,) = lint(labels)
+  assert brief([finding]) == [("warning", "several labels", 4, "1.jpg")]
+  message = "has 2 labels: animal/dog (line 2), thing/cup (line 4)"
+  assert finding.message == f"{message}; heads that predict one path refuse them"
+  (finding,) = lint(write(tmp_path, "labels.csv", text + "2.jpg,animal\n"))
+  message += "; '2.jpg' has 2 labels: animal/cat (line 3), animal (line 7)"
+  assert finding.message == f"{message}; heads that predict one path refuse them"
+
+
+def test_rows_of_labels_that_are_no_tree(tmp_path):
+  findings = lint(write(tmp_path, "labels.csv", "image,split,a\n1.jpg,train\n2.jpg,tset,dog\n"))
+  assert [(f.severity, f.line) for f in findings] == [("error", 2), ("error", 3)]
+  assert findings[0].message == "the row has no label" and "'tset'" in findings[1].message
+  (finding,) = lint(write(tmp_path, "labels.csv", "image,label\n"))
+  assert finding.kind == "empty"
+
+
 def test_a_saved_tree_is_linted_too(tmp_path):
   tree = LabelTree.from_children(["a", "b", "c"], np.array([2, 1, 0, 0]))
   assert brief(lint(write(tmp_path, "t.json", tree.to_json()))) == [("warning", "single-child chain", None, "a")]

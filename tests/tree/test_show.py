@@ -98,7 +98,27 @@ def test_check(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-  "argv", [("show", "cifar100", "--depth", "0"), ("check",), ("check", "x", "--images", "a", "--labels", "b")]
+  "argv", [("labels.csv",), ("--labels", "labels.csv"), ("labels.csv", "--labels", "labels.csv")]
+)
+def test_the_tree_of_a_file_of_labels(tmp_path, capsys, monkeypatch, argv):
+  monkeypatch.chdir(tmp_path)
+  for header in ("image,a,b", "file;a;b", "Filename,split,a,b"):
+    rows = (header, "1.jpg,animal,dog", "2.jpg,animal,cat", "3.jpg,thing,cup", "4.jpg,thing,bed")
+    text = "\n".join(rows).replace(",", ";" if ";" in header else ",")
+    text = text.replace(".jpg,", ",test,") if "split" in header else text
+    (tmp_path / "labels.csv").write_text(text)
+    assert main("check", *argv) == 0
+    said, counted = capsys.readouterr().out.splitlines()
+    assert said == "labels.csv: a file of images and labels; the tree is that of its labels" and ": 0 err" in counted
+    assert main("show", *argv) == 0
+    assert capsys.readouterr().out.startswith(
+      "root  4 leaves, 4 images, 6 nodes, 2 levels\n├── animal  2 leaves, 2 images"
+    )
+
+
+@pytest.mark.parametrize(
+  "argv",
+  [("show", "cifar100", "--depth", "0"), ("check",), ("check", "--images", "a"), ("check", "x", "--format", "y")],
 )
 def test_bad_arguments_are_refused(argv, capsys):
   with pytest.raises(SystemExit):
