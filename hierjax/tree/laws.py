@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 
 from hierjax.tree.draft import MAX_DEPTH, Draft, Structure
 from hierjax.tree.findings import Finding
 from hierjax.tree.label_tree import ROOT
 
+_FEW = 5
+
 
 def check(draft: Draft, shape: Structure) -> list[Finding]:
   """Returns what was found in reading `draft`, and what is wrong with the whole: errors first, then warnings."""
   found = list(draft.findings)
-  for law in (_empty, _bad_names, _cycles, _twins, _too_deep, _single_child_chains):
+  for law in (_empty, _bad_names, _cycles, _twins, _near_twins, _too_deep, _single_child_chains):
     found += law(draft, shape)
   return sorted(found, key=lambda finding: finding.severity != "error")
 
@@ -69,6 +72,26 @@ def _twins(draft: Draft, shape: Structure) -> Iterator[Finding]:
         yield Finding("error", "duplicate name among siblings", draft.file, line, draft.text_of(child), message)
 
 
+def _near_twins(draft: Draft, shape: Structure) -> Iterator[Finding]:
+  for parent, children in shape.children.items():
+    first: dict[str, int] = {}
+    for child in children if len(children) > 1 else ():
+      before = first.setdefault(_bare(draft.names[child]), child)
+      if draft.names[before] != draft.names[child]:
+        line = draft.lines[before]
+        where = "" if line is None else f" on line {line}"
+        other = f"{draft.text_of(before)!r}{where}"
+        message = f"differs from {other}, below {draft.name_of(parent)!r} too, in capitals, blanks or accents only"
+        yield Finding("warning", "names that look alike", draft.file, draft.lines[child], draft.text_of(child), message)
+
+
+def _bare(name: str) -> str:
+  """Returns a name without what a slip of the pen changes: capitals, blanks and accents."""
+  if not name.isascii():
+    name = "".join(c for c in unicodedata.normalize("NFD", name) if not "\u0300" <= c <= "\u036f")
+  return "".join(name.casefold().split())
+
+
 def _too_deep(draft: Draft, shape: Structure) -> Iterator[Finding]:
   if shape.depth > MAX_DEPTH:
     node = shape.order[-1]
@@ -78,6 +101,7 @@ def _too_deep(draft: Draft, shape: Structure) -> Iterator[Finding]:
 
 def _single_child_chains(draft: Draft, shape: Structure) -> Iterator[Finding]:
   inside: set[int] = set()
+  chains = []
   for top in (shape.root, *shape.order):
     if top in inside or len(shape.below(top)) != 1:
       continue
@@ -85,8 +109,15 @@ def _single_child_chains(draft: Draft, shape: Structure) -> Iterator[Finding]:
     while len(shape.below(chain[-1])) == 1:
       chain += shape.below(chain[-1])
     inside.update(chain)
-    message = f"has a single child: {_walk(draft, chain)}; there is nothing to choose there"
-    yield Finding("warning", "single-child chain", draft.file, draft.line_of(top), draft.text_of(top), message)
+    chains.append(chain)
+  if not chains:
+    return
+  top = chains[0][0]
+  others = ", ".join(repr(draft.text_of(chain[0])) for chain in chains[1 : 1 + _FEW])
+  others += ", ..." if len(chains) > 1 + _FEW else ""
+  more = f"; so {'has' if len(chains) == 2 else 'have'} {len(chains) - 1:,} more: {others}" if len(chains) > 1 else ""
+  message = f"has a single child: {_walk(draft, chains[0])}; there is nothing to choose there{more}"
+  yield Finding("warning", "single-child chain", draft.file, draft.line_of(top), draft.text_of(top), message)
 
 
 def _walk(draft: Draft, nodes: list[int], most: int = 12) -> str:

@@ -48,6 +48,13 @@ def test_a_good_tree_has_no_findings(tmp_path, name, text):
     ("l.csv", LEVELS + ",fox\n", ("error", "blank in mid-path", 6, "fox")),
     ("l.csv", LEVELS + "animal,fox,red\n", ("error", "ragged row", 6, "red")),
     ("l.csv", LEVELS + "plant,moss\n", ("warning", "single-child chain", 6, "plant")),
+    ("l.csv", LEVELS + "animal,Dog\n", ("warning", "names that look alike", 6, "Dog")),
+    ("e.csv", EDGES + "thing,\u010c up\n", ("warning", "names that look alike", 8, "\u010c up")),
+    (
+      "n.json",
+      NESTED.replace('"bed"', '"c\\u0327\\u00fb p"'),
+      ("warning", "names that look alike", 4, "c\u0327\u00fb p"),
+    ),
     ("n.json", NESTED.replace("cat", "dog"), ("error", "duplicate name among siblings", 2, "dog")),
     ("n.json", NESTED.replace("thing", "animal"), ("error", "duplicate name among siblings", 3, "animal")),
     ("n.json", NESTED.replace("cat", " "), ("error", "blank in mid-path", 2, "animal")),
@@ -79,6 +86,21 @@ def test_the_names_of_a_cycle_and_of_a_chain_are_told(tmp_path):
   assert "x > y > z > x" in cycle.message
   (chain,) = lint(write(tmp_path, "e.csv", EDGES + "dog,basenji\nbasenji,Fido\n"))
   assert "dog > basenji > Fido" in chain.message
+
+
+def test_chains_are_one_finding_that_counts_them(tmp_path):
+  rows = [f"family {i},genus {i},species {i}" for i in range(9)] + ["family,a,", "family,b,"]
+  (chains,) = lint(write(tmp_path, "l.csv", "\n".join(["1,2,3", *rows])))
+  names = ", ".join(f"'family {i}'" for i in range(1, 6))
+  path, told = "family 0 > genus 0 > species 0", "there is nothing to choose there; so have 8 more"
+  assert chains.message == f"has a single child: {path}; {told}: {names}, ..."
+  (chains,) = lint(write(tmp_path, "l.csv", "\n".join(["1,2,3", *rows[:2]])))
+  assert chains.message.endswith("; so has 1 more: 'family 1'")
+
+
+def test_names_that_look_alike_below_other_parents_are_fine(tmp_path):
+  assert lint(write(tmp_path, "l.csv", LEVELS.replace("bed", "Dog"))) == []
+  assert lint(write(tmp_path, "l.csv", LEVELS.replace("cup", "\u304b\u304d").replace("bed", "\u304b\u304e"))) == []
 
 
 def test_two_cycles_are_two_findings_and_what_hangs_from_them_is_none(tmp_path):
