@@ -132,8 +132,8 @@ class View:
 
 
 def nodes_column(nodes: Integer[np.ndarray, "..."]) -> Int[np.ndarray, "n p"]:
-  """Returns end nodes, one an image or several, as `Source.nodes` wants them."""
-  return np.asarray(nodes, np.int32).reshape(len(nodes), -1)
+  """Returns end nodes, `i[n]` or `i[n p]`, as `Source.nodes` wants them."""
+  return np.asarray(nodes if nodes.ndim == 2 else nodes[:, None], np.int32)
 
 
 def has_label(nodes: Int[np.ndarray, "n p"]) -> Bool[np.ndarray, "n"]:
@@ -149,12 +149,12 @@ def checked_nodes(nodes: np.ndarray, num_nodes: int, where: str) -> Int[np.ndarr
   """
   if not np.issubdtype(nodes.dtype, np.integer) or nodes.ndim not in (1, 2):
     raise UserError(f"{where} is {nodes.dtype}{list(nodes.shape)}; want integers [n] or [n p]")
-  column = nodes_column(nodes)
-  wrong = np.argwhere((column >= num_nodes) | ((column < ROOT) & (column != PAD)))
+  # In the file's own dtype: as int32, 2**32 would be node 0.
+  wrong = np.argwhere((nodes >= num_nodes) | ((nodes < ROOT) & (nodes != PAD)))
   if len(wrong):
-    row, path = wrong[0].tolist()
-    raise UserError(f"{where} holds {column[row, path]} in row {row}; the tree has nodes 0 to {num_nodes - 1}")
-  return column
+    place = tuple(wrong[0].tolist())
+    raise UserError(f"{where} holds {nodes[place]} in row {place[0]}; the tree has nodes 0 to {num_nodes - 1}")
+  return nodes_column(nodes)
 
 
 def deepest_nodes(nodes: Int[np.ndarray, "n p"], tree: LabelTree) -> Int[np.ndarray, "n q"]:

@@ -86,7 +86,10 @@ def test_a_row_that_is_not_finite_is_named_or_skipped(tmp_path, features):
     (np.zeros((2, 4, 1), np.float32), np.zeros(2, int), r"float32\[2, 4, 1\]"),
     (np.zeros((2, 4), np.float32), np.zeros(3, int), "2 rows of features and labels of 3"),
     (np.zeros((2, 4), np.float32), np.array([0, 7]), r"nodes\.npy holds 7 in row 1; the tree has nodes 0 to 5"),
+    (np.zeros((2, 4), np.float32), np.array([0, 2**32 + 3]), "holds 4294967299 in row 1"),
+    (np.zeros((2, 4), np.float32), np.array([2**63 + 5, 0], np.uint64), "holds 9223372036854775813 in row 0"),
     (np.zeros((2, 4), np.float32), np.zeros(2), "float64.*want integers"),
+    (np.zeros((2, 4), np.float32), np.zeros(2, bool), "bool.*want integers"),
     (np.array([object()]), np.zeros(1, int), "cannot be read"),
   ],
 )
@@ -94,6 +97,12 @@ def test_files_that_cannot_be_used(tmp_path, features, nodes, message):
   save(tmp_path / "train", features, nodes)
   with pytest.raises(UserError, match=message):
     open_source(config(tmp_path), TREE, "train")
+
+
+@pytest.mark.parametrize("nodes", [np.zeros(0, int), np.zeros((0, 2), int)])
+def test_a_split_without_rows_is_empty(tmp_path, nodes):
+  save(tmp_path / "train", np.zeros((0, 4), np.float32), nodes)
+  assert len(open_source(config(tmp_path), TREE, "train")) == 0
 
 
 @pytest.mark.parametrize("root", ["", "nowhere"])
