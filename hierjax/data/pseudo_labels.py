@@ -70,8 +70,8 @@ class PseudoLabels:
       )
     return cls(
       rows=found["rows"].astype(np.int64),
-      known=found["known"].astype(np.int32),
-      nodes=found["nodes"].astype(np.int32),
+      known=found["known"],
+      nodes=found["nodes"],
       probability=found["probability"].astype(np.float32),
       tree=str(found["tree"]),
       fine=str(found["fine"]),
