@@ -5,7 +5,7 @@
     workdir/eval/SPLIT.json  every metric by name       workdir/tensorboard/     the same metrics as events
                              (SPLIT-knownN.json: N upper levels of the labels were given; SPLIT-alphaA.json: the
                              levels were adapted; SPLIT-stop.json: paths end where the run is not sure)
-    workdir/data.json        the checksum of the training images' labels
+    workdir/data.json        the checksum of the training images: their labels and names
     workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV; and the sweep of alpha
     workdir/report.html      what the run can do and where it errs; with it, eval/SPLIT-nodes.csv, SPLIT-confusions.csv
                              and SPLIT-images.csv
@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hierjax.config import flatten
+from hierjax.data.source import same_data
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
 
@@ -76,7 +77,7 @@ class RunFolder:
     Args:
       config: the resolved config.
       tree: the label tree.
-      data_checksum: of the training images' labels, see `hierjax.evaluation.run.data_checksum`.
+      data_checksum: of the training images, see `hierjax.data.source.data_checksum`.
 
     Raises:
       UserError: the folder holds a run of another config, tree or data, or no run at all; differing keys are listed.
@@ -102,7 +103,7 @@ class RunFolder:
       return
     if self.tree() != tree:
       raise UserError(f"{other} label tree: it has changed since; give this one another --workdir")
-    if json.loads((self.path / "data.json").read_text(encoding="utf-8")) != {"sha256": data_checksum}:
+    if not same_data(self.data_checksum(), data_checksum):
       raise UserError(f"{other} set of training images: it has changed since; give this one another --workdir")
 
   def has_checkpoint(self) -> bool:
@@ -145,6 +146,16 @@ class RunFolder:
     if not path.exists():
       raise UserError(f"{self.path} is not a complete run folder: it has no tree.json")
     return LabelTree.load(path)
+
+  def data_checksum(self) -> str:
+    """Returns the checksum of the training images; '' where it is missing; UserError where it is damaged."""
+    path = self.path / "data.json"
+    if not path.exists():
+      return ""
+    try:
+      return str(json.loads(path.read_text(encoding="utf-8"))["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+      raise UserError(f"{path} is damaged: {error!r}") from None
 
   def write_evaluation(self, split: str, metrics: Mapping[str, Any]) -> Path:
     """Writes eval/SPLIT.json and returns its path; raises UserError where a metric is not finite, which no JSON is."""

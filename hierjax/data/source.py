@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
@@ -129,6 +131,25 @@ class View:
   def describe(self, index: int) -> str:
     """Returns what to call an image in a message."""
     return self.source.describe(int(self.indices[index]))
+
+
+def data_checksum(source: Source) -> str:
+  """Returns what tells a set from others: the checksums of its labels, and of what its files are called, folders apart.
+
+  Where the set lies does not matter.
+  """
+  names = "\n".join(os.path.basename(source.describe(i)) for i in range(len(source)))
+  return f"{labels_checksum(source)}-{hashlib.sha256(names.encode('utf-8', 'surrogateescape')).hexdigest()}"
+
+
+def same_data(saved: str, found: str) -> bool:
+  """Returns whether `data_checksum` is what was saved; earlier run folders have the checksum of the labels alone."""
+  return saved in (found, found.partition("-")[0])
+
+
+def labels_checksum(source: Source) -> str:
+  """Returns a checksum of how many images there are and what they are labelled."""
+  return hashlib.sha256(np.ascontiguousarray(source.nodes, dtype="<i4").tobytes()).hexdigest()
 
 
 def nodes_column(nodes: Integer[np.ndarray, "..."]) -> Int[np.ndarray, "n p"]:

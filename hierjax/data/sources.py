@@ -14,7 +14,7 @@ from hierjax.data.decode import in_memory, report_once
 from hierjax.data.features import feature_splits
 from hierjax.data.folders import FolderSource, folder_splits
 from hierjax.data.source import ArraySource as ArraySource
-from hierjax.data.source import Source, Splits, View, has_label
+from hierjax.data.source import Source, Splits, View, data_checksum, has_label, same_data
 from hierjax.data.splits import kept_for_validation
 from hierjax.data.tfds import TfdsSource, tfds_splits
 from hierjax.errors import UserError
@@ -81,6 +81,33 @@ def open_source(
   if images is None:
     return None
   return _labelled(to_train_on(images, config, tree) if split == "train" else images, config, split)
+
+
+def check_trained_on(
+  config: DataConfig, tree: LabelTree, checksum: str, full_tree: LabelTree | None = None, opened: Opened | None = None
+) -> None:
+  """Raises UserError where validation is a part of the training images, and these have changed.
+
+  Then it is another part, among which are images that were trained on.
+
+  Args:
+    config: the config section `data`.
+    tree: the label tree.
+    checksum: `data_checksum` of the images that were trained on.
+    full_tree: as in `open_source`.
+    opened: as in `open_source`.
+  """
+  opened = opened or Opened()
+  if not is_carved(config, opened.splits(config, full_tree or tree)):
+    return
+  train = open_source(config, tree, "train", full_tree, opened)
+  if train is None or not same_data(checksum, data_checksum(train)):
+    raise UserError(
+      f"the set {config.name!r} has other images or labels than when this run was trained, and "
+      f"config.data.validation = {config.validation} keeps another part of it for validation: among that are images "
+      "that the run was trained on. Restore the set (--data-root says where it is), judge the run on --split test, or "
+      "train anew"
+    )
 
 
 def open_partly_labelled(config: DataConfig, tree: LabelTree, full_tree: LabelTree | None = None) -> PartlyLabelled:

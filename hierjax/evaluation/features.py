@@ -23,11 +23,11 @@ from jaxtyping import Array, Int
 from tqdm import tqdm
 
 from hierjax.data.features import FEATURES, NODES, TREE, write_rows
-from hierjax.data.source import Source
+from hierjax.data.source import Source, labels_checksum
 from hierjax.data.sources import SPLITS
 from hierjax.devices import put_batch
 from hierjax.errors import UserError
-from hierjax.evaluation.run import Run, data_checksum
+from hierjax.evaluation.run import Run
 from hierjax.run_folder import RunFolder, write_whole
 from hierjax.types import Batch, Examples, Variables
 
@@ -72,7 +72,7 @@ def write_features(
       "step": step,
       "width": _width(run, variables),
       "examples": counts,
-      "labels_sha256": {name: data_checksum(source) for name, source in sources.items()},
+      "labels_sha256": {name: labels_checksum(source) for name, source in sources.items()},
       "tree_sha256": run.tree.checksum,
       "backbone": run.config.backbone,
       "neck": run.config.neck,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
@@ -22,7 +21,8 @@ from hierjax.data.coarse_labels import check_short_labels
 from hierjax.data.config import DataConfig
 from hierjax.data.loader import eval_batches, train_batches
 from hierjax.data.source import Source, View
-from hierjax.data.sources import Opened, open_source
+from hierjax.data.source import data_checksum as data_checksum
+from hierjax.data.sources import Opened, check_trained_on, open_source
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.evaluation.runner import evaluate, make_eval_step, predict_views
@@ -88,6 +88,7 @@ class Run:
     options: its section `decode`.
     tree: the label tree.
     method: the model, without weights.
+    trained_on: the `data_checksum` of the images that it was trained on; '' for a run that is not in a folder.
     opened: the splits that it has opened; one that is made of this one by `dataclasses.replace` has them too.
   """
 
@@ -97,6 +98,7 @@ class Run:
   options: DecodeOptions
   tree: LabelTree
   method: ModelMethod
+  trained_on: str = ""
   opened: Opened = dataclasses.field(default_factory=Opened, compare=False, repr=False)
 
   @classmethod
@@ -138,7 +140,8 @@ class Run:
   @classmethod
   def from_folder(cls, folder: RunFolder, data_root: str = "", views: int = 0) -> Run:
     """Makes what a run's folder holds; raises UserError as `from_config` does, or for a damaged folder."""
-    return cls.from_config(folder.config(), folder.tree(), data_root, views)
+    run = cls.from_config(folder.config(), folder.tree(), data_root, views)
+    return dataclasses.replace(run, trained_on=folder.data_checksum())
 
   # Data.
 
@@ -147,8 +150,16 @@ class Run:
     return open_tree(self.tree_config, self.data) if self.tree_config.levels else self.tree
 
   def source(self, split: str) -> Source | None:
-    """Returns the images of `train`, `validation` or `test`; None where the set has no such split."""
-    source = open_source(self.data, self.tree, split, self.full_tree(), self.opened)
+    """Returns the images of `train`, `validation` or `test`; None where the set has no such split.
+
+    Raises:
+      UserError: as `open_source` does, or, but for `test`, as `check_trained_on`; or the model does not read such data.
+    """
+    full, levels = self.full_tree(), self.tree_config.levels
+    source = open_source(self.data, self.tree, split, full, self.opened)
+    if self.trained_on and split != "test":
+      trained = full.truncated(levels) if levels else full  # `tree` need not be that: `features` has labels in full
+      check_trained_on(self.data, trained, self.trained_on, full, self.opened)
     if source is not None:
       check_reads(self.config, self.example_shape, source.shape)
       check_views(self.options.views, source.shape, self.data.crop)
@@ -281,11 +292,6 @@ def counting_step(folder: RunFolder) -> int | None:
     return checkpoints.best
   finally:
     checkpoints.close()
-
-
-def data_checksum(source: Source) -> str:
-  """Returns a checksum of how many images there are and what they are labelled."""
-  return hashlib.sha256(np.ascontiguousarray(source.nodes, dtype="<i4").tobytes()).hexdigest()
 
 
 def judged_split(run: Run) -> str | None:
