@@ -13,7 +13,7 @@ from hierjax.tree.images import count_images
 from hierjax.tree.label_tree import TreeError
 from hierjax.tree.lint import lint
 from hierjax.tree.opening import FORMATS, open_tree, own_labels
-from hierjax.tree.show import render
+from hierjax.tree.show import counted, render
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +67,8 @@ def _check(args: argparse.Namespace) -> int:
   for finding in findings:
     _print(str(finding))
   errors = len(errors_of(findings))
-  _print(f"{args.source}: {errors} errors, {len(findings) - errors} warnings")
+  warnings = counted(len(findings) - errors, "warning", "warnings")
+  _print(f"{args.source}: {counted(errors, 'error', 'errors')}, {warnings}")
   return 1 if errors else 0
 
 

@@ -30,7 +30,7 @@ def fitting_depth(tree: LabelTree) -> int:
 def render(
   tree: LabelTree, images: NDArray[np.int64] | None = None, depth: int | None = None, max_children: int = 20
 ) -> Iterator[str]:
-  """Yields the lines of a drawing of the tree, with the number of leaves and images below each node.
+  """Yields the lines of a drawing of the tree, with the leaves and images below each node and what images end there.
 
   Args:
     tree: the tree.
@@ -43,7 +43,8 @@ def render(
   leaves = below(tree, is_leaf)
   totals = None if images is None else below(tree, images)
   depth = fitting_depth(tree) if depth is None else depth
-  yield f"{_title(tree, ROOT, leaves, totals)}, {tree.num_nodes:,} nodes, {tree.depth} levels"
+  size = f"{counted(tree.num_nodes, 'node', 'nodes')}, {counted(tree.depth, 'level', 'levels')}"
+  yield f"{_title(tree, ROOT, leaves, totals)}, {size}"
 
   # What is still to draw, the next line last: a stack, as a tree may be deeper than Python recurses.
   waiting = _children_lines(tree, ROOT, "", max_children)
@@ -75,12 +76,19 @@ def _title(tree: LabelTree, node: int, leaves: NDArray[np.int64], images: NDArra
   name = tree.root_name if node == ROOT else tree.names[node]
   notes = []
   if node == ROOT or not tree.is_leaf(node):
-    notes.append(_counted(int(leaves[node]), "leaf", "leaves"))
+    notes.append(counted(int(leaves[node]), "leaf", "leaves"))
   if images is not None:
-    notes.append(_counted(int(images[node]), "image", "images"))
+    notes.append(counted(int(images[node]), "image", "images") + _ending_here(tree, node, images))
   known_as = f" [{printable(tree.ids[node])}]" if tree.ids is not None and node != ROOT else ""
   return f"{printable(name)}{known_as}" + (f"  {', '.join(notes)}" if notes else "")
 
 
-def _counted(number: int, one: str, many: str) -> str:
+def _ending_here(tree: LabelTree, node: int, images: NDArray[np.int64]) -> str:
+  children = tree.children(node)
+  own = int(images[node]) - int(images[children.start : children.stop].sum())
+  return f" ({own:,} {'ends' if own == 1 else 'end'} here)" if own and len(children) else ""
+
+
+def counted(number: int, one: str, many: str) -> str:
+  """Returns a number and what it counts, in the singular for 1."""
   return f"{number:,} {one if number == 1 else many}"

@@ -18,11 +18,11 @@ def main(*argv):
 
 
 def test_a_drawing(toy_tree):
-  images = np.array([1, 0, 0, 2, 3, 4, 0])
+  images = np.array([1, 0, 5, 2, 3, 4, 0])
   assert list(render(toy_tree, images)) == [
-    "root  4 leaves, 10 images, 7 nodes, 3 levels",
-    "├── animal  3 leaves, 7 images",
-    "│   ├── dog  2 leaves, 4 images",
+    "root  4 leaves, 15 images, 7 nodes, 3 levels",
+    "├── animal  3 leaves, 12 images (1 ends here)",
+    "│   ├── dog  2 leaves, 9 images (5 end here)",
     "│   │   ├── basenji  4 images",
     "│   │   └── leonberg  0 images",
     "│   └── cat  2 images",
@@ -39,6 +39,10 @@ def test_a_drawing_cut_short(toy_tree):
     "│   └── ... 1 more",
     "└── ... 1 more",
   ]
+
+
+def test_one_of_each():
+  assert next(render(from_paths([("a",)]), np.array([1]))) == "root  1 leaf, 1 image, 1 node, 1 level"
 
 
 def test_names_are_drawn_without_control_characters():
@@ -76,7 +80,7 @@ def test_show(tmp_path, capsys):
   path.write_text("a,b\nanimal,dog\nanimal,cat\nthing,cup\n")
   (tmp_path / "labels.csv").write_text("image,label\n1.jpg,dog\n2.jpg,animal\n")
   assert main("show", path, "--labels", tmp_path / "labels.csv") == 0
-  assert "├── animal  2 leaves, 2 images\n" in capsys.readouterr().out
+  assert "├── animal  2 leaves, 2 images (1 ends here)\n" in capsys.readouterr().out
   assert main("show", "cifar100", "--max-children", 2, "--depth", 1) == 0
   assert capsys.readouterr().out.splitlines()[-1] == "└── ... 18 more"
   assert main("show", tmp_path / "none.csv") == 1
@@ -87,11 +91,11 @@ def test_check(tmp_path, capsys):
   path = tmp_path / "e.csv"
   path.write_text("parent,child\nroot,a\nroot,b\na,c\n")
   assert main("check", path) == 0
-  assert capsys.readouterr().out.splitlines()[-1] == f"{path}: 0 errors, 1 warnings"
+  assert capsys.readouterr().out.splitlines()[-1] == f"{path}: 0 errors, 1 warning"
   path.write_text("parent,child\nroot,a\nroot,b\nb,a\n")
   assert main("check", path) == 1
   out = capsys.readouterr().out
-  assert out.startswith(f"{path}:4: error: two parents: 'a'") and out.endswith("1 errors, 0 warnings\n")
+  assert out.startswith(f"{path}:4: error: two parents: 'a'") and out.endswith("1 error, 0 warnings\n")
   path.write_bytes(b"parent,child\nroot,\xff\n")
   assert main("check", path) == 1
   assert "e.csv:2" in capsys.readouterr().err
