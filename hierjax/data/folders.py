@@ -17,7 +17,7 @@ from hierjax.errors import UserError
 from hierjax.tree.builders import build, from_folder
 from hierjax.tree.folders import NO_LABEL, SPLIT_NAMES, split_folders, walk
 from hierjax.tree.images import LabelRow, read_label_rows
-from hierjax.tree.label_files import draft_of_labels
+from hierjax.tree.label_files import draft_of_labels, missing_images, named_with_lines
 from hierjax.tree.label_tree import ROOT, LabelTree
 from hierjax.tree.labels import LabelFinder
 
@@ -84,7 +84,7 @@ def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
   """
   root = _root(config)
   if config.labels:
-    return _csv_splits(Path(config.labels).expanduser(), root, config, tree)
+    return _csv_splits(_labels_file(config), root, config, tree)
   splits = _split_folders(root, config)
   return {split: functools.partial(_nested, folder, config, tree) for split, folder in splits.items()}
 
@@ -96,19 +96,31 @@ def tree_of(config: DataConfig) -> LabelTree:
     UserError: there is no such folder or file, or it holds no tree.
   """
   if config.labels:
-    path = Path(config.labels).expanduser()
+    path = _labels_file(config)
     return build(draft_of_labels(_csv_rows(path, config), str(path)))
   return from_folder(_split_folders(_root(config), config)[config.train_split])
 
 
 def _root(config: DataConfig) -> Path:
   root = Path(config.root).expanduser()
-  if not config.root or not root.is_dir():
+  if not config.root:
+    raise UserError("config.data.root = '': set config.data.root to the folder of the images")
+  if not root.is_dir():
     raise UserError(
-      f"config.data.root = {config.root!r}: there is no such folder; for images that have moved, `python -m hierjax "
-      "evaluate` takes --data-root"
+      f"config.data.root = {config.root!r}: there is no such folder; set config.data.root or, where a run that was "
+      "trained is asked, --data-root"
     )
   return root
+
+
+def _labels_file(config: DataConfig) -> Path:
+  """Returns the CSV file of labels, which is looked for where it says and then below the images' folder."""
+  path = Path(config.labels).expanduser()
+  below = _root(config) / path if config.root and not path.is_file() else path
+  if not below.is_file():
+    places = dict.fromkeys([os.path.abspath(path), os.path.abspath(below)])
+    raise UserError(f"config.data.labels = {config.labels!r}: there is no such file; looked for {' and '.join(places)}")
+  return below
 
 
 def _split_folders(root: Path, config: DataConfig) -> dict[str, Path]:
@@ -168,7 +180,8 @@ def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> 
   labels: dict[str, dict[str, list[int]]] = {}
   split_of: dict[str, str] = {}
   faults: list[str] = []
-  for row in _csv_rows(path, config):
+  rows = _csv_rows(path, config)
+  for row in rows:
     split = row.split or config.train_split
     if split_of.setdefault(row.image, split) != split:
       faults.append(f"{path}:{row.line}: {row.image!r} is in split {split_of[row.image]!r} too, not only {split!r}")
@@ -185,12 +198,22 @@ def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> 
     faults.append(f"{path}: some rows are in split 'val' and others in 'validation'; write one of them")
   _raise_faults(faults, path)
   return {
-    split: functools.partial(_listed, f"{os.path.abspath(path)} {split}", images, root, config)
+    split: functools.partial(_listed, path, split, [row for row in rows if row.image in images], images, root, config)
     for split, images in labels.items()
   }
 
 
-def _listed(name: str, labels: dict[str, list[int]], root: Path, config: DataConfig) -> FolderSource:
+def _listed(
+  path: Path, split: str, rows: list[LabelRow], labels: dict[str, list[int]], root: Path, config: DataConfig
+) -> FolderSource:
+  name = f"{os.path.abspath(path)} {split}"
+  missing = missing_images(rows, root) if config.on_bad_image == "stop" else []
+  if missing:
+    what = f"{path}: {len(missing):,} of {len(labels):,} images are no files below {root}: {named_with_lines(missing)}"
+    remedy = "is config.data.root right?"
+    if len(missing) < len(labels):
+      remedy = "correct them, or set config.data.on_bad_image = skip to leave them out"
+    raise UserError(f"{what}; {remedy}")
   files = [str(root / image) for image in labels]
   return FolderSource(name, files, pad_nodes(list(labels.values())), config.resize, config.fit)
 

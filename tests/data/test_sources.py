@@ -133,8 +133,10 @@ def test_labels_that_are_not_in_the_tree_are_listed_with_their_folder(photos):
   write(photos / "nowhere", 1)
   with pytest.raises(UserError, match=r"(?s)nowhere\.png lies in no folder.*plate: 'plate' is not below 'thing'"):
     open_source(folder_config(photos), TREE, "train")
-  with pytest.raises(UserError, match=r"no such folder.*--data-root"):
+  with pytest.raises(UserError, match=r"no such folder; set config\.data\.root or.*--data-root"):
     open_source(folder_config(photos / "nothing"), TREE, "train")
+  with pytest.raises(UserError, match=r"set config\.data\.root to the folder of the images$"):
+    open_source(folder_config(""), TREE, "train")
   (photos / "empty" / "train").mkdir(parents=True)
   with pytest.raises(UserError, match="no image"):
     open_source(folder_config(photos / "empty"), TREE, "train")
@@ -178,6 +180,31 @@ def test_a_csv_file_with_splits(photos):
     photos, text.replace("Val", "FOLD 3"), validation=0.1, validation_split="Fold 3", train_split="Train"
   )
   assert [len(open_source(own, TREE, split)) for split in ("train", "validation", "test")] == [2, 1, 1]
+
+
+def test_a_csv_file_is_looked_for_below_the_images_too(photos, monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  config = folder_config(photos, labels="labels.csv")
+  with pytest.raises(UserError, match=rf"labels = 'labels\.csv': .* {tmp_path}/labels\.csv and {photos}/labels\.csv"):
+    tree_of(config)
+  for place, image in ((photos, "thing/cup/1.png"), (tmp_path, "thing/cup/2.png")):
+    (place / "labels.csv").write_text(f"image,a,b\n{image},thing,cup\n")
+    assert open_source(config, TREE, "train").describe(0).endswith(image) and len(tree_of(config).leaves) == 1
+
+
+def test_images_of_a_csv_file_that_are_no_files(photos):
+  names = ["thing/cup/1.png", *(f"x{i}.png" for i in range(7)), "x0.png"]
+  text = "image,label\n" + "".join(f"{name},cup\n" for name in names)
+  shown = ", ".join(rf"'x{i}\.png' \(line {i + 3}\)" for i in range(5))
+  message = (
+    rf"labels\.csv: 7 of 8 images are no files below {photos}: {shown} and 2 more; correct .*on_bad_image = skip"
+  )
+  with pytest.raises(UserError, match=message):
+    open_source(csv_config(photos, text, cache_mib=0), TREE, "train")
+  source = open_source(csv_config(photos, text, on_bad_image="skip"), TREE, "train")
+  assert len(decode.read_or_skip(source, np.arange(8), "skip")[1]) == 7
+  with pytest.raises(UserError, match=r"2 of 2 images are no files .*; is config\.data\.root right\?"):
+    open_source(csv_config(photos, "image,label\nx.png,cup\ny.png,cup\n"), TREE, "train")
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])
