@@ -128,7 +128,7 @@ def read_label_rows(
 
   The first column is the image. The second may be called `split`, and then names one of `splits` in every row, in
   capitals or not. The rest is its label: a cell a level, of which the last ones may be blank; or one cell,
-  `animal/dog`, or an id, or the name of a leaf. Several rows of one image are several label paths of it.
+  `animal/dog`, or an id, or a name that only one node has. Several rows of one image are several label paths of it.
 
   Args:
     path: the file.

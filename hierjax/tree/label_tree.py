@@ -281,8 +281,8 @@ class LabelTree:
       if child is None:
         allowed = [self.names[i] for i in self.children(node)]
         shown = ", ".join(allowed[:20]) + (f", ... ({len(allowed)} in all)" if len(allowed) > 20 else "")
-        place = "/".join(path[:depth]) or self.root_name
-        raise KeyError(f"{name!r} is not below {place!r}; there are: {shown or 'none, it is a leaf'}")
+        where = f"not below {'/'.join(path[:depth])!r}" if depth else "no top-level label"
+        raise KeyError(f"{name!r} is {where}; there are: {shown or 'none, it is a leaf'}")
       node = child
     return node
 

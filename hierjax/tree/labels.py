@@ -26,6 +26,7 @@ class LabelFinder:
     self._tree = tree
     self._by_id = _positions(enumerate(tree.ids or []))
     self._by_leaf = _positions((int(leaf), tree.names[leaf]) for leaf in tree.leaves)
+    self._by_name = _positions(enumerate(tree.names))
 
   def knows(self, name: str) -> bool:
     """Returns whether a node has the id `name`, or a leaf is called so."""
@@ -46,7 +47,7 @@ class LabelFinder:
 
     Args:
       label: a path of names from the top level down, which may start with the root's name and may end above a leaf; or
-        one string, an id or the name of a leaf.
+        one string: an id, a name of the top level, or a name that only one node has.
 
     Raises:
       KeyError: the tree has no such node, or several.
@@ -58,8 +59,12 @@ class LabelFinder:
     except KeyError as missing:
       if label[0] == self._tree.root_name:
         return self._tree.find(label[1:])
-      if len(label) == 1 and label[0] in self._by_leaf:
-        return self.class_node(label[0])
+      nodes = self._by_name.get(label[0], []) if len(label) == 1 else []
+      if len(nodes) == 1:
+        return nodes[0]
+      if len(nodes) > 1:
+        places = ", ".join(self._tree.path_text(node) for node in nodes[:_SHOWN]) + ", ..." * (len(nodes) > _SHOWN)
+        raise KeyError(f"{missing.args[0]}; {label[0]!r} names {len(nodes)} nodes further down: {places}") from None
       raise missing
 
 

@@ -96,8 +96,25 @@ def test_a_label_is_a_path_an_id_or_a_leaf():
   assert finder.node(("all",)) == finder.node(()) == -1
   with pytest.raises(KeyError, match="names 2 nodes"):
     finder.node(("y",))
+  with pytest.raises(KeyError, match=r"^\"'z' is no top-level label; there are: a, b\"$"):
+    finder.node(("z",))
+  with pytest.raises(KeyError, match="'z' is no top-level label; there are: a, b"):
+    finder.node(("all", "z"))
+  with pytest.raises(KeyError, match="'x' is no top-level label"):
+    finder.node(("x", "y"))
   with pytest.raises(KeyError, match="'z' is not below 'b'; there are: y, a"):
     finder.node(("all", "b", "z"))
+
+
+def test_a_single_name_is_a_label_where_one_node_has_it():
+  tree = from_paths(
+    [("deer", "Cervus", "elaphus"), ("toad", "Bufo", "Bufo"), ("toad", "Bufo", "bufo"), ("cow", "deer")]
+  )
+  finder = LabelFinder(tree)
+  for name, path in (("Cervus", ("deer", "Cervus")), ("bufo", ("toad", "Bufo", "bufo")), ("deer", ("deer",))):
+    assert finder.node((name,)) == tree.find(path)
+  with pytest.raises(KeyError, match=r"'Bufo' is no top-level .*; 'Bufo' names 2 nodes .*: toad/Bufo, toad/Bufo/Bufo"):
+    finder.node(("Bufo",))
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("a/b", "c\\"), ("\\", "/", "\\/"), ("x\ny",)])
