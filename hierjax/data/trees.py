@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from hierjax.data import features, folders, shapes, tfds
 from hierjax.data.config import DataConfig
 from hierjax.errors import UserError
-from hierjax.tree.label_tree import LabelTree, ShortLabels
+from hierjax.tree.findings import FaultyTree
+from hierjax.tree.label_tree import LabelTree, ShortLabels, TreeError
 from hierjax.tree.opening import open_tree as open_tree_file
 
 
@@ -36,7 +38,36 @@ class TreeConfig:
 
 
 def open_tree(config: TreeConfig, data: DataConfig) -> LabelTree:
-  """Returns the whole tree that `config.source` names, whatever `config.levels` says; TreeError as the readers do."""
+  """Returns the whole tree that `config.source` names, whatever `config.levels` says.
+
+  Raises:
+    UserError: there is no such tree, or it leaves nothing to learn, as each label is the same.
+  """
+  forgotten = _forgotten_labels(config, data)
+  try:
+    tree = _open_tree(config, data)
+  except FaultyTree as error:
+    if forgotten and any(finding.kind == "empty" for finding in error.findings):
+      raise TreeError(f"{error}{forgotten}") from None
+    raise
+  # Where short labels stop, a label may end at any node.
+  if (tree.num_nodes if config.short_labels == "stop" else len(tree.leaves)) == 1:
+    leaf = tree.path_text(int(tree.leaves[0]))
+    raise UserError(
+      f"config.tree.source = {config.source!r}: a tree of the single leaf {leaf!r} leaves nothing to learn{forgotten}"
+    )
+  return tree
+
+
+def _forgotten_labels(config: TreeConfig, data: DataConfig) -> str:
+  """Returns a hint at a CSV file among the images where no file of labels is named; else ""."""
+  if config.source != "images" or data.name != "folder" or data.labels:
+    return ""
+  file = next(iter(sorted(Path(data.root).expanduser().glob("*.csv"))), None)
+  return "" if file is None else f"; if the labels are in {file}, set config.data.labels = {file.name}"
+
+
+def _open_tree(config: TreeConfig, data: DataConfig) -> LabelTree:
   if config.source == "shapes":
     return shapes.tree()
   if config.source != "images":

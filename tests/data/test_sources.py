@@ -15,6 +15,7 @@ from hierjax.data.images import BadImageError, read_image
 from hierjax.data.source import ArraySource
 from hierjax.data.sources import climb, open_source
 from hierjax.data.splits import kept_for_validation
+from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.tree import folders
 from hierjax.tree.builders import from_paths
@@ -140,6 +141,26 @@ def test_labels_that_are_not_in_the_tree_are_listed_with_their_folder(photos):
   (photos / "empty" / "train").mkdir(parents=True)
   with pytest.raises(UserError, match="no image"):
     open_source(folder_config(photos / "empty"), TREE, "train")
+
+
+def test_a_tree_of_one_leaf_leaves_nothing_to_learn(tmp_path):
+  write(tmp_path / "all" / "photos" / "0", 1)
+  config = folder_config(tmp_path)
+  with pytest.raises(UserError, match=r"source = 'images': a tree of the single leaf 'all/photos' .* to learn$"):
+    open_tree(TreeConfig(), config)
+  (tmp_path / "mine.csv").write_text("image,label\nall/photos/0.png,cup\n")
+  with pytest.raises(
+    UserError, match=rf"if the labels are in {tmp_path}/mine\.csv, set config\.data\.labels = mine\.csv"
+  ):
+    open_tree(TreeConfig(), config)
+  with pytest.raises(UserError, match=r"the single leaf 'cup' leaves nothing to learn$"):
+    open_tree(TreeConfig(), folder_config(tmp_path, labels="mine.csv"))
+  write(tmp_path / "flat" / "0", 1)
+  (tmp_path / "flat" / "mine.csv").touch()
+  with pytest.raises(UserError, match=r"lies in no folder of a label.*; if the labels are in .*/flat/mine\.csv, set"):
+    open_tree(TreeConfig(), folder_config(tmp_path / "flat"))
+  (tmp_path / "flat").rename(tmp_path / ".flat")
+  assert open_tree(TreeConfig(short_labels="stop"), config).num_nodes == 2, "labels may end at either node"
 
 
 # CSV.
