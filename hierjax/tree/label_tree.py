@@ -355,10 +355,11 @@ class LabelTree:
     if not isinstance(saved.get("root"), str):
       raise TreeError(f"{source}: 'root' must be a string")
     try:
-      tree = cls.from_children(saved["names"], saved["num_children"], saved["root"], saved["ids"])
+      tree = cls.from_children(saved["names"], saved["num_children"], saved["root"], saved.get("ids"))
+      checksum = tree.checksum
     except (TreeError, OverflowError, UnicodeEncodeError) as error:
       raise TreeError(f"{source}: {error}") from None
-    if saved.get("sha256") != tree.checksum:
+    if saved.get("sha256") != checksum:
       raise TreeError(f"{source}: the checksum does not match: the file was changed or damaged after it was saved")
     return tree
 

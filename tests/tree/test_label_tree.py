@@ -163,6 +163,23 @@ def test_a_damaged_file_is_refused_with_its_name(tmp_path, text, message):
   assert "saved.json" in str(error.value)
 
 
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"root": "\ud800"}, "surrogates not allowed"),
+    ({"names": ["\ud800", "b"]}, "surrogates"),
+    ({"root": None}, "'root'"),
+  ],
+)
+def test_a_saved_tree_without_ids_is_one_and_names_are_text(change, message):
+  tree = LabelTree.from_children(["a", "b"], [2, 0, 0])
+  saved = json.loads(tree.to_json())
+  del saved["ids"]
+  assert LabelTree.from_json(json.dumps(saved)) == tree
+  with pytest.raises(TreeError, match=message):
+    LabelTree.from_json(json.dumps(saved | change))
+
+
 def test_a_file_that_is_not_text_is_refused(tmp_path):
   path = tmp_path / "saved.json"
   path.write_bytes(b'{"format": "\xff"}')
