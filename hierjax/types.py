@@ -139,8 +139,8 @@ class DecodeOptions:
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no decoder knows, or values that do not go together."""
-    if self.beam < 1:
-      raise UserError(f"config.decode.beam = {self.beam}: a beam keeps at least 1 path")
+    if not 1 <= self.beam <= 10_000:
+      raise UserError(f"config.decode.beam = {self.beam}: a beam keeps at least 1 path, and at most 10,000")
     for name, value, allowed in (
       ("restrict", self.restrict, ("tree", "raw")),
       ("normalise", self.normalise, ("trained", "siblings")),

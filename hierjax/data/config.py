@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
-from hierjax.data.images import FITS
+from hierjax.data.images import FITS, MAX_PIXELS
 from hierjax.errors import UserError
 from hierjax.functional.augment import Transform
 
 ON_BAD_IMAGE = ("stop", "skip")
 ON_NO_LABEL = ("stop", "skip")
+MAX_SIDE = math.isqrt(MAX_PIXELS)
 COARSE_IMAGES = ("direct", "drop", "pseudo", "truth")
 
 
@@ -113,13 +115,13 @@ class DataConfig:
       "examples": (self.examples >= 6, "6 or more"),
       "width": (self.width >= 0, "0 (images) or more"),
       "objects": (1 <= self.objects <= 3, "1, 2 or 3"),
-      "resize": (self.resize >= 1, "1 or more pixels"),
+      "resize": (1 <= self.resize <= MAX_SIDE, f"from 1 to {MAX_SIDE} pixels"),
       "fit": (self.fit in FITS, " or ".join(FITS)),
       "crop": (1 <= self.crop <= self.resize, f"from 1 to data.resize, which is {self.resize}"),
-      "pad": (self.pad >= 0, "0 or more pixels"),
-      "mean": (0 <= min(self.mean, default=0.0) <= max(self.mean, default=0.0) <= 1, "from 0 to 1, as pixels are here"),
+      "pad": (0 <= self.pad <= MAX_SIDE, f"from 0 to {MAX_SIDE} pixels"),
+      "mean": (all(0 <= mean <= 1 for mean in self.mean), "from 0 to 1, as pixels are here"),
       "std": (
-        min(self.std, default=1.0) > 0 and max(self.std, default=1.0) <= 1 and len(self.std) == len(self.mean),
+        all(0 < std <= 1 for std in self.std) and len(self.std) == len(self.mean),
         "above 0 and at most 1, one for each mean",
       ),
       "on_bad_image": (self.on_bad_image in ON_BAD_IMAGE, " or ".join(ON_BAD_IMAGE)),
@@ -129,8 +131,8 @@ class DataConfig:
     }
     if self.sides:
       laws["sides"] = (
-        len(self.sides) == 2 and self.crop <= self.sides[0] <= self.sides[1],
-        f"() or two sides in rising order, from data.crop = {self.crop} on",
+        len(self.sides) == 2 and self.crop <= self.sides[0] <= self.sides[1] <= MAX_SIDE,
+        f"() or two sides in rising order, from data.crop = {self.crop} to {MAX_SIDE}",
       )
       laws["pad"] = (self.pad == 0, "0 where data.sides are given")
     values = dataclasses.asdict(self)

@@ -64,15 +64,20 @@ class RunConfig:
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no run can have."""
-    for name in ("batch_size", "log_every", "eval_every", "checkpoint_every"):
-      if getattr(self, name) <= 0:
-        raise UserError(f"config.{name} = {getattr(self, name)}: must be above 0")
-    if self.epochs < 0:
-      raise UserError(
-        f"config.epochs = {self.epochs}: must be above 0, or 0 to keep the weights that a run starts from"
-      )
-    if self.seed < 0:
-      raise UserError(f"config.seed = {self.seed}: must be 0 or more")
+    laws = {
+      "seed": (self.seed >= 0, "0 or more"),
+      "batch_size": (0 < self.batch_size <= 1_000_000, "above 0, and at most 1,000,000"),
+      "epochs": (
+        0 <= self.epochs <= 100_000,
+        "above 0, or 0 to keep the weights that a run starts from, and at most 100,000",
+      ),
+      "log_every": (self.log_every > 0, "above 0"),
+      "eval_every": (self.eval_every >= 1e-6, "above 0: 1e-6 epochs or more"),
+      "checkpoint_every": (self.checkpoint_every >= 1e-6, "above 0: 1e-6 epochs or more"),
+    }
+    for name, (holds, allowed) in laws.items():
+      if not holds:
+        raise UserError(f"config.{name} = {getattr(self, name)}: must be {allowed}")
     if self.class_weights not in ("none", "balanced"):
       raise UserError(f"config.class_weights = {self.class_weights!r}: choose from none, balanced")
 
@@ -140,7 +145,11 @@ class Run:
   @classmethod
   def from_folder(cls, folder: RunFolder, data_root: str = "", views: int = 0) -> Run:
     """Makes what a run's folder holds; raises UserError as `from_config` does, or for a damaged folder."""
-    run = cls.from_config(folder.config(), folder.tree(), data_root, views)
+    config, tree = folder.config(), folder.tree()
+    try:
+      run = cls.from_config(config, tree, data_root, views)
+    except UserError as error:
+      raise UserError(f"{folder.path / 'config.json'}: {error}") from None
     return dataclasses.replace(run, trained_on=folder.data_checksum())
 
   # Data.

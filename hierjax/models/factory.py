@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
-from flax import linen as nn
 
 from hierjax.backbones.densenet import densenet
 from hierjax.backbones.plain import alexnet, cnn7, sppnet
@@ -16,7 +15,7 @@ from hierjax.backbones.preact import preact_resnet, small_resnet, wide_resnet, w
 from hierjax.backbones.precomputed import PrecomputedFeatures
 from hierjax.backbones.resnet import cbam_resnet50, resnet50, resnet152, se_resnet50
 from hierjax.backbones.vgg import vgg16
-from hierjax.config import choose, frozen, unpack
+from hierjax.config import choose, unpack
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.heads.coarse_fine import CoarseFineHead
@@ -30,7 +29,7 @@ from hierjax.models.merged import MergedConfig, merge
 from hierjax.necks.context import ContextNeck
 
 Section = Mapping[str, Any]
-Table = Mapping[str, Callable[..., nn.Module]]
+Table = Mapping[str, Callable[..., Any]]
 
 BACKBONES: Table = {
   "alexnet": alexnet,
@@ -48,7 +47,7 @@ BACKBONES: Table = {
   "wide_resnet": wide_resnet,
   "wider_resnet": wider_resnet,
 }
-NECKS: Table = {"context": ContextNeck}
+NECKS: Table = {"context": ContextNeck, "none": lambda: None}
 HEADS: Table = {
   "coarse_fine": CoarseFineHead,
   "dhnn_rnn": DHNNHead,
@@ -77,7 +76,7 @@ def make_method(
     backbone: names one of BACKBONES.
     head: names one of HEADS.
     tree: the tree to predict.
-    neck: names one of NECKS, or `none`, as None does.
+    neck: names one of NECKS; None is as `none`.
     dtype: of the computation: float32 or bfloat16. Weights are float32.
     merged: the keys of `MergedConfig`; None for a backbone that is not merged.
 
@@ -86,8 +85,7 @@ def make_method(
       is.
   """
   merging = unpack(MergedConfig, merged or {}, "merged")
-  no_neck = neck is None or dict(neck) == {"name": "none"}
-  if merging.shared >= 0 and not no_neck:
+  if merging.shared >= 0 and neck is not None and neck.get("name") != "none":
     raise UserError(
       f"config.merged.shared = {merging.shared}: a merged network has no neck; set config.neck.name = none, or "
       "config.merged.shared = -1"
@@ -112,7 +110,7 @@ def make_method(
   module = Classifier(
     backbone=merge(build, merging.shared, levels) if levels else build(),
     head=made,
-    neck=None if neck is None or no_neck else _part(NECKS, neck, "neck", given),
+    neck=None if neck is None else _part(NECKS, neck, "neck", given),
   )
   return ModelMethod(module, tree)
 
@@ -132,24 +130,13 @@ def _check_branches_are_read(head: nn.Module, name: str, shared: int, levels: tu
     )
 
 
-def _part(table: Table, section: Section, where: str, given: Mapping[str, Any]) -> nn.Module:
+def _part(table: Table, section: Section, where: str, given: Mapping[str, Any]) -> Any:
   if not isinstance(section, Mapping) or "name" not in section:
     raise UserError(f"config.{where}.name is missing: choose from {', '.join(sorted(table))}")
   build = choose(table, section["name"], f"{where}.name")
   parameters = inspect.signature(build).parameters
-  settings = {key: frozen(value) for key, value in section.items() if key != "name"}
-  for key, value in settings.items():
-    if key in parameters and not _fits(value, parameters[key].default):
-      raise UserError(f"config.{where}.{key} = {value!r}: must be like {parameters[key].default!r}")
+  settings = {key: value for key, value in section.items() if key != "name"}
   try:
     return unpack(build, settings, where, **{key: value for key, value in given.items() if key in parameters})
   except (UserError, ValueError) as error:  # of `unpack`, which names the key, or of the part, which does not
     raise UserError(str(error) if str(error).startswith("config.") else f"config.{where}: {error}") from None
-
-
-def _fits(value: Any, default: Any) -> bool:
-  """Returns whether `value` is of the kind of a parameter's default; one without, or of None, takes any."""
-  if default is None or default is inspect.Parameter.empty:
-    return True
-  kinds = {float: (int, float)}.get(type(default), type(default))
-  return isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)

@@ -25,7 +25,7 @@ def test_other_inputs_get_a_sentence(shape):
   ("section", "message"),
   [
     ({"width": 0}, r"config\.backbone: width = 0: must be 1 or more"),
-    ({"width": "wide"}, r"config\.backbone: a value is not of the kind"),
+    ({"width": "wide"}, r"config\.backbone\.width = 'wide': must be a whole number"),
     ({}, r"config\.backbone\.width is missing"),
   ],
 )

@@ -85,7 +85,7 @@ def test_a_method_is_an_argument_of_jit(toy_tree, head):
     (dict(backbone={}), r"config.backbone.name is missing: choose from alexnet, cbam_resnet50, cnn7, densenet"),
     (dict(head={"name": "path_rnn", "widht": 3}), r"config.head.widht: .*did you mean 'width'"),
     (dict(head={"name": "flat", "num_leaves": 3}), r"config.head.num_leaves: there is no such key"),
-    (dict(head={"name": "path_rnn", "width": "wide"}), r"config.head.width = 'wide': must be like 512"),
+    (dict(head={"name": "path_rnn", "width": "wide"}), r"config.head.width = 'wide': must be a whole number"),
     (dict(head={"name": "path_rnn", "reduction": "max"}), r"config.head: reduction = 'max': choose from sum, mean"),
     (dict(backbone={"name": "wide_resnet", "depth": 27}), r"config.backbone: depth = 27: .*10, 16, 22, 28"),
     (dict(head={"name": "coarse_fine", "strategy": "both"}), r"config.head: strategy = 'both': choose from parallel"),
