@@ -27,14 +27,16 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from hierjax.config import flatten
+from hierjax.config import flatten, read_json
 from hierjax.data.source import same_data
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
+
+_MEASURED = ("split", "step", "views", "num_examples", "level_sizes")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -103,6 +105,8 @@ class RunFolder:
       return
     if self.tree() != tree:
       raise UserError(f"{other} label tree: it has changed since; give this one another --workdir")
+    if not (self.path / "data.json").exists():
+      raise UserError(f"{self.path} is not a complete run folder: it has no data.json")
     if not same_data(self.data_checksum(), data_checksum):
       raise UserError(f"{other} set of training images: it has changed since; give this one another --workdir")
 
@@ -130,13 +134,11 @@ class RunFolder:
     """Returns the resolved config; raises UserError where the folder has none."""
     path = self.path / "config.json"
     try:
-      config = json.loads(path.read_text(encoding="utf-8"))
+      config = read_json(path, "the config of a hierjax run")
     except FileNotFoundError:
       reason = "it has no config.json" if self.path.is_dir() else "there is no such folder"
       raise UserError(f"{self.path} is not a run folder: {reason}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-      raise UserError(f"{path} is damaged: {error}") from None
-    if not isinstance(config, dict) or not {"tree", "data", "backbone", "head"} <= config.keys():
+    if not {"tree", "data", "backbone", "head"} <= config.keys():
       raise UserError(f"{path} is not the config of a hierjax run")
     return config
 
@@ -150,12 +152,13 @@ class RunFolder:
   def data_checksum(self) -> str:
     """Returns the checksum of the training images; '' where it is missing; UserError where it is damaged."""
     path = self.path / "data.json"
-    if not path.exists():
-      return ""
     try:
-      return str(json.loads(path.read_text(encoding="utf-8"))["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-      raise UserError(f"{path} is damaged: {error!r}") from None
+      checksum = read_json(path, "the checksum of training images").get("sha256")
+    except FileNotFoundError:
+      return ""
+    if not isinstance(checksum, str):
+      raise UserError(f"{path} is damaged: it has no 'sha256'")
+    return checksum
 
   def write_evaluation(self, split: str, metrics: Mapping[str, Any]) -> Path:
     """Writes eval/SPLIT.json and returns its path; raises UserError where a metric is not finite, which no JSON is."""
@@ -169,10 +172,13 @@ class RunFolder:
     write_whole(path, json.dumps(metrics, indent=2) + "\n")
     return path
 
-  def evaluation(self, split: str) -> dict[str, Any] | None:
-    """Returns what eval/SPLIT.json holds, or None."""
-    path = self.path / "eval" / f"{split}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+  def evaluation(self, split: str, keys: Collection[str] = _MEASURED) -> dict[str, Any] | None:
+    """Returns what eval/SPLIT.json holds; None where there is none with these keys, so that it is made anew."""
+    try:
+      found = read_json(self.path / "eval" / f"{split}.json", "what `evaluate` writes")
+    except (FileNotFoundError, UserError):
+      return None
+    return found if set(keys) <= found.keys() else None
 
   def write_alpha(self, choice: Mapping[str, Any]) -> Path:
     """Writes alpha.json and returns its path."""
@@ -212,13 +218,11 @@ class RunFolder:
   def _choice(self, name: str, is_choice: Callable[[dict[str, Any]], bool], writer: str) -> dict[str, Any] | None:
     """Returns what was chosen on validation and kept in a file, or None; `writer` is what writes such files."""
     path = self.path / name
-    if not path.exists():
-      return None
     try:
-      choice = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-      raise UserError(f"{path} is damaged: {error}") from None
-    if not isinstance(choice, dict) or not is_choice(choice):
+      choice = read_json(path, f"what {writer} writes")
+    except FileNotFoundError:
+      return None
+    if not is_choice(choice):
       raise UserError(f"{path} is not what {writer} writes")
     return choice
 
@@ -232,9 +236,10 @@ class RunFolder:
     """Yields the lines of metrics.jsonl that are whole; none where there is no such file."""
     if not self.metrics.exists():
       return
-    for line in self.metrics.read_text(encoding="utf-8").splitlines():
+    for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
       try:
-        json.loads(line)["step"]
-      except (json.JSONDecodeError, KeyError, TypeError):
+        whole = type(json.loads(line)["step"]) is int
+      except (ValueError, KeyError, TypeError, RecursionError):
         continue
-      yield line
+      if whole:
+        yield line

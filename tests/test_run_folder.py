@@ -84,6 +84,37 @@ def test_a_missing_folder_gets_a_clear_sentence(tmp_path):
     RunFolder(tmp_path / "nowhere").config()
 
 
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    (None, "is not a complete run folder: it has no data.json"),
+    ("{", "data.json is damaged"),
+    ("[" * 100_000, "data.json is damaged"),
+    ("[]", "data.json is not"),
+    ("{}", "data.json is damaged: it has no 'sha256'"),
+  ],
+)
+def test_a_damaged_checksum_of_the_images_gets_a_clear_sentence(folder, toy_tree, text, message):
+  path = folder.path / "data.json"
+  path.unlink() if text is None else path.write_text(text)
+  with pytest.raises(UserError, match=message):
+    folder.begin(CONFIG, toy_tree, "labels")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"step": 3', '{"step": 3, "views": 1}', "[" * 100_000])
+def test_a_damaged_evaluation_is_none_so_that_it_is_made_anew(folder, text):
+  measured = {"split": "test", "step": 3, "views": 1, "num_examples": 5, "level_sizes": [2, 4]}
+  path = folder.write_evaluation("test", measured)
+  assert folder.evaluation("test") == measured and folder.evaluation("train") is None
+  path.write_text(text)
+  assert folder.evaluation("test") is None
+
+
+def test_lines_of_metrics_that_are_none_are_passed_over(folder):
+  folder.metrics.write_bytes(b'{"step": 1}\n{"step": "2"}\n[]\n{"step": \xff}\n' + b"[" * 100_000 + b'\n{"step": 3}\n')
+  assert list(folder.metric_lines()) == ['{"step": 1}', '{"step": 3}']
+
+
 def test_metrics_are_cut_back_to_the_restored_step(folder):
   lines = [json.dumps({"step": s, "loss": 0.5}) for s in (10, 20, 30)]
   folder.metrics.write_text("\n".join([*lines, '{"step": 40, "lo']))
