@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int, Integer
 
+from hierjax.config import read_json
 from hierjax.data.config import DataConfig
 from hierjax.data.images import BadImageError
 from hierjax.data.source import Splits, checked_nodes
@@ -17,7 +18,7 @@ from hierjax.errors import UserError
 from hierjax.tree.label_tree import PAD, LabelTree, TreeError
 from hierjax.tree.labels import class_nodes
 
-FEATURES, NODES, TREE = "features.npy", "nodes.npy", "tree.json"
+FEATURES, NODES, TREE, ABOUT = "features.npy", "nodes.npy", "tree.json", "features.json"
 _LAYOUT = (
   f"a folder with a folder a split (train and test, say), and in each {FEATURES}, float32[n d], and {NODES}, integers "
   f"[n] or [n p]: the tree nodes that the labels end at. Its {TREE} is the tree, unless config.tree.source names it. "
@@ -66,11 +67,17 @@ def feature_splits(config: DataConfig, tree: LabelTree) -> Splits:
   Where the folder has a tree.json that is not `tree`, labels are looked up in `tree` by their ids or names.
 
   Raises:
-    UserError: there is no such folder, or it holds something else.
+    UserError: there is no such folder, or it holds something else, or nodes of another tree, as features.json tells.
     TreeError: tree.json is damaged, or a label is not in `tree`.
   """
   folder, files = _files(config)
   own = LabelTree.load(folder / TREE) if (folder / TREE).exists() else tree
+  about = folder / ABOUT  # folders made by hand have none
+  if about.exists() and read_json(about, "what `features` writes").get("tree_sha256", own.checksum) != own.checksum:
+    raise UserError(
+      f"{folder}: the nodes of its rows are those of another tree than its {TREE}, or else config.tree, says; {ABOUT} "
+      "has the checksum of the tree that they are of: put that tree back, or write the features anew"
+    )
   return {file.parent.name: functools.partial(_open, file, own, tree) for file in files}
 
 

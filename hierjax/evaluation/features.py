@@ -22,7 +22,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 from tqdm import tqdm
 
-from hierjax.data.features import FEATURES, NODES, TREE, write_rows
+from hierjax.config import read_json
+from hierjax.data.features import ABOUT, FEATURES, NODES, TREE, write_rows
 from hierjax.data.source import Source, labels_checksum
 from hierjax.data.sources import SPLITS
 from hierjax.devices import put_batch
@@ -31,7 +32,6 @@ from hierjax.evaluation.run import Run
 from hierjax.run_folder import RunFolder, write_whole
 from hierjax.types import Batch, Examples, Variables
 
-_ABOUT = "features.json"
 Extract = Callable[[Variables, Examples], Array]  # f32[b d]
 
 
@@ -79,7 +79,7 @@ def write_features(
       "data": run.config.data,
     }
     write_whole(unfinished / TREE, run.tree.to_json())
-    write_whole(unfinished / _ABOUT, json.dumps(about, indent=2) + "\n")
+    write_whole(unfinished / ABOUT, json.dumps(about, indent=2) + "\n")
   return about
 
 
@@ -89,14 +89,14 @@ def origin(run: Run, mesh: Mesh) -> tuple[Run, Variables]:
   Raises:
     UserError: no run of images made them, or it is not there any more.
   """
-  file = Path(run.data.root).expanduser() / _ABOUT
+  file = Path(run.data.root).expanduser() / ABOUT
   if run.data.name != "features" or not file.exists():
     raise UserError(
       "this run reads precomputed features, and no run is known that makes them of images: "
-      f"config.data.root = {run.data.root!r} has no {_ABOUT}"
+      f"config.data.root = {run.data.root!r} has no {ABOUT}"
     )
+  about = read_json(file, "what `features` writes")
   try:
-    about = json.loads(file.read_text(encoding="utf-8"))
     folder, step = RunFolder(about["run"]), int(about["step"])
   except (ValueError, KeyError, TypeError) as error:
     raise UserError(f"{file} is damaged: {error!r}") from None

@@ -1,5 +1,7 @@
 """Folders of precomputed features: what is read, from which tree, and what is said of those that cannot be used."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,22 @@ def test_without_a_tree_of_their_own_the_config_names_it(tmp_path, features):
   with pytest.raises(UserError, match=r"there is no tree\.json in config\.data\.root = .*; name the tree"):
     open_tree(TreeConfig(), config(tmp_path))
   assert set(open_source(config(tmp_path), TREE, "train").nodes[:, 0]) == {CUP}
+
+
+def test_nodes_of_another_tree_than_the_one_beside_them_are_refused(tmp_path, features):
+  save(tmp_path / "train", features, np.full(6, CUP), TREE)
+  about = tmp_path / "features.json"
+  about.write_text(json.dumps({"tree_sha256": TREE.checksum}))
+  assert len(open_source(config(tmp_path), TREE, "train")) == 6
+  other = from_paths([("animal", "dog", "basenji"), ("thing", "cat"), ("thing", "cup")])
+  (tmp_path / "tree.json").write_text(other.to_json())
+  with pytest.raises(UserError, match=r"nodes of its rows are those of another tree than its tree\.json"):
+    open_source(config(tmp_path), TREE, "train")
+  about.write_text("{}")  # as older ones
+  assert len(open_source(config(tmp_path), TREE, "train")) == 6
+  about.write_text("[" * 100_000)
+  with pytest.raises(UserError, match=r"features\.json is damaged"):
+    open_source(config(tmp_path), TREE, "train")
 
 
 def test_a_row_that_is_not_finite_is_named_or_skipped(tmp_path, features):
