@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from hierjax.types import Features
+
+
+def check_sizes(**sizes: Any) -> None:
+  """Raises ValueError, which names it, for a size that is not a whole number of 1 or more, or a tuple of them."""
+  for name, size in sizes.items():
+    for number in size if isinstance(size, list | tuple) else (size,):
+      if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:  # type: ignore[operator]
+        raise ValueError(f"{name} = {size!r}: must be 1 or more, and whole")
 
 
 class Backbone(nn.Module):

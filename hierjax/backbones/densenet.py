@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from hierjax.backbones.backbone import Backbone
+from hierjax.backbones.backbone import Backbone, check_sizes
 from hierjax.backbones.plain import Entry
 from hierjax.backbones.preact import NormAct, conv
 
@@ -115,6 +115,7 @@ def densenet(
   if growth < 1 or not 0 < compression <= 1 or not 0 <= dropout < 1:
     has = f"growth = {growth}, compression = {compression}, dropout = {dropout}"
     raise ValueError(f"{has}: growth is 1 or more, 0 < compression <= 1, and 0 <= dropout < 1")
+  check_sizes(depth=depth, growth=growth)
   layers, width, stages = (depth - 4) // 6, 2 * growth, []
   for i in range(3):
     if i > 0:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from hierjax.backbones.backbone import Backbone
+from hierjax.backbones.backbone import Backbone, check_sizes
 from hierjax.errors import UserError
 from hierjax.layers.normalisation import local_response_norm
 from hierjax.layers.pooling import max_pool, mean_pool
@@ -146,9 +146,10 @@ def _trunk(
   lrn_alpha: float,
   dtype: Any,
 ) -> Backbone:
-  if len(widths) != 5 or min(widths) < 1 or lrn_alpha < 0:
+  if len(widths) != 5 or min(widths) < 1 or not 0 <= lrn_alpha < float("inf"):
     has = f"widths = {tuple(widths)}, lrn_alpha = {lrn_alpha}"
     raise ValueError(f"{has}: a trunk has five widths, none below 1, and lrn_alpha is 0 or more")
+  check_sizes(widths=widths)
   normed = [Stage(width, *window, lrn_alpha, dtype) for width, window in zip(widths, (conv1, conv2), strict=False)]
   return Backbone(Entry(smallest), (*normed, *(Stage(width, dtype=dtype) for width in widths[2:])))
 
@@ -170,6 +171,7 @@ def cnn7(width: int = 192, dropout: Sequence[float] = (0.5, 0.5, 0.5), dtype: An
   if width < 1 or len(dropout) != 3 or not all(0 <= rate < 1 for rate in dropout):
     has = f"width = {width}, dropout = {tuple(dropout)}"
     raise ValueError(f"{has}: the width is 1 or more, and there are three rates, each at least 0 and less than 1")
+  check_sizes(width=width)
   first = Group(width, (3, 3), max_pool, dropout[0], dtype=dtype)
   second = Group(width, (3, 3), mean_pool, dropout[1], dtype=dtype)
   # Dropping whole channels of the last map is dropping entries of its mean.

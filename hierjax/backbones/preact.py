@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from hierjax.backbones.backbone import Backbone
+from hierjax.backbones.backbone import Backbone, check_sizes
 
 # He et al.'s initialisation, and no biases: a norm follows, or the next block's does.
 conv = partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal())
@@ -105,6 +105,7 @@ def _preact(
   if blocks < 1 or stem.stride < 1 or not widths or not 0 <= dropout < 1:
     has = f"widths = {widths}, blocks = {blocks}, stem_stride = {stem.stride}, dropout = {dropout}"
     raise ValueError(f"{has}: a net has at least one stage, at least one block in each, and 0 <= dropout < 1")
+  check_sizes(widths=widths, blocks=blocks, stem_stride=stem.stride)
 
   def stage(i: int, width: int) -> Stage:
     strides = [1 if i == 0 else 2] + [1] * (blocks - 1)
@@ -150,6 +151,7 @@ def preact_resnet(depth: int = 164, dropout: float = 0.0, dtype: Any = jnp.float
   """
   if depth < 11 or depth % 9 != 2:
     raise ValueError(f"depth = {depth}: a ResNet of bottlenecks has depth 9 n + 2: 11, 20, 29, 38, ..., 164, ...")
+  check_sizes(depth=depth)
   blocks = (depth - 2) // 9
   return _preact(Stem(16, dtype=dtype), (64, 128, 256), blocks, dropout, dtype, kernels=(1, 3, 1), bottleneck=4)
 
@@ -168,6 +170,7 @@ def wide_resnet(depth: int = 28, width: int = 10, dropout: float = 0.3, dtype: A
   """
   if depth < 10 or depth % 6 != 4:
     raise ValueError(f"depth = {depth}: a wide ResNet has depth 6 n + 4: 10, 16, 22, 28, 34, 40, ...")
+  check_sizes(depth=depth, width=width)
   return _preact(Stem(16, dtype=dtype), [width * w for w in (16, 32, 64)], (depth - 4) // 6, dropout, dtype)
 
 

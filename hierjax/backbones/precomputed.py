@@ -5,6 +5,7 @@ from __future__ import annotations
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.backbones.backbone import check_sizes
 from hierjax.errors import UserError
 from hierjax.types import Features
 
@@ -22,6 +23,7 @@ class PrecomputedFeatures(nn.Module):
     """Raises ValueError for a width that no vector has."""
     if self.width < 1:
       raise ValueError(f"width = {self.width!r}: must be 1 or more, the number of features of an image")
+    check_sizes(width=self.width)
     super().__post_init__()
 
   def __call__(self, inputs: Float[Array, "b *d"], train: bool = False) -> Features:

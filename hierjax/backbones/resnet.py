@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from hierjax.backbones.backbone import Backbone
+from hierjax.backbones.backbone import Backbone, check_sizes
 from hierjax.backbones.preact import Stage, conv
 from hierjax.layers.attention import CBAM, SE
 from hierjax.layers.pooling import max_pool
@@ -99,6 +99,7 @@ def resnet(
     raise ValueError(
       f"blocks = {tuple(blocks)}, width = {width}: each stage has a block or more, and the width is >= 1"
     )
+  check_sizes(blocks=blocks, width=width)
 
   def stage(i: int, blocks: int) -> Stage:
     strides = [1 if i == 0 else 2] + [1] * (blocks - 1)
@@ -148,4 +149,5 @@ def cbam_resnet50(width: int = 64, reduction: int = 16, dtype: Any = jnp.float32
 def _attention(kind: Attention, reduction: int) -> Attention:
   if reduction < 1:
     raise ValueError(f"reduction = {reduction}: must be 1 or more")
+  check_sizes(reduction=reduction)
   return partial(kind, reduction=reduction)

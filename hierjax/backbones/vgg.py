@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from hierjax.backbones.backbone import Backbone
+from hierjax.backbones.backbone import Backbone, check_sizes
 from hierjax.backbones.plain import Entry
 from hierjax.backbones.resnet import norm
 from hierjax.layers.pooling import larger
@@ -98,6 +98,7 @@ def vgg16(
   if width < 1 or not 0 <= dropout < 1 or (top is not None and (len(top) != 2 or min(top) < 1)):
     has = f"width = {width}, top = {top}, dropout = {dropout}"
     raise ValueError(f"{has}: widths are 1 or more, a top has two, (4096, 4096) in the paper, and 0 <= dropout < 1")
+  check_sizes(width=width, top=top or ())
   widths = [width * factor for factor in (1, 2, 4, 8, 8)]
   stages = tuple(Stage(w, n, batch_norm, dtype) for w, n in zip(widths, CONVOLUTIONS, strict=True))
   return Backbone(Entry(32), stages, None if top is None else Top(tuple(top), dropout, dtype))
