@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,8 @@ def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: 
   """
   name = name or ("image" if isinstance(image, bytes) else str(image))
   try:
+    if not isinstance(image, bytes) and not stat.S_ISREG(os.stat(image).st_mode):  # reading a pipe may never end
+      raise BadImageError(f"{name}: is no file of an image, but a folder, a pipe or a device")
     with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=_FORMATS) as opened:
       if opened.width * opened.height > MAX_PIXELS:
         raise BadImageError(f"{name}: {opened.width} x {opened.height} pixels; {MAX_PIXELS} are allowed")

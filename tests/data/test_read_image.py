@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 
 import numpy as np
 import pytest
@@ -162,6 +163,9 @@ def test_bad_images_are_named(tmp_path, monkeypatch):
   for name in ("cut.jpg", "text.jpg", "empty.jpg", "missing.jpg", "float.tif"):
     with pytest.raises(BadImageError, match=name):
       read_image(tmp_path / name, 8)
+  os.mkfifo(tmp_path / "pipe.png")  # waiting for one to write would never end
+  with pytest.raises(BadImageError, match=r"pipe\.png: is no file of an image"):
+    read_image(tmp_path / "pipe.png", 8)
   with pytest.raises(BadImageError, match="page 3"):
     read_image(good[:100], 8, name="page 3")
   monkeypatch.setattr(images, "MAX_PIXELS", 128 * 128 - 1)
