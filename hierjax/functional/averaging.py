@@ -70,7 +70,7 @@ def ensemble(
   """
   if len(predictions) == 1:
     return predictions[0]
-  chosen = jnp.ones(len(predictions)) if chosen is None else chosen
+  chosen = jnp.ones(len(predictions), jnp.float32) if chosen is None else chosen
   whole = [member.node_prob for member in predictions if member.node_prob.shape[1] == tree.num_nodes]
   if all(member.level_prob is None for member in predictions) and len(whole) == len(predictions):
     return read_off(_mean(jnp.stack(whole), chosen), None, (), tree, beam)

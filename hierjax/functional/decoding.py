@@ -143,8 +143,8 @@ def beam_search(step: Step, carry: Carry, known: Int[Array, "b l"], tree: TreeAr
     paths=jnp.full((b, k, depth), PAD, jnp.int32),
     last=jnp.full((b, k), ROOT, jnp.int32),
     ended=jnp.zeros((b, k), bool),
-    log_prob=jnp.full((b, k), -jnp.inf).at[:, 0].set(0.0),
-    stop_prob=jnp.ones((b, k)),
+    log_prob=jnp.full((b, k), -jnp.inf, jnp.float32).at[:, 0].set(0.0),
+    stop_prob=jnp.ones((b, k), jnp.float32),
   )
   beams, _ = jax.lax.scan(advance, start, (jnp.arange(depth), known.T))
   found = beams.log_prob > -jnp.inf

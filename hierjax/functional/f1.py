@@ -69,7 +69,7 @@ def node_f1(passes: Bool[Array, "*t b n"], batch: Batch, tree: TreeArrays) -> F1
 
 def at_grid(scores: Float[Array, "b n"], tree: TreeArrays) -> Bool[Array, "t b n"]:
   """Returns what passes each threshold of GRID, as the one threshold of all nodes."""
-  return jax.vmap(lambda threshold: passing(scores, threshold, tree))(jnp.array(GRID)[:, None])
+  return jax.vmap(lambda threshold: passing(scores, threshold, tree))(jnp.array(GRID, jnp.float32)[:, None])
 
 
 def several_metrics(
@@ -77,5 +77,5 @@ def several_metrics(
 ) -> dict[str, F1]:
   """Returns `path_f1` and `node_f1`; without thresholds, those of the best on GRID, by the F1 of paths and of nodes."""
   scores = prediction.node_score
-  passes = passing(scores, jnp.array(thresholds), tree) if thresholds else at_grid(scores, tree)
+  passes = passing(scores, jnp.array(thresholds, jnp.float32), tree) if thresholds else at_grid(scores, tree)
   return {"path_f1": path_f1(passes, batch, tree), "node_f1": node_f1(passes, batch, tree)}

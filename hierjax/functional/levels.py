@@ -58,12 +58,12 @@ def block_parents(tree: TreeArrays) -> tuple[Int[Array, "_"], ...]:
 
 def sums(block: Float[Array, "b i"], parents: Int[Array, "i"], size: int) -> Float[Array, "b j"]:
   """Returns for each of the `size` entries of the block above the sum over the entries below it."""
-  return jnp.zeros((block.shape[0], size)).at[:, parents].add(block)
+  return jnp.zeros((block.shape[0], size), jnp.float32).at[:, parents].add(block)
 
 
 def log_sums(block: Float[Array, "b i"], parents: Int[Array, "i"], size: int) -> Float[Array, "b j"]:
   """Returns the logarithms of `sums` of probabilities given as logarithms, none of which underflows."""
-  largest = jnp.full((block.shape[0], size), -jnp.inf).at[:, parents].max(jax.lax.stop_gradient(block))
+  largest = jnp.full((block.shape[0], size), -jnp.inf, jnp.float32).at[:, parents].max(jax.lax.stop_gradient(block))
   return largest + jnp.log(sums(jnp.exp(block - largest[:, parents]), parents, size))
 
 
@@ -73,7 +73,7 @@ def shares(block: Float[Array, "b i"], parents: Int[Array, "i"], size: int) -> F
   The siblings are first divided by the largest, a constant to the gradient since the parts do not depend on it: so
   neither small probabilities nor the squares of their sums underflow.
   """
-  largest = jnp.zeros((block.shape[0], size)).at[:, parents].max(jax.lax.stop_gradient(block))[:, parents]
+  largest = jnp.zeros((block.shape[0], size), jnp.float32).at[:, parents].max(jax.lax.stop_gradient(block))[:, parents]
   some = largest >= jnp.finfo(jnp.float32).tiny
   scaled = jnp.where(some, block / jnp.where(some, largest, 1.0), 1.0)
   return scaled / sums(scaled, parents, size)[:, parents]

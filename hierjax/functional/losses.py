@@ -75,7 +75,7 @@ def path_cross_entropy(
   logits = logits.astype(jnp.float32)
   picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
   losses = jax.nn.logsumexp(logits, axis=-1) - picked
-  return _over_steps(losses * jnp.array(weights)[None] if weights else losses, known, reduction)
+  return _over_steps(losses * jnp.array(weights, jnp.float32)[None] if weights else losses, known, reduction)
 
 
 def sibling_cross_entropy(

@@ -27,7 +27,7 @@ def by_chain_rule(step: Step, carry: Carry, known: Int[Array, "b l"], tree: Tree
   tree = jax.tree.map(jnp.asarray, tree)
   known = complete(known, tree)
   parents = jnp.full((1,), ROOT, jnp.int32)
-  parent_prob = jnp.zeros((known.shape[0], 1))
+  parent_prob = jnp.zeros((known.shape[0], 1), jnp.float32)
   levels = []
   for t in range(tree.depth):
     first, end = tree.level_offsets[t : t + 2]
@@ -55,13 +55,13 @@ def by_paths(paths: Int[Array, "b k l"], log_prob: Float[Array, "b k"], tree: Tr
   rows = jnp.arange(paths.shape[0])[:, None, None]
   mass = jnp.broadcast_to(jnp.exp(log_prob)[..., None], paths.shape)
   nodes = jnp.where(paths >= 0, paths, tree.num_nodes)
-  return jnp.zeros((paths.shape[0], tree.num_nodes)).at[rows, nodes].add(mass, mode="drop")
+  return jnp.zeros((paths.shape[0], tree.num_nodes), jnp.float32).at[rows, nodes].add(mass, mode="drop")
 
 
 def by_leaves(probs: Float[Array, "b m"], tree: TreeArrays) -> Float[Array, "b n"]:
   """Returns for each node the sum over the leaves below it; `probs` in the order of `tree.leaves`."""
   parent = jnp.asarray(tree.parent)
-  total = jnp.zeros((probs.shape[0], tree.num_nodes)).at[:, jnp.asarray(tree.leaves)].set(probs)
+  total = jnp.zeros((probs.shape[0], tree.num_nodes), jnp.float32).at[:, jnp.asarray(tree.leaves)].set(probs)
   for first, end in reversed(list(zip(tree.level_offsets[1:-1], tree.level_offsets[2:], strict=True))):
     total = total.at[:, parent[first:end]].add(total[:, first:end])
   return total

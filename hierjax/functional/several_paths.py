@@ -113,7 +113,7 @@ def several_prediction(
     given = (complete(known, tree)[..., None] == nodes[None, None]).any(axis=1)
     scores = jnp.where(given, 1.0, scores)
   node_prob = smallest_above(scores, tree)
-  passes = passing(scores, jnp.array(thresholds or (0.5,)), tree)
+  passes = passing(scores, jnp.array(thresholds or (0.5,), jnp.float32), tree)
   prob = jnp.where(deepest(passes, tree), node_prob, 0.0)
   paths_prob, nodes = _top(prob, k)
   children = (

@@ -38,7 +38,7 @@ def window_products(
   else:
     each = x.reshape(-1, 1, x.shape[-1]), kernel, first.reshape(-1), count.reshape(-1)
     found = _products(*each, width).reshape(*x.shape[:2], width)
-  return jnp.where(jnp.arange(width)[None, None] < count[..., None], found, 0)
+  return jnp.where(jnp.arange(width, dtype=jnp.int32)[None, None] < count[..., None], found, 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

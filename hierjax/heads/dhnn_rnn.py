@@ -85,8 +85,8 @@ class DHNNHead(nn.Module):
     self.align = nn.Dense(self.size, use_bias=False, dtype=self.dtype) if aligns else None
     rows = self.size if self.residual else 2 * self.width
     initial = nn.initializers.lecun_normal(batch_axis=(0,))
-    self.kernel = self.param("output_kernel", initial, (depth, rows, self.num_nodes))
-    self.bias = self.param("output_bias", nn.initializers.zeros, (depth, self.num_nodes))
+    self.kernel = self.param("output_kernel", initial, (depth, rows, self.num_nodes), jnp.float32)
+    self.bias = self.param("output_bias", nn.initializers.zeros, (depth, self.num_nodes), jnp.float32)
 
   @property
   def predicts_several(self) -> bool:
@@ -138,7 +138,7 @@ class DHNNHead(nn.Module):
     best = beam_search(step, jnp.zeros((batch, options.beam), jnp.int32), known, tree, options)
     blocks = []
     for t, (first, end) in enumerate(zip(tree.level_offsets[:-1], tree.level_offsets[1:], strict=True)):
-      given = jnp.arange(first, end)[None] == known[:, t, None]
+      given = jnp.arange(first, end, dtype=jnp.int32)[None] == known[:, t, None]
       prob = jax.nn.softmax(logits[:, t, first:end], axis=-1)
       blocks.append(jnp.where(known[:, t, None] >= 0, given.astype(jnp.float32), prob))
     level_prob = jnp.concatenate(blocks, axis=1)

@@ -65,8 +65,9 @@ class _Rows(nn.Module):
   def __call__(self, states: Float[Array, "b l w"]) -> ChildOutputs:
     """Returns the states with the weights."""
     initial = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
-    kernel = self.param("kernel", initial, (self.num_outputs, states.shape[-1]))
-    return ChildOutputs(states, kernel, self.param("bias", nn.initializers.zeros, (self.num_outputs,)))
+    kernel = self.param("kernel", initial, (self.num_outputs, states.shape[-1]), jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, (self.num_outputs,), jnp.float32)
+    return ChildOutputs(states, kernel, bias)
 
 
 class PathRNNHead(nn.Module):

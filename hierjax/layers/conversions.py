@@ -80,7 +80,7 @@ class Conversion(nn.Module):
     """Returns the n-mode product with one matrix a mode: U2 and U3 of rows and columns, U1 of channels."""
     initial = nn.initializers.lecun_normal()
     u2, u3, u1 = (
-      self.param(name, initial, (old, new)).astype(self.dtype)  # type: ignore[union-attr]
+      self.param(name, initial, (old, new), jnp.float32).astype(self.dtype)  # type: ignore[union-attr]
       for name, old, new in zip(("u2", "u3", "u1"), x.shape[1:], sizes, strict=True)
     )
     return jnp.einsum("bhwc,hn,wv,cm->bnvm", x, u2, u3, u1, optimize="optimal")

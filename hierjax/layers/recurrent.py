@@ -45,7 +45,8 @@ class LSTM(nn.Module):
 
   def initial_carry(self, *batch: int) -> LSTMCarry:
     """Returns the state (h, c) before the first step: zeros."""
-    return jnp.zeros((*batch, self.width)), jnp.zeros((*batch, self.width))
+    zeros = jnp.zeros((*batch, self.width), jnp.float32)
+    return zeros, zeros
 
   def step(self, carry: LSTMCarry, inputs: Float[Array, "*b g"]) -> tuple[LSTMCarry, Float[Array, "*b w"]]:
     """Returns the next state and h. `inputs` holds the four gates' W_x x + W_v v + b, side by side."""
@@ -85,11 +86,11 @@ class GRU(nn.Module):
   def setup(self) -> None:
     """Names the weights."""
     self.hidden = _Kernel(self.width, 3 * self.width)
-    self.bias = self.param("bias", nn.initializers.zeros, (self.width,))
+    self.bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
 
   def initial_carry(self, *batch: int) -> GRUCarry:
     """Returns the state before the first step: zeros."""
-    return (jnp.zeros((*batch, self.width)),)
+    return (jnp.zeros((*batch, self.width), jnp.float32),)
 
   def step(self, carry: GRUCarry, inputs: Float[Array, "*b g"]) -> tuple[GRUCarry, Float[Array, "*b w"]]:
     """Returns the next state, twice."""
