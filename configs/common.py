@@ -79,7 +79,7 @@ def base() -> mlc.ConfigDict:
     ),
   )
   c.schedule = mlc.ConfigDict(  # hierjax/training/optim.py: ScheduleConfig
-    dict(name="cosine", warmup=0.0, boundaries=(), factor=0.1, patience=3, min_delta=1e-3),
+    dict(name="cosine", warmup=0.0, boundaries=(), factor=0.1, patience=3, min_delta=1e-3, monitor="loss"),
   )
   c.phases = mlc.ConfigDict(  # hierjax/training/phases.py: PhasesConfig
     dict(alternate=0.0, period=1.0, frozen=(("^backbone/",), ("^head/(?!sequence/)",)))

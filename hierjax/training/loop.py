@@ -170,8 +170,8 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
             raise _diverged(f"the {name} on validation", done, checkpoints)
         log.write(done, "validation", scores)
         if schedule_config.name == "plateau":
-          loss = math.inf if scores["loss"] is None else scores["loss"]
-          state = state.replace(plateau=jax.device_put(state.plateau.after(loss, schedule_config), whole))
+          value = _monitored(scores, schedule_config.monitor)
+          state = state.replace(plateau=jax.device_put(state.plateau.after(value, schedule_config), whole))
         resumed += time.perf_counter() - paused
 
       stop = signals.received is not None or checkpoints.told_to_stop(done)
@@ -250,6 +250,14 @@ def _stop_signals() -> Iterator[StopSignals]:
     return
   with StopSignals() as signals:
     yield signals
+
+
+def _monitored(scores: Mapping[str, Any], monitor: str) -> float:
+  """Returns what the plateau watches, lower being better; infinity where nothing counted."""
+  found = scores["loss"] if monitor == "loss" else _headline(scores)
+  if found is None:
+    return math.inf
+  return found if monitor == "loss" else 1 - found
 
 
 def _headline(scores: Mapping[str, Any]) -> float | None:

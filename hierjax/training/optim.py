@@ -83,8 +83,10 @@ class ScheduleConfig:
     warmup: epochs in which the rate climbs linearly from 0.
     boundaries: epochs at which `step` multiplies the rate by `factor`.
     factor: of `step` and `plateau`.
-    patience: evaluations without a better validation loss after which `plateau` multiplies the rate by `factor`.
-    min_delta: how much lower a validation loss must be to count as better.
+    patience: evaluations without a better validation after which `plateau` multiplies the rate by `factor`.
+    min_delta: how much lower the loss, or higher the accuracy, must be to count as better.
+    monitor: what `plateau` watches on validation: `loss`, or `accuracy`, as Zuo et al.: that of whole paths, or their
+      F1 for heads that predict several an image.
   """
 
   name: str = "cosine"
@@ -93,6 +95,7 @@ class ScheduleConfig:
   factor: float = 0.1
   patience: int = 3
   min_delta: float = 1e-3
+  monitor: str = "loss"
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that cannot be meant."""
@@ -102,6 +105,7 @@ class ScheduleConfig:
       "factor": (0 < self.factor < 1, "above 0 and below 1"),
       "patience": (self.patience >= 1, "1 evaluation or more"),
       "min_delta": (self.min_delta >= 0, "0 or more"),
+      "monitor": (self.monitor in ("loss", "accuracy"), "loss or accuracy"),
     }
     for key, (holds, allowed) in laws.items():
       if not holds:

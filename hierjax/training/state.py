@@ -13,11 +13,13 @@ from hierjax.types import Leaf
 
 @struct.dataclass
 class Plateau:
-  """What the plateau schedule remembers; it moves when a validation loss is shown to it, never within a step.
+  """What the plateau schedule remembers; it moves when it is shown a validation, never within a step.
+
+  It watches what should fall: the loss, or 1 - accuracy.
 
   Attributes:
     scale: `f32[]`, multiplies the learning rate.
-    best: `f32[]`, the lowest validation loss so far.
+    best: `f32[]`, the lowest value so far.
     waited: `i32[]`, evaluations since.
   """
 
@@ -25,14 +27,14 @@ class Plateau:
   best: Leaf
   waited: Leaf
 
-  def after(self, loss: float, config: ScheduleConfig) -> Plateau:
-    """Returns the plateau after a validation loss."""
-    better = loss < self.best - config.min_delta
+  def after(self, value: float, config: ScheduleConfig) -> Plateau:
+    """Returns the plateau after a validation."""
+    better = value < self.best - config.min_delta
     waited = jnp.where(better, 0, self.waited + 1).astype(jnp.int32)
     drop = waited >= config.patience
     return Plateau(
       scale=jnp.where(drop, self.scale * config.factor, self.scale).astype(jnp.float32),
-      best=jnp.where(better, loss, self.best).astype(jnp.float32),
+      best=jnp.where(better, value, self.best).astype(jnp.float32),
       waited=jnp.where(drop, 0, waited).astype(jnp.int32),
     )
 

@@ -54,3 +54,15 @@ def test_validation_that_is_not_finite_stops_the_run(train, lines, scores, name)
   with pytest.raises(loop.Diverged, match=message):
     train([(0.5, None), scores])
   assert [line["path_accuracy"] for line in lines("validation")] == [None]
+
+
+def test_the_plateau_watches_the_accuracy_where_it_is_asked_to_and_a_stopped_run_goes_on_with_it(train, lines):
+  """The loss never falls; the accuracy last rises in the third evaluation."""
+  settings = dict(name="plateau", monitor="accuracy", patience=2, factor=0.5, min_delta=0.01)
+  stop, end = loop.Stopped(15, 4, 9), (float("nan"), 0.0)
+  with pytest.raises(loop.Stopped):
+    train([(1.0, None), (1.0, 0.1), (2.0, 0.2), (2.0, 0.205), stop], **settings)
+  with pytest.raises(loop.Diverged):
+    train([(2.0, 0.2), (2.0, 0.2), (2.0, 0.4), (2.0, 0.4), end], **settings)
+  rates = [line["lr"] for line in lines("train")]
+  assert [rate / rates[0] for rate in rates] == [1, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]

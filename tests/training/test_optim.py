@@ -171,5 +171,7 @@ def test_a_boundary_within_warmup_is_refused():
 def test_unknown_names_list_the_choices():
   with pytest.raises(UserError, match="adamw, sgd"):
     make_optimizer(OptimConfig(name="adamax"), PARAMS)
+  with pytest.raises(UserError, match=r"config\.schedule\.monitor: must be loss or accuracy"):
+    make_schedule({"monitor": "f1"}, peak=1.0, steps_per_epoch=1.0, total_steps=1)
   with pytest.raises(UserError, match="did you mean 'warmup'"):
     make_schedule({"warm_up": 1.0}, peak=1.0, steps_per_epoch=1.0, total_steps=1)
