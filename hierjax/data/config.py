@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from hierjax.data.images import FITS, MAX_PIXELS
 from hierjax.errors import UserError
@@ -139,6 +141,18 @@ class DataConfig:
     for key, (holds, allowed) in laws.items():
       if not holds:
         raise UserError(f"config.data.{key} = {values[key]!r}: must be {allowed}")
+
+  def moved(self, root: str) -> DataConfig:
+    """Returns the config of the set that lies in `root` now, and with it a file of labels that lay below the old root.
+
+    Where no such file is below `root`, only the images have moved.
+    """
+    old, labels = (Path(os.path.abspath(Path(path).expanduser())) for path in (self.root, self.labels))
+    moved = self.labels
+    if self.root and self.labels and labels.is_relative_to(old):
+      new = Path(root).expanduser() / labels.relative_to(old)
+      moved = str(new) if new.exists() else moved
+    return dataclasses.replace(self, root=root, labels=moved)
 
   @property
   def transform(self) -> Transform:

@@ -115,14 +115,15 @@ class Run:
     Args:
       config: as plain data.
       tree: that of a run folder; None to make it from the section `tree`.
-      data_root: where the data is now; '' for where the config says.
+      data_root: where the data is now, see `DataConfig.moved`; '' for where the config says.
       views: `DecodeOptions.views`; 0 for what the config says.
 
     Raises:
       UserError: a section has a key or value that nothing knows, or its parts do not go together.
     """
     settings = unpack(RunConfig, config, "")
-    data = unpack(DataConfig, dict(settings.data) | ({"root": data_root} if data_root else {}), "data")
+    data = unpack(DataConfig, settings.data, "data")
+    data = data.moved(data_root) if data_root else data
     tree_config = unpack(TreeConfig, settings.tree, "tree")
     check_short_labels(data, tree_config.short_labels)
     if tree is None:

@@ -260,6 +260,18 @@ def test_validation_is_called_one_way_in_a_file(photos):
     open_source(csv_config(photos, text), TREE, "train")
 
 
+def test_labels_below_the_old_root_have_moved_with_it(photos, tmp_path):
+  (photos / "labels.csv").write_text("image,label\nthing/cup/1.png,cup\n")
+  within = folder_config(photos, labels=str(photos / "thing" / ".." / "labels.csv"))
+  beside = csv_config(photos, "image,label\nthing/cup/1.png,cup\n")
+  photos.rename(tmp_path / "moved")
+  for config in (within, beside):
+    assert len(open_source(config.moved(str(tmp_path / "moved")), TREE, "train")) == 1
+  (tmp_path / "moved").rename(photos)
+  write(tmp_path / "images only" / "thing" / "cup" / "1", 7)
+  assert open_source(within.moved(str(tmp_path / "images only")), TREE, "train").read(np.arange(1)).max() == 7
+
+
 @pytest.mark.parametrize(
   ("text", "message"),
   [
