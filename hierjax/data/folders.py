@@ -179,18 +179,20 @@ def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> 
   finder = LabelFinder(tree)
   labels: dict[str, dict[str, list[int]]] = {}
   split_of: dict[str, str] = {}
+  spelt: dict[str, str] = {}
   faults: list[str] = []
   rows = _csv_rows(path, config)
   for row in rows:
     split = row.split or config.train_split
-    if split_of.setdefault(row.image, split) != split:
-      faults.append(f"{path}:{row.line}: {row.image!r} is in split {split_of[row.image]!r} too, not only {split!r}")
+    image = spelt.setdefault(os.path.normpath(root / row.image), row.image)  # a.png and ./a.png are one image
+    if split_of.setdefault(image, split) != split:
+      faults.append(f"{path}:{row.line}: {row.image!r} is in split {split_of[image]!r} too, not only {split!r}")
     try:
       node = finder.node(row.label) if row.label else ROOT
     except KeyError as error:
       faults.append(f"{path}:{row.line}: {error.args[0]}")
       continue
-    nodes = labels.setdefault(split, {}).setdefault(row.image, [])
+    nodes = labels.setdefault(split, {}).setdefault(image, [])
     if node not in (ROOT, *nodes):  # a row that says nothing takes nothing from the others of its image
       nodes.append(node)
   both = {"val", "validation"}

@@ -260,6 +260,15 @@ def test_validation_is_called_one_way_in_a_file(photos):
     open_source(csv_config(photos, text), TREE, "train")
 
 
+def test_one_file_is_one_image_however_it_is_spelt(photos):
+  text = "image,split,label\nthing/cup/1.png,train,cup\n{},{},basenji\n"
+  for spelt in ("./thing/cup/1.png", "thing//cup/1.png", "thing/plate/../cup/1.png", str(photos / "thing/cup/1.png")):
+    with pytest.raises(UserError, match=r"labels\.csv:3: '.*1\.png' is in split 'train' too, not only 'test'"):
+      open_source(csv_config(photos, text.format(spelt, "test")), TREE, "train")
+    source = open_source(csv_config(photos, text.format(spelt, "train")), TREE, "train")
+    np.testing.assert_array_equal(source.nodes, [[CUP, BASENJI]])
+
+
 def test_labels_below_the_old_root_have_moved_with_it(photos, tmp_path):
   (photos / "labels.csv").write_text("image,label\nthing/cup/1.png,cup\n")
   within = folder_config(photos, labels=str(photos / "thing" / ".." / "labels.csv"))
