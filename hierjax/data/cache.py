@@ -1,4 +1,8 @@
-"""The user's cache folder: arrays that took long to read, decoded images above all. All of it can be made again."""
+"""The user's cache folder: arrays that took long to read, decoded images above all. All of it can be made again.
+
+Of a name, the newest fingerprint is kept. All files together take no more than `MOST_BYTES`: beyond that, those go that
+were used least recently, and never the one that was just written. What a killed writer left goes after a day.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,17 @@ import hashlib
 import os
 import re
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
-_DIGEST = 20
+MOST_BYTES = 32 * 2**30
+
+_SHOWN, _NAME, _DIGEST = 80, 12, 20  # characters of a file's name: for people, of the name's hash and the fingerprint's
+_OURS = re.compile(rf".*-[0-9a-f]{{{_DIGEST}}}\.npy")
+_LEFT_S = 24 * 3600
 
 
 def cache_folder() -> Path:
@@ -24,21 +33,24 @@ def load(name: str, fingerprint: str, shape: tuple[int | None, ...], dtype: type
   """Returns the array that was saved under this name and fingerprint, mapped from its file; None where there is none.
 
   Args:
-    name: the beginning of the file's name, for people.
-    fingerprint: everything that the array depends on; another fingerprint is another file.
+    name: what the array is of, and the settings it was made with; arrays of several names are kept side by side.
+    fingerprint: everything that the array depends on.
     shape: of the array, None for a size that may be any; a file that holds something else counts as none.
     dtype: of the array; likewise.
   """
+  path = _path(name, fingerprint)
   try:
-    saved = np.load(_path(name, fingerprint), mmap_mode="r", allow_pickle=False)
+    saved = np.load(path, mmap_mode="r", allow_pickle=False)
   except (OSError, ValueError):  # Missing, or cut short, or no array.
     return None
+  with contextlib.suppress(OSError):
+    os.utime(path)  # when it was used last
   fits = saved.ndim == len(shape) and all(size in (None, own) for size, own in zip(shape, saved.shape, strict=True))
   return saved if fits and saved.dtype == dtype else None
 
 
 def save(name: str, fingerprint: str, array: np.ndarray) -> None:
-  """Writes the file whole or not at all, and removes those of the same name and another fingerprint.
+  """Writes the file whole or not at all, and removes what is not to be kept, see above.
 
   A folder that cannot be written costs time only, so it does not stop a run.
   """
@@ -56,19 +68,38 @@ def save(name: str, fingerprint: str, array: np.ndarray) -> None:
   except OSError as error:
     logging.warning("%s cannot be written (%s): it is made again next time", path, error.strerror)
   else:
-    _remove_others(path)
+    with contextlib.suppress(OSError):
+      _remove_others(path)
 
 
 def _remove_others(path: Path) -> None:
-  beginning = path.name[: -_DIGEST - len(".npy")]
-  for other in path.parent.glob("*.npy"):
-    rest = other.name.removeprefix(beginning)
-    if other != path and rest != other.name and re.fullmatch(rf"[0-9a-f]{{{_DIGEST}}}\.npy", rest):
-      with contextlib.suppress(OSError):  # Another process was faster, or holds it open.
+  of_the_name = path.name[: -_DIGEST - len(".npy")]
+  used = path.stat().st_size
+  for other in sorted(path.parent.iterdir(), key=_last_used, reverse=True):
+    with contextlib.suppress(OSError):  # Another process was faster, or holds it open.
+      if other.suffix == ".part":
+        unwanted = time.time() - _last_used(other) > _LEFT_S
+      elif other == path or not _OURS.fullmatch(other.name):
+        unwanted = False
+      elif other.name.startswith(of_the_name):
+        unwanted = True
+      else:
+        used += other.stat().st_size
+        unwanted = used > MOST_BYTES
+      if unwanted:
         other.unlink()
 
 
+def _last_used(path: Path) -> float:
+  try:
+    return path.stat().st_mtime
+  except OSError:
+    return 0.0
+
+
 def _path(name: str, fingerprint: str) -> Path:
-  digest = hashlib.sha256(fingerprint.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST]
+  of_name, of_print = (
+    hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() for text in (name, fingerprint)
+  )
   readable = "".join(c if (c.isascii() and c.isalnum()) or c in ".-" else "_" for c in name)
-  return cache_folder() / f"{readable}-{digest}.npy"
+  return cache_folder() / f"{readable[-_SHOWN:]}-{of_name[:_NAME]}-{of_print[:_DIGEST]}.npy"

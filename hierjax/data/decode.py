@@ -78,13 +78,14 @@ def in_memory(source: StoredSource, *, on_bad_image: str, threads: int) -> Array
   Raises:
     BadImageError: an image cannot be read, and `on_bad_image` is `stop`.
   """
-  images = cache.load(source.name, source.fingerprint, (len(source), *source.shape), np.uint8)
+  name = f"{source.name} {source.settings}"
+  images = cache.load(name, source.fingerprint, (len(source), *source.shape), np.uint8)
   bad: dict[int, str] = {}
   if images is None:
     start = time.monotonic()
     images, bad = _decode(source, on_bad_image, threads)
     if not bad and time.monotonic() - start > _WORTH_SAVING_S:
-      cache.save(source.name, source.fingerprint, images)
+      cache.save(name, source.fingerprint, images)
   if bad:
     logging.warning("%s: %d of %d images cannot be read", source.name, len(bad), len(source))
     report_skipped(bad.values())

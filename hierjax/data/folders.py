@@ -42,6 +42,7 @@ class FolderSource:
     self.files = files
     self.nodes = nodes
     self.shape = (resize, resize, 3)
+    self.settings = f"{resize} {fit}"
     self._fit = fit
 
   def __len__(self) -> int:
@@ -61,7 +62,7 @@ class FolderSource:
   @functools.cached_property
   def fingerprint(self) -> str:
     """Everything that the pixels depend on: files by path, size and time of their last change."""
-    return "\n".join([str(self.shape), self._fit, *(f"{os.path.abspath(file)} {_status(file)}" for file in self.files)])
+    return "\n".join([self.settings, *(f"{os.path.abspath(file)} {_status(file)}" for file in self.files)])
 
 
 def _status(file: str) -> str:

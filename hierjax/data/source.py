@@ -50,6 +50,10 @@ class StoredSource(Source, Protocol):
     """What the set is called in messages."""
 
   @property
+  def settings(self) -> str:
+    """How its images become pixels; decoded in several ways, they are kept side by side."""
+
+  @property
   def fingerprint(self) -> str:
     """Everything that the pixels depend on: equal fingerprints, equal images."""
 

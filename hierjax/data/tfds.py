@@ -91,7 +91,8 @@ class TfdsSource:
     self.name = f"{builder.info.full_name} {split}"
     files = [os.stat(path) for path in builder.info.splits[split].filepaths]
     self._files = f"{self.name} {[(file.st_size, file.st_mtime_ns) for file in files]}"
-    self.fingerprint = f"{config.resize} {config.fit} {self._files}"
+    self.settings = f"{config.resize} {config.fit}"
+    self.fingerprint = f"{self.settings} {self._files}"
     self._fit = config.fit
     self._label_feature = config.label_feature
     self._records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
@@ -117,7 +118,7 @@ class TfdsSource:
 
   def _labels(self) -> Int[np.ndarray, "n p"]:
     """Reads every record for its classes, the first time: ImageNet's are 150 GB, so they are kept whatever it took."""
-    name, fingerprint = f"{self.name} labels", f"{self._label_feature} {self._files}"
+    name, fingerprint = f"{self.name} labels {self._label_feature}", f"{self._label_feature} {self._files}"
     labels = cache.load(name, fingerprint, (len(self), None), np.int32)
     if labels is None:
       found: list[list[int]] = []

@@ -1,6 +1,8 @@
 """Sources of the user's own images and arrays: labels, splits, bad images, and what is kept of what was decoded."""
 
 import functools
+import os
+import time
 
 import numpy as np
 import pytest
@@ -392,6 +394,41 @@ def test_the_cache_keeps_the_newest_of_a_name():
   kept = [cache.load(*key, (3,), np.uint8) is not None for key in (("set", "old"), ("set", "new"), ("set", "newest"))]
   assert kept == [False, False, True]
   assert cache.load("set labels", "old", (3,), np.uint8) is not None and (cache_folder() / "set-notes.npy").exists()
+
+
+def test_sets_of_the_cache_do_not_remove_each_other():
+  names = ("/data/set_a", "/data/set/a", "/data/set/a 32 crop", "/" + "x" * 300, "/" + "x" * 299 + "/y")
+  for name in names:
+    cache.save(name, "print", np.zeros(3, np.uint8))
+  assert all(cache.load(name, "print", (3,), np.uint8) is not None for name in names)
+
+
+def test_ways_to_decode_a_set_are_kept_side_by_side(photos, monkeypatch):
+  monkeypatch.setattr(decode, "_WORTH_SAVING_S", 0.0)
+  ways = [{}, {"fit": "stretch"}, {"resize": 5}]
+  for way in ways:
+    open_source(folder_config(photos, **way), TREE, "train")
+  monkeypatch.setattr("hierjax.data.folders.read_image", lambda *args: pytest.fail("was decoded again"))
+  for way in ways:
+    open_source(folder_config(photos, **way), TREE, "train")
+
+
+def test_the_cache_is_bounded_and_keeps_what_was_used_last(monkeypatch):
+  array = np.zeros(1000, np.uint8)  # and 128 bytes of numpy's header
+  for i, name in enumerate("abc"):
+    cache.save(name, "print", array)
+    (file,) = cache_folder().glob(f"{name}-*")
+    os.utime(file, (i, i))
+  for name, age_s in (("old.npy1.part", 2 * 24 * 3600), ("new.npy1.part", 60)):
+    (cache_folder() / name).write_bytes(b"half")
+    os.utime(cache_folder() / name, (time.time() - age_s,) * 2)
+  monkeypatch.setattr(cache, "MOST_BYTES", 3 * 1128)
+  assert cache.load("a", "print", (1000,), np.uint8) is not None
+  cache.save("d", "print", array)
+  assert sorted(file.name.split("-")[0] for file in cache_folder().iterdir()) == ["a", "c", "d", "new.npy1.part"]
+  monkeypatch.setattr(cache, "MOST_BYTES", 100)
+  cache.save("e", "print", array)
+  assert cache.load("e", "print", (1000,), np.uint8) is not None and len(list(cache_folder().iterdir())) == 2
 
 
 def test_the_splits_of_a_csv_file_are_kept_side_by_side(photos, monkeypatch):
