@@ -27,7 +27,7 @@ from hierjax.functional.adaptation import adapted
 from hierjax.functional.augment import check_views
 from hierjax.functional.stopping import stopped
 from hierjax.run_folder import RunFolder, write_table
-from hierjax.tree.folders import IMAGE_SUFFIXES
+from hierjax.tree.folders import IMAGE_SUFFIXES, walk
 from hierjax.tree.label_tree import LabelTree
 from hierjax.types import Examples, Method, Variables
 
@@ -68,6 +68,9 @@ class Row(NamedTuple):
 def find_images(inputs: Sequence[str]) -> list[Path]:
   """Returns the files named, and the images in the folders named and below, in order.
 
+  Folders are walked as those of a data set: what is hidden is passed over, and links are followed. One that cannot be
+  read is told of on stderr.
+
   Raises:
     UserError: the folders hold no image.
   """
@@ -75,13 +78,17 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
   for name in inputs:
     path = Path(name)
     if path.is_dir():
-      inside = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-      found += sorted(p for p in inside if p.is_file())
+      found += sorted(Path(folder.path, image) for folder in walk(path, _tell) for image in folder.images)
     else:
       found.append(path)  # one that is not there gets a row that says so
   if not found:
     raise UserError(f"no images in {', '.join(inputs)} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
   return found
+
+
+def _tell(kind: str, path: str, name: str, message: str) -> None:
+  if kind == "unreadable":
+    print(f"{path} {message}", file=sys.stderr)
 
 
 def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "", stop_below: str = "") -> Iterator[Row]:

@@ -1,15 +1,19 @@
-"""What predict makes of files: the pixels that training saw."""
+"""What predict makes of files and folders: the images and the pixels that training saw."""
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from hierjax.data.config import DataConfig
+from hierjax.data.sources import open_source
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
-from hierjax.evaluation.predict import predict
+from hierjax.evaluation.predict import find_images, predict
 from hierjax.evaluation.run import Run
 from hierjax.evaluation.runner import predict_views
+from hierjax.tree import folders
+from hierjax.tree.builders import from_folder
 
 
 def noise(small_config, channels):
@@ -34,3 +38,30 @@ def test_files_are_grey_for_a_run_of_grey_images(make_run, small_config, tmp_pat
 def test_files_have_no_more_channels_than_three(make_run, small_config):
   with pytest.raises(UserError, match=r"config\.data\.mean = \(0\.5, .*reads images of 4 channels"):
     list(predict(str(make_run(noise(small_config, 4)).path), []))
+
+
+def test_a_folder_has_the_images_that_training_finds_in_it(tmp_path, monkeypatch, capsys):
+  root = tmp_path / "root"
+  for file in (
+    root / ".thumbs" / "x.png",
+    root / "b" / "y.png",
+    root / "b" / ".z.png",
+    tmp_path / "elsewhere" / "z.png",
+  ):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(file)
+  (root / "a").symlink_to(tmp_path / "elsewhere")
+  trained = open_source(DataConfig(name="folder", root=str(root), validation=0.0), from_folder(root), "train")
+  found = [str(file) for file in find_images([str(root)])]
+  assert found == [trained.describe(i) for i in range(len(trained))] == [str(root / "a/z.png"), str(root / "b/y.png")]
+
+  entries = folders._entries
+
+  def locked(path):
+    if path.endswith("a"):
+      raise PermissionError(13, "Denied")
+    return entries(path)
+
+  monkeypatch.setattr(folders, "_entries", locked)
+  assert find_images([str(root)]) == [root / "b" / "y.png"]
+  assert f"{root / 'a'} cannot be read (Denied)" in capsys.readouterr().err
