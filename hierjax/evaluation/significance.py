@@ -104,6 +104,8 @@ def bootstrap(values: Float[np.ndarray, "n"], rng: np.random.Generator) -> tuple
 
 def describe(found: Sequence[Difference]) -> str:
   """Returns the differences as a table for a terminal."""
+  if not found:
+    return "no image has a label that counts, so there is nothing to compare"
   rows: list[tuple[str, ...]] = [("top-1 error", "first", "second", "difference", "t", "p", "95% interval")]
   for one in found:
     low, high = (f"{100 * end:+.2f}" for end in one.interval)

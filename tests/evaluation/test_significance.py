@@ -56,6 +56,11 @@ def test_runs_are_paired_and_images_that_do_not_count_are_left_out():
   assert [row[0] for row in rows(found)] == ["level 1", "level 2", "whole path"]
 
 
+def test_nothing_that_counts_is_said():
+  found = differences(*np.zeros((2, 2, 3, 2), bool), counted=np.zeros((3, 2), bool))
+  assert found == [] and describe(found).startswith("no image has a label")
+
+
 def test_a_level_that_no_label_has_is_left_out():
   wrong, counted = np.zeros((2, 4, 2), bool), np.array([[True, False]] * 4)
   assert [one.name for one in differences(wrong, wrong, counted)] == ["level 1"]
