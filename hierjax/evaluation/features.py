@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -135,14 +134,13 @@ def _sources(run: Run, splits: Sequence[str]) -> dict[str, Source]:
 @contextlib.contextmanager
 def _whole_folder(path: Path) -> Iterator[Path]:
   """Gives a folder to fill, which becomes `path` in the end, or is removed where something goes wrong."""
-  unfinished = path.absolute().with_name(f".{path.absolute().name}.{os.getpid()}")
-  unfinished.mkdir(parents=True)
-  try:
+  path = path.absolute()
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
+    unfinished = Path(temporary) / path.name  # of the usual mode, and not for the owner's eyes alone as the other is
+    unfinished.mkdir()
     yield unfinished
     unfinished.replace(path)
-  except BaseException:
-    shutil.rmtree(unfinished, ignore_errors=True)
-    raise
 
 
 def _write_split(extract: Extract, variables: Variables, run: Run, source: Source, folder: Path, mesh: Mesh) -> int:
