@@ -43,11 +43,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
   """Writes a file, text as UTF-8, such that a reader, or a crash at any moment, meets the old file or the new one."""
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.{os.getpid()}")
-  with temporary.open("wb") as file:
-    file.write(content.encode() if isinstance(content, str) else content)
-    file.flush()
-    os.fsync(file.fileno())
-  temporary.replace(path)
+  try:
+    with temporary.open("wb") as file:
+      file.write(content.encode() if isinstance(content, str) else content)
+      file.flush()
+      os.fsync(file.fileno())
+    temporary.replace(path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

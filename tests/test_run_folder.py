@@ -171,7 +171,7 @@ def test_text_and_bytes_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
   monkeypatch.setattr("os.fsync", full)
   with pytest.raises(OSError, match="no space left"):
     write_whole(path, b"new")
-  assert path.read_bytes() == expected
+  assert path.read_bytes() == expected and len(list(path.parent.iterdir())) == 1
 
 
 def test_tables_quote_what_they_must(tmp_path):
