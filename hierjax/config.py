@@ -40,7 +40,7 @@ def unpack(build: Callable[..., T], section: Mapping[str, Any], where: str, **gi
     if key not in parameters:
       close = difflib.get_close_matches(key, parameters, n=1)
       hint = f"; did you mean {close[0]!r}?" if close else ""
-      raise UserError(f"{prefix}{key}: there is no such key{hint} (allowed: {', '.join(sorted(parameters))})")
+      raise UserError(f"{prefix}{key}: there is no such key{hint} (allowed: {', '.join(sorted(parameters)) or 'none'})")
   for key, parameter in parameters.items():
     if parameter.default is inspect.Parameter.empty and key not in section:
       raise UserError(f"{prefix}{key} is missing")
