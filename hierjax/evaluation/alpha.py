@@ -33,6 +33,12 @@ def parse_alpha(text: str, depth: int, flag: str = "--alpha") -> float:
   return alpha
 
 
+def check_asked(text: str, depth: int) -> None:
+  """Raises UserError as `parse_alpha` does, unless text is '' or stands for an alpha that validation chooses."""
+  if text not in ("", CHOSEN, SWEEP):
+    parse_alpha(text, depth)
+
+
 def best_alpha(errors: Errors) -> int:
   """Returns the number of the alpha at which the ensemble of all members has the smallest mean of its levels' errors.
 

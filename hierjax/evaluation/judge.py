@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from hierjax.errors import UserError
 from hierjax.evaluation import significance
 from hierjax.evaluation.adaptation_picture import Sweep, draw_sweep
-from hierjax.evaluation.alpha import CHOSEN, SWEEP, asked_alpha, grid, keep_alpha, parse_alpha
+from hierjax.evaluation.alpha import CHOSEN, SWEEP, asked_alpha, check_asked, grid, keep_alpha, parse_alpha
 from hierjax.evaluation.asked import same_images
 from hierjax.evaluation.consistency import ConsistencyCount, draw_consistency, find_node
 from hierjax.evaluation.ensemble import AllMetrics, ErrorCount, Errors, Mistakes, tell, unchanged
@@ -112,6 +112,7 @@ def _ensemble(question: Question, mesh: Mesh) -> None:
   out = _out(question)
   ensemble = open_ensemble(question.workdirs, mesh, question.data_root, question.views)
   asked = question.alpha
+  check_asked(asked, ensemble.tree.depth)
   if asked and (why := unchanged(ensemble)):
     print(why, flush=True)
     asked = ""

@@ -15,7 +15,7 @@ import numpy as np
 from hierjax import devices
 from hierjax.data.images import BadImageError, read_image, to_grey
 from hierjax.errors import UserError
-from hierjax.evaluation.alpha import asked_alpha
+from hierjax.evaluation.alpha import asked_alpha, check_asked
 from hierjax.evaluation.ensemble import why_unchanged
 from hierjax.evaluation.features import as_features, origin
 from hierjax.evaluation.members import shape_of_answer
@@ -76,6 +76,8 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
   """
   found: list[Path] = []
   for name in inputs:
+    if not name:  # which is "." to Path
+      raise UserError("one of the images to predict has an empty name: name files, or folders of images")
     path = Path(name)
     if path.is_dir():
       found += sorted(Path(folder.path, image) for folder in walk(path, _tell) for image in folder.images)
@@ -114,6 +116,7 @@ def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "",
   """
   folder, mesh = RunFolder(workdir), devices.data_mesh()
   run = Run.from_folder(folder)
+  check_asked(alpha, run.tree.depth)
   reads_features = len(run.example_shape) == 1
   eye, weights = origin(run, mesh) if reads_features else (run, {})
   channels = len(eye.data.mean)

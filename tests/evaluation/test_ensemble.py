@@ -19,7 +19,7 @@ from hierjax.evaluation.consistency import find_node
 from hierjax.evaluation.ensemble import Errors, subsets
 from hierjax.evaluation.judge import Question, evaluate
 from hierjax.evaluation.members import ask, open_ensemble, open_images
-from hierjax.evaluation.predict import predict
+from hierjax.evaluation.predict import find_images, predict
 from hierjax.evaluation.run import Run
 from hierjax.run_folder import RunFolder
 from hierjax.tree.label_tree import LabelTree
@@ -163,6 +163,12 @@ def test_a_chain_rule_head_says_that_nothing_changes(runs, oracle, capsys, monke
   np.testing.assert_allclose(saved["path_accuracy"], 1 - oracle(["chain"], 0.0)[:, 2].mean(), rtol=1e-6)
   assert [file.name for file in (runs["chain"].path / "eval").iterdir()] == ["test.json"]
 
+  for alpha, message in (("x", "give a number"), ("nan", "alpha"), ("3", "alpha")):
+    with pytest.raises(UserError, match=message):
+      ask_for(runs, "chain", alpha=alpha)
+    with pytest.raises(UserError, match=message):
+      next(predict(str(runs["chain"].path), [], alpha=alpha))
+
   plain = []
   monkeypatch.setattr(judge, "_plain", lambda question, mesh: plain.append(question.alpha))
   ask_for(runs, "chain", alpha="sweep")
@@ -231,6 +237,11 @@ def test_consistency_is_the_probability_of_a_node_and_its_children(swept, said, 
   inside = [int(row["in_node"]) for row in rows]
   np.testing.assert_array_equal(inside, said[1]["test"][:, 0] == node)
   assert 0 < sum(inside) < IMAGES and (swept / "pictures" / "consistency.png").exists()
+
+
+def test_an_image_without_a_name_is_not_the_folder_one_is_in():
+  with pytest.raises(UserError, match="has an empty name"):
+    find_images(["x.png", ""])
 
 
 def test_predict_adapts_as_evaluate_does(runs, said, tmp_path):
