@@ -61,6 +61,14 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
   write_whole(path, text.getvalue())
 
 
+class NotWritten(UserError):
+  """What was measured could not be written; it is in `metrics`."""
+
+  def __init__(self, message: str, metrics: Mapping[str, Any]):
+    super().__init__(message)
+    self.metrics = metrics
+
+
 def _thresholds(views: int) -> str:
   return "thresholds.json" if views == 1 else f"thresholds-views{views}.json"
 
@@ -165,7 +173,12 @@ class RunFolder:
     return checksum
 
   def write_evaluation(self, split: str, metrics: Mapping[str, Any]) -> Path:
-    """Writes eval/SPLIT.json and returns its path; raises UserError where a metric is not finite, which no JSON is."""
+    """Writes eval/SPLIT.json and returns its path.
+
+    Raises:
+      UserError: a metric is not finite, which no JSON is.
+      NotWritten: the file cannot be written.
+    """
     path = self.path / "eval" / f"{split}.json"
     for name, value in metrics.items():
       try:
@@ -173,7 +186,10 @@ class RunFolder:
       except ValueError:
         step = f" of step {metrics['step']}" if "step" in metrics else ""
         raise UserError(f"the {name} of {split} is {value}: the weights{step} do not give finite numbers") from None
-    write_whole(path, json.dumps(metrics, indent=2) + "\n")
+    try:
+      write_whole(path, json.dumps(metrics, indent=2) + "\n")
+    except (OSError, UserError) as error:
+      raise NotWritten(f"{path} could not be written ({error})", metrics) from None
     return path
 
   def evaluation(self, split: str, keys: Collection[str] = _MEASURED) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from hierjax.evaluation.printed import ensemble_errors, print_accuracy, print_en
 from hierjax.evaluation.run import evaluate_run
 from hierjax.evaluation.stopping import AnswerCount, Answers, asked_below, describe, keep_choice
 from hierjax.evaluation.stopping_picture import Stops, draw_stops
-from hierjax.run_folder import RunFolder, write_table
+from hierjax.run_folder import NotWritten, RunFolder, write_table
 
 _RIGHT = 0.95  # of the answers, where nothing else is asked for
 
@@ -101,9 +101,13 @@ def evaluate(question: Question, mesh: Mesh) -> None:
 
 def _plain(question: Question, mesh: Mesh) -> None:
   folder = RunFolder(question.workdirs[0])
-  metrics = evaluate_run(
-    folder, mesh, question.split, question.data_root, question.views, known_levels=question.known_levels
-  )
+  try:
+    metrics = evaluate_run(
+      folder, mesh, question.split, question.data_root, question.views, known_levels=question.known_levels
+    )
+  except NotWritten as error:
+    print_accuracy(folder, error.metrics)
+    raise
   print_accuracy(folder, metrics)
 
 
@@ -176,11 +180,11 @@ def _report_answers(
   ensemble: Ensemble, images: Images, alpha: float | None, answers: Answers, below: float, out: RunFolder | None
 ) -> None:
   """Prints what answers are worth, and writes it to eval/SPLIT-stop.json of a folder."""
+  head = f"{_name(ensemble)}: {len(answers.sure):,} images of {images.split}"
+  print(f"\n{head}; paths end above nodes less probable than {below:g}\n{describe(answers, below)}")
   if out is not None:
     about = {"split": images.split, "members": ensemble.about(), "alpha": alpha, "num_examples": len(answers.sure)}
     out.write_evaluation(f"{images.split}-stop", {**about, "stop_below": below, **answers.at(below)})
-  head = f"{_name(ensemble)}: {len(answers.sure):,} images of {images.split}"
-  print(f"\n{head}; paths end above nodes less probable than {below:g}\n{describe(answers, below)}")
 
 
 def _out(question: Question) -> RunFolder | None:
@@ -235,12 +239,14 @@ def _report(
     "level_sizes": np.diff(ensemble.tree.level_offsets).tolist(),
   }
   found = {alpha: {**about, "alpha": alpha, **values} for alpha, values in metrics.items()}
-  for number, (alpha, values) in enumerate(found.items()):
+  for number, values in enumerate(found.values()):
     if several:
       values["ensembles"] = ensemble_errors(errors, number)
-    if out is not None:
-      out.write_evaluation(f"{images.split}-alpha{alpha:g}" if alpha or not several else images.split, values)
   print_ensemble(_name(ensemble), found)
+  if out is None:
+    return
+  for alpha, values in found.items():
+    out.write_evaluation(f"{images.split}-alpha{alpha:g}" if alpha or not several else images.split, values)
 
 
 def _name(ensemble: Ensemble) -> str:

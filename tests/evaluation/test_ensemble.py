@@ -177,6 +177,17 @@ def test_a_chain_rule_head_says_that_nothing_changes(runs, oracle, capsys, monke
   assert not (runs["chain"].path / "alpha.json").exists()
 
 
+@pytest.mark.parametrize("question", [{}, {"alpha": "1"}, {"stop_below": "0.5"}])
+def test_what_cannot_be_written_is_printed_all_the_same(runs, question, capsys, monkeypatch):
+  def refuse(path, content):
+    raise OSError(30, "Read-only file system", str(path))
+
+  monkeypatch.setattr("hierjax.run_folder.write_whole", refuse)
+  with pytest.raises(UserError, match=r"test.*\.json could not be written \(.*Read-only"):
+    ask_for(runs, "both", **question)
+  assert f"{IMAGES} images of test" in capsys.readouterr().out
+
+
 @pytest.fixture(scope="module")
 def swept(runs, tmp_path_factory):
   """The folder of a run after a sweep."""
