@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from hierjax.config import choose, unpack
+from hierjax.config import choose, misfit, unpack
 from hierjax.errors import UserError
 
 Groups = Sequence[Sequence[Any]]  # ordered (regex, value) pairs
@@ -61,6 +61,12 @@ class OptimConfig:
         raise UserError(f"config.optim.{name} = {values[name]!r}: must be {bound} or more")
     if any(len(group) == 2 and group[1] is None for group in self.decay):
       raise UserError("config.optim.decay: None is for lr_groups, where it freezes; no decay is 0.0")
+    for name, groups, words in (("decay", self.decay, ""), ("lr_groups", self.lr_groups, ", or None, which freezes")):
+      for group in groups:
+        pair = len(group) == 2 and isinstance(group[0], str)
+        frozen = pair and group[1] is None and name == "lr_groups"
+        if not frozen and not (pair and not misfit(group[1], float) and group[1] >= 0):
+          raise UserError(f"config.optim.{name}: {group!r} must be a pair of a regex and a number of 0 or more{words}")
     if isinstance(self.clip_groups, str):
       raise UserError(f"config.optim.clip_groups = {self.clip_groups!r}: must be a tuple, {(self.clip_groups,)!r} say")
     for pattern in self.clip_groups:
@@ -100,8 +106,8 @@ class ScheduleConfig:
   def __post_init__(self) -> None:
     """Raises UserError for a value that cannot be meant."""
     laws = {
-      "warmup": (self.warmup >= 0, "0 epochs or more"),
-      "boundaries": (all(epoch > 0 for epoch in self.boundaries), "epochs above 0"),
+      "warmup": (0 <= self.warmup <= 100_000, "0 epochs or more, and at most 100,000"),
+      "boundaries": (all(0 < epoch <= 100_000 for epoch in self.boundaries), "epochs above 0, and at most 100,000"),
       "factor": (0 < self.factor < 1, "above 0 and below 1"),
       "patience": (self.patience >= 1, "1 evaluation or more"),
       "min_delta": (self.min_delta >= 0, "0 or more"),
@@ -109,7 +115,7 @@ class ScheduleConfig:
     }
     for key, (holds, allowed) in laws.items():
       if not holds:
-        raise UserError(f"config.schedule.{key}: must be {allowed}")
+        raise UserError(f"config.schedule.{key} = {getattr(self, key)!r}: must be {allowed}")
     early = [epoch for epoch in self.boundaries if epoch < self.warmup]
     if self.name == "step" and early:
       raise UserError(

@@ -168,6 +168,19 @@ def test_a_boundary_within_warmup_is_refused():
   make_schedule({"name": "cosine", "boundaries": (2.0,), "warmup": 5.0}, peak=1.0, steps_per_epoch=2.0, total_steps=9)
 
 
+@pytest.mark.parametrize("key", ["decay", "lr_groups"])
+@pytest.mark.parametrize("group", [(".*", "x"), (1,), (".*", -0.1), (".*", float("nan")), (".*", True), (3, 0.1)])
+def test_groups_are_pairs_of_a_regex_and_a_number_of_0_or_more(key, group):
+  with pytest.raises(UserError, match=rf"config\.optim\.{key}: {re.escape(repr(group))} must be a pair of a regex and"):
+    OptimConfig(**{key: (group, (".*", 1.0))})
+
+
+@pytest.mark.parametrize("section", [{"warmup": 1e9}, {"boundaries": (1e7,)}])
+def test_epochs_of_a_schedule_are_not_beyond_all_measure(section):
+  with pytest.raises(UserError, match=rf"config\.schedule\.{next(iter(section))} = .*: .*at most 100,000"):
+    make_schedule(section, peak=1.0, steps_per_epoch=2.0, total_steps=5)
+
+
 def test_unknown_names_list_the_choices():
   with pytest.raises(UserError, match="adamw, sgd"):
     make_optimizer(OptimConfig(name="adamax"), PARAMS)
