@@ -124,6 +124,7 @@ def experiment() -> mlc.ConfigDict:
   c.optim.nesterov = False
   c.optim.decay = (("bias$", 0.0), (".*", 5e-4))
   c.schedule.name = "plateau"
+  c.schedule.monitor = "accuracy"
   c.schedule.factor = 0.1
   return c
 
