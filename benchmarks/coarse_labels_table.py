@@ -24,7 +24,7 @@ from configs import coarse_labels_cifar100
 from hierjax import devices
 from hierjax.data.features import FEATURES
 from hierjax.evaluation.pseudo_labels import write_pseudo_labels
-from hierjax.evaluation.run import Run
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder, write_whole
 from hierjax.training import loop
 

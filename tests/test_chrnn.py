@@ -16,8 +16,8 @@ from configs import chrnn
 from hierjax import devices
 from hierjax.__main__ import main
 from hierjax.config import unpack
-from hierjax.evaluation.run import Run
 from hierjax.necks.context import ContextNeck
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 from hierjax.training.loop import train_and_evaluate
 from hierjax.training.optim import OptimConfig, make_optimizer, parameter_names

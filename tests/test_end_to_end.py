@@ -19,7 +19,7 @@ from PIL import Image
 
 from hierjax.__main__ import main
 from hierjax.devices import data_mesh
-from hierjax.evaluation.run import Run
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]

@@ -15,8 +15,8 @@ from hierjax.data.decode import read_or_skip
 from hierjax.data.source import Source, View
 from hierjax.devices import put_batch
 from hierjax.errors import UserError
-from hierjax.evaluation.run import Run
 from hierjax.evaluation.thresholds import predicts_several
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 from hierjax.types import Examples
 

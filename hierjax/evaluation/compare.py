@@ -18,11 +18,11 @@ from hierjax.devices import put_batch
 from hierjax.errors import UserError
 from hierjax.evaluation.asked import check_single_path, distinct_names, same_images
 from hierjax.evaluation.pictures import GREY, NodeNames, Page, frame, seen_images
-from hierjax.evaluation.run import Run, judged_split
 from hierjax.evaluation.runner import predict_views
 from hierjax.evaluation.tables import table
 from hierjax.functional.label_paths import ends, single_path
 from hierjax.functional.metrics import path_is_right
+from hierjax.run import Run, judged_split
 from hierjax.run_folder import RunFolder, write_table
 from hierjax.types import Examples, Leaf, Method, Variables
 

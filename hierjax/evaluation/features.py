@@ -27,7 +27,7 @@ from hierjax.data.source import Source, labels_checksum
 from hierjax.data.sources import SPLITS
 from hierjax.devices import put_batch
 from hierjax.errors import UserError
-from hierjax.evaluation.run import Run
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder, write_whole
 from hierjax.types import Batch, Examples, Variables
 

@@ -20,7 +20,7 @@ from hierjax.evaluation.consistency import ConsistencyCount, draw_consistency, f
 from hierjax.evaluation.ensemble import AllMetrics, ErrorCount, Errors, Mistakes, tell, unchanged
 from hierjax.evaluation.members import JOIN, Ensemble, Images, open_ensemble, open_images, short_checksum
 from hierjax.evaluation.printed import ensemble_errors, print_accuracy, print_ensemble
-from hierjax.evaluation.run import evaluate_run
+from hierjax.evaluation.split import evaluate_run
 from hierjax.evaluation.stopping import AnswerCount, Answers, asked_below, describe, keep_choice
 from hierjax.evaluation.stopping_picture import Stops, draw_stops
 from hierjax.run_folder import NotWritten, RunFolder, write_table

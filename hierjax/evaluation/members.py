@@ -21,10 +21,10 @@ from hierjax.data.source import Source
 from hierjax.devices import put_batch
 from hierjax.errors import UserError
 from hierjax.evaluation.asked import check_single_path, distinct_names, same_images
-from hierjax.evaluation.run import Run, asked_split
 from hierjax.evaluation.runner import predict_views
 from hierjax.functional.augment import Transform, eval_batch
 from hierjax.functional.levels import of_nodes, split_levels
+from hierjax.run import Run, asked_split
 from hierjax.run_folder import RunFolder
 from hierjax.tree.label_tree import LabelTree
 from hierjax.types import DecodeOptions, Examples, Leaf, Method, Prediction, Variables

@@ -22,13 +22,13 @@ from hierjax.data.source import Source, View
 from hierjax.errors import UserError
 from hierjax.evaluation.asked import batches, sample
 from hierjax.evaluation.pictures import Box, NodeNames
-from hierjax.evaluation.run import Run, judged_split
 from hierjax.evaluation.tables import table
 from hierjax.functional.distance import chi_square
 from hierjax.layers.pyramid import window
 from hierjax.models.classifier import Classifier
 from hierjax.necks.context import ContextNeck
 from hierjax.necks.context import grid as cells_of
+from hierjax.run import Run, judged_split
 from hierjax.run_folder import RunFolder
 from hierjax.types import Examples, Inputs, Leaf, Method, Variables
 

@@ -16,11 +16,11 @@ from jaxtyping import Array, Float, Int
 from hierjax.data.source import Source
 from hierjax.errors import UserError
 from hierjax.evaluation.asked import batches, check_images, check_single_path
-from hierjax.evaluation.run import Run, asked_split
 from hierjax.evaluation.runner import predict_views
 from hierjax.evaluation.tables import percent, table
 from hierjax.functional.label_paths import ends, single_path
 from hierjax.functional.metrics import path_is_right, share_of_right_nodes
+from hierjax.run import Run, asked_split
 from hierjax.run_folder import RunFolder
 from hierjax.tree.label_tree import STOP, UNKNOWN
 from hierjax.types import Examples, Leaf, Method, Prediction, Variables

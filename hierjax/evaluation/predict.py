@@ -19,13 +19,13 @@ from hierjax.evaluation.alpha import asked_alpha, check_asked
 from hierjax.evaluation.ensemble import why_unchanged
 from hierjax.evaluation.features import as_features, origin
 from hierjax.evaluation.members import shape_of_answer
-from hierjax.evaluation.run import Run
 from hierjax.evaluation.runner import predict_views
 from hierjax.evaluation.stopping import asked_below
 from hierjax.evaluation.thresholds import kept_thresholds, predicts_several
 from hierjax.functional.adaptation import adapted
 from hierjax.functional.augment import check_views
 from hierjax.functional.stopping import stopped
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder, write_table
 from hierjax.tree.folders import IMAGE_SUFFIXES, walk
 from hierjax.tree.label_tree import LabelTree

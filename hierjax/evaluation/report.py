@@ -20,9 +20,10 @@ from hierjax.data.source import Source
 from hierjax.evaluation.asked import check_single_path
 from hierjax.evaluation.paths_sheet import Judged, ask_all
 from hierjax.evaluation.pictures import BLUE, GREEN, Page, seen_images
-from hierjax.evaluation.run import Run, asked_split, counting_step, evaluate_run
 from hierjax.evaluation.scores import NodeScores, confusions, distances, mistakes_begin, surest_mistakes, wrong
+from hierjax.evaluation.split import evaluate_run
 from hierjax.evaluation.tables import accuracy_rows, percent
+from hierjax.run import Run, asked_split, counting_step
 from hierjax.run_folder import RunFolder, write_table, write_whole
 from hierjax.tree.label_tree import LabelTree
 

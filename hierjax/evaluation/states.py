@@ -19,9 +19,9 @@ from tqdm import tqdm
 from hierjax.data.source import View
 from hierjax.errors import UserError
 from hierjax.evaluation.asked import batches, check_single_path, sample
-from hierjax.evaluation.run import Run, asked_split
 from hierjax.evaluation.tables import percent, table
 from hierjax.heads.path_rnn import PathRNNHead
+from hierjax.run import Run, asked_split
 from hierjax.run_folder import RunFolder
 from hierjax.types import Examples, Method, Variables
 

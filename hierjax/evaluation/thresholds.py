@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +19,9 @@ from hierjax.evaluation.runner import predict_views
 from hierjax.functional.f1 import F1, GRID
 from hierjax.functional.several_paths import deepest, end_nodes, label_nodes, passing
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 from hierjax.types import DecodeOptions, Examples, Method, Variables
-
-if TYPE_CHECKING:
-  from hierjax.evaluation.run import Run
 
 _ROUNDS = 5
 

@@ -17,11 +17,12 @@ from jax.experimental import multihost_utils
 from hierjax import devices
 from hierjax.checkpoint import Checkpoints, template
 from hierjax.config import unpack
-from hierjax.data.source import Source
+from hierjax.data.source import Source, data_checksum
 from hierjax.errors import UserError
 from hierjax.evaluation.printed import print_accuracy
-from hierjax.evaluation.run import Run, counting_step, data_checksum, evaluate_run, judged_split
 from hierjax.evaluation.runner import evaluate, make_eval_step
+from hierjax.evaluation.split import evaluate_run
+from hierjax.run import Run, counting_step, judged_split
 from hierjax.run_folder import RunFolder
 from hierjax.training import optim
 from hierjax.training.metrics_log import MetricsLog

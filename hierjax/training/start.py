@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 
 from hierjax import devices
 from hierjax.errors import UserError
-from hierjax.evaluation.run import Run
 from hierjax.pretrained.files import read_weights, shown
 from hierjax.pretrained.restore import difference, listed
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 from hierjax.types import Variables
 

@@ -3,7 +3,8 @@ import pytest
 
 from configs import common
 from hierjax.checkpoint import Checkpoints
-from hierjax.evaluation.run import Run, data_checksum
+from hierjax.data.source import data_checksum
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from hierjax.data.shapes import write_folders
 from hierjax.errors import UserError
-from hierjax.evaluation.run import Run, asked_split
+from hierjax.run import Run, asked_split
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hierjax.errors import UserError
 from hierjax.evaluation import compare as module
 from hierjax.evaluation.asked import distinct_names, same_images
 from hierjax.evaluation.compare import Answers, Comparison, compare, describe, draw_comparison, mcnemar
-from hierjax.evaluation.run import Run
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 
 

@@ -20,7 +20,7 @@ from hierjax.evaluation.ensemble import Errors, subsets
 from hierjax.evaluation.judge import Question, evaluate
 from hierjax.evaluation.members import ask, open_ensemble, open_images
 from hierjax.evaluation.predict import find_images, predict
-from hierjax.evaluation.run import Run
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 from hierjax.tree.label_tree import LabelTree
 

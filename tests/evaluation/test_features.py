@@ -20,7 +20,8 @@ from hierjax.evaluation import features as module
 from hierjax.evaluation.compare import compare
 from hierjax.evaluation.features import write_features
 from hierjax.evaluation.predict import predict
-from hierjax.evaluation.run import Run, evaluate_run
+from hierjax.evaluation.split import evaluate_run
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 from hierjax.training import loop
 from hierjax.training.metrics_log import MetricsLog

@@ -16,7 +16,7 @@ from hierjax.evaluation import neighbours_picture
 from hierjax.evaluation.neighbours import LAYERS, NEAREST, Grid, Nearest, describe, find_grid, find_neighbours
 from hierjax.evaluation.neighbours_picture import HEADER, draw_neighbours
 from hierjax.evaluation.pictures import GREEN, RED
-from hierjax.evaluation.run import Run
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from hierjax.data import folders
 from hierjax.data.shapes import write_folders
-from hierjax.evaluation.run import Run, judged_split
+from hierjax.run import Run, judged_split
 from hierjax.training import loop
 
 

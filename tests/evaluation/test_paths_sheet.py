@@ -13,7 +13,7 @@ from hierjax.errors import UserError
 from hierjax.evaluation import paths_picture, paths_sheet
 from hierjax.evaluation.paths_picture import HEADER, draw_paths
 from hierjax.evaluation.paths_sheet import Judged, PathSheet, choose, describe, find_paths, judge, said
-from hierjax.evaluation.run import Run
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 from hierjax.tree.label_tree import PAD, LabelTree
 from hierjax.types import Prediction

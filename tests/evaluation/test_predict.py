@@ -10,8 +10,8 @@ from hierjax.data.sources import open_source
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
 from hierjax.evaluation.predict import find_images, predict
-from hierjax.evaluation.run import Run
 from hierjax.evaluation.runner import predict_views
+from hierjax.run import Run
 from hierjax.tree import folders
 from hierjax.tree.builders import from_folder
 

@@ -9,7 +9,7 @@ from hierjax.data.sources import open_partly_labelled
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
 from hierjax.evaluation.pseudo_labels import describe, write_pseudo_labels
-from hierjax.evaluation.run import Run
+from hierjax.run import Run
 
 WIDTH = 6
 DIVIDED = dict(name="noise", width=WIDTH, examples=400, fine=0.3, coarse=0.4, coarse_images="drop")

@@ -16,7 +16,7 @@ from hierjax.__main__ import main
 from hierjax.errors import UserError
 from hierjax.evaluation.judge import Question, evaluate
 from hierjax.evaluation.report import find, write_report
-from hierjax.evaluation.run import Run
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 
 MESH = Mesh(np.array(jax.devices()[:1]), ("data",))

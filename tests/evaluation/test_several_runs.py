@@ -16,8 +16,9 @@ from hierjax.__main__ import main
 from hierjax.devices import data_mesh
 from hierjax.evaluation import predict as predict_module
 from hierjax.evaluation.predict import Row
-from hierjax.evaluation.run import Run, evaluate_run
+from hierjax.evaluation.split import evaluate_run
 from hierjax.functional.several_paths import label_nodes
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 
 SEVERAL = {"objects": 3, "mirror": False}
@@ -122,7 +123,7 @@ EVALUATE = """
 import sys
 from hierjax import devices
 devices.join(sys.argv[2])
-from hierjax.evaluation.run import evaluate_run
+from hierjax.evaluation.split import evaluate_run
 from hierjax.run_folder import RunFolder
 evaluate_run(RunFolder(sys.argv[1]), devices.data_mesh(), "train")
 """

@@ -12,9 +12,9 @@ from hierjax.data.source import ArraySource, View
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
 from hierjax.evaluation import states, states_picture
-from hierjax.evaluation.run import Run
 from hierjax.evaluation.states import FEWEST, States, Step, describe, find_states, nearest_other, tsne
 from hierjax.evaluation.states_picture import COLOURS, HEADER, MARKERS, draw_states, top_kinds
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 from hierjax.tree.label_tree import PAD, STOP, LabelTree
 from path_oracle import nodes_of

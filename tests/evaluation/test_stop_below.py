@@ -15,8 +15,8 @@ from hierjax.__main__ import main
 from hierjax.errors import UserError
 from hierjax.evaluation.judge import Question, evaluate
 from hierjax.evaluation.predict import predict
-from hierjax.evaluation.run import Run
 from hierjax.evaluation.stopping import GRID, Answers, choose
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 
 MESH = Mesh(np.array(jax.devices()[:1]), ("data",))

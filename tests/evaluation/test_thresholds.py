@@ -13,8 +13,9 @@ from hierjax import devices
 from hierjax.errors import UserError
 from hierjax.evaluation import thresholds
 from hierjax.evaluation.predict import predict
-from hierjax.evaluation.run import Run, evaluate_run
+from hierjax.evaluation.split import evaluate_run
 from hierjax.functional.tree_arrays import tree_arrays
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 from hierjax.training import loop
 from hierjax.tree.label_tree import LabelTree

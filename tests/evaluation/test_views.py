@@ -15,7 +15,8 @@ from hierjax.devices import data_mesh
 from hierjax.errors import UserError
 from hierjax.evaluation.predict import predict
 from hierjax.evaluation.printed import print_accuracy
-from hierjax.evaluation.run import Run, evaluate_run
+from hierjax.evaluation.split import evaluate_run
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 from hierjax.training.loop import train_and_evaluate
 from hierjax.tree.label_tree import UNKNOWN

@@ -9,8 +9,8 @@ from configs import common
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
 from hierjax.evaluation.features import write_features
-from hierjax.evaluation.run import Run
 from hierjax.pretrained.files import to_bytes
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 from hierjax.training.loop import train_and_evaluate
 from hierjax.training.start import InitConfig, start_weights, started

@@ -184,7 +184,7 @@ def test_epochs_of_a_schedule_are_not_beyond_all_measure(section):
 def test_unknown_names_list_the_choices():
   with pytest.raises(UserError, match="adamw, sgd"):
     make_optimizer(OptimConfig(name="adamax"), PARAMS)
-  with pytest.raises(UserError, match=r"config\.schedule\.monitor: must be loss or accuracy"):
+  with pytest.raises(UserError, match=r"config\.schedule\.monitor = 'f1': must be loss or accuracy"):
     make_schedule({"monitor": "f1"}, peak=1.0, steps_per_epoch=1.0, total_steps=1)
   with pytest.raises(UserError, match="did you mean 'warmup'"):
     make_schedule({"warm_up": 1.0}, peak=1.0, steps_per_epoch=1.0, total_steps=1)

@@ -10,9 +10,10 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from configs import common
+from hierjax.data.source import data_checksum
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
-from hierjax.evaluation.run import Run, data_checksum
+from hierjax.run import Run
 from hierjax.run_folder import RunFolder
 from hierjax.training.loop import train_and_evaluate
 from hierjax.training.start import InitConfig, matching, started

@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 
 from hierjax.data.source import ArraySource
 from hierjax.devices import put_batch, replicated
-from hierjax.evaluation.run import Run
 from hierjax.functional.tree_arrays import TreeArrays, tree_arrays
 from hierjax.heads.flat import FlatHead
 from hierjax.models.classifier import Classifier, ModelMethod
+from hierjax.run import Run
 from hierjax.training.optim import OptimConfig, frozen_statistics, make_optimizer
 from hierjax.training.state import init_state
 from hierjax.training.steps import make_train_step

@@ -11,10 +11,11 @@ from configs import common
 from hierjax.data.sources import ArraySource
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
-from hierjax.evaluation.run import Run, _examples
 from hierjax.evaluation.runner import evaluate, make_eval_step
+from hierjax.evaluation.split import _examples
 from hierjax.evaluation.tables import accuracy_table
 from hierjax.models.classifier import ModelMethod
+from hierjax.run import Run
 from hierjax.types import DecodeOptions
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
@@ -20,13 +19,10 @@ from hierjax.config import unpack
 from hierjax.data.coarse_labels import check_short_labels
 from hierjax.data.config import DataConfig
 from hierjax.data.loader import eval_batches, train_batches
-from hierjax.data.source import Source, View
-from hierjax.data.source import data_checksum as data_checksum
+from hierjax.data.source import Source
 from hierjax.data.sources import Opened, check_trained_on, open_source
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
-from hierjax.evaluation.runner import evaluate, make_eval_step, predict_views
-from hierjax.evaluation.thresholds import options_with_thresholds, predicts_several
 from hierjax.functional.augment import check_views, eval_batch, train_batch
 from hierjax.functional.label_paths import ends
 from hierjax.functional.tree_arrays import tree_arrays
@@ -34,7 +30,7 @@ from hierjax.models.classifier import ModelMethod
 from hierjax.models.factory import make_method
 from hierjax.run_folder import RunFolder
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
-from hierjax.types import Batch, DecodeOptions, Examples, Method, Variables
+from hierjax.types import Batch, DecodeOptions, Examples, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,84 +316,3 @@ def asked_split(run: Run, split: str) -> tuple[str, Source]:
   if source is None:
     raise UserError(f"the data set {run.data.name!r} has no split {name!r}; config.data says which it has")
   return name, source
-
-
-def _examples(
-  run: Run, variables: Variables, source: Source, known_levels: int, count: int = 4
-) -> list[dict[str, str]]:
-  """Returns a few images of a split by name, what they are labelled, and the path that is predicted."""
-  chosen = np.unique(np.linspace(0, len(source) - 1, count).astype(np.int64))
-
-  @jax.jit
-  def predict(method: Method, variables: Variables, examples: Examples) -> Int[Array, "b k l"]:
-    prediction = predict_views(method, variables, examples, run.preprocess, run.options, known_levels)
-    return prediction.paths[:, :1] if prediction.node_score is None else prediction.paths
-
-  with contextlib.closing(run.eval_batches(View(source, chosen, source.nodes[chosen]))) as batches:
-    answers = np.concatenate([predict(run.method, variables, examples) for examples in batches])
-  return [
-    {
-      "image": source.describe(number),
-      "label": "; ".join(run.tree.path_text(node) for node in source.nodes[number].tolist() if node >= 0),
-      "predicted": "; ".join(run.tree.nodes_text(path[path >= 0].tolist()) for path in paths if path[0] >= 0),
-    }
-    for number, paths in zip(chosen.tolist(), answers[: len(chosen)], strict=True)
-  ]
-
-
-def evaluate_run(
-  folder: RunFolder,
-  mesh: Mesh,
-  split: str = "",
-  data_root: str = "",
-  views: int = 0,
-  known_levels: int = 0,
-  opened: Opened | None = None,
-) -> dict[str, Any]:
-  """Measures a run's weights on a split, writes eval/SPLIT.json, and returns what it holds.
-
-  With known levels the file is eval/SPLIT-knownN.json, and says so.
-
-  Args:
-    folder: the run's.
-    mesh: the devices to use.
-    split: `train`, `validation` or `test`; '' for test, or validation where the set has no test split.
-    data_root: where the data set is now; '' for where the config says.
-    views: of each image that are averaged, 1 or 10; 0 for what the config says.
-    known_levels: the upper levels of each label that the decoder is given; see `make_eval_step`.
-    opened: `Run.opened` of a run on the same set; None to open the set anew.
-
-  Raises:
-    UserError: the folder or the data cannot be used, or there is no such split, or no level would be left to predict.
-  """
-  run = Run.from_folder(folder, data_root, views)
-  run = dataclasses.replace(run, opened=opened or run.opened)
-  if not 0 <= known_levels < run.tree.depth:
-    raise UserError(
-      f"--known-levels {known_levels}: give 0 to {run.tree.depth - 1}; the lowest of the tree's {run.tree.depth} "
-      "levels is to be predicted"
-    )
-  if known_levels and predicts_several(run):
-    raise UserError(
-      f"--known-levels {known_levels}: the head of this run predicts several paths an image, and none of them is the "
-      "one whose upper levels could be given; evaluate without"
-    )
-  name, source = asked_split(run, split)
-  at_step, variables = run.restored_variables(folder, mesh)
-  run = dataclasses.replace(run, options=options_with_thresholds(run, folder, at_step, variables, mesh))
-  step = make_eval_step(run.preprocess, run.options, known_levels)
-  metrics = evaluate(step, run.method, variables, run.eval_batches(source), mesh)
-  found = {
-    "split": name,
-    "step": at_step,
-    "views": run.options.views,
-    **({"known_levels": known_levels} if known_levels else {}),
-    **({"thresholds": list(run.options.thresholds)} if "path_f1" in metrics else {}),
-    "level_sizes": np.diff(run.tree.level_offsets).tolist(),
-    **metrics,
-  }
-  if jax.process_count() == 1:
-    found["examples"] = _examples(run, variables, source, known_levels)
-  if jax.process_index() == 0:
-    folder.write_evaluation(f"{name}-known{known_levels}" if known_levels else name, found)
-  return found
