@@ -194,7 +194,9 @@ class RunFolder:
 
   def stopped_evaluation(self, split: str) -> dict[str, Any] | None:
     """Returns what eval/SPLIT-stop.json holds, as `evaluation` does."""
-    return self.evaluation(f"{split}-stop", ("members", "stop_below", "answered", "ends_at_level"))
+    return self.evaluation(
+      f"{split}-stop", ("members", "stop_below", "answered", "right", "ends_at_level", "right_at_level")
+    )
 
   def evaluation(self, split: str, keys: Collection[str] = _MEASURED) -> dict[str, Any] | None:
     """Returns what eval/SPLIT.json holds; None where there is none with these keys, so that it is made anew."""

@@ -204,8 +204,7 @@ def _last_probability(judged: Judged, image: int) -> float | None:
 
 def _stop(found: Findings) -> dict[str, Any] | None:
   """Returns what `evaluate --stop-below` has measured with these weights, and its picture; None where it has not."""
-  keys = ("members", "stop_below", "answered", "right", "ends_at_level", "right_at_level")
-  measured = found.folder.evaluation(f"{found.split}-stop", keys)
+  measured = found.folder.stopped_evaluation(found.split)
   if measured is None or [member["steps"] for member in measured["members"]] != [[found.metrics["step"]]]:
     return None
   picture, choice = found.folder.path / "pictures" / "stopping.png", found.folder.stop()

@@ -117,7 +117,7 @@ def test_answers_that_stop_are_on_it_once_they_have_been_measured(folder, make_r
   assert "--stop-below sweep" in page.text and "end at level" not in page.text
   evaluate(Question([str(folder.path)], stop_below="sweep", right=0.05), MESH)
   stopped = Page(write_report(find(folder, MESH)).read_text())
-  saved = folder.evaluation("test-stop")
+  saved = folder.stopped_evaluation("test")
   assert f"less probable than {saved['stop_below']:g}, {100 * saved['answered']:.2f}% of the images" in stopped.text
   assert len(stopped.sources) == len(page.sources) + 1
   evaluate(Question([str(folder.path)], stop_below="0.123"), MESH)  # which the picture does not speak of

@@ -206,7 +206,7 @@ def test_predict_and_evaluate_agree_for_heads_whose_levels_do_not(make_run, smal
   for file, pixels in zip(files, source.read(np.arange(len(source))), strict=True):
     Image.fromarray(pixels).save(file)
   evaluate(Question([str(folder.path)], stop_below="sweep", right=0.05, alpha=alpha), MESH)
-  found = folder.evaluation("test-stop")
+  found = folder.stopped_evaluation("test")
   rows = list(predict(str(folder.path), files, alpha=alpha, stop_below="chosen"))
   lengths = [len(row.node_probabilities) for row in rows]
   assert found["ends_at_level"] == pytest.approx([np.mean(np.equal(lengths, level)) for level in (1, 2)])
