@@ -50,8 +50,14 @@ def _predict(arguments: argparse.Namespace) -> int:
   if arguments.csv:
     write_csv(arguments.csv, rows)
   for row in rows:
-    print(f"{row.image}: {row.error or _answer(row, 'not sure' if arguments.stop_below else 'no path passes')}")
-  return 0
+    if row.error:
+      print(row.error, file=sys.stderr)
+    else:
+      print(f"{row.image}: {_answer(row, 'not sure' if arguments.stop_below else 'no path passes')}")
+  failed = sum(bool(row.error) for row in rows)
+  if failed:
+    print(f"{failed} of {len(images)} images could not be read", file=sys.stderr)
+  return 1 if failed == len(images) else 0
 
 
 def _answer(row: Row, none: str) -> str:

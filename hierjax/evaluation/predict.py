@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from hierjax.run import Run
 from hierjax.run_folder import RunFolder, write_table
 from hierjax.tree.folders import IMAGE_SUFFIXES, walk
 from hierjax.tree.label_tree import LabelTree
-from hierjax.types import Examples, Method, Variables
+from hierjax.types import DecodeOptions, Examples, Method, Variables
 
 _BATCH = 32
 HEADER = ("image", "path", "probability", "rank", "node_probabilities", "log_probability", "error")
@@ -93,97 +94,132 @@ def _tell(kind: str, path: str, name: str, message: str) -> None:
     print(f"{path} {message}", file=sys.stderr)
 
 
+class Predictor:
+  """A trained run that answers about images; it loads the run once, and compiles once."""
+
+  def __init__(self, workdir: str | Path, top: int = 1, alpha: str = "", stop_below: str = ""):
+    """Opens a run's folder.
+
+    A run on precomputed features sees images through the run that made the features. Files are made grey for a run
+    whose images have one channel.
+
+    Args:
+      workdir: the run's folder.
+      top: how many paths of each image.
+      alpha: by which the levels are adapted, as on the command line: a number, or `chosen`; '' for not at all.
+      stop_below: paths end above nodes less probable than this: a number, or `chosen`; '' for whole paths.
+
+    Raises:
+      UserError: the folder is not that of a run, or has no checkpoint, or nothing makes the features that it reads; or
+        its images are neither grey nor RGB; or alpha or stop_below is out of range, or has not been chosen.
+    """
+    folder, mesh = RunFolder(workdir), devices.data_mesh()
+    run = Run.from_folder(folder)
+    check_asked(alpha, run.tree.depth)
+    reads_features = len(run.example_shape) == 1
+    eye, weights = origin(run, mesh) if reads_features else (run, {})
+    _check_sees_files(eye)
+    step, variables = run.restored_variables(folder, mesh)
+    options = dataclasses.replace(run.options, beam=max(top, run.options.beam))
+    several = predicts_several(run)
+    if several and stop_below:
+      raise UserError(
+        "--stop-below: the head of this run predicts several paths an image, whose thresholds say the same"
+      )
+    if several:
+      top = options.beam  # all that pass
+      options = dataclasses.replace(options, thresholds=_thresholds(folder, step, options))
+    if alpha and (why := why_unchanged(shape_of_answer(run, variables), run.tree.depth)):
+      print(why, file=sys.stderr)
+      alpha = ""
+    factor = asked_alpha(alpha, run.tree.depth, folder, [(folder, step)])
+    below = 0.0
+    if stop_below:
+      below = asked_below(stop_below, folder, [(folder, step)], [options.views], factor)
+
+    @jax.jit
+    def answer(
+      method: Method, variables: Variables, weights: Variables, examples: Examples
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+      preprocess = functools.partial(as_features, eye, weights) if reads_features else eye.preprocess
+      prediction = predict_views(method, variables, examples, preprocess, options)
+      if factor is not None:
+        prediction = adapted(prediction, factor, method.tree, options.beam)
+      paths = stopped(prediction.paths[:, :top], prediction.node_prob, below)
+      return paths, prediction.log_prob[:, :top], prediction.node_prob
+
+    self.tree = run.tree
+    self._eye = eye
+    self._answer = functools.partial(answer, run.method, variables, weights)
+    self._may_be_silent = several or below > 0
+
+  def __call__(self, images: Sequence[Path | str | bytes]) -> Iterator[Row]:
+    """Yields the best paths of each image, in order; one that cannot be read gets one row that says why.
+
+    A head that predicts several paths an image yields all that pass its thresholds, and at most as many as its beam or
+    `top`; where none does, a row without a path. So does an image of whose path --stop-below leaves nothing. Paths that
+    have become the same by it are one.
+
+    Args:
+      images: files, or the bytes of image files, which are called `image 0` and so on.
+    """
+    for start in range(0, len(images), _BATCH):
+      batch = images[start : start + _BATCH]
+      names = [_name(image, start + i) for i, image in enumerate(batch)]
+      pixels = [_read(image, name, self._eye) for image, name in zip(batch, names, strict=True)]
+      good = [p for p in pixels if isinstance(p, np.ndarray)]
+      found = self._answer(_pad(good, self.tree)) if good else ()
+      answers = zip(*jax.device_get(found), strict=True)
+      for name, image in zip(names, pixels, strict=True):
+        if isinstance(image, str):
+          yield Row(name, error=image)
+        else:
+          rows = list(_rows(name, self.tree, *next(answers)))
+          yield from rows or [Row(name)] * self._may_be_silent
+
+
 def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "", stop_below: str = "") -> Iterator[Row]:
-  """Yields the `top` best paths of each image, in order; a file that is no image gets one row that says why.
+  """Yields the answers of the run in a folder; arguments and errors are those of `Predictor`."""
+  yield from Predictor(workdir, top, alpha, stop_below)(images)
 
-  A head that predicts several paths an image yields all that pass its thresholds, and at most as many as its beam or
-  `top`; where none does, a row without a path.
 
-  A run on precomputed features sees images through the run that made the features. Files are made grey for a run whose
-  images have one channel.
-
-  Args:
-    workdir: the run's folder.
-    images: the files.
-    top: how many paths.
-    alpha: by which the levels are adapted, as on the command line: a number, or `chosen`; '' for not at all.
-    stop_below: paths end above nodes less probable than this: a number, or `chosen`; '' for whole paths. An image of
-      whose path nothing is left has a row without a path. Paths that have become the same are one.
-
-  Raises:
-    UserError: the folder is not that of a run, or has no checkpoint, or nothing makes the features that it reads; or
-      its images are neither grey nor RGB; or alpha or stop_below is out of range, or has not been chosen.
-  """
-  folder, mesh = RunFolder(workdir), devices.data_mesh()
-  run = Run.from_folder(folder)
-  check_asked(alpha, run.tree.depth)
-  reads_features = len(run.example_shape) == 1
-  eye, weights = origin(run, mesh) if reads_features else (run, {})
-  channels = len(eye.data.mean)
+def _check_sees_files(run: Run) -> None:
+  channels = len(run.data.mean)
   if channels not in (1, 3):
     raise UserError(
-      f"config.data.mean = {eye.data.mean}: this run reads images of {channels} channels, and files of images are grey "
+      f"config.data.mean = {run.data.mean}: this run reads images of {channels} channels, and files of images are grey "
       "or RGB; `evaluate` asks it about the images of its set"
     )
-  check_views(run.options.views, (eye.data.resize, eye.data.resize, channels), eye.data.crop)
-  step, variables = run.restored_variables(folder, mesh)
-  options = dataclasses.replace(run.options, beam=max(top, run.options.beam))
-  several = predicts_several(run)
-  if several and stop_below:
-    raise UserError("--stop-below: the head of this run predicts several paths an image, whose thresholds say the same")
-  if several:
-    top = options.beam  # all that pass
-    kept = options.thresholds or kept_thresholds(folder, step, options)
-    if not kept:
-      print(
-        f"thresholds: none were chosen for step {step}, so each is 0.5; `evaluate` chooses them on validation",
-        file=sys.stderr,
-      )
-    options = dataclasses.replace(options, thresholds=kept)
-  if alpha and (why := why_unchanged(shape_of_answer(run, variables), run.tree.depth)):
-    print(why, file=sys.stderr)
-    alpha = ""
-  factor = asked_alpha(alpha, run.tree.depth, folder, [(folder, step)])
-  below = 0.0
-  if stop_below:
-    below = asked_below(stop_below, folder, [(folder, step)], [options.views], factor)
-
-  @jax.jit
-  def answer(
-    method: Method, variables: Variables, weights: Variables, examples: Examples
-  ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    preprocess = functools.partial(as_features, eye, weights) if reads_features else eye.preprocess
-    prediction = predict_views(method, variables, examples, preprocess, options)
-    if factor is not None:
-      prediction = adapted(prediction, factor, method.tree, options.beam)
-    paths = stopped(prediction.paths[:, :top], prediction.node_prob, below)
-    return paths, prediction.log_prob[:, :top], prediction.node_prob
-
-  for start in range(0, len(images), _BATCH):
-    files = images[start : start + _BATCH]
-    pixels = [_read(file, eye) for file in files]
-    good = [p for p in pixels if isinstance(p, np.ndarray)]
-    found = answer(run.method, variables, weights, _pad(good, run)) if good else ()
-    answers = zip(*jax.device_get(found), strict=True)
-    for file, image in zip(files, pixels, strict=True):
-      if isinstance(image, str):
-        yield Row(str(file), error=image)
-      else:
-        rows = list(_rows(str(file), run.tree, *next(answers)))
-        yield from rows or [Row(str(file))] * (several or below > 0)  # an image may have none of the paths
+  check_views(run.options.views, (run.data.resize, run.data.resize, channels), run.data.crop)
 
 
-def _read(file: Path, run: Run) -> np.ndarray | str:
+def _thresholds(folder: RunFolder, step: int, options: DecodeOptions) -> tuple[float, ...]:
+  """Returns the thresholds that the config gives, or else those that were chosen; () where none were, and says so."""
+  kept = options.thresholds or kept_thresholds(folder, step, options)
+  if not kept:
+    print(
+      f"thresholds: none were chosen for step {step}, so each is 0.5; `evaluate` chooses them on validation",
+      file=sys.stderr,
+    )
+  return kept
+
+
+def _name(image: Path | str | bytes, number: int) -> str:
+  """Returns what to call an image; bytes of a file's name that are no text are written as escapes."""
+  return f"image {number}" if isinstance(image, bytes) else os.fsencode(image).decode("utf-8", "backslashreplace")
+
+
+def _read(image: Path | str | bytes, name: str, run: Run) -> np.ndarray | str:
   try:
-    pixels = read_image(file, run.data.resize, run.data.fit)
+    pixels = read_image(image, run.data.resize, run.data.fit, name)
   except BadImageError as error:
     return str(error)
   return to_grey(pixels) if len(run.data.mean) == 1 else pixels
 
 
-def _pad(images: Sequence[np.ndarray], run: Run) -> Examples:
+def _pad(images: Sequence[np.ndarray], tree: LabelTree) -> Examples:
   stacked = np.stack([*images, *([np.zeros_like(images[0])] * (_BATCH - len(images)))])
-  paths = run.tree.encode(np.full((_BATCH, 1), -1))
+  paths = tree.encode(np.full((_BATCH, 1), -1))
   return Examples(images=stacked, paths=paths, mask=np.ones(_BATCH, np.float32), draw=np.zeros((_BATCH, 2), np.int32))
 
 

@@ -1,15 +1,19 @@
 """What predict makes of files and folders: the images and the pixels that training saw."""
 
+import csv
+import os
+
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from hierjax.__main__ import main
 from hierjax.data.config import DataConfig
 from hierjax.data.sources import open_source
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
-from hierjax.evaluation.predict import find_images, predict
+from hierjax.evaluation.predict import Predictor, find_images, predict
 from hierjax.evaluation.runner import predict_views
 from hierjax.run import Run
 from hierjax.tree import folders
@@ -65,3 +69,34 @@ def test_a_folder_has_the_images_that_training_finds_in_it(tmp_path, monkeypatch
   monkeypatch.setattr(folders, "_entries", locked)
   assert find_images([str(root)]) == [root / "b" / "y.png"]
   assert f"{root / 'a'} cannot be read (Denied)" in capsys.readouterr().err
+
+
+def test_a_predictor_answers_about_bytes_as_about_files(make_run, small_config, tmp_path):
+  folder, rng = make_run(noise(small_config, 3), sharpness=9.0), np.random.default_rng(0)
+  files = [tmp_path / f"{i}.png" for i in range(40)]  # more than a batch
+  for file in files:
+    Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file)
+  files[35].write_bytes(b"no image")
+  predictor = Predictor(folder.path, top=2)
+  by_file = list(predictor(files))
+  by_bytes = list(predictor([file.read_bytes() for file in files]))
+  assert [row[1:-1] for row in by_bytes] == [row[1:-1] for row in by_file] and len(by_file) == 79
+  assert {row.image for row in by_bytes} == {f"image {i}" for i in range(40)}
+  assert [row.image for row in by_bytes if row.error] == ["image 35"]
+  assert by_file == list(predict(str(folder.path), files, top=2))
+
+
+def test_names_that_are_no_text_and_files_that_are_no_images(make_run, small_config, tmp_path, capsys):
+  folder = make_run(noise(small_config, 3), sharpness=9.0)
+  (tmp_path / "new").mkdir()
+  odd = tmp_path / "new" / os.fsdecode(b"\xff.png")
+  Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(odd)
+  (tmp_path / "new" / "broken.png").write_bytes(b"")
+  assert main(["predict", str(folder.path), str(tmp_path / "new"), "--csv", str(tmp_path / "out.csv")]) == 0
+  captured = capsys.readouterr()
+  assert len(captured.out.splitlines()) == 1 and captured.out.startswith(f"{tmp_path}/new/\\xff.png: ")
+  assert captured.err.splitlines()[-1] == "1 of 2 images could not be read" and "broken.png" in captured.err
+  rows = list(csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()))
+  assert [row["image"] for row in rows] == [f"{tmp_path}/new/broken.png", f"{tmp_path}/new/\\xff.png"]
+  assert main(["predict", str(folder.path), str(tmp_path / "new" / "broken.png")]) == 1
+  assert main(["predict", str(folder.path), str(tmp_path / "none.png")]) == 1
