@@ -4,6 +4,7 @@ python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 import sys
+import traceback
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -49,12 +50,16 @@ def main(argv: list[str]) -> None:
     loop.train_and_evaluate(_CONFIG.value.to_dict(), _WORKDIR.value or default_workdir())
   except (UserError, OSError) as error:
     sys.excepthook = lambda *_: None  # reads of a damaged checkpoint that are still under way complain here
-    sys.exit(f"error: {error}")
+    devices.fail(f"error: {error}")
   except KeyboardInterrupt:
     sys.exit(130)
   except loop.Stopped as stopped:
     print(stopped)
     sys.exit(128 + stopped.signal)
+  except Exception:
+    if not _MULTIHOST.value:
+      raise
+    devices.fail(traceback.format_exc())
 
 
 if __name__ == "__main__":

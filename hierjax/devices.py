@@ -5,14 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hierjax.errors import UserError
+
+# Seconds without a sign of a process, after which the others end too; by default jax waits for 100.
+_HEARTBEAT = 30
 
 
 def data_mesh() -> Mesh:
@@ -64,16 +68,30 @@ def join(multihost: str) -> None:
     return
   try:
     if multihost == "auto":
-      jax.distributed.initialize()
+      jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT)
       return
     address, count, index = multihost.split(",")
     n, i = int(count), int(index)
     if ":" not in address or not 0 <= i < n:
       raise ValueError("ADDRESS must be host:port, and I one of 0 .. N-1")
-    jax.distributed.initialize(address, n, i)
+    jax.distributed.initialize(address, n, i, heartbeat_timeout_seconds=_HEARTBEAT)
   except (ValueError, RuntimeError) as error:
     allowed = "auto, or ADDRESS,N,I such as 10.0.0.1:1234,2,0"
     raise UserError(f"--multihost={multihost}: give {allowed} ({error})") from error
+
+
+def fail(message: str) -> NoReturn:
+  """Prints why the run fails and ends the process with status 1.
+
+  One of several processes ends at once: the usual end would wait for the others, and they wait for this one's part.
+  """
+  if not jax.distributed.is_initialized():
+    sys.exit(message)
+  print(message, file=sys.stderr)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  time.sleep(1)  # the end of the first process kills the others, which may be about to say why they fail
+  os._exit(1)
 
 
 def use_compilation_cache() -> None:

@@ -1,10 +1,13 @@
-"""What the process is told before devices are asked for."""
+"""What the process is told before devices are asked for, and how one of several ends."""
 
 import platform
+import socket
 import subprocess
 import sys
 
 import pytest
+
+from hierjax.devices import fail
 
 # Prints how many pages most calls of a program fault in for buffers that earlier calls had and freed. Some of the first
 # calls fault in both ways: a small allocation may lie where their buffer was, until the heap has room for both.
@@ -33,3 +36,37 @@ def test_a_program_finds_the_pages_of_its_large_buffers_again():
   if faults("default") < 1000:
     pytest.skip("pages are so large here that no more of them are faulted in without it")
   assert faults("prepared") < 100
+
+
+# Joins a run of two processes, of which the second fails and the first waits for it.
+FAILS = """
+import sys
+from jax.experimental import multihost_utils
+from hierjax import devices
+
+devices.join(f"127.0.0.1:{sys.argv[1]},2,{sys.argv[2]}")
+multihost_utils.sync_global_devices("begun")
+if sys.argv[2] == "1":
+  devices.fail("error: no such image")
+multihost_utils.sync_global_devices("ended")
+"""
+
+
+def test_a_process_that_fails_ends_at_once_and_takes_the_others_with_it():
+  with socket.socket() as s:
+    s.bind(("127.0.0.1", 0))
+    port = str(s.getsockname()[1])
+  command = [sys.executable, "-c", FAILS, port]
+  first, second = (subprocess.Popen([*command, n], stderr=subprocess.PIPE, text=True) for n in "01")
+  try:
+    assert second.communicate(timeout=60)[1].endswith("error: no such image\n") and second.returncode == 1
+    first.communicate(timeout=60)  # it would wait for the other for 100 seconds, or 300
+    assert first.returncode
+  finally:
+    first.kill()
+    second.kill()
+
+
+def test_alone_it_ends_as_usual():
+  with pytest.raises(SystemExit, match="error: no such image"):
+    fail("error: no such image")

@@ -168,6 +168,21 @@ def test_a_signal_to_one_process_stops_both_at_one_step_and_they_go_on(tmp_path,
   np.testing.assert_allclose([x["loss"] for x in logged(tmp_path)], [x["loss"] for x in logged(whole[1][0])], rtol=1e-5)
 
 
+def test_a_folder_that_one_process_cannot_make_ends_both(tmp_path, cache):
+  (tmp_path / "run").touch()
+  address = f"127.0.0.1:{free_port()}"
+  commands = [[*TRAIN, *SMALL, f"--workdir={tmp_path / 'run'}", f"--multihost={address},2,{i}"] for i in range(2)]
+  pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  processes = [subprocess.Popen(c, cwd=ROOT, env=environment(cache), **pipes) for c in commands]
+  try:
+    errors = [p.communicate(timeout=100)[1] for p in processes]
+  finally:
+    for process in processes:
+      process.kill()
+  assert all(p.returncode for p in processes)
+  assert "File exists" in errors[0] and "the first process refuses the folder, and says why" in errors[1]
+
+
 def test_another_config_is_refused(whole, cache):
   result = train(whole[1][0], cache, "--config.optim.lr=0.01", check=False)
   assert result.returncode == 1

@@ -201,12 +201,12 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
 
 def _begin(folder: RunFolder, config: Mapping[str, Any], run: Run, train: Source) -> None:
   """Claims the folder; where that fails on the first process, it fails on all."""
-  error: UserError | None = None
+  error: UserError | OSError | None = None
   if jax.process_index() == 0:
     try:
       folder.lock()
       folder.begin(config, run.tree, data_checksum(train))
-    except UserError as refused:
+    except (UserError, OSError) as refused:
       error = refused
   if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(error is not None)) and error is None:
     error = UserError("the first process refuses the folder, and says why")
