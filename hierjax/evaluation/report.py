@@ -73,7 +73,7 @@ def find(folder: RunFolder, mesh: Mesh, split: str = "", data_root: str = "") ->
   check_single_path(run, source, "a report is of a single one each")
   metrics = folder.evaluation(split)
   if metrics is None or (metrics.get("step"), metrics.get("views")) != (counting_step(folder), run.options.views):
-    metrics = evaluate_run(folder, mesh, split, data_root)
+    metrics = evaluate_run(folder, mesh, split, data_root, opened=run.opened)
   return Findings(folder, run, split, source, metrics, ask_all(run, folder, source, mesh))
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -178,6 +179,8 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
       stop = signals.received is not None or checkpoints.told_to_stop(done)
       if scores or stop or _due(done, settings.checkpoint_every * steps_per_epoch, total_steps):
         _check_finite(state, checkpoints)
+        if not _all_finite(state.model):
+          raise _diverged("a weight", done, checkpoints)
         checkpoints.save(done, state.model, state.training, _headline(scores) if scores else None)
       if stop and done < total_steps:
         raise Stopped(signals.received or 15, done, total_steps)
@@ -223,6 +226,12 @@ def _check_finite(state: TrainState, checkpoints: Checkpoints) -> None:
   bad_step = int(state.bad_step)
   if bad_step >= 0:
     raise _diverged("the loss or its gradient", bad_step, checkpoints)
+
+
+@jax.jit
+def _all_finite(model: Any) -> jax.Array:
+  """Returns whether weights and statistics are finite: the loss of a step is of the weights before it."""
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(model)]).all()
 
 
 def _diverged(what: str, step: int, checkpoints: Checkpoints) -> Diverged:

@@ -13,13 +13,14 @@ from hierjax.training import loop
 def train(tmp_path, monkeypatch):
   """Trains steps of an epoch each; after each, validation says the next of `scores`, or raises it."""
 
-  def train(scores, **schedule):
+  def train(scores, decay=0.0, **schedule):
     c = common.base()
     c.tree.source = c.data.name = "shapes"
     c.data.examples, c.data.resize, c.data.crop = 16, 16, 16
     c.epochs, c.batch_size, c.log_every, c.optim.lr, c.data.validation = 9.0, 16, 1, 1e-3, 0.1
     c.backbone = dict(name="small_resnet", widths=(4,), blocks=1)
     c.head = dict(name="flat")
+    c.optim.decay = ((".*", decay),)
     c.schedule.update(schedule)
     left = iter(scores)
 
@@ -54,6 +55,13 @@ def test_validation_that_is_not_finite_stops_the_run(train, lines, scores, name)
   with pytest.raises(loop.Diverged, match=message):
     train([(0.5, None), scores])
   assert [line["path_accuracy"] for line in lines("validation")] == [None]
+
+
+def test_weights_that_are_not_finite_are_not_kept(train, tmp_path):
+  """The loss of a step is of the weights before it, and validation, which is given here, says nothing either."""
+  with pytest.raises(loop.Diverged, match="a weight was not finite at step 1; there is no checkpoint"):
+    train([(0.5, 0.1)] * 9, decay=3e38, name="constant")
+  assert not RunFolder(tmp_path / "run").has_checkpoint()
 
 
 def test_the_plateau_watches_the_accuracy_where_it_is_asked_to_and_a_stopped_run_goes_on_with_it(train, lines):
