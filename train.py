@@ -3,6 +3,7 @@ r"""Trains the model of a config, or goes on where its folder was left.
 python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -29,9 +30,24 @@ def parse_flags(argv: list[str]) -> list[str]:
       sys.exit("error: name a config: --config=configs/quickstart.py")
     _CONFIG.value.to_dict()  # a file that could not be read raises here
     return rest
-  except (flags.Error, AttributeError, OSError, TypeError, ValueError) as error:
+  except AttributeError as error:  # so ml_collections says that there is no such key, and that a file is no config
+    sys.exit(f"error: {_no_such_key(str(error), argv)}")
+  except (flags.Error, OSError, TypeError, ValueError) as error:
     text = str(error).strip().splitlines()
     sys.exit(f"error: {text[-1].strip() if text else type(error).__name__} (in the flags, or the config they name)")
+
+
+def _no_such_key(text: str, argv: list[str]) -> str:
+  if "'get_config'" in text:
+    file = next((a.partition("=")[2] for a in argv if a.startswith("--config=")), "that file")
+    return f"{file} is not a config: it has no function get_config; name another file of configs/"
+  named = re.search(r"'(\w+)", text)
+  key = named[1] if named else text
+  keys = (a.lstrip("-").partition("=")[0] for a in argv if a.startswith("--config."))
+  full = next((k for k in keys if key in k.split(".")), key)
+  meant = re.search(r'Did you mean "(\w+)"', text)
+  hint = f"; did you mean {meant[1]!r}?" if meant else " (the keys of a part come with it: see the config's variants)"
+  return f"{full}: the config has no key {key!r}{hint}"
 
 
 def main(argv: list[str]) -> None:
