@@ -28,6 +28,8 @@ def print_accuracy(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
     print("\n" + table(rows, text_columns=3))
   python, workdir = _from_here(sys.executable), shlex.quote(_from_here(str(folder.path)))
   print(f"\nthe run is in {workdir}; next:")
+  if "path_accuracy" in metrics:
+    print(f"  {python} -m hierjax report {workdir}")
   images = "IMAGES..."
   if folder.config()["data"]["name"] == "shapes":
     images = "runs/samples"
