@@ -162,7 +162,7 @@ def choose(judged: Judged, tree: TreeArrays, per: str) -> tuple[tuple[float, ...
     return F1.of(deepest(cut, arrays), ends, counted)
 
   def f1(thresholds: tuple[float, ...]) -> float:
-    found: Any = counts(judged.scores, judged.ends, judged.counted, jnp.array(thresholds))
+    found: Any = counts(judged.scores, judged.ends, judged.counted, jnp.array(thresholds, jnp.float32))
     return float(found.value())
 
   best = max(((threshold,) for threshold in GRID), key=f1)

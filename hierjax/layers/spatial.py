@@ -117,7 +117,7 @@ class SpatialRNN(nn.Module):
     input_kernel = self.param("input_kernel", _each(nn.initializers.lecun_normal()), (k, channels, gates))
     row_kernel = self.param("row_kernel", _each(_orthogonal_by_gate), (k, width, gates))
     column_kernel = self.param("column_kernel", _each(_orthogonal_by_gate), (k, width, gates))
-    bias = self.param("bias", nn.initializers.zeros_init(), (k, gates))
+    bias = self.param("bias", nn.initializers.zeros_init(), (k, gates), jnp.float32)
     x = x.astype(self.dtype)
     if self.neighbours:
       return spatial_recurrence(
@@ -132,11 +132,11 @@ class SpatialRNN(nn.Module):
 
 def _each(init: Any) -> Any:
   """Returns an initialiser of f[k i j] that draws each of the k matrices by `init`."""
-  return lambda key, shape: jnp.stack([init(draw, shape[1:]) for draw in jax.random.split(key, shape[0])])
+  return lambda key, shape: jnp.stack([init(draw, shape[1:], jnp.float32) for draw in jax.random.split(key, shape[0])])
 
 
-def _orthogonal_by_gate(key: Any, shape: tuple[int, int]) -> Array:
+def _orthogonal_by_gate(key: Any, shape: tuple[int, int], dtype: Any) -> Array:
   # Two neighbours add up in a state: with 1/2 each, their sum is as large as they are.
   width, gates = shape
   draws = jax.random.split(key, gates // width)
-  return jnp.concatenate([nn.initializers.orthogonal(0.5)(draw, (width, width)) for draw in draws], axis=1)
+  return jnp.concatenate([nn.initializers.orthogonal(0.5)(draw, (width, width), dtype) for draw in draws], axis=1)

@@ -1,4 +1,4 @@
-"""Under JAX_ENABLE_X64, where what has no dtype of its own is float64, heads compute in float32 as ever."""
+"""Under JAX_ENABLE_X64, where what has no dtype of its own is float64, heads and the neck are float32 as ever."""
 
 import functools
 
@@ -8,8 +8,9 @@ import pytest
 
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.models.factory import make_method
+from hierjax.necks.context import ContextNeck
 from hierjax.tree.label_tree import LabelTree
-from hierjax.types import DecodeOptions
+from hierjax.types import DecodeOptions, Features
 
 DHNN = {"width": 8, "size": 16, "layers": 1}
 HEADS = {
@@ -24,6 +25,15 @@ HEADS = {
   "dhnn_s2s_labels": {"name": "dhnn_s2s", "feedback": "labels", **DHNN},
   "multilabel": {"name": "multilabel"},
 }
+
+
+def test_the_context_neck_learns():
+  neck = ContextNeck(scales=(1, 2, 4), hidden=(8,), dropout=0.0)
+  with jax.enable_x64(True):
+    features = Features(stages=(jnp.ones((2, 4, 4, 4), jnp.float32),), pooled=jnp.ones((2, 4), jnp.float32))
+    variables = jax.jit(neck.init)(jax.random.key(0), features)
+    gradients = jax.jit(jax.grad(lambda v: neck.apply(v, features).pooled.sum()))(variables)
+  assert {x.dtype for x in jax.tree.leaves((variables, gradients))} == {jnp.dtype("float32")}
 
 
 @pytest.mark.parametrize("head", HEADS)
