@@ -42,12 +42,25 @@ def variants():
       yield pytest.param(path, variant, id=f"{path.stem}:{variant}")
 
 
+SHAPES: dict[str, dict] = {}  # of the weights, by what they depend on: tracing is most of the time
+
+
+def shapes_of(run, config):
+  """Returns the shapes of a run's weights; many variants have the same network."""
+  parts = [config[section] for section in ("backbone", "neck", "head", "merged", "dtype", "tree", "data")]
+  shown = {name: parts[-1][name] for name in ("name", "crop", "width", "mean")}
+  key = repr([*parts[:-1], shown, run.tree.checksum])
+  if key not in SHAPES:
+    SHAPES[key] = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), run.example_shape))
+  return SHAPES[key]
+
+
 @pytest.mark.parametrize(("path", "variant"), list(variants()))
 def test_every_variant_builds(path, variant):
   config = module(path).get_config(variant).to_dict()
   tree = from_paths([("animal", "dog"), ("thing", "cup")]) if config["tree"]["source"] == "images" else None
   run = Run.from_config(config, tree)
-  shapes = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), run.example_shape))
+  shapes = shapes_of(run, config)
   optim = unpack(OptimConfig, config["optim"], "optim")
   make_optimizer(optim, shapes["params"])  # every parameter is covered
   make_schedule(config["schedule"], peak=1.0, steps_per_epoch=10.0, total_steps=100)
