@@ -90,7 +90,7 @@ def fail(message: str) -> NoReturn:
   print(message, file=sys.stderr)
   sys.stdout.flush()
   sys.stderr.flush()
-  time.sleep(1)  # the end of the first process kills the others, which may be about to say why they fail
+  time.sleep(3)  # the end of the first process kills the others, which may be about to say why they fail
   os._exit(1)
 
 

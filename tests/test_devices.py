@@ -59,8 +59,8 @@ def test_a_process_that_fails_ends_at_once_and_takes_the_others_with_it():
   command = [sys.executable, "-c", FAILS, port]
   first, second = (subprocess.Popen([*command, n], stderr=subprocess.PIPE, text=True) for n in "01")
   try:
-    assert second.communicate(timeout=60)[1].endswith("error: no such image\n") and second.returncode == 1
-    first.communicate(timeout=60)  # it would wait for the other for 100 seconds, or 300
+    assert second.communicate(timeout=150)[1].endswith("error: no such image\n") and second.returncode == 1
+    first.communicate(timeout=90)  # it would wait for the other for 100 seconds, or 300
     assert first.returncode
   finally:
     first.kill()
