@@ -1,5 +1,4 @@
-"""`python -m hierjax evaluate`: a run, an ensemble, their levels adapted, paths that stop where they are not
-sure, or two sets of runs against each other."""
+"""`python -m hierjax evaluate`: a run or an ensemble, adapted, or stopping where not sure; or two sets of runs."""
 
 from __future__ import annotations
 

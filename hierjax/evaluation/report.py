@@ -165,17 +165,15 @@ def _end(tree: LabelTree, node: int) -> str:
 
 def _confusion_rows(found: Findings) -> list[dict[str, Any]]:
   """Returns the most frequent pairs, each with a picture of the first image."""
-  tree, far = found.run.tree, distances(found.judged)
-  ends = found.judged.labels[found.judged.counted].max(axis=1)
   pairs = confusions(found.judged)[:_PAIRS]
   pictures = _pictures(found, [int(pair.images[0]) for pair in pairs])
   return [
     {
-      "label": _arrows(tree, pair.label),
-      "predicted": _arrows(tree, pair.predicted),
+      "label": _arrows(found.run.tree, pair.label),
+      "predicted": _arrows(found.run.tree, pair.predicted),
       "count": len(pair.images),
-      "share": percent(len(pair.images) / int((ends == pair.label).sum())),
-      "edges": int(far[pair.images[0]]),
+      "share": percent(pair.share),
+      "edges": pair.edges,
       "picture": picture,
     }
     for pair, picture in zip(pairs, pictures, strict=True)
@@ -283,13 +281,9 @@ def _node_cells(found: Findings) -> Iterator[tuple[object, ...]]:
 
 
 def _confusion_cells(found: Findings) -> Iterator[tuple[object, ...]]:
-  tree, far = found.run.tree, distances(found.judged)
-  ends = found.judged.labels[found.judged.counted].max(axis=1)
   for pair in confusions(found.judged):
-    first, count = int(pair.images[0]), len(pair.images)
-    share = count / int((ends == pair.label).sum())
-    cells = _end(tree, pair.label), _end(tree, pair.predicted), count, _number(share), int(far[first])
-    yield *cells, found.source.describe(first)
+    ends = [_end(found.run.tree, node) for node in (pair.label, pair.predicted)]
+    yield *ends, len(pair.images), _number(pair.share), pair.edges, found.source.describe(int(pair.images[0]))
 
 
 def _image_cells(found: Findings) -> Iterator[tuple[object, ...]]:

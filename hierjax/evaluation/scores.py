@@ -49,11 +49,15 @@ class Confusion:
     label: the node that their label ends at.
     predicted: the node that their path ends at, at the levels that the label knows; -1 where there is no path.
     images: their numbers.
+    share: which part they are of the images with this label.
+    edges: of the tree between the two, see `distances`.
   """
 
   label: int
   predicted: int
   images: Int[np.ndarray, "m"]
+  share: float
+  edges: int
 
 
 def known_part(judged: Judged) -> Int[np.ndarray, "n l"]:
@@ -84,7 +88,10 @@ def confusions(judged: Judged) -> list[Confusion]:
   images = np.flatnonzero(wrong(judged))
   ends = [np.maximum(nodes[images].max(axis=1), -1) for nodes in (judged.labels, known_part(judged))]
   pairs, pair_of = np.unique(np.stack(ends, axis=1), axis=0, return_inverse=True)
-  found = [Confusion(label, end, images[pair_of.ravel() == i]) for i, (label, end) in enumerate(pairs.tolist())]
+  labelled, far, found = judged.labels[judged.counted].max(axis=1), distances(judged), []
+  for i, (label, end) in enumerate(pairs.tolist()):
+    own = images[pair_of.ravel() == i]
+    found.append(Confusion(label, end, own, len(own) / int((labelled == label).sum()), int(far[own[0]])))
   return sorted(found, key=lambda pair: -len(pair.images))
 
 

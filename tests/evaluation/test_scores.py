@@ -82,6 +82,10 @@ def test_confusions_are_all_mistakes_by_label_and_answer(judged_tree):
     expected[label[-1], path[-1] if path else -1].append(image)
   found = confusions(judged)
   assert {(pair.label, pair.predicted): pair.images.tolist() for pair in found} == expected
+  for pair in found:
+    alike = [seen(judged, image)[0][-1] == pair.label for image in np.flatnonzero(judged.counted)]
+    assert pair.share == pytest.approx(len(pair.images) / sum(alike))
+    assert {int(edges) for edges in distances(judged)[pair.images]} == {pair.edges}
   sizes = [len(pair.images) for pair in found]
   assert sizes == sorted(sizes, reverse=True) and sizes[0] > 1
 
