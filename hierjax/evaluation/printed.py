@@ -1,4 +1,4 @@
-"""What a run says at its end."""
+"""What is printed of what was measured: at the end of a run, and by `evaluate`."""
 
 from __future__ import annotations
 
