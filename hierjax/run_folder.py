@@ -22,12 +22,14 @@ Files are written whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fcntl
 import io
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -52,6 +54,24 @@ def write_whole(path: Path, content: str | bytes) -> None:
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+
+
+def check_new_folder(path: Path) -> None:
+  """Raises UserError where there is something by that name, but for an empty folder."""
+  if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    raise UserError(f"{path} is there already: name a new folder")
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+  """Gives a folder to fill, which becomes `path` in the end, or is removed where something goes wrong."""
+  path = path.absolute()
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
+    unfinished = Path(temporary) / path.name  # of the usual mode, and not for the owner's eyes alone as the other is
+    unfinished.mkdir()
+    yield unfinished
+    unfinished.replace(path)
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ def blocks(language):
 
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+LIBRARY, ASKS = blocks("python")
 OWN_IMAGES = [c for c in COMMANDS if c.startswith("python ")]
 
 
@@ -39,13 +41,19 @@ def run(command, tmp_path):
 
 
 def test_the_commands_on_own_images_work_in_order(tmp_path):
-  assert len(OWN_IMAGES) == 7
+  assert len(OWN_IMAGES) == 8
   for command in OWN_IMAGES:
     result = run(command, tmp_path)
     assert result.returncode == 0, f"{command}\n{result.stderr}"
   assert "Node by node" in (tmp_path / "mine" / "report.html").read_text()
   answers = (tmp_path / "mine" / "answers.csv").read_text().splitlines()
   assert answers[0].startswith("image,path,probability") and len(answers) > 10
+  image, path, probability = answers[1].split(",")[:3]
+  shutil.copy(image, tmp_path / "photo.png")
+  code = f"{ASKS}\nimport sys; assert 'hierjax' not in sys.modules".replace("runs/", f"{tmp_path}/")
+  printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True).stdout
+  name, number = printed.splitlines()[-1].rsplit(" ", 1)
+  assert name == path and float(number) == pytest.approx(float(probability), abs=1e-4)
 
 
 @pytest.mark.slow
@@ -57,8 +65,7 @@ def test_the_first_run_works(tmp_path):
 
 
 def test_the_library_example_learns_its_four_images(capsys):
-  (code,) = blocks("python")
-  exec(compile(code, "README.md", "exec"), {"__name__": "example"})  # noqa: S102 (our own README)
+  exec(compile(LIBRARY, "README.md", "exec"), {"__name__": "example"})  # noqa: S102 (our own README)
   assert capsys.readouterr().out == "['animal/cat', 'thing/cup', 'animal/dog/basenji', 'animal/dog/leonberg']\n"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from hierjax.data.sources import SPLITS
 from hierjax.devices import put_batch
 from hierjax.errors import UserError
 from hierjax.run import Run
-from hierjax.run_folder import RunFolder, write_whole
+from hierjax.run_folder import RunFolder, check_new_folder, whole_folder, write_whole
 from hierjax.types import Batch, Examples, Variables
 
 Extract = Callable[[Variables, Examples], Array]  # f32[b d]
@@ -55,14 +54,13 @@ def write_features(
   Raises:
     UserError: the run, its data or a split is not there, `out` is, or a feature is not finite.
   """
-  if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-    raise UserError(f"{out} is there already: name a new folder")
+  check_new_folder(out)
   run = Run.from_folder(folder, data_root, views=1)
   run = replace(run, tree=run.full_tree())
   sources = _sources(run, splits)
   step, variables = run.restored_variables(folder, mesh)
   extract = jax.jit(lambda variables, examples: as_features(run, variables, examples).inputs)
-  with _whole_folder(out) as unfinished:
+  with whole_folder(out) as unfinished:
     counts = {
       name: _write_split(extract, variables, run, source, unfinished / name, mesh) for name, source in sources.items()
     }
@@ -129,18 +127,6 @@ def _sources(run: Run, splits: Sequence[str]) -> dict[str, Source]:
     if source is None and splits:
       raise UserError(f"the data set {run.data.name!r} has no split {name!r}; config.data says which it has")
   return {name: source for name, source in found.items() if source is not None}
-
-
-@contextlib.contextmanager
-def _whole_folder(path: Path) -> Iterator[Path]:
-  """Gives a folder to fill, which becomes `path` in the end, or is removed where something goes wrong."""
-  path = path.absolute()
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
-    unfinished = Path(temporary) / path.name  # of the usual mode, and not for the owner's eyes alone as the other is
-    unfinished.mkdir()
-    yield unfinished
-    unfinished.replace(path)
 
 
 def _write_split(extract: Extract, variables: Variables, run: Run, source: Source, folder: Path, mesh: Mesh) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import sys
@@ -16,21 +15,11 @@ import numpy as np
 from hierjax import devices
 from hierjax.data.images import BadImageError, read_image, to_grey
 from hierjax.errors import UserError
-from hierjax.evaluation.alpha import asked_alpha, check_asked
-from hierjax.evaluation.ensemble import why_unchanged
-from hierjax.evaluation.features import as_features, origin
-from hierjax.evaluation.members import shape_of_answer
-from hierjax.evaluation.runner import predict_views
-from hierjax.evaluation.stopping import asked_below
-from hierjax.evaluation.thresholds import kept_thresholds, predicts_several
-from hierjax.functional.adaptation import adapted
-from hierjax.functional.augment import check_views
-from hierjax.functional.stopping import stopped
+from hierjax.evaluation.answering import Answering
 from hierjax.run import Run
-from hierjax.run_folder import RunFolder, write_table
+from hierjax.run_folder import write_table
 from hierjax.tree.folders import IMAGE_SUFFIXES, walk
 from hierjax.tree.label_tree import LabelTree
-from hierjax.types import DecodeOptions, Examples, Method, Variables
 
 _BATCH = 32
 HEADER = ("image", "path", "probability", "rank", "node_probabilities", "log_probability", "error")
@@ -113,45 +102,11 @@ class Predictor:
       UserError: the folder is not that of a run, or has no checkpoint, or nothing makes the features that it reads; or
         its images are neither grey nor RGB; or alpha or stop_below is out of range, or has not been chosen.
     """
-    folder, mesh = RunFolder(workdir), devices.data_mesh()
-    run = Run.from_folder(folder)
-    check_asked(alpha, run.tree.depth)
-    reads_features = len(run.example_shape) == 1
-    eye, weights = origin(run, mesh) if reads_features else (run, {})
-    _check_sees_files(eye)
-    step, variables = run.restored_variables(folder, mesh)
-    options = dataclasses.replace(run.options, beam=max(top, run.options.beam))
-    several = predicts_several(run)
-    if several and stop_below:
-      raise UserError(
-        "--stop-below: the head of this run predicts several paths an image, whose thresholds say the same"
-      )
-    if several:
-      top = options.beam  # all that pass
-      options = dataclasses.replace(options, thresholds=_thresholds(folder, step, options))
-    if alpha and (why := why_unchanged(shape_of_answer(run, variables), run.tree.depth)):
-      print(why, file=sys.stderr)
-      alpha = ""
-    factor = asked_alpha(alpha, run.tree.depth, folder, [(folder, step)])
-    below = 0.0
-    if stop_below:
-      below = asked_below(stop_below, folder, [(folder, step)], [options.views], factor)
-
-    @jax.jit
-    def answer(
-      method: Method, variables: Variables, weights: Variables, examples: Examples
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-      preprocess = functools.partial(as_features, eye, weights) if reads_features else eye.preprocess
-      prediction = predict_views(method, variables, examples, preprocess, options)
-      if factor is not None:
-        prediction = adapted(prediction, factor, method.tree, options.beam)
-      paths = stopped(prediction.paths[:, :top], prediction.node_prob, below)
-      return paths, prediction.log_prob[:, :top], prediction.node_prob
-
-    self.tree = run.tree
-    self._eye = eye
-    self._answer = functools.partial(answer, run.method, variables, weights)
-    self._may_be_silent = several or below > 0
+    asked = Answering.open(workdir, devices.data_mesh(), top, alpha, stop_below)
+    self.tree = asked.run.tree
+    self._eye = asked.eye
+    self._answer = functools.partial(jax.jit(asked.answer), asked.run.method, asked.weights)
+    self._may_be_silent = asked.may_be_silent
 
   def __call__(self, images: Sequence[Path | str | bytes]) -> Iterator[Row]:
     """Yields the best paths of each image, in order; one that cannot be read gets one row that says why.
@@ -168,7 +123,7 @@ class Predictor:
       names = [_name(image, start + i) for i, image in enumerate(batch)]
       pixels = [_read(image, name, self._eye) for image, name in zip(batch, names, strict=True)]
       good = [p for p in pixels if isinstance(p, np.ndarray)]
-      found = self._answer(_pad(good, self.tree)) if good else ()
+      found = self._answer(_pad(good)) if good else ()
       answers = zip(*jax.device_get(found), strict=True)
       for name, image in zip(names, pixels, strict=True):
         if isinstance(image, str):
@@ -181,27 +136,6 @@ class Predictor:
 def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "", stop_below: str = "") -> Iterator[Row]:
   """Yields the answers of the run in a folder; arguments and errors are those of `Predictor`."""
   yield from Predictor(workdir, top, alpha, stop_below)(images)
-
-
-def _check_sees_files(run: Run) -> None:
-  channels = len(run.data.mean)
-  if channels not in (1, 3):
-    raise UserError(
-      f"config.data.mean = {run.data.mean}: this run reads images of {channels} channels, and files of images are grey "
-      "or RGB; `evaluate` asks it about the images of its set"
-    )
-  check_views(run.options.views, (run.data.resize, run.data.resize, channels), run.data.crop)
-
-
-def _thresholds(folder: RunFolder, step: int, options: DecodeOptions) -> tuple[float, ...]:
-  """Returns the thresholds that the config gives, or else those that were chosen; () where none were, and says so."""
-  kept = options.thresholds or kept_thresholds(folder, step, options)
-  if not kept:
-    print(
-      f"thresholds: none were chosen for step {step}, so each is 0.5; `evaluate` chooses them on validation",
-      file=sys.stderr,
-    )
-  return kept
 
 
 def _name(image: Path | str | bytes, number: int) -> str:
@@ -217,10 +151,8 @@ def _read(image: Path | str | bytes, name: str, run: Run) -> np.ndarray | str:
   return to_grey(pixels) if len(run.data.mean) == 1 else pixels
 
 
-def _pad(images: Sequence[np.ndarray], tree: LabelTree) -> Examples:
-  stacked = np.stack([*images, *([np.zeros_like(images[0])] * (_BATCH - len(images)))])
-  paths = tree.encode(np.full((_BATCH, 1), -1))
-  return Examples(images=stacked, paths=paths, mask=np.ones(_BATCH, np.float32), draw=np.zeros((_BATCH, 2), np.int32))
+def _pad(images: Sequence[np.ndarray]) -> np.ndarray:
+  return np.stack([*images, *([np.zeros_like(images[0])] * (_BATCH - len(images)))])
 
 
 def _rows(file: str, tree: LabelTree, paths: np.ndarray, log_prob: np.ndarray, node_prob: np.ndarray) -> Iterator[Row]:
