@@ -7,8 +7,8 @@
                              levels were adapted; SPLIT-stop.json: paths end where the run is not sure)
     workdir/data.json        the checksum of the training images: their labels and names
     workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV; and the sweep of alpha
-    workdir/report.html      what the run can do and where it errs; with it, eval/SPLIT-nodes.csv, SPLIT-confusions.csv
-                             and SPLIT-images.csv
+    workdir/report.html      what the run can do and where it errs; with it, eval/SPLIT-nodes.csv, SPLIT-confusions.csv,
+                             SPLIT-calibration.csv and SPLIT-images.csv
     workdir/alpha.json       the alpha that a sweep chose on validation
     workdir/stop.json        below which probability paths end, chosen on validation
     workdir/thresholds.json  those of a head that predicts several paths an image, chosen on validation

@@ -18,6 +18,7 @@ from PIL import Image
 
 from hierjax.data.source import Source
 from hierjax.evaluation.asked import check_single_path
+from hierjax.evaluation.calibration import BINS, Calibration, draw_calibration
 from hierjax.evaluation.paths_sheet import Judged, ask_all
 from hierjax.evaluation.pictures import BLUE, GREEN, Page, seen_images
 from hierjax.evaluation.scores import NodeScores, confusions, distances, mistakes_begin, surest_mistakes, wrong
@@ -32,6 +33,7 @@ _SMALL = 64  # pixels: up to here images are stored without loss, and drawn with
 
 NODES = ("node", "level", "images", "found", "predicted", "right_of_predicted")
 CONFUSIONS = ("label", "predicted", "images", "share_of_label", "edges", "first_image")
+CALIBRATION = ("level", "probability_up_to", "nodes", "mean_probability", "right")
 IMAGES = ("image", "label", "predicted", "probability", "right", "edges")
 
 
@@ -78,11 +80,12 @@ def find(folder: RunFolder, mesh: Mesh, split: str = "", data_root: str = "") ->
 
 
 def write_report(found: Findings) -> Path:
-  """Writes report.html and, in eval/, SPLIT-nodes.csv, -confusions.csv and -images.csv; returns the page's path."""
+  """Writes report.html and, in eval/, four CSV files, SPLIT-nodes.csv and so on; returns the path of the page."""
   folder, split = found.folder.path, found.split
   for name, header, rows in (
     ("nodes", NODES, _node_cells(found)),
     ("confusions", CONFUSIONS, _confusion_cells(found)),
+    ("calibration", CALIBRATION, _calibration_cells(found)),
     ("images", IMAGES, _image_cells(found)),
   ):
     write_table(folder / "eval" / f"{split}-{name}.csv", header, rows)
@@ -116,6 +119,7 @@ def _content(found: Findings) -> dict[str, Any]:
     "mistakes": f"{begin.sum():,}",
     "edges": f"{distances(judged)[wrong(judged)].mean():.2f}" if begin.any() else "",
     "begin": [(i + 1, f"{count:,}", percent(count / counted)) for i, count in enumerate(begin) if counted],
+    "believed": _believed(judged),
     "stop": _stop(found),
     "curves": _png(_curves(found.folder)),
     "nodes": nodes,
@@ -198,6 +202,17 @@ def _surest(found: Findings) -> list[dict[str, Any]]:
 def _last_probability(judged: Judged, image: int) -> float | None:
   nodes = judged.paths[image] >= 0
   return float(judged.probability[image][nodes][-1]) if nodes.any() else None
+
+
+def _believed(judged: Judged) -> dict[str, Any]:
+  """Returns how far the probabilities can be believed, a row a level and one of all, and a picture."""
+  found = Calibration.of(judged)
+  names = [f"level {i + 1}" for i in range(len(found.nodes))]
+  rows = zip([*names, "all levels"], [*found.rows(), *found.all_levels().rows()], strict=True)
+  return {
+    "rows": [(name, f"{nodes:,}", *map(percent, shares)) for name, (nodes, *shares) in rows if nodes],
+    "picture": _png(draw_calibration(found)),
+  }
 
 
 def _stop(found: Findings) -> dict[str, Any] | None:
@@ -284,6 +299,14 @@ def _confusion_cells(found: Findings) -> Iterator[tuple[object, ...]]:
   for pair in confusions(found.judged):
     ends = [_end(found.run.tree, node) for node in (pair.label, pair.predicted)]
     yield *ends, len(pair.images), _number(pair.share), pair.edges, found.source.describe(int(pair.images[0]))
+
+
+def _calibration_cells(found: Findings) -> Iterator[tuple[object, ...]]:
+  counts = Calibration.of(found.judged)
+  for level, number in np.argwhere(counts.nodes).tolist():
+    nodes = int(counts.nodes[level, number])
+    shares = (counts.probability[level, number] / nodes, counts.right[level, number] / nodes)
+    yield level + 1, _number((number + 1) / BINS), nodes, *map(_number, shares)
 
 
 def _image_cells(found: Findings) -> Iterator[tuple[object, ...]]:

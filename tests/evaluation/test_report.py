@@ -14,6 +14,7 @@ from PIL import Image
 
 from hierjax.__main__ import main
 from hierjax.errors import UserError
+from hierjax.evaluation.calibration import Calibration
 from hierjax.evaluation.judge import Question, evaluate
 from hierjax.evaluation.report import find, write_report
 from hierjax.run import Run
@@ -110,6 +111,22 @@ def test_its_tables_say_what_evaluate_counts(folder):
     among = [im for im in images if (im["label"], im["predicted"]) == (row["label"], row["predicted"])]
     assert int(row["images"]) == len(among) and row["first_image"] == among[0]["image"]
     assert float(row["share_of_label"]) == pytest.approx(len(among) / 6, abs=1e-6)
+  bins = [row for row in rows(folder.path / "eval" / "test-calibration.csv") if row["level"] == "2"]
+  sums = [sum(int(row["nodes"]) * float(row[name]) for row in bins) for name in ("mean_probability", "right")]
+  assert sums == pytest.approx(
+    [sum(float(row["probability"]) for row in images), sum(int(row["right"]) for row in images)], abs=1e-3
+  )
+  assert sum(int(row["nodes"]) for row in bins) == 48
+  for row in bins:
+    assert float(row["probability_up_to"]) - 1 / 15 < float(row["mean_probability"]) <= float(row["probability_up_to"])
+
+
+def test_the_page_says_how_far_probabilities_can_be_believed(folder):
+  found = find(folder, MESH)
+  text = " ".join(Page(write_report(found).read_text()).text.split())
+  ((nodes, *shares),) = Calibration.of(found.judged).all_levels().rows()
+  assert nodes == 96
+  assert f"all levels{nodes}{''.join(f'{100 * share:.2f}%' for share in shares)}" in text
 
 
 def test_answers_that_stop_are_on_it_once_they_have_been_measured(folder, make_run):
@@ -136,12 +153,12 @@ def test_the_command_evaluates_what_has_not_been(folder, capsys):
   assert "is not a run folder" in capsys.readouterr().err
 
 
-def test_features_have_no_pictures(make_run, small_config):
+def test_features_have_no_pictures_but_of_probabilities(make_run, small_config):
   config = small_config(
     neck=dict(name="none"), data=dict(name="noise", width=24), backbone=dict(name="features", width=24)
   )
   page = Page(write_report(find(make_run(config, name="vectors"), MESH)).read_text())
-  assert not page.sources and "What it takes for what" in page.text
+  assert len(page.sources) == 1 and "What it takes for what" in page.text
 
 
 def test_several_paths_an_image_are_refused(make_run, small_config):

@@ -1,11 +1,13 @@
 """Scores of nodes, pairs and images, against loops over images and sets of nodes."""
 
 import collections
+import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hierjax.evaluation.calibration import BINS, Calibration, draw_calibration
 from hierjax.evaluation.paths_sheet import Judged
 from hierjax.evaluation.scores import NodeScores, confusions, distances, mistakes_begin, surest_mistakes
 from hierjax.functional.metrics import distance, path_is_right, share_of_right_nodes
@@ -104,3 +106,38 @@ def test_the_surest_mistake_comes_first(judged_tree):
 
   sure = [sureness(image) for image in images]
   assert sure == sorted(sure, reverse=True) and sure[0] > 0.8
+
+
+def test_a_calibration_compares_probabilities_with_what_is_right(judged_tree):
+  judged, tree = judged_tree
+  found = Calibration.of(judged)
+  bins = collections.defaultdict(list)
+  for image in np.flatnonzero(judged.counted):
+    label, path = seen(judged, image)
+    for node in path:
+      level = int(tree.level[node])
+      sure = float(judged.probability[image, level])
+      number = next(i for i in range(BINS) if sure <= (i + 1) / BINS)
+      bins[level, number].append((sure, node in label))
+  for level, (nodes, sure, right, error) in enumerate(found.rows()):
+    own = [pairs for (at, _), pairs in bins.items() if at == level]
+    said = np.array([pair for pairs in own for pair in pairs])
+    gaps = [len(pairs) * abs(np.mean([p for p, _ in pairs]) - np.mean([r for _, r in pairs])) for pairs in own]
+    np.testing.assert_allclose([nodes, sure, right, error], [len(said), *said.mean(axis=0), sum(gaps) / len(said)])
+    assert 0.1 < error < 0.6
+  (whole,) = found.all_levels().rows()
+  assert whole[0] == sum(row[0] for row in found.rows())
+  np.testing.assert_allclose(whole[1], sum(row[0] * row[1] for row in found.rows()) / whole[0])
+  assert draw_calibration(found).startswith(b"\x89PNG")
+
+
+def test_probabilities_that_are_true_are_not_off(rng):
+  sure = rng.random((20_000, 1)).astype(np.float32)
+  labels = np.where(rng.random((20_000, 1)) < sure, 0, 1)
+  every = np.ones(20_000, bool)
+  judged = Judged(every, labels[:, 0] == 0, labels[:, 0] == 0, labels, np.zeros_like(labels), sure, np.ones(20_000))
+  ((nodes, _, _, error),) = Calibration.of(judged).rows()
+  assert nodes == 20_000 and error < 0.02
+  ((_, _, right, error),) = Calibration.of(dataclasses.replace(judged, probability=np.ones_like(sure))).rows()
+  assert error == pytest.approx(1 - right)
+  assert Calibration.of(dataclasses.replace(judged, counted=~every)).rows() == [(0, None, None, None)]
