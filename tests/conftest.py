@@ -3,17 +3,13 @@
 import os
 import tempfile
 
+from fast_compiling import FAST
+
 if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers, and the commands that tests start, use the same folder
   PROGRAMS = tempfile.TemporaryDirectory(prefix="hierjax-xla-", ignore_cleanup_errors=True)
   os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS.name
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # reading one takes a fifth of compiling the smallest
-os.environ["XLA_FLAGS"] = " ".join(
-  [
-    "--xla_backend_optimization_level=0",  # compiling is most of the time; commands are given flags of their own
-    os.environ.get("XLA_FLAGS", ""),
-    "--xla_force_host_platform_device_count=4",
-  ]
-)
+os.environ["XLA_FLAGS"] = f"{FAST} {os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax

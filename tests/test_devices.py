@@ -44,6 +44,7 @@ import sys
 from jax.experimental import multihost_utils
 from hierjax import devices
 
+devices._HEARTBEAT = 10  # seconds; the first process is waited for that long
 devices.join(f"127.0.0.1:{sys.argv[1]},2,{sys.argv[2]}")
 multihost_utils.sync_global_devices("begun")
 if sys.argv[2] == "1":
@@ -60,7 +61,7 @@ def test_a_process_that_fails_ends_at_once_and_takes_the_others_with_it():
   first, second = (subprocess.Popen([*command, n], stderr=subprocess.PIPE, text=True) for n in "01")
   try:
     assert second.communicate(timeout=150)[1].endswith("error: no such image\n") and second.returncode == 1
-    first.communicate(timeout=90)  # it would wait for the other for 100 seconds, or 300
+    first.communicate(timeout=90)  # by default it would wait for the other for 100 seconds, or 300
     assert first.returncode
   finally:
     first.kill()

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fast_compiling import FAST
 
 import hierjax
 
@@ -33,7 +34,7 @@ def run(command, tmp_path):
   return subprocess.run(
     [sys.executable, *words[1:]],
     cwd=ROOT,
-    env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "XLA_FLAGS": ""},
+    env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "XLA_FLAGS": FAST},
     capture_output=True,
     text=True,
     timeout=600,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from jaxtyping import Array, Int
 
 from hierjax.devices import put_batch
 from hierjax.errors import UserError
+from hierjax.functional.augment import Transform, eval_batch
 from hierjax.functional.averaging import average
 from hierjax.functional.f1 import F1, several_metrics
 from hierjax.functional.label_paths import single_path
@@ -23,6 +25,12 @@ from hierjax.types import Batch, DecodeOptions, Examples, Method, Prediction, Va
 
 EvalStep = Callable[[Method, Variables, Examples], dict[str, Mean | F1]]
 Preprocess = Callable[[Examples, Int[Array, ""]], Batch]  # the second argument is the number of a view
+
+
+@functools.cache
+def eval_step(transform: Transform, options: DecodeOptions, known_levels: int) -> EvalStep:
+  """Returns `make_eval_step` for images as a run sees them; always the same one, so that what is compiled is kept."""
+  return make_eval_step(lambda examples, view: eval_batch(examples, transform, view), options, known_levels)
 
 
 def make_eval_step(preprocess: Preprocess, options: DecodeOptions, known_levels: int = 0) -> EvalStep:

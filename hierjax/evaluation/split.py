@@ -14,7 +14,7 @@ from jaxtyping import Array, Int
 from hierjax.data.source import Source, View
 from hierjax.data.sources import Opened
 from hierjax.errors import UserError
-from hierjax.evaluation.runner import evaluate, make_eval_step, predict_views
+from hierjax.evaluation.runner import eval_step, evaluate, predict_views
 from hierjax.evaluation.thresholds import options_with_thresholds, predicts_several
 from hierjax.run import Run, asked_split
 from hierjax.run_folder import RunFolder
@@ -84,7 +84,7 @@ def evaluate_run(
   name, source = asked_split(run, split)
   at_step, variables = run.restored_variables(folder, mesh)
   run = dataclasses.replace(run, options=options_with_thresholds(run, folder, at_step, variables, mesh))
-  step = make_eval_step(run.preprocess, run.options, known_levels)
+  step = eval_step(run.data.transform, run.options, known_levels=known_levels)
   metrics = evaluate(step, run.method, variables, run.eval_batches(source), mesh)
   found = {
     "split": name,

@@ -21,7 +21,7 @@ from hierjax.config import unpack
 from hierjax.data.source import Source, data_checksum
 from hierjax.errors import UserError
 from hierjax.evaluation.printed import print_accuracy
-from hierjax.evaluation.runner import evaluate, make_eval_step
+from hierjax.evaluation.runner import eval_step, evaluate
 from hierjax.evaluation.split import evaluate_run
 from hierjax.run import Run, counting_step, judged_split
 from hierjax.run_folder import RunFolder
@@ -115,7 +115,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
 
   train_steps = [jitted_step(phase) for phase in phases.all]
   # While training, validation sees 1 view: 10 would cost 10 times as much.
-  eval_step = make_eval_step(run.preprocess, dataclasses.replace(run.options, views=1))
+  validate = eval_step(run.data.transform, dataclasses.replace(run.options, views=1), known_levels=0)
 
   goes_on = folder.has_checkpoint()
   if goes_on and counting_step(folder) is None:
@@ -166,7 +166,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
       if validation is not None and _due(done, settings.eval_every * steps_per_epoch, total_steps):
         _check_finite(state, checkpoints)
         paused = time.perf_counter()
-        scores = evaluate(eval_step, run.method, state.variables, run.eval_batches(validation), mesh)
+        scores = evaluate(validate, run.method, state.variables, run.eval_batches(validation), mesh)
         for name, value in scores.items():
           if not all(map(math.isfinite, jax.tree.leaves(value))):
             raise _diverged(f"the {name} on validation", done, checkpoints)

@@ -1,4 +1,4 @@
-"""A set is read once in the life of a run: what was opened is kept, and shared."""
+"""A set is read once in the life of a run, and its evaluation is compiled once: what was made is kept, and shared."""
 
 import collections
 import dataclasses
@@ -9,6 +9,7 @@ import pytest
 
 from hierjax.data import folders
 from hierjax.data.shapes import write_folders
+from hierjax.evaluation import runner
 from hierjax.run import Run, judged_split
 from hierjax.training import loop
 
@@ -36,9 +37,12 @@ def config(small_config, tmp_path):
   return small_config(tree=dict(source="images"), data=data, neck=dict(name="none"), epochs=1.0)
 
 
-def test_training_and_its_evaluation_decode_every_image_once(config, reads, tmp_path):
+def test_training_and_its_evaluation_decode_every_image_once_and_trace_one_step(config, reads, tmp_path, monkeypatch):
+  traces, evaluate_batch = [], runner.evaluate_batch
+  monkeypatch.setattr(runner, "evaluate_batch", lambda *a: traces.append(1) or evaluate_batch(*a))
   assert loop.train_and_evaluate(config, str(tmp_path / "run"))["num_examples"] == 31
   assert len(reads) == 124 and set(reads.values()) == {1}
+  assert len(traces) == 1  # of validation and of the test images
 
 
 def test_a_run_and_what_is_made_of_it_open_a_split_once(config, reads):
