@@ -38,13 +38,19 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
   """Prints the label paths of image files; returns 1 where none could be read."""
+  from tqdm import tqdm
+
   from hierjax import devices
   from hierjax.evaluation.predict import find_images, predict, write_csv
 
   _check_top(arguments.top)
   devices.use_compilation_cache()
   images = find_images(arguments.images)
-  rows = list(predict(arguments.workdir, images, arguments.top, arguments.alpha, arguments.stop_below))
+  rows, answers = [], predict(arguments.workdir, images, arguments.top, arguments.alpha, arguments.stop_below)
+  with tqdm(total=len(images), desc="predicting", unit=" images", delay=2, leave=False, disable=None) as bar:
+    for row in answers:
+      rows.append(row)
+      bar.update(row.rank in (None, 1))
   if arguments.csv:
     write_csv(arguments.csv, rows)
   for row in rows:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +25,7 @@ from hierjax.tree.folders import IMAGE_SUFFIXES, walk
 from hierjax.tree.label_tree import LabelTree
 
 _BATCH = 32
+_AHEAD = 4 * _BATCH  # images in memory
 HEADER = ("image", "path", "probability", "rank", "node_probabilities", "log_probability", "error")
 
 
@@ -118,14 +122,14 @@ class Predictor:
     Args:
       images: files, or the bytes of image files, which are called `image 0` and so on.
     """
+    names = [_name(image, number) for number, image in enumerate(images)]
+    every = _read_ahead(images, names, self._eye)
     for start in range(0, len(images), _BATCH):
-      batch = images[start : start + _BATCH]
-      names = [_name(image, start + i) for i, image in enumerate(batch)]
-      pixels = [_read(image, name, self._eye) for image, name in zip(batch, names, strict=True)]
+      pixels = list(itertools.islice(every, _BATCH))
       good = [p for p in pixels if isinstance(p, np.ndarray)]
       found = self._answer(_pad(good)) if good else ()
       answers = zip(*jax.device_get(found), strict=True)
-      for name, image in zip(names, pixels, strict=True):
+      for name, image in zip(names[start:], pixels, strict=False):
         if isinstance(image, str):
           yield Row(name, error=image)
         else:
@@ -149,6 +153,20 @@ def _read(image: Path | str | bytes, name: str, run: Run) -> np.ndarray | str:
   except BadImageError as error:
     return str(error)
   return to_grey(pixels) if len(run.data.mean) == 1 else pixels
+
+
+def _read_ahead(images: Sequence[Path | str | bytes], names: Sequence[str], run: Run) -> Iterator[np.ndarray | str]:
+  """Yields what `_read` makes of each image, in order; threads read those that come next while a batch is answered."""
+  pool, waiting = ThreadPoolExecutor(run.data.threads), collections.deque[Future[np.ndarray | str]]()
+  try:
+    for image, name in zip(images, names, strict=True):
+      waiting.append(pool.submit(_read, image, name, run))
+      if len(waiting) > _AHEAD:
+        yield waiting.popleft().result()
+    while waiting:
+      yield waiting.popleft().result()
+  finally:
+    pool.shutdown(cancel_futures=True)
 
 
 def _pad(images: Sequence[np.ndarray]) -> np.ndarray:

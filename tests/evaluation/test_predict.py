@@ -13,6 +13,7 @@ from hierjax.data.config import DataConfig
 from hierjax.data.sources import open_source
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
+from hierjax.evaluation import predict as module
 from hierjax.evaluation.predict import Predictor, find_images, predict
 from hierjax.evaluation.runner import predict_views
 from hierjax.run import Run
@@ -100,3 +101,18 @@ def test_names_that_are_no_text_and_files_that_are_no_images(make_run, small_con
   assert [row["image"] for row in rows] == [f"{tmp_path}/new/broken.png", f"{tmp_path}/new/\\xff.png"]
   assert main(["predict", str(folder.path), str(tmp_path / "new" / "broken.png")]) == 1
   assert main(["predict", str(folder.path), str(tmp_path / "none.png")]) == 1
+
+
+def test_images_are_read_ahead_and_not_all_at_once(make_run, small_config, tmp_path, monkeypatch):
+  folder, file = make_run(noise(small_config, 3)), tmp_path / "one.png"
+  Image.fromarray(np.full((16, 16, 3), 9, np.uint8)).save(file)
+  read, numbers = module._read, []
+  monkeypatch.setattr(module, "_read", lambda image, *a: numbers.append(1) or read(image, *a))
+  rows = predict(str(folder.path), [file] * 1000)
+  next(rows)
+  assert 32 < len(numbers) <= 32 + module._AHEAD + 1
+  assert sum(1 for _ in rows) == 999 and len(numbers) == 1000
+  rows = predict(str(folder.path), [file] * 1000)
+  next(rows)
+  rows.close()
+  assert len(numbers) < 1200
