@@ -70,8 +70,8 @@ class Checkpoints:
       training: the other item.
       score: how good the model is on validation; None where that was not measured.
     """
-    # Copies, as the originals may be donated. Of arrays on several devices orbax would compile a slice for each device.
-    model, training = jax.tree.map(np.array, jax.device_get((model, training)))
+    # Orbax copies numpy arrays before it returns; of an array on several devices it would compile a slice for each.
+    model, training = jax.device_get((model, training))
     items = ocp.args.Composite(model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(training))
     metrics = None if score is None else {_SCORE: score}
     self._manager.save(step, args=items, metrics=metrics, force=True, custom_metadata={_CHECKSUM: _checksum(model)})

@@ -93,7 +93,7 @@ def features(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-  """Writes a run as files that JAX alone can ask."""
+  """Writes a run as files that JAX can ask without hierjax."""
   from pathlib import Path
 
   from hierjax.evaluation.export import export

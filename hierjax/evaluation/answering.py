@@ -52,7 +52,7 @@ class Answering:
     run: the run that answers.
     eye: the run that sees the images: the same one, or the one that made the features which it reads.
     step: the step of the weights that count.
-    weights: those of `run` by the name `model`, and of another `eye` by `eye`.
+    weights: those of `run` by the name `model`, and of another `eye` by `eye`, but for its head.
     options: how paths are decoded.
     top: how many paths of each image.
     alpha: by which the levels are adapted; None for not at all.
@@ -102,7 +102,8 @@ class Answering:
       alpha = ""
     factor = asked_alpha(alpha, run.tree.depth, folder, [(folder, step)])
     below = asked_below(stop_below, folder, [(folder, step)], [options.views], factor) if stop_below else 0.0
-    both = {"model": variables} | ({"eye": weights} if eye is not run else {})
+    seeing = {name: {part: w for part, w in kind.items() if part != "head"} for name, kind in weights.items()}
+    both = {"model": variables} | ({"eye": seeing} if eye is not run else {})
     return cls(run, eye, step, both, options, top, factor, below)
 
   @property

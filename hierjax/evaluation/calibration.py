@@ -45,33 +45,35 @@ class Calibration:
     counts = [per_bin(part).astype(np.int64) for part in (said, said & (paths == labels))]
     return cls(counts[0], per_bin(sure), counts[1])
 
-  def all_levels(self) -> Calibration:
-    """Returns the same as if there were one level."""
-    return Calibration(*(part.sum(axis=0, keepdims=True) for part in dataclasses.astuple(self)))
-
-  def rows(self) -> list[tuple[int, float | None, float | None, float | None]]:
-    """Returns of each level: how many nodes, their mean probability, the share that is right, and the error.
+  def row(self, levels: slice) -> tuple[int, float | None, float | None, float | None]:
+    """Returns of some levels: how many nodes, their mean probability, the share that is right, and the error.
 
     That is the expected calibration error, the mean over the nodes of the difference between the last two within a
-    node's bin (equation 3 of the paper). Each is from 0 to 1, or None where there are no nodes.
+    node's bin (equation 3 of the paper), where a level has bins of its own. Each is from 0 to 1, or None where there
+    are no nodes.
     """
-    gaps = np.abs(self.right - self.probability)
-    sums = (self.probability.sum(axis=1), self.right.sum(axis=1), gaps.sum(axis=1))
-    nodes = self.nodes.sum(axis=1).tolist()
-    return [(n, *(float(s[i]) / n if n else None for s in sums)) for i, n in enumerate(nodes)]
+    nodes = int(self.nodes[levels].sum())
+    sums = (part[levels].sum() for part in (self.probability, self.right, np.abs(self.right - self.probability)))
+    probability, right, error = (float(total) / nodes if nodes else None for total in sums)
+    return nodes, probability, right, error
 
 
 def draw_calibration(found: Calibration) -> bytes:
   """Returns a PNG: the share that is right by probability, and how many nodes have each; all levels together."""
-  whole = found.all_levels()
-  nodes, probability, right = (part[0] for part in (whole.nodes, whole.probability, whole.right))
+  nodes, probability, right = (part.sum(axis=0) for part in dataclasses.astuple(found))
   some = nodes > 0
   page = Page(9.6, 2.9)
   titles = ("How many of the nodes are right", "How many nodes are that probable")
   left, other = (page.plot(0.55 + i * 4.4, 0.3, 3.7, 2.1) for i in range(2))
   left.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, dashes=(4, 3))
   left.plot(
-    probability[some] / nodes[some], right[some] / nodes[some], color=BLUE, marker="o", markersize=3, linewidth=1.2
+    probability[some] / nodes[some],
+    right[some] / nodes[some],
+    color=BLUE,
+    marker="o",
+    markersize=3,
+    linewidth=1.2,
+    clip_on=False,
   )
   left.set_ylim(0, 1)
   other.bar((np.arange(BINS) + 0.5) / BINS, nodes / max(nodes.sum(), 1), 0.9 / BINS, color=BLUE)

@@ -1,8 +1,8 @@
-"""A run as files that JAX alone can ask, without hierjax: a compiled function, its weights, and what they mean.
+"""A run as files that JAX can ask without hierjax: a function, its weights, and what its numbers mean.
 
 OUT/model.stablehlo      `(weights, images u8[b h w c]) -> answer`, for `jax.export.deserialize`
 OUT/weights.safetensors  the weights by their names
-OUT/model.json           how to make images for it, and the path of each node of the tree
+OUT/model.json           the shape of its images, the path of each node of the tree, and what was chosen
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def export(
 ) -> dict[str, Any]:
   """Writes what answers as `predict` does, images as pixels, for the same arguments.
 
-  The answer is a dict of `Answer`'s fields. JAX reads such files for at least 6 months of its newer versions.
+  The answer is a dict of `Answer`'s fields; `predict` leaves out of these paths without nodes, of a score of -inf, and
+  what another path has said. JAX reads such files for at least 6 months of its newer versions, on any platform; where a
+  layer has several forms, it has that of the machine that exports.
 
   Args:
     workdir: the run's folder.
@@ -65,6 +67,8 @@ def export(
       "top": asked.top,
       "alpha": asked.alpha,
       "stop_below": asked.below,
+      "thresholds": list(asked.options.thresholds),
+      "views": asked.options.views,
       "step": asked.step,
       "platforms": list(PLATFORMS),
       "jax": jax.__version__,

@@ -119,7 +119,7 @@ def _content(found: Findings) -> dict[str, Any]:
     "mistakes": f"{begin.sum():,}",
     "edges": f"{distances(judged)[wrong(judged)].mean():.2f}" if begin.any() else "",
     "begin": [(i + 1, f"{count:,}", percent(count / counted)) for i, count in enumerate(begin) if counted],
-    "believed": _believed(judged),
+    "believed": _believed(Calibration.of(judged)),
     "stop": _stop(found),
     "curves": _png(_curves(found.folder)),
     "nodes": nodes,
@@ -204,15 +204,12 @@ def _last_probability(judged: Judged, image: int) -> float | None:
   return float(judged.probability[image][nodes][-1]) if nodes.any() else None
 
 
-def _believed(judged: Judged) -> dict[str, Any]:
-  """Returns how far the probabilities can be believed, a row a level and one of all, and a picture."""
-  found = Calibration.of(judged)
-  names = [f"level {i + 1}" for i in range(len(found.nodes))]
-  rows = zip([*names, "all levels"], [*found.rows(), *found.all_levels().rows()], strict=True)
-  return {
-    "rows": [(name, f"{nodes:,}", *map(percent, shares)) for name, (nodes, *shares) in rows if nodes],
-    "picture": _png(draw_calibration(found)),
-  }
+def _believed(found: Calibration) -> dict[str, Any]:
+  """Returns how far the probabilities can be believed: a row a level, one of all levels, and a picture."""
+  levels = {f"level {i + 1}": slice(i, i + 1) for i in range(len(found.nodes))} | {"all levels": slice(None)}
+  rows = [(name, *found.row(which)) for name, which in levels.items()]
+  shown = [(name, f"{nodes:,}", *map(percent, shares)) for name, nodes, *shares in rows if nodes]
+  return {"rows": shown, "picture": _png(draw_calibration(found) if shown else None)}
 
 
 def _stop(found: Findings) -> dict[str, Any] | None:

@@ -27,9 +27,9 @@ EvalStep = Callable[[Method, Variables, Examples], dict[str, Mean | F1]]
 Preprocess = Callable[[Examples, Int[Array, ""]], Batch]  # the second argument is the number of a view
 
 
-@functools.cache
-def eval_step(transform: Transform, options: DecodeOptions, known_levels: int) -> EvalStep:
-  """Returns `make_eval_step` for images as a run sees them; always the same one, so that what is compiled is kept."""
+@functools.lru_cache(maxsize=8)
+def eval_step(transform: Transform, options: DecodeOptions, *, known_levels: int) -> EvalStep:
+  """Returns `make_eval_step` for images as a run sees them; the same one again, so that what is compiled is kept."""
   return make_eval_step(lambda examples, view: eval_batch(examples, transform, view), options, known_levels)
 
 
@@ -46,7 +46,7 @@ def make_eval_step(preprocess: Preprocess, options: DecodeOptions, known_levels:
   These levels have no level accuracy; in a path they are right.
   """
 
-  def eval_step(method: Method, variables: Variables, examples: Examples) -> dict[str, Mean | F1]:
+  def measure(method: Method, variables: Variables, examples: Examples) -> dict[str, Mean | F1]:
     def see(view: Int[Array, ""]) -> tuple[Array, Prediction]:
       batch = preprocess(examples, view)
       outputs = method.module.apply(variables, batch.inputs, batch.paths, train=False)
@@ -66,7 +66,7 @@ def make_eval_step(preprocess: Preprocess, options: DecodeOptions, known_levels:
     metrics["level_accuracy"] = jax.tree.map(lambda x: jnp.where(given, 0.0, x), metrics["level_accuracy"])
     return {"loss": Mean.of(losses.mean(axis=0), batch.mask), **metrics}
 
-  return jax.jit(eval_step)
+  return jax.jit(measure)
 
 
 def predict_views(

@@ -15,12 +15,15 @@ from hierjax.evaluation.predict import predict
 
 NONE = dict(name="none")
 HEADS = {
-  "flat on a context neck": (dict(head=dict(name="flat")), dict(batch=5, top=3)),
+  "flat on a context neck, in bfloat16": (dict(head=dict(name="flat"), dtype="bfloat16"), dict(batch=5, top=3)),
   "a path's LSTM, three best paths, stopped": (
     dict(head=dict(name="path_rnn", width=8), neck=NONE, decode=dict(beam=3)),
     dict(batch=2, top=2, stop_below="0.3"),
   ),
-  "levels side by side, adapted": (dict(head=dict(name="coarse_fine"), neck=NONE), dict(batch=1, alpha="1")),
+  "levels side by side, adapted, of ten views": (
+    dict(head=dict(name="coarse_fine"), neck=NONE, decode=dict(views=10)),
+    dict(batch=1, alpha="1"),
+  ),
   "several paths an image": (
     dict(head=dict(name="multilabel"), neck=NONE, decode=dict(thresholds=(0.4,))),
     dict(batch=3),
@@ -83,7 +86,7 @@ def test_a_run_on_features_is_exported_with_what_makes_them(make_run, small_conf
   folder = make_run(small_config(backbone=backbone, neck=NONE, data=data, tree=dict(source="images")), sharpness=5.0)
   assert check(folder, tmp_path / "out", tmp_path, rng, batch=4) == [4, 20, 20, 1]
   weights = load_file(tmp_path / "out" / "weights.safetensors")
-  assert {name.split("/")[0] for name in weights} == {"model", "eye"}
+  assert {"/".join(name.split("/")[::2][:2]) for name in weights} == {"model/head", "eye/backbone"}
 
 
 def test_what_cannot_be_exported_leaves_nothing(context_run, tmp_path, capsys):

@@ -119,15 +119,17 @@ def test_a_calibration_compares_probabilities_with_what_is_right(judged_tree):
       sure = float(judged.probability[image, level])
       number = next(i for i in range(BINS) if sure <= (i + 1) / BINS)
       bins[level, number].append((sure, node in label))
-  for level, (nodes, sure, right, error) in enumerate(found.rows()):
+  by_level = [found.row(slice(level, level + 1)) for level in range(3)]
+  for level, (nodes, sure, right, error) in enumerate(by_level):
     own = [pairs for (at, _), pairs in bins.items() if at == level]
     said = np.array([pair for pairs in own for pair in pairs])
     gaps = [len(pairs) * abs(np.mean([p for p, _ in pairs]) - np.mean([r for _, r in pairs])) for pairs in own]
     np.testing.assert_allclose([nodes, sure, right, error], [len(said), *said.mean(axis=0), sum(gaps) / len(said)])
     assert 0.1 < error < 0.6
-  (whole,) = found.all_levels().rows()
-  assert whole[0] == sum(row[0] for row in found.rows())
-  np.testing.assert_allclose(whole[1], sum(row[0] * row[1] for row in found.rows()) / whole[0])
+  whole = found.row(slice(None))
+  assert whole[0] == sum(row[0] for row in by_level)
+  for number in (1, 2, 3):
+    np.testing.assert_allclose(whole[number], sum(row[0] * row[number] for row in by_level) / whole[0])
   assert draw_calibration(found).startswith(b"\x89PNG")
 
 
@@ -136,8 +138,8 @@ def test_probabilities_that_are_true_are_not_off(rng):
   labels = np.where(rng.random((20_000, 1)) < sure, 0, 1)
   every = np.ones(20_000, bool)
   judged = Judged(every, labels[:, 0] == 0, labels[:, 0] == 0, labels, np.zeros_like(labels), sure, np.ones(20_000))
-  ((nodes, _, _, error),) = Calibration.of(judged).rows()
+  nodes, _, _, error = Calibration.of(judged).row(slice(None))
   assert nodes == 20_000 and error < 0.02
-  ((_, _, right, error),) = Calibration.of(dataclasses.replace(judged, probability=np.ones_like(sure))).rows()
+  _, _, right, error = Calibration.of(dataclasses.replace(judged, probability=np.ones_like(sure))).row(slice(None))
   assert error == pytest.approx(1 - right)
-  assert Calibration.of(dataclasses.replace(judged, counted=~every)).rows() == [(0, None, None, None)]
+  assert Calibration.of(dataclasses.replace(judged, counted=~every)).row(slice(None)) == (0, None, None, None)
