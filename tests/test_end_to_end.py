@@ -110,7 +110,7 @@ def interrupted(workdir, env, sign, lines, flags=()):
 
 @pytest.mark.parametrize(
   ("sign", "lines", "devices"),
-  [(signal.SIGTERM, 2, 1), (signal.SIGINT, 5, 4), (signal.SIGKILL, 3, 1)],
+  [(signal.SIGTERM, 2, 1), (signal.SIGINT, 5, 4), (signal.SIGKILL, 3, 1), (signal.SIGKILL, 5, 4)],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, whole, cache, sign, lines, devices):
   process = interrupted(tmp_path, environment(cache, devices), sign, lines)

@@ -1,10 +1,11 @@
 import json
 import math
+import os
 
 import pytest
 
 from hierjax.errors import UserError
-from hierjax.run_folder import RunFolder, write_table, write_whole
+from hierjax.run_folder import RunFolder, whole_folder, write_table, write_whole
 
 CONFIG = {
   "seed": 0,
@@ -177,3 +178,12 @@ def test_text_and_bytes_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_tables_quote_what_they_must(tmp_path):
   write_table(tmp_path / "t.csv", ("a", "b"), [("x,y", 1)])
   assert (tmp_path / "t.csv").read_text() == 'a,b\n"x,y",1\n'
+
+
+def test_what_another_process_of_the_number_left_behind_is_not_in_the_way(tmp_path):
+  (tmp_path / f".out.{os.getpid()}").mkdir()
+  (tmp_path / "usual").mkdir()
+  with whole_folder(tmp_path / "out") as unfinished:
+    (unfinished / "file").write_text("")
+  assert (tmp_path / "out" / "file").exists() and len(list(tmp_path.iterdir())) == 3
+  assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode

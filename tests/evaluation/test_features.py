@@ -1,7 +1,6 @@
 """Features written by a run: they are what its head reads, and a head on them is the whole model again."""
 
 import json
-import os
 import shutil
 from functools import partial
 
@@ -142,15 +141,6 @@ def test_the_command_says_what_comes_next(maker, tmp_path, capsys):
   for out, splits, message in (("out", "test", "is there already"), ("new", "exam", "choose from train, validation")):
     assert main(["features", str(maker.path), str(tmp_path / out), "--splits", splits]) == 1
     assert message in capsys.readouterr().err
-
-
-def test_what_another_process_of_the_number_left_behind_is_not_in_the_way(tmp_path):
-  (tmp_path / f".out.{os.getpid()}").mkdir()
-  (tmp_path / "usual").mkdir()
-  with module._whole_folder(tmp_path / "out") as unfinished:
-    (unfinished / "file").write_text("")
-  assert (tmp_path / "out" / "file").exists() and len(list(tmp_path.iterdir())) == 3
-  assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_what_goes_wrong_leaves_nothing(maker, tmp_path, monkeypatch):
