@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from configs import common
 from hierjax.data.sources import ArraySource
 from hierjax.devices import data_mesh
 from hierjax.errors import UserError
 from hierjax.evaluation.runner import evaluate, make_eval_step
-from hierjax.evaluation.split import _examples
 from hierjax.evaluation.tables import accuracy_table
 from hierjax.models.classifier import ModelMethod
 from hierjax.run import Run
@@ -48,7 +48,7 @@ def test_evaluation_is_the_mean_over_exactly_the_examples(run, variables, count,
   images = rng.integers(0, 255, (count, 32, 32, 3), dtype=np.uint8)
   source = ArraySource(images, rng.choice(run.tree.leaves, (count, 1)))
   step = make_eval_step(run.preprocess, DecodeOptions())
-  metrics = evaluate(step, run.method, variables, run.eval_batches(source), data_mesh())
+  metrics, _ = evaluate(step, run.method, variables, run.eval_batches(source), data_mesh())
 
   pixels = (images.astype(np.float32) / 255 - 0.5) / 0.25
   paths = jax.jit(lambda pixels: run.method.predict(variables, pixels).paths)(pixels)
@@ -65,13 +65,19 @@ def test_evaluation_is_the_mean_over_exactly_the_examples(run, variables, count,
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_the_examples_need_no_batch_of_their_number(run, variables, batch_size, monkeypatch):
+def test_the_paths_of_examples_are_found_in_whatever_batch_they_are(run, variables, batch_size, monkeypatch):
   monkeypatch.setattr(jax, "device_count", lambda: 1)  # with 4, no batch has fewer than 4 images
-  smaller = dataclasses.replace(run, config=dataclasses.replace(run.config, batch_size=batch_size))
-  source = run.source("test")
-  found = _examples(smaller, variables, source, 0)
-  assert len(found) == 4 and found == _examples(run, variables, source, 0)
-  assert found[-1]["image"] == source.describe(len(source) - 1)
+  data = dataclasses.replace(run.data, on_bad_image="skip")
+  smaller = dataclasses.replace(run, data=data, config=dataclasses.replace(run.config, batch_size=batch_size))
+  images = run.source("test")
+  unread = ArraySource(images.read(np.arange(len(images))), images.nodes, bad={2: "no image"})
+  last = len(images) - 1
+  step, mesh = make_eval_step(run.preprocess, DecodeOptions()), Mesh(np.array(jax.devices()[:1]), ("data",))
+  _, found = evaluate(step, run.method, variables, smaller.eval_batches(unread), mesh, {0, 2, last})
+  pixels = (images.read(np.array([0, last])).astype(np.float32) / 255 - 0.5) / 0.25
+  paths = jax.jit(lambda pixels: run.method.predict(variables, pixels).paths)(pixels)
+  np.testing.assert_array_equal([found.pop(0), found.pop(last)], paths[:, :1])
+  assert not found  # what was not read has no path
 
 
 @pytest.mark.parametrize(
@@ -88,7 +94,7 @@ def test_raw_argmaxes_are_judged_where_there_are_any(run, views, walk, own_level
   monkeypatch.setattr(ModelMethod, "predict", with_levels)
   step = make_eval_step(lambda examples, view: run.preprocess(examples), DecodeOptions(views=views))
   examples = next(run.eval_batches(run.source("test")))
-  metrics = jax.eval_shape(step, run.method, jax.eval_shape(lambda: variables_of(run)), examples)
+  metrics, _ = jax.eval_shape(step, run.method, jax.eval_shape(lambda: variables_of(run)), examples)
   assert ("raw_leave_rate" in metrics) == kept and {"loss", "level_accuracy", "leaf_top1"} <= metrics.keys()
 
 

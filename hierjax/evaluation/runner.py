@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Generator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
@@ -23,7 +24,20 @@ from hierjax.functional.metrics import Mean, evaluate_batch
 from hierjax.tree.label_tree import UNKNOWN
 from hierjax.types import Batch, DecodeOptions, Examples, Method, Prediction, Variables
 
-EvalStep = Callable[[Method, Variables, Examples], dict[str, Mean | F1]]
+
+class Measured(NamedTuple):
+  """What an evaluation step says of a batch.
+
+  Attributes:
+    metrics: each a sum and a count over the batch.
+    paths: `i32[b k l]`, the best path of each image, or all that pass of a head that predicts several.
+  """
+
+  metrics: dict[str, Mean | F1]
+  paths: Int[Array, "b k l"]
+
+
+EvalStep = Callable[[Method, Variables, Examples], Measured]
 Preprocess = Callable[[Examples, Int[Array, ""]], Batch]  # the second argument is the number of a view
 
 
@@ -34,7 +48,7 @@ def eval_step(transform: Transform, options: DecodeOptions, *, known_levels: int
 
 
 def make_eval_step(preprocess: Preprocess, options: DecodeOptions, known_levels: int = 0) -> EvalStep:
-  """Returns `(method, variables, examples) -> metrics`, jitted; each metric is a sum and a count over the batch.
+  """Returns `(method, variables, examples) -> Measured`, jitted.
 
   The loss is the mean over the views; everything else is of their averaged prediction. Where that has no `level_prob`,
   its `level_nodes` is the best path (see `average`), and level accuracy is that path's. Where `level_nodes` is always a
@@ -46,7 +60,7 @@ def make_eval_step(preprocess: Preprocess, options: DecodeOptions, known_levels:
   These levels have no level accuracy; in a path they are right.
   """
 
-  def measure(method: Method, variables: Variables, examples: Examples) -> dict[str, Mean | F1]:
+  def measure(method: Method, variables: Variables, examples: Examples) -> Measured:
     def see(view: Int[Array, ""]) -> tuple[Array, Prediction]:
       batch = preprocess(examples, view)
       outputs = method.module.apply(variables, batch.inputs, batch.paths, train=False)
@@ -58,13 +72,13 @@ def make_eval_step(preprocess: Preprocess, options: DecodeOptions, known_levels:
     batch = preprocess(examples, jnp.int32(0))
     if prediction.node_score is not None:
       several = several_metrics(prediction, batch, method.tree, options.thresholds)
-      return {"loss": Mean.of(losses.mean(axis=0), batch.mask), **several}
+      return Measured({"loss": Mean.of(losses.mean(axis=0), batch.mask), **several}, prediction.paths)
     metrics = evaluate_batch(prediction, batch, method.tree)
     if prediction.level_nodes_walk:
       del metrics["raw_leave_rate"]
     given = jnp.arange(method.tree.depth) < known_levels
     metrics["level_accuracy"] = jax.tree.map(lambda x: jnp.where(given, 0.0, x), metrics["level_accuracy"])
-    return {"loss": Mean.of(losses.mean(axis=0), batch.mask), **metrics}
+    return Measured({"loss": Mean.of(losses.mean(axis=0), batch.mask), **metrics}, prediction.paths[:, :1])
 
   return jax.jit(measure)
 
@@ -105,22 +119,39 @@ def _one_after_the_other(see: Callable[[Int[Array, ""]], Any], views: int) -> An
 
 
 def evaluate(
-  step: EvalStep, method: Method, variables: Variables, batches: Generator[Examples, None, None], mesh: Mesh
-) -> dict[str, Any]:
-  """Returns the metrics over all batches by name; see `mean_values`.
+  step: EvalStep,
+  method: Method,
+  variables: Variables,
+  batches: Generator[Examples, None, None],
+  mesh: Mesh,
+  shown: Collection[int] = (),
+) -> tuple[dict[str, Any], dict[int, Int[np.ndarray, "k l"]]]:
+  """Returns the metrics over all batches by name, see `mean_values`, and the paths of some examples by number.
+
+  Args:
+    step: what `make_eval_step` returns.
+    method: the model.
+    variables: its weights.
+    batches: this process's rows.
+    mesh: the devices to use.
+    shown: the numbers of those examples; one that could not be read has no paths. Of a run of one process only.
 
   Raises:
     UserError: there are no examples.
   """
   total: dict[str, Any] | None = None
+  kept: dict[int, np.ndarray] = {}
   with contextlib.closing(batches):
     for examples in batches:
-      before, found = total, step(method, variables, put_batch(examples, mesh))
+      before, (found, paths) = total, step(method, variables, put_batch(examples, mesh))
       total = found if total is None else jax.tree.map(jnp.add, total, found)
       jax.block_until_ready(before)  # one batch in flight: more must not pile up on the device
+      rows = np.flatnonzero(np.isin(examples.draw[:, 1], list(shown)) & (examples.mask > 0))
+      if len(rows):
+        kept |= zip(examples.draw[rows, 1].tolist(), np.asarray(paths)[rows], strict=True)
   if total is None:
     raise UserError("there is nothing to evaluate: the split is empty")
-  return {"num_examples": round(float(total["loss"].count)), **mean_values(total)}
+  return {"num_examples": round(float(total["loss"].count)), **mean_values(total)}, kept
 
 
 def mean_values(means: Mapping[str, Mean | F1]) -> dict[str, Any]:

@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Int
 
-from hierjax.data.source import Source, View
+from hierjax.data.source import Source
 from hierjax.data.sources import Opened
 from hierjax.errors import UserError
-from hierjax.evaluation.runner import eval_step, evaluate, predict_views
+from hierjax.evaluation.runner import eval_step, evaluate
 from hierjax.evaluation.thresholds import options_with_thresholds, predicts_several
 from hierjax.run import Run, asked_split
 from hierjax.run_folder import RunFolder
-from hierjax.types import Examples, Method, Variables
+
+_SHOWN = 4
 
 
-def _examples(
-  run: Run, variables: Variables, source: Source, known_levels: int, count: int = 4
-) -> list[dict[str, str]]:
-  """Returns a few images of a split by name, what they are labelled, and the path that is predicted."""
-  chosen = np.unique(np.linspace(0, len(source) - 1, count).astype(np.int64))
-
-  @jax.jit
-  def predict(method: Method, variables: Variables, examples: Examples) -> Int[Array, "b k l"]:
-    prediction = predict_views(method, variables, examples, run.preprocess, run.options, known_levels)
-    return prediction.paths[:, :1] if prediction.node_score is None else prediction.paths
-
-  with contextlib.closing(run.eval_batches(View(source, chosen, source.nodes[chosen]))) as batches:
-    answers = np.concatenate([predict(run.method, variables, examples) for examples in batches])
+def _examples(run: Run, source: Source, answers: Mapping[int, Int[np.ndarray, "k l"]]) -> list[dict[str, str]]:
+  """Returns images of a split by name, what they are labelled, and the paths that are predicted."""
   return [
     {
       "image": source.describe(number),
       "label": "; ".join(run.tree.path_text(node) for node in source.nodes[number].tolist() if node >= 0),
       "predicted": "; ".join(run.tree.nodes_text(path[path >= 0].tolist()) for path in paths if path[0] >= 0),
     }
-    for number, paths in zip(chosen.tolist(), answers[: len(chosen)], strict=True)
+    for number, paths in answers.items()
   ]
 
 
@@ -85,7 +75,9 @@ def evaluate_run(
   at_step, variables = run.restored_variables(folder, mesh)
   run = dataclasses.replace(run, options=options_with_thresholds(run, folder, at_step, variables, mesh))
   step = eval_step(run.data.transform, run.options, known_levels=known_levels)
-  metrics = evaluate(step, run.method, variables, run.eval_batches(source), mesh)
+  alone = jax.process_count() == 1
+  shown = set(np.linspace(0, len(source) - 1, _SHOWN).astype(int).tolist() if alone else ())
+  metrics, answers = evaluate(step, run.method, variables, run.eval_batches(source), mesh, shown)
   found = {
     "split": name,
     "step": at_step,
@@ -95,8 +87,8 @@ def evaluate_run(
     "level_sizes": np.diff(run.tree.level_offsets).tolist(),
     **metrics,
   }
-  if jax.process_count() == 1:
-    found["examples"] = _examples(run, variables, source, known_levels)
+  if alone:
+    found["examples"] = _examples(run, source, answers)
   if jax.process_index() == 0:
     folder.write_evaluation(f"{name}-known{known_levels}" if known_levels else name, found)
   return found

@@ -166,7 +166,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
       if validation is not None and _due(done, settings.eval_every * steps_per_epoch, total_steps):
         _check_finite(state, checkpoints)
         paused = time.perf_counter()
-        scores = evaluate(validate, run.method, state.variables, run.eval_batches(validation), mesh)
+        scores, _ = evaluate(validate, run.method, state.variables, run.eval_batches(validation), mesh)
         for name, value in scores.items():
           if not all(map(math.isfinite, jax.tree.leaves(value))):
             raise _diverged(f"the {name} on validation", done, checkpoints)

@@ -28,7 +28,7 @@ def train(tmp_path, monkeypatch):
       found = next(left)
       if isinstance(found, Exception):
         raise found
-      return {"num_examples": 2, "loss": found[0], "path_accuracy": found[1], "level_accuracy": [found[1], None]}
+      return {"num_examples": 2, "loss": found[0], "path_accuracy": found[1], "level_accuracy": [found[1], None]}, {}
 
     monkeypatch.setattr(loop, "evaluate", evaluate)
     loop.train_and_evaluate(c.to_dict(), str(tmp_path / "run"))
