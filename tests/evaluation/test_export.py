@@ -12,6 +12,7 @@ from hierjax.__main__ import main
 from hierjax.devices import data_mesh
 from hierjax.evaluation.features import write_features
 from hierjax.evaluation.predict import predict
+from hierjax.run_folder import RunFolder
 
 NONE = dict(name="none")
 HEADS = {
@@ -87,6 +88,12 @@ def test_a_run_on_features_is_exported_with_what_makes_them(make_run, small_conf
   assert check(folder, tmp_path / "out", tmp_path, rng, batch=4) == [4, 20, 20, 1]
   weights = load_file(tmp_path / "out" / "weights.safetensors")
   assert {"/".join(name.split("/")[::2][:2]) for name in weights} == {"model/head", "eye/backbone"}
+  model = jax.export.deserialize((tmp_path / "out" / "model.stablehlo").read_bytes())
+  flat = model.call(
+    {name: np.zeros_like(weight) for name, weight in weights.items()}, np.zeros((4, 20, 20, 1), np.uint8)
+  )
+  leaves = RunFolder(folder.path).tree().leaves
+  np.testing.assert_allclose(flat["node_prob"][:, leaves], 1 / len(leaves), rtol=1e-5)  # the weights are arguments
 
 
 def test_what_cannot_be_exported_leaves_nothing(context_run, tmp_path, capsys):
