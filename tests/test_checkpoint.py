@@ -55,6 +55,15 @@ def test_restoring_places_the_arrays_and_the_model_can_be_read_alone(tmp_path):
   checkpoints.close()
 
 
+def test_saving_what_all_devices_hold_compiles_nothing(tmp_path):
+  placed = jax.device_put(jnp.zeros((8, 52)), replicated(data_mesh()))  # a part for each of 4 devices
+  checkpoints, events = Checkpoints(tmp_path, select_best=False, create=True), []
+  jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: events.append(event))
+  checkpoints.save(1, {"params": {"w": placed}}, {"step": placed})
+  checkpoints.close()
+  assert not [event for event in events if "compile" in event]
+
+
 def test_a_flipped_bit_is_noticed_and_a_checkpoint_without_a_checksum_is_read(tmp_path, rng):
   model = {"params": {"w": jnp.asarray(rng.normal(size=3000), jnp.float32)}}
   checkpoints = Checkpoints(tmp_path, select_best=False, create=True)

@@ -117,7 +117,8 @@ class Answering:
     Args:
       method: `run.method`.
       weights: `weights`.
-      images: squares of `eye.data.resize` pixels, as `read_image` makes them, of `eye.data.channels` channels.
+      images: squares of `eye.data.resize` pixels, as `read_image` makes them, of a channel for each of
+        `eye.data.mean`.
     """
     b = images.shape[0]
     paths = jnp.full((b, 1, self.run.tree.depth), UNKNOWN, jnp.int32)
