@@ -55,8 +55,8 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"what is {' '.join(argv[1:])}? Flags are written --name=value")
   logging.set_verbosity(logging.WARNING)
-  from hierjax import devices
   from hierjax.errors import UserError
+  from hierjax.runs import devices
   from hierjax.training import loop
 
   try:

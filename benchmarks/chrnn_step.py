@@ -21,11 +21,11 @@ import numpy as np
 from benchmarks.spatial import Side, interleaved, load_average, machine, table_head, table_row
 from benchmarks.spatial_baselines import with_gradient
 from hierjax.functional.tree_arrays import TreeArrays, tree_arrays
-from hierjax.models.factory import DTYPES, make_method
-from hierjax.necks.context import ContextNeck
+from hierjax.nn.necks.context import ContextNeck
+from hierjax.nn.registry import DTYPES, make_method
 from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.state import init_state
-from hierjax.training.steps import make_train_step
+from hierjax.training.step import make_train_step
 from hierjax.tree.label_tree import LabelTree
 from hierjax.types import Batch, Examples, Features
 

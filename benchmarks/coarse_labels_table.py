@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from configs import coarse_labels_cifar100
-from hierjax import devices
-from hierjax.data.features import FEATURES
+from hierjax.data.sources.features import FEATURES
 from hierjax.evaluation.pseudo_labels import write_pseudo_labels
-from hierjax.run import Run
-from hierjax.run_folder import RunFolder, write_whole
+from hierjax.runs import devices
+from hierjax.runs.folder import RunFolder, write_whole
+from hierjax.runs.run import Run
 from hierjax.training import loop
 
 PAIRS, ARMS, HEADS, *_ = (tuple(kind) for kind in coarse_labels_cifar100.KINDS)

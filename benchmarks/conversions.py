@@ -20,14 +20,14 @@ import numpy as np
 
 from benchmarks.chrnn_step import normalised
 from benchmarks.spatial import Side, interleaved, load_average, machine, table_head, table_row
-from hierjax import devices
 from hierjax.functional.tree_arrays import tree_arrays
-from hierjax.layers.conversions import KINDS
-from hierjax.models.classifier import ModelMethod
-from hierjax.models.factory import make_method
+from hierjax.nn.classifier import ModelMethod
+from hierjax.nn.layers.conversions import KINDS
+from hierjax.nn.registry import make_method
+from hierjax.runs import devices
 from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.state import init_state
-from hierjax.training.steps import make_train_step
+from hierjax.training.step import make_train_step
 from hierjax.tree import catalog
 from hierjax.types import Examples
 

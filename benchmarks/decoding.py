@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.spatial import Side, interleaved, load_average, machine, table_head, table_row
 from hierjax.functional.tree_arrays import TreeArrays, tree_arrays
-from hierjax.heads.path_rnn import PathRNNHead
+from hierjax.nn.heads.path_rnn import PathRNNHead
 from hierjax.tree.label_tree import LabelTree
 from hierjax.types import DecodeOptions, Features
 

@@ -36,8 +36,8 @@ from benchmarks.spatial import (
 )
 from benchmarks.spatial_baselines import with_gradient
 from benchmarks.spatial_torch import torch, use_threads
-from hierjax import devices
-from hierjax.heads.path_rnn import PathRNNHead
+from hierjax.nn.heads.path_rnn import PathRNNHead
+from hierjax.runs import devices
 from hierjax.tree import catalog
 from hierjax.types import Features
 

@@ -20,11 +20,11 @@ import numpy as np
 
 from benchmarks.spatial import load_average, machine, table_head, table_row
 from benchmarks.train_step import cifar100_tree
-from hierjax import devices
+from hierjax.data.augment import Transform, train_batch
 from hierjax.data.config import DataConfig
 from hierjax.data.loader import train_batches
 from hierjax.data.source import ArraySource
-from hierjax.functional.augment import Transform, train_batch
+from hierjax.runs import devices
 from hierjax.types import Examples
 
 TRANSFORM = Transform(crop=32, pad=4, mirror=True)

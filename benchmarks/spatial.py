@@ -29,9 +29,9 @@ import numpy as np
 
 from benchmarks import spatial_torch
 from benchmarks.spatial_baselines import Products, nested_scan, with_gradient
-from hierjax.devices import prepare_cpu
-from hierjax.layers.cells import GATES
-from hierjax.layers.spatial import CELLS, DIRECTIONS, spatial_recurrence
+from hierjax.nn.layers.cells import GATES
+from hierjax.nn.layers.spatial import CELLS, DIRECTIONS, spatial_recurrence
+from hierjax.runs.devices import prepare_cpu
 
 SCANS: Mapping[str, Products] = {"plain_scan": "plain", "scan_by_cell": "by_cell", "scan_by_row": "by_row"}
 SIDES = (*SCANS, "torch_plain", "torch_loop", "torch_diagonals", "torch_compiled")

@@ -31,7 +31,7 @@ def nested_scan(
   batched: bool,
   products: Products,
 ) -> Float[Array, "b h w d"]:
-  """Returns what `hierjax.layers.spatial.spatial_recurrence` does without a drive, which explains the arguments.
+  """Returns what `hierjax.nn.layers.spatial.spatial_recurrence` does without a drive, which explains the arguments.
 
   Args:
     batched: whether one step takes all directions, or one direction runs after the other.

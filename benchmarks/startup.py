@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.spatial import load_average, machine, table_head, table_row
 from configs import common
-from hierjax import devices
+from hierjax.runs import devices
 from hierjax.training.loop import train_and_evaluate
 
 

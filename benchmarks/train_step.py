@@ -24,12 +24,12 @@ from benchmarks import train_step_torch
 from benchmarks.chrnn_step import normalised
 from benchmarks.spatial import Side, cores, interleaved, load_average, machine, table_head, table_row, torch_device
 from benchmarks.spatial_torch import use_threads
-from hierjax import devices
 from hierjax.functional.tree_arrays import TreeArrays, tree_arrays
-from hierjax.models.factory import make_method
+from hierjax.nn.registry import make_method
+from hierjax.runs import devices
 from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.state import init_state
-from hierjax.training.steps import make_train_step
+from hierjax.training.step import make_train_step
 from hierjax.tree.label_tree import LabelTree
 from hierjax.types import Examples, Features
 

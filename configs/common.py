@@ -62,7 +62,7 @@ def base() -> mlc.ConfigDict:
   )
   c.backbone = dict(name="small_resnet")
   c.neck = dict(name="none")
-  c.merged = mlc.ConfigDict(dict(shared=-1, levels=()))  # hierjax/models/merged.py: MergedConfig
+  c.merged = mlc.ConfigDict(dict(shared=-1, levels=()))  # hierjax/nn/merged.py: MergedConfig
   c.head = dict(name="path_rnn", width=128, softmax="nodes")
   c.optim = mlc.ConfigDict(  # hierjax/training/optim.py: OptimConfig
     dict(
@@ -87,7 +87,7 @@ def base() -> mlc.ConfigDict:
   c.decode = mlc.ConfigDict(  # hierjax/types.py: DecodeOptions
     dict(beam=5, restrict="tree", normalise="trained", views=1, thresholds=(), threshold_per="tree")
   )
-  c.init = mlc.ConfigDict(  # hierjax/training/start.py: InitConfig
+  c.init = mlc.ConfigDict(  # hierjax/training/init.py: InitConfig
     dict(run="", weights="", skip=())  # weights: the backbone's, a file that `import-weights` wrote
   )
   return c

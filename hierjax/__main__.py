@@ -7,9 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from hierjax import commands
+from hierjax.cli import commands
+from hierjax.cli import tree as tree_cli
 from hierjax.errors import UserError
-from hierjax.tree import cli as tree_cli
 
 
 def _add_answer(parser: argparse.ArgumentParser) -> None:

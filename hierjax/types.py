@@ -93,7 +93,7 @@ class Prediction:
       ended: what level accuracy counts (READINGS A3). Its nodes need not form a path of the tree. In the mean of
       several views without `level_prob`, it is the best path.
     level_prob: `f32[b e]` or None: for heads with a distribution of their own at each level, those distributions, one
-      after the other, as `hierjax.functional.levels` lays them out; None for heads that follow the chain rule.
+      after the other, as `hierjax.functional.distributions` lays them out; None for heads that follow the chain rule.
     level_nodes_walk: static; whether `level_nodes` is always a path of the tree.
     node_score: `f32[b n]` or None: for heads that predict several paths an image, the sigmoid of each node, of which
       `node_prob` is the smallest on the way down. None for heads that predict one.

@@ -13,12 +13,12 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw
 
 from configs import chrnn
-from hierjax import devices
 from hierjax.__main__ import main
 from hierjax.config import unpack
-from hierjax.necks.context import ContextNeck
-from hierjax.run import Run
-from hierjax.run_folder import RunFolder
+from hierjax.nn.necks.context import ContextNeck
+from hierjax.runs import devices
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
 from hierjax.training.loop import train_and_evaluate
 from hierjax.training.optim import OptimConfig, make_optimizer, parameter_names
 

@@ -8,7 +8,7 @@ import pytest
 from configs import common
 from hierjax.config import misfit, read_json
 from hierjax.errors import UserError
-from hierjax.run import Run
+from hierjax.runs.run import Run
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from configs import common
 from hierjax.config import flatten, unpack
 from hierjax.errors import UserError
-from hierjax.run import Run
+from hierjax.runs.run import Run
 from hierjax.training import loop
 from hierjax.training.optim import OptimConfig, make_optimizer, make_schedule
 from hierjax.tree.builders import from_paths

@@ -19,9 +19,9 @@ from fast_compiling import FAST
 from PIL import Image
 
 from hierjax.__main__ import main
-from hierjax.devices import data_mesh
-from hierjax.run import Run
-from hierjax.run_folder import RunFolder
+from hierjax.runs.devices import data_mesh
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
 
 ROOT = Path(__file__).parents[1]
 TRAIN = [sys.executable, "train.py", "--config=configs/quickstart.py:smoke"]

@@ -8,9 +8,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hierjax.data.images import FITS, MAX_PIXELS
+from hierjax.data.augment import Transform
+from hierjax.data.read_image import FITS, MAX_PIXELS
 from hierjax.errors import UserError
-from hierjax.functional.augment import Transform
 
 ON_BAD_IMAGE = ("stop", "skip")
 ON_NO_LABEL = ("stop", "skip")

@@ -14,7 +14,7 @@ from jaxtyping import Integer
 from tqdm import tqdm
 
 from hierjax.data import cache
-from hierjax.data.images import BadImageError
+from hierjax.data.read_image import BadImageError
 from hierjax.data.source import ArraySource, Images, Source, StoredSource
 
 _CHUNK = 256

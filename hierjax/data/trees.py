@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from hierjax.data import features, folders, shapes, tfds
 from hierjax.data.config import DataConfig
+from hierjax.data.sources import features, folders, shapes, tfds
 from hierjax.errors import UserError
-from hierjax.tree.findings import FaultyTree
+from hierjax.tree.checks.findings import FaultyTree
 from hierjax.tree.label_tree import LabelTree, ShortLabels, TreeError
-from hierjax.tree.opening import open_tree as open_tree_file
+from hierjax.tree.open_tree import open_tree as open_tree_file
 
 
 @dataclasses.dataclass(frozen=True)

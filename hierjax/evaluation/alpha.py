@@ -9,9 +9,9 @@ import numpy as np
 
 from hierjax.errors import UserError
 from hierjax.evaluation.ensemble import Errors
-from hierjax.evaluation.members import Ensemble, identity
 from hierjax.functional.adaptation import check_alpha
-from hierjax.run_folder import RunFolder
+from hierjax.inference.members import Ensemble, identity
+from hierjax.runs.folder import RunFolder
 
 CHOSEN, SWEEP = "chosen", "sweep"  # in place of a number
 _CRITERION = "mean over the levels of the top-1 error"

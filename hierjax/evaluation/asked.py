@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from jax.sharding import Mesh
 
-from hierjax.data.coarse_labels import climb
 from hierjax.data.decode import read_or_skip
+from hierjax.data.partial_labels import climb
 from hierjax.data.source import Source, View
-from hierjax.devices import put_batch
 from hierjax.errors import UserError
 from hierjax.evaluation.thresholds import predicts_several
-from hierjax.run import Run
-from hierjax.run_folder import RunFolder
+from hierjax.runs.devices import put_batch
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
 from hierjax.types import Examples
 
 _PIXELS_COMPARED = 16  # images

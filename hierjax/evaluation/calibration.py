@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.ticker import PercentFormatter
 
-from hierjax.evaluation.paths_sheet import Judged
-from hierjax.evaluation.pictures import BLUE, GREY, Page
+from hierjax.evaluation.predictions import Judged
 from hierjax.evaluation.scores import known_part
+from hierjax.report.plots.canvas import BLUE, GREY, Page
 
 BINS = 15  # of one width, as in Guo, Pleiss, Sun and Weinberger (2017), "On calibration of modern neural networks"
 

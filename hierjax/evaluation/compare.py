@@ -14,16 +14,16 @@ from flax import struct
 from jax.sharding import Mesh
 
 from hierjax.data.source import Source
-from hierjax.devices import put_batch
 from hierjax.errors import UserError
 from hierjax.evaluation.asked import check_single_path, distinct_names, same_images
-from hierjax.evaluation.pictures import GREY, NodeNames, Page, frame, seen_images
 from hierjax.evaluation.runner import predict_views
 from hierjax.evaluation.tables import table
-from hierjax.functional.label_paths import ends, single_path
 from hierjax.functional.metrics import path_is_right
-from hierjax.run import Run, judged_split
-from hierjax.run_folder import RunFolder, write_table
+from hierjax.functional.paths import ends, single_path
+from hierjax.report.plots.canvas import GREY, NodeNames, Page, frame, seen_images
+from hierjax.runs.devices import put_batch
+from hierjax.runs.folder import RunFolder, write_table
+from hierjax.runs.run import Run, judged_split
 from hierjax.types import Examples, Leaf, Method, Variables
 
 COLUMNS = 6

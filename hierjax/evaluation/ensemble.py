@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from hierjax.evaluation.members import Asked, Ensemble, Images, ask, shape_of_answer
 from hierjax.evaluation.runner import mean_values
 from hierjax.functional.adaptation import adapted
-from hierjax.functional.averaging import ensemble as averaged
-from hierjax.functional.label_paths import single_path
+from hierjax.functional.combine import ensemble as averaged
 from hierjax.functional.metrics import Mean, evaluate_batch, level_and_path_errors
+from hierjax.functional.paths import single_path
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.inference.members import Asked, Ensemble, Images, ask, shape_of_answer
 from hierjax.types import Batch, Prediction
 
 LARGEST = 4  # members of the ensembles of which all subsets are measured, as in the paper; and all members together

@@ -21,15 +21,15 @@ from jaxtyping import Array, Float, Float32, Int
 from hierjax.data.source import Source, View
 from hierjax.errors import UserError
 from hierjax.evaluation.asked import batches, sample
-from hierjax.evaluation.pictures import Box, NodeNames
+from hierjax.evaluation.chi_square import chi_square
 from hierjax.evaluation.tables import table
-from hierjax.functional.distance import chi_square
-from hierjax.layers.pyramid import window
-from hierjax.models.classifier import Classifier
-from hierjax.necks.context import ContextNeck
-from hierjax.necks.context import grid as cells_of
-from hierjax.run import Run, judged_split
-from hierjax.run_folder import RunFolder
+from hierjax.nn.classifier import Classifier
+from hierjax.nn.layers.pyramid import window
+from hierjax.nn.necks.context import ContextNeck
+from hierjax.nn.necks.context import grid as cells_of
+from hierjax.report.plots.canvas import Box, NodeNames
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run, judged_split
 from hierjax.types import Examples, Inputs, Leaf, Method, Variables
 
 NEAREST = 8

@@ -11,17 +11,17 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from hierjax.data.augment import check_views
+from hierjax.data.open_source import open_partly_labelled
 from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.data.source import View
-from hierjax.data.sources import open_partly_labelled
 from hierjax.errors import UserError
 from hierjax.evaluation.asked import batches, check_single_path
 from hierjax.evaluation.runner import predict_views
 from hierjax.evaluation.tables import percent
-from hierjax.functional.augment import check_views
-from hierjax.functional.label_paths import ends
-from hierjax.run import Run, check_reads
-from hierjax.run_folder import RunFolder, write_whole
+from hierjax.functional.paths import ends
+from hierjax.runs.folder import RunFolder, write_whole
+from hierjax.runs.run import Run, check_reads
 from hierjax.types import Examples, Method, Variables
 
 

@@ -14,13 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from hierjax.devices import put_batch
+from hierjax.data.augment import Transform, eval_batch
 from hierjax.errors import UserError
-from hierjax.functional.augment import Transform, eval_batch
-from hierjax.functional.averaging import average
+from hierjax.functional.combine import average
 from hierjax.functional.f1 import F1, several_metrics
-from hierjax.functional.label_paths import single_path
 from hierjax.functional.metrics import Mean, evaluate_batch
+from hierjax.functional.paths import single_path
+from hierjax.runs.devices import put_batch
 from hierjax.tree.label_tree import UNKNOWN
 from hierjax.types import Batch, DecodeOptions, Examples, Method, Prediction, Variables
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Int
 
-from hierjax.evaluation.paths_sheet import Judged
+from hierjax.evaluation.predictions import Judged
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
 
 

@@ -20,9 +20,9 @@ from hierjax.data.source import View
 from hierjax.errors import UserError
 from hierjax.evaluation.asked import batches, check_single_path, sample
 from hierjax.evaluation.tables import percent, table
-from hierjax.heads.path_rnn import PathRNNHead
-from hierjax.run import Run, asked_split
-from hierjax.run_folder import RunFolder
+from hierjax.nn.heads.path_rnn import PathRNNHead
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run, asked_split
 from hierjax.types import Examples, Method, Variables
 
 FEWEST, MOST = 5, 10_000  # images: fewer make no map, more take minutes a step

@@ -13,14 +13,14 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
-from hierjax.devices import put_batch, replicated
 from hierjax.errors import UserError
 from hierjax.evaluation.runner import predict_views
 from hierjax.functional.f1 import F1, GRID
-from hierjax.functional.several_paths import deepest, end_nodes, label_nodes, passing
+from hierjax.functional.multilabel import deepest, end_nodes, label_nodes, passing
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.run import Run
-from hierjax.run_folder import RunFolder
+from hierjax.runs.devices import put_batch, replicated
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
 from hierjax.types import DecodeOptions, Examples, Method, Variables
 
 _ROUNDS = 5

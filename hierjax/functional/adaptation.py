@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
-from hierjax.functional.averaging import read_off
-from hierjax.functional.levels import block_parents, by_levels, shares, split_levels, sums
+from hierjax.functional.combine import read_off
+from hierjax.functional.distributions import block_parents, by_levels, shares, split_levels, sums
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.types import Prediction
 
@@ -40,7 +40,7 @@ def adapt(level_prob: Float[Array, "b e"], alpha: Float[Array, ""] | float, tree
   sum of a level stays what it is.
 
   Args:
-    level_prob: the distributions, see `hierjax.functional.levels`.
+    level_prob: the distributions, see `hierjax.functional.distributions`.
     alpha: the interpolation factor, which may be traced; see `check_alpha`.
     tree: the tree.
   """

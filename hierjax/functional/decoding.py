@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Int
 
-from hierjax.functional.label_paths import complete
+from hierjax.functional.paths import complete
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import PAD, ROOT, STOP
 from hierjax.types import DecodeOptions, Leaf

@@ -8,7 +8,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from hierjax.functional.several_paths import deepest, end_nodes, label_nodes, passing
+from hierjax.functional.multilabel import deepest, end_nodes, label_nodes, passing
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.types import Batch, Leaf, Prediction
 

@@ -40,7 +40,7 @@ def level_cross_entropy(
 
   Args:
     log_probs: the level's distribution, over its block.
-    entries: the nodes of the block, see `hierjax.functional.levels`.
+    entries: the nodes of the block, see `hierjax.functional.distributions`.
     nodes: the deepest known node of each label.
     tree: the tree.
   """

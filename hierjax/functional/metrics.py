@@ -7,7 +7,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from hierjax.functional.label_paths import are_walks, ends, single_path
+from hierjax.functional.paths import are_walks, ends, single_path
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import STOP, UNKNOWN
 from hierjax.types import Batch, Leaf, Prediction

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from hierjax.functional.decoding import Carry, Step, continuations, output_numbers
-from hierjax.functional.label_paths import complete
+from hierjax.functional.paths import complete
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import ROOT, STOP
 

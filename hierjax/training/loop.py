@@ -15,24 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from hierjax import devices
-from hierjax.checkpoint import Checkpoints, template
 from hierjax.config import unpack
 from hierjax.data.source import Source, data_checksum
 from hierjax.errors import UserError
-from hierjax.evaluation.printed import print_accuracy
+from hierjax.evaluation.console import print_accuracy
+from hierjax.evaluation.evaluate_run import evaluate_run
 from hierjax.evaluation.runner import eval_step, evaluate
-from hierjax.evaluation.split import evaluate_run
-from hierjax.run import Run, counting_step, judged_split
-from hierjax.run_folder import RunFolder
+from hierjax.runs import devices
+from hierjax.runs.checkpoint import Checkpoints, template
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run, counting_step, judged_split
 from hierjax.training import optim
-from hierjax.training.metrics_log import MetricsLog
+from hierjax.training.init import InitConfig, Weights, start_weights, started
+from hierjax.training.log import MetricsLog
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import Phase, PhasesConfig, make_phases
 from hierjax.training.signals import StopSignals
-from hierjax.training.start import InitConfig, Weights, start_weights, started
 from hierjax.training.state import TrainState, init_state
-from hierjax.training.steps import make_train_step
+from hierjax.training.step import make_train_step
 
 
 class Stopped(Exception):

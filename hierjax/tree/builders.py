@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from hierjax.tree.checks.findings import FaultyTree, errors_of
+from hierjax.tree.checks.laws import check
 from hierjax.tree.draft import Draft, Structure
-from hierjax.tree.findings import FaultyTree, errors_of
-from hierjax.tree.folders import read_folder
 from hierjax.tree.label_tree import ROOT, LabelTree
-from hierjax.tree.laws import check
-from hierjax.tree.nested import read_nested
-from hierjax.tree.tables import read_edges, read_levels, read_rows, read_text
+from hierjax.tree.readers.folders import read_folder
+from hierjax.tree.readers.nested_json import read_nested
+from hierjax.tree.readers.tables import read_edges, read_levels, read_rows, read_text
 
 
 def build(draft: Draft) -> LabelTree:

@@ -6,9 +6,9 @@ import importlib.resources
 
 from hierjax.tree.builders import build
 from hierjax.tree.draft import Draft
+from hierjax.tree.label_finder import class_nodes as class_nodes
 from hierjax.tree.label_tree import LabelTree, TreeError
-from hierjax.tree.labels import class_nodes as class_nodes
-from hierjax.tree.tables import read_csv
+from hierjax.tree.readers.tables import read_csv
 
 _FILES = {
   "cifar100": "cifar100.csv",

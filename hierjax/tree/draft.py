@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from hierjax.tree.findings import Finding, Severity
+from hierjax.tree.checks.findings import Finding, Severity
 from hierjax.tree.label_tree import ROOT, LabelTree
 
 # Path arrays are as long as the tree is deep, so a chain of a million nodes must not become one. WordNet needs 20.

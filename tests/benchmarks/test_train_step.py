@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import train_step, train_step_torch
 from hierjax.functional.tree_arrays import tree_arrays
-from hierjax.models.factory import make_method
+from hierjax.nn.registry import make_method
 
 
 @pytest.mark.skipif(train_step_torch.torch is None, reason="PyTorch is not installed")

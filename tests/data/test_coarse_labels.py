@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from hierjax.data.coarse_labels import check_short_labels, partly_labelled, to_train_on
 from hierjax.data.config import COARSE_IMAGES, DataConfig
+from hierjax.data.open_source import open_partly_labelled, open_source
+from hierjax.data.partial_labels import check_short_labels, partly_labelled, to_train_on
 from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.data.source import ArraySource, View, nodes_column
-from hierjax.data.sources import open_partly_labelled, open_source
 from hierjax.data.splits import fine_and_coarse
 from hierjax.errors import UserError
 from hierjax.tree.builders import from_paths

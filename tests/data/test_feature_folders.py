@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from hierjax.data.config import DataConfig
-from hierjax.data.features import write_rows
-from hierjax.data.images import BadImageError
 from hierjax.data.loader import eval_batches
-from hierjax.data.sources import open_source
+from hierjax.data.open_source import open_source
+from hierjax.data.read_image import BadImageError
+from hierjax.data.sources.features import write_rows
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.tree.builders import from_paths

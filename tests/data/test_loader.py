@@ -9,8 +9,8 @@ import pytest
 
 from hierjax.data import decode
 from hierjax.data.config import DataConfig
-from hierjax.data.images import BadImageError
 from hierjax.data.loader import eval_batches, train_batches
+from hierjax.data.read_image import BadImageError
 from hierjax.data.source import ArraySource
 from hierjax.tree.label_tree import PAD, STOP, UNKNOWN
 

@@ -8,9 +8,9 @@ from absl import logging
 from PIL import Image
 
 from hierjax.data.config import DataConfig
+from hierjax.data.open_source import open_partly_labelled, open_source
 from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.data.source import deepest_nodes
-from hierjax.data.sources import open_partly_labelled, open_source
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.tree.builders import from_paths

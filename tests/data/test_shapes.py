@@ -5,10 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from hierjax.data import shapes
 from hierjax.data.config import DataConfig
-from hierjax.data.figures import FIGURES, border, disc, polygon, strokes, without
-from hierjax.data.sources import open_source
+from hierjax.data.open_source import open_source
+from hierjax.data.sources import shapes
+from hierjax.data.sources.shape_figures import FIGURES, border, disc, polygon, strokes, without
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import PAD
 

@@ -12,17 +12,17 @@ from PIL import Image
 from hierjax.data import cache, decode
 from hierjax.data.cache import cache_folder
 from hierjax.data.config import DataConfig
-from hierjax.data.folders import tree_of
-from hierjax.data.images import BadImageError, read_image
+from hierjax.data.open_source import climb, open_source
+from hierjax.data.read_image import BadImageError, read_image
 from hierjax.data.source import ArraySource
-from hierjax.data.sources import climb, open_source
+from hierjax.data.sources.folders import tree_of
 from hierjax.data.splits import kept_for_validation
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
-from hierjax.tree import folders
 from hierjax.tree.builders import from_paths
+from hierjax.tree.checks.lint import lint
 from hierjax.tree.label_tree import PAD
-from hierjax.tree.lint import lint
+from hierjax.tree.readers import folders
 
 TREE = from_paths([("animal", "dog", "basenji"), ("animal", "dog", "leonberg"), ("animal", "cat"), ("thing", "cup")])
 CUP, DOG, BASENJI = (TREE.find(path) for path in (("thing", "cup"), ("animal", "dog"), ("animal", "dog", "basenji")))
@@ -339,7 +339,7 @@ def test_decoding_once_changes_no_pixel_and_is_kept_where_it_is_slow(photos, mon
 
   monkeypatch.setattr(decode, "_WORTH_SAVING_S", 0.0)
   open_source(folder_config(photos), TREE, "train")
-  monkeypatch.setattr("hierjax.data.folders.read_image", lambda *args: pytest.fail("was decoded again"))
+  monkeypatch.setattr("hierjax.data.sources.folders.read_image", lambda *args: pytest.fail("was decoded again"))
   np.testing.assert_array_equal(open_source(folder_config(photos), TREE, "train").read(everything), expected)
 
 
@@ -408,7 +408,7 @@ def test_ways_to_decode_a_set_are_kept_side_by_side(photos, monkeypatch):
   ways = [{}, {"fit": "stretch"}, {"resize": 5}]
   for way in ways:
     open_source(folder_config(photos, **way), TREE, "train")
-  monkeypatch.setattr("hierjax.data.folders.read_image", lambda *args: pytest.fail("was decoded again"))
+  monkeypatch.setattr("hierjax.data.sources.folders.read_image", lambda *args: pytest.fail("was decoded again"))
   for way in ways:
     open_source(folder_config(photos, **way), TREE, "train")
 

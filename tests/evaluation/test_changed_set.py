@@ -7,9 +7,9 @@ import shutil
 import pytest
 from PIL import Image
 
-from hierjax.data.shapes import write_folders
+from hierjax.data.sources.shapes import write_folders
 from hierjax.errors import UserError
-from hierjax.run import Run, asked_split
+from hierjax.runs.run import Run, asked_split
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from PIL import Image
 
 from hierjax import __main__ as command
 from hierjax.data.source import ArraySource
-from hierjax.devices import data_mesh
 from hierjax.errors import UserError
 from hierjax.evaluation import compare as module
 from hierjax.evaluation.asked import distinct_names, same_images
 from hierjax.evaluation.compare import Answers, Comparison, compare, describe, draw_comparison, mcnemar
-from hierjax.run import Run
-from hierjax.run_folder import RunFolder
+from hierjax.runs.devices import data_mesh
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
 
 
 @pytest.mark.parametrize(("b", "c"), [(0, 0), (1, 5), (5, 1), (7, 7), (30, 12), (0, 9), (700, 670), (3000, 0)])

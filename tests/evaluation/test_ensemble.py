@@ -14,14 +14,14 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from hierjax.errors import UserError
-from hierjax.evaluation import judge
-from hierjax.evaluation.consistency import find_node
+from hierjax.evaluation import evaluate as judge
 from hierjax.evaluation.ensemble import Errors, subsets
-from hierjax.evaluation.judge import Question, evaluate
-from hierjax.evaluation.members import ask, open_ensemble, open_images
-from hierjax.evaluation.predict import find_images, predict
-from hierjax.run import Run
-from hierjax.run_folder import RunFolder
+from hierjax.evaluation.evaluate import Question, evaluate
+from hierjax.inference.members import ask, open_ensemble, open_images
+from hierjax.inference.predictor import find_images, predict
+from hierjax.report.plots.consistency import find_node
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
 from hierjax.tree.label_tree import LabelTree
 
 TOP, ALL = 4, 15  # nodes of the two levels
@@ -182,7 +182,7 @@ def test_what_cannot_be_written_is_printed_all_the_same(runs, question, capsys, 
   def refuse(path, content):
     raise OSError(30, "Read-only file system", str(path))
 
-  monkeypatch.setattr("hierjax.run_folder.write_whole", refuse)
+  monkeypatch.setattr("hierjax.runs.folder.write_whole", refuse)
   with pytest.raises(UserError, match=r"test.*\.json could not be written \(.*Read-only"):
     ask_for(runs, "both", **question)
   assert f"{IMAGES} images of test" in capsys.readouterr().out

@@ -10,14 +10,14 @@ from PIL import Image
 
 from hierjax import __main__ as command
 from hierjax.data.source import ArraySource, View
-from hierjax.devices import data_mesh
 from hierjax.errors import UserError
-from hierjax.evaluation import neighbours_picture
 from hierjax.evaluation.neighbours import LAYERS, NEAREST, Grid, Nearest, describe, find_grid, find_neighbours
-from hierjax.evaluation.neighbours_picture import HEADER, draw_neighbours
-from hierjax.evaluation.pictures import GREEN, RED
-from hierjax.run import Run
-from hierjax.run_folder import RunFolder
+from hierjax.report.plots import neighbours as neighbours_picture
+from hierjax.report.plots.canvas import GREEN, RED
+from hierjax.report.plots.neighbours import HEADER, draw_neighbours
+from hierjax.runs.devices import data_mesh
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
 
 
 @pytest.fixture(scope="module")

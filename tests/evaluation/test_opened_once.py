@@ -7,10 +7,10 @@ import threading
 import numpy as np
 import pytest
 
-from hierjax.data import folders
-from hierjax.data.shapes import write_folders
+from hierjax.data.sources import folders
+from hierjax.data.sources.shapes import write_folders
 from hierjax.evaluation import runner
-from hierjax.run import Run, judged_split
+from hierjax.runs.run import Run, judged_split
 from hierjax.training import loop
 
 

@@ -8,13 +8,14 @@ import pytest
 
 from hierjax import __main__ as command
 from hierjax.data.source import ArraySource
-from hierjax.devices import data_mesh
 from hierjax.errors import UserError
-from hierjax.evaluation import paths_picture, paths_sheet
-from hierjax.evaluation.paths_picture import HEADER, draw_paths
-from hierjax.evaluation.paths_sheet import Judged, PathSheet, choose, describe, find_paths, judge, said
-from hierjax.run import Run
-from hierjax.run_folder import RunFolder
+from hierjax.evaluation import predictions as paths_sheet
+from hierjax.evaluation.predictions import Judged, PathSheet, choose, describe, find_paths, judge, said
+from hierjax.report.plots import predictions as paths_picture
+from hierjax.report.plots.predictions import HEADER, draw_paths
+from hierjax.runs.devices import data_mesh
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
 from hierjax.tree.label_tree import PAD, LabelTree
 from hierjax.types import Prediction
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from hierjax.__main__ import main
+from hierjax.data.open_source import open_partly_labelled
 from hierjax.data.pseudo_labels import PseudoLabels
-from hierjax.data.sources import open_partly_labelled
-from hierjax.devices import data_mesh
 from hierjax.errors import UserError
 from hierjax.evaluation.pseudo_labels import describe, write_pseudo_labels
-from hierjax.run import Run
+from hierjax.runs.devices import data_mesh
+from hierjax.runs.run import Run
 
 WIDTH = 6
 DIVIDED = dict(name="noise", width=WIDTH, examples=400, fine=0.3, coarse=0.4, coarse_images="drop")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hierjax.evaluation.predict import _rows
+from hierjax.inference.predictor import _rows
 
 
 def test_the_nodes_are_named_as_they_were_decoded(toy_tree):

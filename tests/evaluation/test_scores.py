@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hierjax.evaluation.calibration import BINS, Calibration, draw_calibration
-from hierjax.evaluation.paths_sheet import Judged
+from hierjax.evaluation.predictions import Judged
 from hierjax.evaluation.scores import NodeScores, confusions, distances, mistakes_begin, surest_mistakes
 from hierjax.functional.metrics import distance, path_is_right, share_of_right_nodes
 from hierjax.tree.label_tree import PAD, UNKNOWN

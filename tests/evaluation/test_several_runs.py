@@ -14,13 +14,13 @@ import pytest
 from fast_compiling import FAST
 
 from hierjax.__main__ import main
-from hierjax.devices import data_mesh
-from hierjax.evaluation import predict as predict_module
-from hierjax.evaluation.predict import Row
-from hierjax.evaluation.split import evaluate_run
-from hierjax.functional.several_paths import label_nodes
-from hierjax.run import Run
-from hierjax.run_folder import RunFolder
+from hierjax.evaluation.evaluate_run import evaluate_run
+from hierjax.functional.multilabel import label_nodes
+from hierjax.inference import predictor as predict_module
+from hierjax.inference.predictor import Row
+from hierjax.runs.devices import data_mesh
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
 
 SEVERAL = {"objects": 3, "mirror": False}
 
@@ -122,10 +122,10 @@ def test_predict_says_where_no_path_passes_and_which_thresholds_are_none(run, tm
 
 EVALUATE = """
 import sys
-from hierjax import devices
+from hierjax.runs import devices
 devices.join(sys.argv[2])
-from hierjax.evaluation.split import evaluate_run
-from hierjax.run_folder import RunFolder
+from hierjax.evaluation.evaluate_run import evaluate_run
+from hierjax.runs.folder import RunFolder
 evaluate_run(RunFolder(sys.argv[1]), devices.data_mesh(), "train")
 """
 

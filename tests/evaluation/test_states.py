@@ -9,13 +9,14 @@ import pytest
 
 from hierjax import __main__ as command
 from hierjax.data.source import ArraySource, View
-from hierjax.devices import data_mesh
 from hierjax.errors import UserError
-from hierjax.evaluation import states, states_picture
+from hierjax.evaluation import states
 from hierjax.evaluation.states import FEWEST, States, Step, describe, find_states, nearest_other, tsne
-from hierjax.evaluation.states_picture import COLOURS, HEADER, MARKERS, draw_states, top_kinds
-from hierjax.run import Run
-from hierjax.run_folder import RunFolder
+from hierjax.report.plots import states as states_picture
+from hierjax.report.plots.states import COLOURS, HEADER, MARKERS, draw_states, top_kinds
+from hierjax.runs.devices import data_mesh
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
 from hierjax.tree.label_tree import PAD, STOP, LabelTree
 from path_oracle import nodes_of
 

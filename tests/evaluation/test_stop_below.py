@@ -13,11 +13,11 @@ from PIL import Image
 
 from hierjax.__main__ import main
 from hierjax.errors import UserError
-from hierjax.evaluation.judge import Question, evaluate
-from hierjax.evaluation.predict import predict
-from hierjax.evaluation.stopping import GRID, Answers, choose
-from hierjax.run import Run
-from hierjax.run_folder import RunFolder
+from hierjax.evaluation.evaluate import Question, evaluate
+from hierjax.evaluation.selective import GRID, Answers, choose
+from hierjax.inference.predictor import predict
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
 
 MESH = Mesh(np.array(jax.devices()[:1]), ("data",))
 

@@ -9,14 +9,14 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hierjax import devices
 from hierjax.errors import UserError
 from hierjax.evaluation import thresholds
-from hierjax.evaluation.predict import predict
-from hierjax.evaluation.split import evaluate_run
+from hierjax.evaluation.evaluate_run import evaluate_run
 from hierjax.functional.tree_arrays import tree_arrays
-from hierjax.run import Run
-from hierjax.run_folder import RunFolder
+from hierjax.inference.predictor import predict
+from hierjax.runs import devices
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
 from hierjax.training import loop
 from hierjax.tree.label_tree import LabelTree
 from hierjax.types import DecodeOptions
@@ -89,7 +89,7 @@ def test_a_run_keeps_its_thresholds_and_predict_uses_them(trained, tmp_path, cap
   assert (kept["step"], kept["per"]) == (metrics["step"], "tree")
   assert 0 < metrics["path_f1"] <= 1 and 0 < metrics["node_f1"] <= 1
 
-  importlib.import_module("hierjax.data.shapes").write_folders(tmp_path / "images", 3, 16)
+  importlib.import_module("hierjax.data.sources.shapes").write_folders(tmp_path / "images", 3, 16)
   files = sorted((tmp_path / "images").rglob("*.png"))
   rows = list(predict(str(folder.path), files))
   assert {row.image for row in rows} == set(map(str, files))

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image, ImageDraw
 
 from configs import common
-from hierjax.data.images import read_image
-from hierjax.devices import data_mesh
+from hierjax.data.read_image import read_image
 from hierjax.errors import UserError
-from hierjax.evaluation.predict import predict
-from hierjax.evaluation.printed import print_accuracy
-from hierjax.evaluation.split import evaluate_run
-from hierjax.run import Run
-from hierjax.run_folder import RunFolder
+from hierjax.evaluation.console import print_accuracy
+from hierjax.evaluation.evaluate_run import evaluate_run
+from hierjax.inference.predictor import predict
+from hierjax.runs.devices import data_mesh
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
 from hierjax.training.loop import train_and_evaluate
 from hierjax.tree.label_tree import UNKNOWN
 

@@ -8,8 +8,8 @@ import pytest
 
 from hierjax.errors import UserError
 from hierjax.functional.adaptation import adapt, adapted, check_alpha
-from hierjax.functional.averaging import read_off
-from hierjax.functional.levels import level_blocks, level_splits
+from hierjax.functional.combine import read_off
+from hierjax.functional.distributions import level_blocks, level_splits
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import ROOT, LabelTree
 from hierjax.types import Prediction

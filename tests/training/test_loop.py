@@ -5,7 +5,7 @@ import json
 import pytest
 
 from configs import common
-from hierjax.run_folder import RunFolder
+from hierjax.runs.folder import RunFolder
 from hierjax.training import loop
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.checkpoint import Checkpoints
 from hierjax.errors import UserError
+from hierjax.runs.checkpoint import Checkpoints
 from hierjax.training import loop
 from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.phases import PhasesConfig, make_phases

@@ -8,9 +8,9 @@ import pytest
 
 from hierjax.tree import builders
 from hierjax.tree.draft import MAX_DEPTH
-from hierjax.tree.folders import walk
 from hierjax.tree.label_tree import LabelTree, TreeError
-from hierjax.tree.opening import open_tree
+from hierjax.tree.open_tree import open_tree
+from hierjax.tree.readers.folders import walk
 from random_trees import random_tree
 
 TOY_LEVELS = """class,animal kind,breed

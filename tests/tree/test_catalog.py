@@ -7,8 +7,8 @@ import pytest
 
 from hierjax.tree import catalog
 from hierjax.tree.builders import from_paths
+from hierjax.tree.label_finder import LabelFinder, class_nodes, split_path
 from hierjax.tree.label_tree import LabelTree, TreeError
-from hierjax.tree.labels import LabelFinder, class_nodes, split_path
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from hierjax.tree import folders
-from hierjax.tree.findings import FaultyTree, Finding
-from hierjax.tree.images import count_images
+from hierjax.tree.checks.findings import FaultyTree, Finding
+from hierjax.tree.checks.lint import lint
+from hierjax.tree.image_counts import count_images
 from hierjax.tree.label_tree import LabelTree
-from hierjax.tree.lint import lint
-from hierjax.tree.opening import open_tree
+from hierjax.tree.open_tree import open_tree
+from hierjax.tree.readers import folders
 
 EDGES = "parent,child\nroot,animal\nroot,thing\nanimal,dog\nanimal,cat\nthing,cup\nthing,bed\n"
 LEVELS = "a,b\nanimal,dog\nanimal,cat\nthing,cup\nthing,bed\n"

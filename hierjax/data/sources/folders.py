@@ -1,0 +1,227 @@
+"""The user's own images: nested folders that are the label paths, or one folder and a CSV file of labels."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, Integer, UInt8
+
+from hierjax.data.config import DataConfig
+from hierjax.data.read_image import read_image
+from hierjax.data.source import Splits, pad_nodes
+from hierjax.errors import UserError
+from hierjax.tree.builders import build, from_folder
+from hierjax.tree.image_counts import LabelRow, read_label_rows
+from hierjax.tree.label_finder import LabelFinder
+from hierjax.tree.label_tree import ROOT, LabelTree
+from hierjax.tree.readers.folders import NO_LABEL, SPLIT_NAMES, split_folders, walk
+from hierjax.tree.readers.label_files import draft_of_labels, missing_images, named_with_lines
+
+_SHOWN = 10
+_OR_SKIP = "; config.data.on_no_label = skip leaves such images out"
+
+
+class FolderSource:
+  """Images in files."""
+
+  def __init__(self, name: str, files: Sequence[str], nodes: Int[np.ndarray, "n p"], resize: int, fit: str):
+    """Opens nothing yet.
+
+    Args:
+      name: what the set is called in messages and in the cache; no other split has it.
+      files: their paths.
+      nodes: as in `Source`.
+      resize: the side of the squares that `read` returns, in pixels.
+      fit: how an image becomes that square, see `read_image`.
+    """
+    self.name = name
+    self.files = files
+    self.nodes = nodes
+    self.shape = (resize, resize, 3)
+    self.settings = f"{resize} {fit}"
+    self._fit = fit
+
+  def __len__(self) -> int:
+    return len(self.files)
+
+  def read(self, indices: Integer[np.ndarray, "m"]) -> UInt8[np.ndarray, "m h w c"]:
+    """Returns decoded images; raises BadImageError for one that cannot be decoded."""
+    images = np.empty((len(indices), *self.shape), np.uint8)
+    for row, index in enumerate(indices.tolist()):
+      images[row] = read_image(self.files[index], self.shape[0], self._fit)
+    return images
+
+  def describe(self, index: int) -> str:
+    """Returns the file's path."""
+    return self.files[index]
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Everything that the pixels depend on: files by path, size and time of their last change."""
+    return "\n".join([self.settings, *(f"{os.path.abspath(file)} {_status(file)}" for file in self.files)])
+
+
+def _status(file: str) -> str:
+  try:
+    status = os.stat(file)
+  except OSError:
+    return "missing"
+  return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
+  """Returns the splits of the images below `config.root`.
+
+  With `config.labels`, see `read_label_rows`; without a column `split` all are to train on. Otherwise the folders an
+  image is in are its label path. Where the folders of `root` are called as splits, see `split_folders`, they are that;
+  else all of `root` is to train on.
+
+  Raises:
+    UserError: there is no such folder, a part of it cannot be read, or an image's label is not in `tree`.
+  """
+  root = _root(config)
+  if config.labels:
+    return _csv_splits(_labels_file(config), root, config, tree)
+  splits = _split_folders(root, config)
+  return {split: functools.partial(_nested, folder, config, tree) for split, folder in splits.items()}
+
+
+def tree_of(config: DataConfig) -> LabelTree:
+  """Returns the label tree that the set itself is: the folders to train on, or all labels of the CSV file.
+
+  Raises:
+    UserError: there is no such folder or file, or it holds no tree.
+  """
+  if config.labels:
+    path = _labels_file(config)
+    return build(draft_of_labels(_csv_rows(path, config), str(path)))
+  return from_folder(_split_folders(_root(config), config)[config.train_split])
+
+
+def _root(config: DataConfig) -> Path:
+  root = Path(config.root).expanduser()
+  if not config.root:
+    raise UserError("config.data.root = '': set config.data.root to the folder of the images")
+  if not root.is_dir():
+    raise UserError(
+      f"config.data.root = {config.root!r}: there is no such folder; set config.data.root or, where a run that was "
+      "trained is asked, --data-root"
+    )
+  return root
+
+
+def _labels_file(config: DataConfig) -> Path:
+  """Returns the CSV file of labels, which is looked for where it says and then below the images' folder."""
+  path = Path(config.labels).expanduser()
+  below = _root(config) / path if config.root and not path.is_file() else path
+  if not below.is_file():
+    places = dict.fromkeys([os.path.abspath(path), os.path.abspath(below)])
+    raise UserError(f"config.data.labels = {config.labels!r}: there is no such file; looked for {' and '.join(places)}")
+  return below
+
+
+def _split_folders(root: Path, config: DataConfig) -> dict[str, Path]:
+  named = (config.validation_split, config.test_split)
+  return split_folders(root, config.train_split, named) or {config.train_split: root}
+
+
+def _nested(root: Path, config: DataConfig, tree: LabelTree) -> FolderSource:
+  finder = LabelFinder(tree)
+  files: list[str] = []
+  nodes: list[list[int]] = []
+  faults: list[str] = []
+
+  def report(kind: str, path: str, name: str, message: str) -> None:
+    faults.append(f"{path}: {name!r} {message}")
+
+  for folder in walk(root, report):
+    if not folder.images:
+      continue
+    try:
+      node = finder.node(folder.parts) if folder.parts else ROOT
+    except KeyError as error:
+      faults.append(f"{folder.path}: {error.args[0]}")
+      continue
+    if node == ROOT and not _may_lack_label(config):
+      others = f" ({len(folder.images):,} images do)" if len(folder.images) > 1 else ""
+      faults.append(f"{folder.path}: {folder.images[0]} {NO_LABEL}{others}{_OR_SKIP}")
+    files += [os.path.join(folder.path, image) for image in folder.images]
+    nodes += [[node]] * len(folder.images)
+  _raise_faults(faults, root)
+  if not files:
+    raise UserError(f"{root}: there is no image below it")
+  return FolderSource(os.path.abspath(root), files, pad_nodes(nodes), config.resize, config.fit)
+
+
+def _may_lack_label(config: DataConfig) -> bool:
+  """Returns whether images without a label are left out later, or may be given one."""
+  return config.on_no_label == "skip" or config.coarse_images in ("drop", "pseudo")
+
+
+def _csv_rows(path: Path, config: DataConfig) -> list[LabelRow]:
+  """Returns the rows of a CSV file of labels; raises UserError with all that say nothing."""
+  named = filter(None, (config.train_split, config.validation_split, config.test_split))
+  rows = read_label_rows(path, (*SPLIT_NAMES, *named), os.path.expanduser(config.root) or None)
+  skip = _may_lack_label(config)
+  faults = [
+    f"{path}:{row.line}: {row.fault}{_OR_SKIP * row.only_image}"
+    for row in rows
+    if row.fault and not (skip and row.only_image)
+  ]
+  _raise_faults(faults, path)
+  return rows
+
+
+def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> Splits:
+  finder = LabelFinder(tree)
+  labels: dict[str, dict[str, list[int]]] = {}
+  split_of: dict[str, str] = {}
+  spelt: dict[str, str] = {}
+  faults: list[str] = []
+  rows = _csv_rows(path, config)
+  for row in rows:
+    split = row.split or config.train_split
+    image = spelt.setdefault(os.path.normpath(root / row.image), row.image)  # a.png and ./a.png are one image
+    if split_of.setdefault(image, split) != split:
+      faults.append(f"{path}:{row.line}: {row.image!r} is in split {split_of[image]!r} too, not only {split!r}")
+    try:
+      node = finder.node(row.label) if row.label else ROOT
+    except KeyError as error:
+      faults.append(f"{path}:{row.line}: {error.args[0]}")
+      continue
+    nodes = labels.setdefault(split, {}).setdefault(image, [])
+    if node not in (ROOT, *nodes):  # a row that says nothing takes nothing from the others of its image
+      nodes.append(node)
+  both = {"val", "validation"}
+  if both <= set(labels) and not both & {config.validation_split, config.test_split}:
+    faults.append(f"{path}: some rows are in split 'val' and others in 'validation'; write one of them")
+  _raise_faults(faults, path)
+  return {
+    split: functools.partial(_listed, path, split, [row for row in rows if row.image in images], images, root, config)
+    for split, images in labels.items()
+  }
+
+
+def _listed(
+  path: Path, split: str, rows: list[LabelRow], labels: dict[str, list[int]], root: Path, config: DataConfig
+) -> FolderSource:
+  name = f"{os.path.abspath(path)} {split}"
+  missing = missing_images(rows, root) if config.on_bad_image == "stop" else []
+  if missing:
+    what = f"{path}: {len(missing):,} of {len(labels):,} images are no files below {root}: {named_with_lines(missing)}"
+    remedy = "is config.data.root right?"
+    if len(missing) < len(labels):
+      remedy = "correct them, or set config.data.on_bad_image = skip to leave them out"
+    raise UserError(f"{what}; {remedy}")
+  files = [str(root / image) for image in labels]
+  return FolderSource(name, files, pad_nodes(list(labels.values())), config.resize, config.fit)
+
+
+def _raise_faults(faults: list[str], where: Path) -> None:
+  if faults:
+    more = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    raise UserError(f"{where}: these labels and folders cannot be used:\n" + "\n".join(faults[:_SHOWN]) + more)

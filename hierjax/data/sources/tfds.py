@@ -1,0 +1,166 @@
+"""Image sets of TensorFlow Datasets that are prepared already, read without TensorFlow: one piece of code for all."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Int, Integer, UInt8
+from tqdm import tqdm
+
+from hierjax.data import cache
+from hierjax.data.config import DataConfig
+from hierjax.data.read_image import read_image
+from hierjax.data.source import Splits, deepest_nodes, pad_nodes
+from hierjax.errors import UserError
+from hierjax.tree.catalog import class_nodes
+from hierjax.tree.label_tree import PAD, LabelTree
+
+_CHUNK = 1000
+
+
+def tfds_splits(config: DataConfig, tree: LabelTree) -> Splits:
+  """Returns the splits of the prepared set `config.name`, which has `image`, and classes in `config.label_feature`.
+
+  Raises:
+    UserError: the set is not prepared, or not in a form that can be read here; the message says what prepares it.
+    TreeError: a class of the set is not in `tree`; or none is, where an image has several.
+  """
+  builder = _builder(config)
+  names, several = _classes(config, builder)
+  nodes_of_class = class_nodes(tree, names, absent=PAD if several else None)
+  if several and (nodes_of_class < 0).all():
+    class_nodes(tree, names)  # raises, and lists a few
+  return {
+    split: functools.partial(TfdsSource, builder, split, config, nodes_of_class, tree) for split in builder.info.splits
+  }
+
+
+def tree_of(config: DataConfig) -> LabelTree:
+  """Returns the classes of the prepared set `config.name` as a tree of one level; raises UserError as `tfds_splits`."""
+  names, _ = _classes(config, _builder(config))
+  return LabelTree.from_children(names, [len(names)] + [0] * len(names))
+
+
+def _classes(config: DataConfig, builder: Any) -> tuple[list[str], bool]:
+  """Returns the names of the classes of `config.label_feature`, and whether an image may have several."""
+  features, several = builder.info.features, False
+  feature: Any = features
+  for part in config.label_feature.split("/"):
+    within = isinstance(feature, tfds.features.FeaturesDict) and part in feature
+    feature, inner = _element(feature[part]) if within else (None, False)
+    several |= inner
+  if "image" not in features or not isinstance(features["image"], tfds.features.Image):
+    raise UserError(f"config.data.name = {config.name!r}: the set has no feature 'image'")
+  if not isinstance(feature, tfds.features.ClassLabel):
+    raise UserError(
+      f"config.data.label_feature = {config.label_feature!r}: no class of {config.name!r}, whose features are "
+      f"{', '.join(sorted(features))}; choose `label`, or a sequence of classes or a part of one, `bobjects/label` say"
+    )
+  return feature.names, several
+
+
+def _element(feature: Any) -> tuple[Any, bool]:
+  """Returns what a sequence is one of, and True; another feature itself, and False."""
+  is_sequence = isinstance(feature, tfds.features.Sequence)
+  return (feature.feature, True) if is_sequence else (feature, False)
+
+
+class TfdsSource:
+  """One split of a prepared set of TensorFlow Datasets."""
+
+  def __init__(
+    self, builder: Any, split: str, config: DataConfig, nodes_of_class: Int[np.ndarray, "k"], tree: LabelTree
+  ):
+    """Opens the split.
+
+    Args:
+      builder: TFDS's.
+      split: its name.
+      config: `resize`, `fit` and `label_feature` are read.
+      nodes_of_class: the tree node of each class, PAD for one that is no label.
+      tree: the tree.
+
+    Raises:
+      UserError: no example of the split has a label.
+    """
+    self.shape = (config.resize, config.resize, 3)
+    self.name = f"{builder.info.full_name} {split}"
+    files = [os.stat(path) for path in builder.info.splits[split].filepaths]
+    self._files = f"{self.name} {[(file.st_size, file.st_mtime_ns) for file in files]}"
+    self.settings = f"{config.resize} {config.fit}"
+    self.fingerprint = f"{self.settings} {self._files}"
+    self._fit = config.fit
+    self._label_feature = config.label_feature
+    self._records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    labels = self._labels()  # i32[n p], -1 where there are fewer than p
+    if labels.max(initial=-1) < 0:
+      raise UserError(f"{self.name}: the set does not tell the labels of this split; choose another in config.data")
+    self.nodes = deepest_nodes(np.where(labels < 0, PAD, nodes_of_class[labels]), tree)
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def read(self, indices: Integer[np.ndarray, "m"]) -> UInt8[np.ndarray, "m h w c"]:
+    """Returns decoded images; raises BadImageError for one that cannot be decoded."""
+    images = np.empty((len(indices), *self.shape), np.uint8)
+    records = self._records.__getitems__(indices.tolist()) if len(indices) else []
+    for row, (index, record) in enumerate(zip(indices.tolist(), records, strict=True)):
+      images[row] = read_image(record["image"], self.shape[0], self._fit, self.describe(index))
+    return images
+
+  def describe(self, index: int) -> str:
+    """Returns what to call an image in a message."""
+    return f"{self.name} example {index}"
+
+  def _labels(self) -> Int[np.ndarray, "n p"]:
+    """Reads every record for its classes, the first time: ImageNet's are 150 GB, so they are kept whatever it took."""
+    name, fingerprint = f"{self.name} labels {self._label_feature}", f"{self._label_feature} {self._files}"
+    labels = cache.load(name, fingerprint, (len(self), None), np.int32)
+    if labels is None:
+      found: list[list[int]] = []
+      with tqdm(
+        total=len(self), desc=f"reading the labels of {self.name}", unit=" labels", delay=2, leave=False, disable=None
+      ) as bar:
+        for start in range(0, len(self), _CHUNK):
+          records = self._records.__getitems__(list(range(start, min(start + _CHUNK, len(self)))))
+          found += [self._classes_of(record) for record in records]
+          bar.update(len(records))
+      labels = np.where((padded := pad_nodes(found)) < 0, -1, padded)
+      cache.save(name, fingerprint, labels)
+    return labels
+
+  def _classes_of(self, record: Any) -> list[int]:
+    """Returns the different classes of an example."""
+    for part in self._label_feature.split("/"):
+      record = record[part]
+    return np.unique(record).tolist()
+
+
+def _builder(config: DataConfig) -> Any:
+  folder = os.path.expanduser(config.root or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
+  command = (
+    "python -m pip install -r requirements-prepare.txt && "
+    f"python -m hierjax.data.prepare {config.name} --data-dir={folder}"
+  )
+  try:
+    builder = tfds.core.read_only_builder.builder_from_files(config.name, data_dir=folder)
+  except tfds.core.registered.DatasetNotFoundError:
+    raise UserError(
+      f"config.data.name = {config.name!r}: the set is not prepared in {folder} (config.data.root or TFDS_DATA_DIR "
+      f"names another folder). This prepares it, with TensorFlow, which hierjax itself does not need:\n  {command}"
+    ) from None
+  except ValueError:
+    raise UserError(
+      f"config.data.name = {config.name!r}: choose from shapes, noise, folder, arrays, features, or a set of "
+      "TensorFlow Datasets, `cifar100` or `sun397/tfds` say"
+    ) from None
+  if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+    raise UserError(
+      f"{builder.data_path} is prepared as {builder.info.file_format.value}, which cannot be read by number without "
+      f"TensorFlow. Move it away and prepare it as array_record:\n  {command}"
+    )
+  return builder

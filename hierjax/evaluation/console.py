@@ -1,0 +1,86 @@
+"""What is printed of what was measured: at the end of a run, and by `evaluate`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from hierjax.evaluation.ensemble import Errors
+from hierjax.evaluation.tables import accuracy_table, accuracy_tables, percent, table
+from hierjax.runs.folder import RunFolder
+from hierjax.tree.label_finder import split_path
+
+
+def print_accuracy(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
+  """Prints what eval/SPLIT.json holds: accuracy as a table, a few paths, and the command to go on with."""
+  views = f", {metrics['views']} views each" if metrics["views"] > 1 else ""
+  known = f", known down to level {metrics['known_levels']}" if "known_levels" in metrics else ""
+  print(f"\n{metrics['num_examples']:,} images of {metrics['split']}{views}{known}, step {metrics['step']}")
+  print(accuracy_table(metrics))
+  if "examples" in metrics:
+    rows = [("image", "label", "predicted")]
+    rows += [(e["image"], _with_arrows(e["label"]), _with_arrows(e["predicted"])) for e in metrics["examples"]]
+    print("\n" + table(rows, text_columns=3))
+  python, workdir = _from_here(sys.executable), shlex.quote(_from_here(str(folder.path)))
+  print(f"\nthe run is in {workdir}; next:")
+  if "path_accuracy" in metrics:
+    print(f"  {python} -m hierjax report {workdir}")
+  images = "IMAGES..."
+  if folder.config()["data"]["name"] == "shapes":
+    images = "runs/samples"
+    print(f"  {python} -m hierjax shapes {images} --images 20")
+  print(f"  {python} -m hierjax predict {workdir} {images}")
+
+
+def _with_arrows(paths: str) -> str:
+  """Returns paths, of `path_text` and between semicolons, with ` > ` between names, and slashes in them as they are."""
+  return "; ".join(" > ".join(split_path(path)) for path in paths.split("; "))
+
+
+def ensemble_errors(errors: Errors, alpha: int) -> list[dict[str, Any]]:
+  """Returns the errors of the ensembles of each size, with one of the alphas, by number, as eval/SPLIT.json holds them.
+
+  They are means over the subsets of the members and, where there are several, their standard deviations.
+  """
+  found = []
+  for size in errors.sizes:
+    several = len(errors.of_size(size))
+    mean = [None if math.isnan(value) else value for value in errors.mean(size)[alpha].tolist()]
+    found.append({"size": size, "subsets": several, "level_error": mean[:-1], "path_error": mean[-1]})
+    if several > 1:
+      deviation = [None if math.isnan(value) else value for value in errors.deviation(size)[alpha].tolist()]
+      found[-1] |= {"level_error_deviation": deviation[:-1], "path_error_deviation": deviation[-1]}
+  return found
+
+
+def print_ensemble(name: str, found: Mapping[float, Mapping[str, Any]]) -> None:
+  """Prints what eval/SPLIT.json holds of an ensemble, by alpha: accuracy, and the errors of its subsets."""
+  metrics = next(iter(found.values()))
+  print(f"\n{name}: {metrics['num_examples']:,} images of {metrics['split']}")
+  print(accuracy_tables({f"alpha {alpha:g}" if len(found) > 1 else "value": found[alpha] for alpha in found}))
+  if "ensembles" not in metrics:
+    return
+  levels = [f"level {i + 1}" for i in range(len(metrics["level_sizes"]))]
+  rows: list[tuple[str, ...]] = [("top-1 error", "alpha", "subsets", *levels, "whole path")]
+  for rank, ensemble in enumerate(metrics["ensembles"]):
+    for alpha, values in found.items():
+      row = values["ensembles"][rank]
+      means = [*row["level_error"], row["path_error"]]
+      spreads = [*row.get("level_error_deviation", ()), row.get("path_error_deviation")]
+      cells = [_spread(*cell) for cell in itertools.zip_longest(means, spreads)]
+      rows.append((f"ensemble-{ensemble['size']}", f"{alpha:g}", str(ensemble["subsets"]), *cells))
+  print("\n" + table(rows))
+
+
+def _spread(mean: float | None, deviation: float | None) -> str:
+  return percent(mean) + ("" if deviation is None else f" \N{PLUS-MINUS SIGN} {100 * deviation:.2f}")
+
+
+def _from_here(path: str) -> str:
+  """Returns a path relative to the working directory where it lies below it."""
+  return os.path.relpath(path) if os.path.abspath(path).startswith(os.getcwd() + os.sep) else path

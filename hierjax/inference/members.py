@@ -1,0 +1,268 @@
+"""The members of an ensemble: runs on one tree, of any heads, that are asked about the same images."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float
+
+from hierjax.data.augment import Transform, eval_batch
+from hierjax.data.source import Source
+from hierjax.errors import UserError
+from hierjax.evaluation.asked import check_single_path, distinct_names, same_images
+from hierjax.evaluation.runner import predict_views
+from hierjax.functional.distributions import of_nodes, split_levels
+from hierjax.runs.devices import put_batch
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run, asked_split
+from hierjax.tree.label_tree import LabelTree
+from hierjax.types import DecodeOptions, Examples, Leaf, Method, Prediction, Variables
+
+JOIN = "+"  # between the run folders that are one member
+_ROUNDING = 1e-3  # how far a level's probabilities may sum from 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """A run with its weights.
+
+  Attributes:
+    folder: the run's.
+    run: what its config describes.
+    step: that of the weights.
+    variables: the weights.
+  """
+
+  folder: RunFolder
+  run: Run
+  step: int
+  variables: Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+  """Members whose probabilities are averaged.
+
+  Attributes:
+    members: the parts of each, as numbers into `parts`: a run, or several that cover the tree together, such as a
+      network for the coarse labels and one for the fine ones.
+    parts: the runs of all members. A tree is that of `whole`, or its top levels.
+    names: of the members, which differ.
+    mesh: the devices to use.
+  """
+
+  members: tuple[tuple[int, ...], ...]
+  parts: tuple[Part, ...]
+  names: tuple[str, ...]
+  mesh: Mesh
+
+  @property
+  def whole(self) -> Part:
+    """The first part with all levels of the tree: its labels count."""
+    return max(self.parts, key=lambda part: part.run.tree.depth)
+
+  @property
+  def tree(self) -> LabelTree:
+    """The tree that the members cover."""
+    return self.whole.run.tree
+
+  def parts_of(self, subset: Sequence[int]) -> Float[np.ndarray, "m"]:
+    """Returns 1 for the parts of some of the members, by number, and 0 for all others."""
+    found = np.zeros(len(self.parts), np.float32)
+    found[[part for member in subset for part in self.members[member]]] = 1
+    return found
+
+  def about(self) -> list[dict[str, Any]]:
+    """Returns the runs of each member, with their steps, as plain data."""
+    return [
+      {"runs": [str(self.parts[i].folder.path) for i in member], "steps": [self.parts[i].step for i in member]}
+      for member in self.members
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+  """The images of a split, as each part of an ensemble has them.
+
+  Attributes:
+    split: what they are called.
+    source: those of `Ensemble.whole`.
+    readers: runs of different data sections and their images, `whole` first.
+    reader_of: the number of the reader of each part.
+  """
+
+  split: str
+  source: Source
+  readers: tuple[tuple[Run, Source], ...]
+  reader_of: tuple[int, ...]
+
+
+@struct.dataclass
+class Asked:
+  """What the parts of an ensemble say of a batch of images.
+
+  Attributes:
+    paths: `i32[b p l]`, the labels, in the tree of the ensemble.
+    mask: `f32[b]`, 0 for padding and for images that a part cannot read.
+    predictions: of each part, in its own tree; see `hierjax.functional.combine.ensemble`.
+  """
+
+  paths: Leaf
+  mask: Leaf
+  predictions: tuple[Prediction, ...]
+
+
+def open_ensemble(arguments: Sequence[str], mesh: Mesh, data_root: str = "", views: int = 0) -> Ensemble:
+  """Opens runs by their folders.
+
+  Args:
+    arguments: a member each: a folder, or several that are joined by JOIN.
+    mesh: the devices to use.
+    data_root: where the data set of all is now; '' for where their configs say.
+    views: of each image that are averaged, 1 or 10; 0 for what each config says.
+
+  Raises:
+    UserError: a folder cannot be used or is named twice, the trees differ, or a member does not cover the tree.
+  """
+  texts = [[text] if Path(text).is_dir() else text.split(JOIN) for text in arguments]
+  folders = [RunFolder(text) for member in texts for text in member]
+  names = distinct_names(folders)
+  runs = [Run.from_folder(folder, data_root, views) for folder in folders]
+  numbers = iter(range(len(folders)))
+  members = tuple(tuple(next(numbers) for _ in member) for member in texts)
+  _check_trees(folders, runs)
+  _check_cover(folders, runs, members)
+  parts = [Part(folder, run, *run.restored_variables(folder, mesh)) for folder, run in zip(folders, runs, strict=True)]
+  return Ensemble(members, tuple(parts), tuple(JOIN.join(names[i] for i in member) for member in members), mesh)
+
+
+def identity(out: RunFolder, parts: Sequence[tuple[RunFolder, int]]) -> list[dict[str, Any]]:
+  """Returns runs by their way from a folder, so that all may be moved together, and their steps; in one order."""
+  found = [{"run": Path(os.path.relpath(folder.path, out.path)).as_posix(), "step": step} for folder, step in parts]
+  return sorted(found, key=lambda part: part["run"])
+
+
+def short_checksum(tree: LabelTree) -> str:
+  """Returns as much of a tree's checksum as tells it from others in a message."""
+  return tree.checksum[:12]
+
+
+def _check_trees(folders: Sequence[RunFolder], runs: Sequence[Run]) -> None:
+  whole = max(range(len(runs)), key=lambda i: runs[i].tree.depth)
+  tree = runs[whole].tree
+  for folder, run in zip(folders, runs, strict=True):
+    if run.tree != tree.truncated(run.tree.depth):
+      raise UserError(
+        f"{folders[whole].path} (tree {short_checksum(tree)}) and {folder.path} (tree {short_checksum(run.tree)}) have "
+        "different label trees, so their probabilities cannot be averaged"
+      )
+
+
+def _check_cover(folders: Sequence[RunFolder], runs: Sequence[Run], members: Sequence[Sequence[int]]) -> None:
+  depth = max(run.tree.depth for run in runs)
+  for member in members:
+    own = max(runs[i].tree.depth for i in member)
+    if own < depth:
+      text = JOIN.join(str(folders[i].path) for i in member)
+      raise UserError(
+        f"{text} has levels that do not cover the tree, {own} of {depth}: join it by {JOIN} to a run that has the last"
+      )
+
+
+def open_images(ensemble: Ensemble, split: str) -> Images:
+  """Returns the images of a split; '' for test, or else validation.
+
+  Raises:
+    UserError: the set has no such split, or the parts do not have the same images there, or images have several label
+      paths.
+  """
+  whole = ensemble.whole
+  name, source = asked_split(whole.run, split)
+  for part in ensemble.parts:
+    check_single_path(part.run, source, "an ensemble predicts a single one")
+  readers, reader_of = [(whole.run, source)], []
+  for part in ensemble.parts:
+    found = next((i for i, (run, _) in enumerate(readers) if run.data == part.run.data), None)
+    if found is None:
+      own = part.run.source(name)
+      if own is None or not same_images((whole.run, part.run), source, own):
+        raise UserError(f"{whole.folder.path} and {part.folder.path} have not the same images in their split {name!r}")
+      found = len(readers)
+      readers.append((part.run, own))
+    reader_of.append(found)
+  return Images(name, source, tuple(readers), tuple(reader_of))
+
+
+def ask(ensemble: Ensemble, images: Images) -> Generator[Asked, None, None]:
+  """Yields what all parts say of each batch of images, in the order of the set; close it, or run it to its end.
+
+  Raises:
+    UserError: the probabilities of a level do not sum to 1.
+  """
+  batch_size = ensemble.whole.run.config.batch_size
+  with contextlib.ExitStack() as stack:
+    streams = []
+    for run, source in images.readers:
+      run = dataclasses.replace(run, config=dataclasses.replace(run.config, batch_size=batch_size))
+      streams.append(stack.enter_context(contextlib.closing(run.eval_batches(source))))
+    first = 0
+    for batches in zip(*streams, strict=True):
+      read = [put_batch(examples, ensemble.mesh) for examples in batches]
+      said = [
+        _say(part.run.method, part.variables, read[i], part.run.options, part.run.data.transform)
+        for part, i in zip(ensemble.parts, images.reader_of, strict=True)
+      ]
+      mask = functools.reduce(jnp.minimum, [examples.mask for examples in read])
+      for part, (_, sums, right) in zip(ensemble.parts, said, strict=True):
+        _check_sums(part, images.source, first, np.asarray(sums), np.asarray(right | (mask[:, None] == 0)))
+      yield Asked(read[0].paths, mask, tuple(prediction for prediction, _, _ in said))
+      first += len(read[0].mask)
+
+
+def shape_of_answer(run: Run, variables: Variables) -> Prediction:
+  """Returns what a run's answer for one image looks like, without an image; its leaves are shapes."""
+
+  def predict(inputs: Array) -> Prediction:
+    return run.method.predict(variables, inputs, None, run.options)
+
+  return jax.eval_shape(predict, jax.ShapeDtypeStruct((1, *run.example_shape), jnp.float32))
+
+
+@functools.partial(jax.jit, static_argnames="transform")
+def _say(
+  method: Method, variables: Variables, examples: Examples, options: DecodeOptions, transform: Transform
+) -> tuple[Prediction, Float[Array, "b l"], Bool[Array, "b l"]]:
+  """Returns what a run says, what its probabilities sum to at each level, and whether that is right.
+
+  Those of a head that follows the chain rule may sum to less than 1: paths may end early, or have been left out.
+  """
+  prediction = predict_views(
+    method, variables, examples, lambda examples, view: eval_batch(examples, transform, view), options
+  )
+  chain = prediction.level_prob is None
+  level_prob = of_nodes(prediction.node_prob, method.tree) if chain else prediction.level_prob
+  sums = jnp.stack([block.sum(axis=1) for block in split_levels(level_prob, method.tree)], axis=1)
+  right = (sums <= 1 + _ROUNDING) & ((sums >= 1 - _ROUNDING) | chain)
+  return prediction, sums, right
+
+
+def _check_sums(
+  part: Part, source: Source, first: int, sums: Float[np.ndarray, "b l"], right: Bool[np.ndarray, "b l"]
+) -> None:
+  if not right.all():
+    row, level = np.argwhere(~right)[0].tolist()
+    raise UserError(
+      f"{part.folder.path}: its probabilities of level {level + 1} sum to {sums[row, level]:.4g} for "
+      f"{source.describe(first + row)}, not to 1"
+    )

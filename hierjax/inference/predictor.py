@@ -1,0 +1,189 @@
+"""Label paths for image files, from a run's folder alone."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from hierjax.data.read_image import BadImageError, read_image, to_grey
+from hierjax.errors import UserError
+from hierjax.inference.answering import Answering
+from hierjax.runs import devices
+from hierjax.runs.folder import write_table
+from hierjax.runs.run import Run
+from hierjax.tree.label_tree import LabelTree
+from hierjax.tree.readers.folders import IMAGE_SUFFIXES, walk
+
+_BATCH = 32
+_AHEAD = 4 * _BATCH  # images in memory
+HEADER = ("image", "path", "probability", "rank", "node_probabilities", "log_probability", "error")
+
+
+class Row(NamedTuple):
+  """One line of the answer: a path of one image, or why there is none.
+
+  Attributes:
+    image: the file.
+    path: `animal/dog/basenji`; a slash in a name is escaped by a backslash.
+    probability: that of the path's last node, 0 to 1.
+    rank: 1 for the best path of an image.
+    node_probabilities: that of each node of the path, top level first.
+    log_probability: the score that ranks the paths (READINGS A4).
+    error: why the image could not be read; empty otherwise.
+  """
+
+  image: str
+  path: str = ""
+  probability: float | None = None
+  rank: int | None = None
+  node_probabilities: tuple[float, ...] = ()
+  log_probability: float | None = None
+  error: str = ""
+
+  def cells(self) -> tuple[str, ...]:
+    """Returns the row as text, in the order of HEADER."""
+    number = "" if self.probability is None else f"{self.probability:.6f}"
+    score = "" if self.log_probability is None else f"{self.log_probability:.6f}"
+    rank = "" if self.rank is None else str(self.rank)
+    nodes = "/".join(f"{p:.4f}" for p in self.node_probabilities)
+    return (self.image, self.path, number, rank, nodes, score, self.error)
+
+
+def find_images(inputs: Sequence[str]) -> list[Path]:
+  """Returns the files named, and the images in the folders named and below, in order.
+
+  Folders are walked as those of a data set: what is hidden is passed over, and links are followed. One that cannot be
+  read is told of on stderr.
+
+  Raises:
+    UserError: the folders hold no image.
+  """
+  found: list[Path] = []
+  for name in inputs:
+    if not name:  # which is "." to Path
+      raise UserError("one of the images to predict has an empty name: name files, or folders of images")
+    path = Path(name)
+    if path.is_dir():
+      found += sorted(Path(folder.path, image) for folder in walk(path, _tell) for image in folder.images)
+    else:
+      found.append(path)  # one that is not there gets a row that says so
+  if not found:
+    raise UserError(f"no images in {', '.join(inputs)} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+  return found
+
+
+def _tell(kind: str, path: str, name: str, message: str) -> None:
+  if kind == "unreadable":
+    print(f"{path} {message}", file=sys.stderr)
+
+
+class Predictor:
+  """A trained run that answers about images; it loads the run once, and compiles once."""
+
+  def __init__(self, workdir: str | Path, top: int = 1, alpha: str = "", stop_below: str = ""):
+    """Opens a run's folder.
+
+    A run on precomputed features sees images through the run that made the features. Files are made grey for a run
+    whose images have one channel.
+
+    Args:
+      workdir: the run's folder.
+      top: how many paths of each image.
+      alpha: by which the levels are adapted, as on the command line: a number, or `chosen`; '' for not at all.
+      stop_below: paths end above nodes less probable than this: a number, or `chosen`; '' for whole paths.
+
+    Raises:
+      UserError: the folder is not that of a run, or has no checkpoint, or nothing makes the features that it reads; or
+        its images are neither grey nor RGB; or alpha or stop_below is out of range, or has not been chosen.
+    """
+    asked = Answering.open(workdir, devices.data_mesh(), top, alpha, stop_below)
+    self.tree = asked.run.tree
+    self._eye = asked.eye
+    self._answer = functools.partial(jax.jit(asked.answer), asked.run.method, asked.weights)
+    self._may_be_silent = asked.may_be_silent
+
+  def __call__(self, images: Sequence[Path | str | bytes]) -> Iterator[Row]:
+    """Yields the best paths of each image, in order; one that cannot be read gets one row that says why.
+
+    A head that predicts several paths an image yields all that pass its thresholds, and at most as many as its beam or
+    `top`; where none does, a row without a path. So does an image of whose path --stop-below leaves nothing. Paths that
+    have become the same by it are one.
+
+    Args:
+      images: files, or the bytes of image files, which are called `image 0` and so on.
+    """
+    names = [_name(image, number) for number, image in enumerate(images)]
+    every = _read_ahead(images, names, self._eye)
+    for start in range(0, len(images), _BATCH):
+      pixels = list(itertools.islice(every, _BATCH))
+      good = [p for p in pixels if isinstance(p, np.ndarray)]
+      found = self._answer(_pad(good)) if good else ()
+      answers = zip(*jax.device_get(found), strict=True)
+      for name, image in zip(names[start:], pixels, strict=False):
+        if isinstance(image, str):
+          yield Row(name, error=image)
+        else:
+          rows = list(_rows(name, self.tree, *next(answers)))
+          yield from rows or [Row(name)] * self._may_be_silent
+
+
+def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "", stop_below: str = "") -> Iterator[Row]:
+  """Yields the answers of the run in a folder; arguments and errors are those of `Predictor`."""
+  yield from Predictor(workdir, top, alpha, stop_below)(images)
+
+
+def _name(image: Path | str | bytes, number: int) -> str:
+  """Returns what to call an image; bytes of a file's name that are no text are written as escapes."""
+  return f"image {number}" if isinstance(image, bytes) else os.fsencode(image).decode("utf-8", "backslashreplace")
+
+
+def _read(image: Path | str | bytes, name: str, run: Run) -> np.ndarray | str:
+  try:
+    pixels = read_image(image, run.data.resize, run.data.fit, name)
+  except BadImageError as error:
+    return str(error)
+  return to_grey(pixels) if len(run.data.mean) == 1 else pixels
+
+
+def _read_ahead(images: Sequence[Path | str | bytes], names: Sequence[str], run: Run) -> Iterator[np.ndarray | str]:
+  """Yields what `_read` makes of each image, in order; threads read those that come next while a batch is answered."""
+  pool, waiting = ThreadPoolExecutor(run.data.threads), collections.deque[Future[np.ndarray | str]]()
+  try:
+    for image, name in zip(images, names, strict=True):
+      waiting.append(pool.submit(_read, image, name, run))
+      if len(waiting) > _AHEAD:
+        yield waiting.popleft().result()
+    while waiting:
+      yield waiting.popleft().result()
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+def _pad(images: Sequence[np.ndarray]) -> np.ndarray:
+  return np.stack([*images, *([np.zeros_like(images[0])] * (_BATCH - len(images)))])
+
+
+def _rows(file: str, tree: LabelTree, paths: np.ndarray, log_prob: np.ndarray, node_prob: np.ndarray) -> Iterator[Row]:
+  seen: set[tuple[int, ...]] = set()
+  for path, score in zip(paths, log_prob, strict=True):
+    nodes = tuple(path[path >= 0].tolist())
+    if nodes and nodes not in seen and np.isfinite(score):
+      seen.add(nodes)
+      name = tree.nodes_text(nodes)  # a raw path need not be one of the tree
+      sure = tuple(float(p) for p in node_prob[list(nodes)])
+      yield Row(file, name, sure[-1], len(seen), sure, float(score))
+
+
+def write_csv(path: str, rows: Iterable[Row]) -> None:
+  """Writes rows below HEADER, whole or not at all."""
+  write_table(Path(path), HEADER, (row.cells() for row in rows))

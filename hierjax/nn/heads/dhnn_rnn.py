@@ -1,0 +1,190 @@
+"""The head of Koo et al. for paths of one length: a bidirectional recurrence over the stages of a network."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from hierjax.functional.decoding import beam_search
+from hierjax.functional.distributions import level_argmax
+from hierjax.functional.losses import path_cross_entropy
+from hierjax.functional.node_probability import by_chain_rule
+from hierjax.functional.paths import complete, single_path
+from hierjax.functional.step_scores import lookup_step
+from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.nn.heads.multilabel import check_several, check_weights, several_decoded, several_loss
+from hierjax.nn.layers.bidirectional import CELLS, Bidirectional
+from hierjax.nn.layers.stage_sequence import StageSequence, Subsets
+from hierjax.tree.label_tree import UNKNOWN
+from hierjax.types import DecodeOptions, Features, Prediction
+
+
+class DHNNHead(nn.Module):
+  """CNN-RNN of fixed path length (Koo et al., section 3.1): step t reads the stages in S_t, and names level t's node.
+
+  With the residual arc, logits_t = W_t (u_t + A h_t) + b_t, where A makes h_t as long as u_t and is left out where it
+  is; without, W_t h_t + b_t (READINGS K6). No step is fed a label, so that each level has a distribution of its own.
+
+  Attributes:
+    num_nodes: nodes of the tree; each step has an output for all of them.
+    level_offsets: of the tree.
+    stop_at: where paths of the tree may end; a softmax takes the deepest level only.
+    output: `softmax`, for one path an image; or `sigmoid`, for several, where a step speaks for the nodes of its level.
+    width: of one direction's state; h_t has twice as many numbers.
+    size: p, of the vectors u_t.
+    layers: J, of the recurrence.
+    cell: `lstm` or `gru` (READINGS K9).
+    residual: whether there is a residual arc.
+    level_weights: w_t of the loss; () for 1.
+    conversion: see `hierjax.nn.layers.conversions.Conversion`, as for `side` and `strict`.
+    side: of what a conversion makes before it is a vector.
+    strict: whether to refuse a conversion that the appendices do not solve exactly.
+    subsets: S_t, see `hierjax.nn.layers.stage_sequence.StageSequence`, as for `order`.
+    order: of the stages, where `subsets` is ().
+    dtype: of the products; weights, state and probabilities are float32.
+  """
+
+  num_nodes: int
+  level_offsets: tuple[int, ...]
+  stop_at: str
+  output: Literal["softmax", "sigmoid"] = "softmax"
+  width: int = 512
+  size: int = 512
+  layers: int = 3
+  cell: Literal["lstm", "gru"] = "lstm"
+  residual: bool = True
+  level_weights: tuple[float, ...] = ()
+  conversion: Literal["linear", "conv", "pool", "pool_linear", "dense"] = "pool"
+  side: int = 4
+  strict: bool = False
+  subsets: Subsets = ()
+  order: Literal["deep_first", "shallow_first"] = "deep_first"
+  dtype: Any = jnp.float32
+
+  def __post_init__(self) -> None:
+    """Raises ValueError for a field that makes no head."""
+    check_fields(self)
+    if self.stop_at != "bottom" and self.output == "softmax":
+      raise ValueError(
+        "dhnn_rnn predicts paths of one length, and those of this tree may end above its deepest level; choose "
+        "dhnn_s2s, or set config.tree.levels to where all paths reach"
+      )
+    super().__post_init__()
+
+  def setup(self) -> None:
+    """Names the weights."""
+    depth = len(self.level_offsets) - 1
+    self.sequence = stage_sequence(self, depth)
+    self.recurrence = Bidirectional(self.cell, self.width, self.layers, self.dtype)
+    aligns = self.residual and 2 * self.width != self.size
+    self.align = nn.Dense(self.size, use_bias=False, dtype=self.dtype) if aligns else None
+    rows = self.size if self.residual else 2 * self.width
+    initial = nn.initializers.lecun_normal(batch_axis=(0,))
+    self.kernel = self.param("output_kernel", initial, (depth, rows, self.num_nodes), jnp.float32)
+    self.bias = self.param("output_bias", nn.initializers.zeros, (depth, self.num_nodes), jnp.float32)
+
+  @property
+  def predicts_several(self) -> bool:
+    """Whether predictions have `node_score`."""
+    return self.output == "sigmoid"
+
+  def __call__(
+    self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False
+  ) -> Float[Array, "b l n"]:
+    """Returns the logits of all nodes at each step; `targets` are not read."""
+    u = self.sequence(features.stages)
+    h = self.recurrence(u)[1]
+    if self.residual:
+      h = u + (h if self.align is None else self.align(h).astype(jnp.float32))
+    kernel = jnp.asarray(self.kernel).astype(self.dtype)
+    logits = jnp.einsum("blp,lpo->blo", h.astype(self.dtype), kernel, preferred_element_type=jnp.float32)
+    return logits + jnp.asarray(self.bias)[None]
+
+  @nn.nowrap
+  def loss(self, outputs: Float[Array, "b l n"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:
+    """Returns sum_t w_t CE(y_t, softmax(o_t)) over the steps that are known, or the sum over the nodes' sigmoids."""
+    if self.output == "sigmoid":
+      return several_loss(own_levels(outputs, self.level_offsets), paths, tree, self.level_weights)
+    return path_cross_entropy(outputs, single_path(paths), tree, weights=self.level_weights)
+
+  @nn.nowrap
+  def check(self, options: DecodeOptions) -> None:
+    """Raises UserError for options that this head cannot decode with."""
+    check_options(self, options)
+
+  @nn.nowrap
+  def remarks(self, features: Features) -> list[str]:
+    """Returns what becomes of each stage's map; `features` may be shapes."""
+    return stage_sequence(self, len(self.level_offsets) - 1, parent=None).describe(map_shapes(features))
+
+  def decode(
+    self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
+  ) -> Prediction:
+    """Returns the best paths (the slides' Algorithm 1; READINGS K10), or with sigmoids those that pass the thresholds.
+
+    With softmax, `level_prob` is each step's softmax over the nodes of its level, and `level_nodes` the argmax there.
+    """
+    logits = self(features)
+    if self.output == "sigmoid":
+      return several_decoded(own_levels(logits, self.level_offsets), known, tree, options)
+    batch = len(logits)
+    known = jnp.full((batch, tree.depth), UNKNOWN, jnp.int32) if known is None else complete(known, tree)
+    step = lookup_step(jax.nn.log_softmax(logits, axis=-1))
+    best = beam_search(step, jnp.zeros((batch, options.beam), jnp.int32), known, tree, options)
+    blocks = []
+    for t, (first, end) in enumerate(zip(tree.level_offsets[:-1], tree.level_offsets[1:], strict=True)):
+      given = jnp.arange(first, end, dtype=jnp.int32)[None] == known[:, t, None]
+      prob = jax.nn.softmax(logits[:, t, first:end], axis=-1)
+      blocks.append(jnp.where(known[:, t, None] >= 0, given.astype(jnp.float32), prob))
+    level_prob = jnp.concatenate(blocks, axis=1)
+    return Prediction(
+      paths=best.paths,
+      log_prob=best.log_prob,
+      stop_prob=best.stop_prob,
+      node_prob=by_chain_rule(step, jnp.zeros((batch, 1), jnp.int32), known, tree),
+      level_nodes=level_argmax(level_prob, tree),
+      level_prob=level_prob,
+    )
+
+
+# Shared with the sequence-to-sequence head, which has the same fields.
+
+
+def check_fields(head: Any) -> None:
+  """Raises ValueError for a field of a head of Koo et al. that makes none."""
+  if head.width < 1 or head.layers < 1:
+    raise ValueError(f"width = {head.width}, layers = {head.layers}: must be 1 or more")
+  if head.cell not in CELLS:
+    raise ValueError(f"cell = {head.cell!r}: choose from {', '.join(CELLS)}")
+  if head.output not in ("softmax", "sigmoid"):
+    raise ValueError(f"output = {head.output!r}: choose from softmax, sigmoid")
+  check_weights(head.level_weights, len(head.level_offsets) - 1)
+  stage_sequence(head, 0, parent=None).check()
+
+
+def check_options(head: Any, options: DecodeOptions) -> None:
+  """Raises UserError for options that a head of Koo et al. cannot decode with."""
+  if head.output == "sigmoid":
+    check_several(options, len(head.level_offsets) - 1)
+
+
+def own_levels(logits: Float[Array, "b l o"], level_offsets: tuple[int, ...]) -> Float[Array, "b n"]:
+  """Returns the logit of each node at the step of its level."""
+  spans = enumerate(itertools.pairwise(level_offsets))
+  return jnp.concatenate([logits[:, t, first:end] for t, (first, end) in spans], axis=1)
+
+
+def stage_sequence(head: Any, steps: int, **linen: Any) -> StageSequence:
+  """Returns a head's conversions for so many steps, 0 for one a stage; outside of `setup`, with parent=None."""
+  fields = (head.size, head.subsets, steps, head.order, head.conversion, head.side, head.strict, head.dtype)
+  return StageSequence(*fields, **linen)
+
+
+def map_shapes(features: Features) -> tuple[tuple[int, ...], ...]:
+  """Returns the shape (h, w, c) of each stage's map."""
+  return tuple(tuple(stage.shape[1:]) for stage in features.stages)

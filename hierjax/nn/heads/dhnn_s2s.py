@@ -1,0 +1,216 @@
+"""The head of Koo et al. for paths of any length: it encodes the stages of a network, and decodes a label path."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from hierjax.functional.decoding import Step, beam_search
+from hierjax.functional.losses import path_cross_entropy
+from hierjax.functional.node_probability import by_chain_rule
+from hierjax.functional.paths import complete, single_path
+from hierjax.functional.step_scores import lookup_step
+from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.nn.heads.dhnn_rnn import check_fields, check_options, map_shapes, own_levels, stage_sequence
+from hierjax.nn.heads.multilabel import several_decoded, several_loss
+from hierjax.nn.layers.bidirectional import Bidirectional, Recurrence
+from hierjax.nn.layers.stage_sequence import Subsets
+from hierjax.tree.label_tree import STOP, UNKNOWN
+from hierjax.types import DecodeOptions, Features, Prediction
+
+
+class DHNNSequenceHead(nn.Module):
+  """CNN-S2S (Koo et al., section 3.2): an encoder over the stages' vectors u_t, and a decoder that names node by node.
+
+  The encoder is bidirectional, and its last states, side by side, are the decoder's first (READINGS K15). With
+  `feedback = soft`, step t is fed the softmax of step t - 1, in training as in decoding, so that no label is; with
+  `labels`, the label before, and in decoding the node that was decoded (K7). The first step is fed START (K8).
+
+  Attributes:
+    num_nodes: nodes of the tree.
+    num_outputs: the same, and one more where paths may end above the deepest level, for STOP.
+    level_offsets: of the tree.
+    output: `softmax`, for one path an image; or `sigmoid`, for several: a step speaks for the nodes of its level, their
+      sigmoids are fed to the next, and there is no STOP (K7).
+    width: of one direction's state in the encoder; the decoder's is twice as wide.
+    size: p, of the vectors u_t, and of the vector that an output is fed back as.
+    layers: of the encoder.
+    cell: `lstm` or `gru` (READINGS K9).
+    feedback: `soft` or `labels`.
+    level_weights: w_t of the loss; () for 1.
+    conversion: see `hierjax.nn.layers.conversions.Conversion`, as for `side` and `strict`.
+    side: of what a conversion makes before it is a vector.
+    strict: whether to refuse a conversion that the appendices do not solve exactly.
+    subsets: S_t, see `hierjax.nn.layers.stage_sequence.StageSequence`, as for `order`; by default one a stage.
+    order: of the stages, where `subsets` is ().
+    dtype: of the products; weights, state and probabilities are float32.
+  """
+
+  num_nodes: int
+  num_outputs: int
+  level_offsets: tuple[int, ...]
+  output: Literal["softmax", "sigmoid"] = "softmax"
+  width: int = 512
+  size: int = 256
+  layers: int = 1
+  cell: Literal["lstm", "gru"] = "lstm"
+  feedback: Literal["soft", "labels"] = "soft"
+  level_weights: tuple[float, ...] = ()
+  conversion: Literal["linear", "conv", "pool", "pool_linear", "dense"] = "pool"
+  side: int = 4
+  strict: bool = False
+  subsets: Subsets = ()
+  order: Literal["deep_first", "shallow_first"] = "deep_first"
+  dtype: Any = jnp.float32
+
+  def __post_init__(self) -> None:
+    """Raises ValueError for a field that makes no head."""
+    check_fields(self)
+    if self.feedback not in ("soft", "labels"):
+      raise ValueError(f"feedback = {self.feedback!r}: choose from soft, labels")
+    if self.feedback == "labels" and self.output == "sigmoid":
+      raise ValueError("feedback = 'labels': with output = sigmoid a step is fed the sigmoids before it; set soft")
+    super().__post_init__()
+
+  def setup(self) -> None:
+    """Names the weights."""
+    self.sequence = stage_sequence(self, 0)
+    # The paper asks for orthogonal matrices and is silent on the rest. With the usual values the label that a step is
+    # fed moves its logits by a twentieth of what it does with these, and half of the backbone's gradient is missing.
+    self.encoder = Bidirectional(self.cell, self.width, self.layers, self.dtype, start="open")
+    self.embed = nn.Embed(self._outputs + 1, self.size, embedding_init=nn.initializers.normal(1.0))  # START is last
+    self.decoder = Recurrence(self.cell, 2 * self.width, self.dtype, start="lasting")
+    self.scores = nn.Dense(self._outputs, dtype=self.dtype)
+
+  @property
+  def _outputs(self) -> int:
+    return self.num_nodes if self.output == "sigmoid" else self.num_outputs
+
+  @property
+  def predicts_several(self) -> bool:
+    """Whether predictions have `node_score`."""
+    return self.output == "sigmoid"
+
+  def __call__(
+    self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False
+  ) -> Float[Array, "b l o"]:
+    """Returns the logits of all outputs at each step.
+
+    With `feedback = labels`, of each step when fed the nodes of `targets` before it; without `targets`, of the first.
+    """
+    if self.feedback == "labels":
+      start = jnp.full((len(features.pooled), 1), UNKNOWN, jnp.int32)
+      return self._fed_labels(features, start if targets is None else single_path(targets))
+    return self._fed_back(features)
+
+  def encode(self, features: Features) -> Any:
+    """Returns the decoder's first state."""
+    return self.encoder(self.sequence(features.stages))[0]
+
+  def step(self, carry: Any, fed: Float[Array, "*b p"]) -> tuple[Any, Float[Array, "*b o"]]:
+    """Returns the state after a step, and its logits."""
+    carry, h = self.decoder.step(carry, fed)
+    return carry, self.scores(h).astype(jnp.float32)
+
+  def label(self, outputs: Int[Array, "*b"]) -> Float[Array, "*b p"]:
+    """Returns what an output, by its number, is fed back as; -1 is START."""
+    return self.embed(jnp.where(outputs < 0, self._outputs, outputs))
+
+  def _fed_labels(self, features: Features, paths: Int[Array, "b l"]) -> Float[Array, "b l o"]:
+    numbers = jnp.where(paths == STOP, self.num_nodes, jnp.maximum(paths, 0))
+    before = jnp.concatenate([jnp.full_like(numbers[:, :1], -1), numbers[:, :-1]], axis=1)
+    _, h = self.decoder.run(self.encode(features), self.label(before))
+    return self.scores(h).astype(jnp.float32)
+
+  def _fed_back(self, features: Features, known: Int[Array, "b l"] | None = None) -> Float[Array, "b l o"]:
+    """Returns the logits when each step is fed what the one before says, or its label where that is known."""
+    batch, depth = len(features.pooled), len(self.level_offsets) - 1
+    known = jnp.full((batch, depth), UNKNOWN, jnp.int32) if known is None else known
+
+    def advance(head: DHNNSequenceHead, carry: Any, now: tuple[Array, Array]) -> tuple[Any, Array]:
+      (state, fed), (known, level) = carry, now
+      state, logits = head.step(state, fed)
+      given = (known >= 0) | (known == STOP)
+      certain = head.label(jnp.where(known == STOP, head.num_nodes, jnp.maximum(known, 0)))
+      own = jax.nn.sigmoid(logits) * level if head.output == "sigmoid" else jax.nn.softmax(logits, axis=-1)
+      soft = own @ head.embed.embedding[:-1]
+      return (state, jnp.where(given[:, None], certain, soft)), logits
+
+    scan = nn.scan(advance, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1)
+    start = self.label(jnp.full((batch,), -1, jnp.int32))
+    levels = np.repeat(np.eye(depth, dtype=np.float32), np.diff(self.level_offsets), axis=1)
+    levels = np.pad(levels, ((0, 0), (0, self._outputs - self.num_nodes)))
+    now = known, jnp.broadcast_to(levels, (batch, *levels.shape))
+    logits: Array = scan(self, (self.encode(features), start), now)[1]
+    return logits
+
+  @nn.nowrap
+  def loss(self, outputs: Float[Array, "b l o"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:
+    """Returns sum_t w_t CE(y_t, softmax(o_t)) over the known steps, STOP's included, or the sum over the sigmoids."""
+    if self.output == "sigmoid":
+      return several_loss(own_levels(outputs, self.level_offsets), paths, tree, self.level_weights)
+    return path_cross_entropy(outputs, single_path(paths), tree, weights=self.level_weights)
+
+  @nn.nowrap
+  def check(self, options: DecodeOptions) -> None:
+    """Raises UserError for options that this head cannot decode with."""
+    check_options(self, options)
+
+  @nn.nowrap
+  def remarks(self, features: Features) -> list[str]:
+    """Returns what becomes of each stage's map; `features` may be shapes."""
+    return stage_sequence(self, 0, parent=None).describe(map_shapes(features))
+
+  def decode(
+    self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
+  ) -> Prediction:
+    """Returns the best paths (the slides' Algorithm 1; READINGS K10), or with sigmoids those that pass the thresholds.
+
+    With softmax, `level_nodes` is the argmax over all outputs at each step, fed to the next with `feedback = labels`.
+    """
+    batch = len(features.pooled)
+    if self.output == "sigmoid":
+      given = None if known is None else complete(known, tree)
+      return several_decoded(own_levels(self._fed_back(features, given), self.level_offsets), known, tree, options)
+    known = jnp.full((batch, tree.depth), UNKNOWN, jnp.int32) if known is None else complete(known, tree)
+    step, carry = self._decoding(features, known)
+
+    def beams(k: int) -> Any:
+      return jax.tree.map(lambda x: jnp.repeat(x[:, None], k, axis=1), carry)
+
+    best = beam_search(step, beams(options.beam), known, tree, options)
+    plain = beam_search(step, beams(1), known, tree, DecodeOptions(restrict="raw"))
+    return Prediction(
+      paths=best.paths,
+      log_prob=best.log_prob,
+      stop_prob=best.stop_prob,
+      node_prob=by_chain_rule(step, beams(1), known, tree),
+      level_nodes=plain.paths[:, 0],
+      level_prob=None,
+    )
+
+  def _decoding(self, features: Features, known: Int[Array, "b l"]) -> tuple[Step, Any]:
+    """Returns the step as a pure function, and the state before the first, a row an example."""
+    if self.feedback == "soft":
+      logits = self._fed_back(features, known)
+      return lookup_step(jax.nn.log_softmax(logits, axis=-1)), jnp.zeros(len(logits), jnp.int32)
+    head, variables = self.unbind()
+
+    def step(carry: Any, previous: Array, candidates: Array | None) -> tuple[Any, Array]:
+      fed: Any = head.apply(variables, previous, method="label")
+      beams = jax.tree.leaves(carry)[0].shape[:2]
+      fed = jnp.broadcast_to(fed, (*beams, fed.shape[-1]))
+      after: Any = head.apply(variables, carry, fed, method="step")
+      carry, scores = after[0], jax.nn.log_softmax(after[1], axis=-1)
+      if candidates is not None:
+        scores = jnp.take_along_axis(
+          scores, jnp.broadcast_to(candidates, (len(scores), *candidates.shape[1:])), axis=-1
+        )
+      return carry, scores
+
+    return step, self.encode(features)

@@ -1,0 +1,113 @@
+"""Merged networks (Dutt et al. 2017, section 3.4): levels of the tree share the first stages of a backbone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from hierjax.errors import UserError
+from hierjax.nn.backbones.backbone import Backbone
+from hierjax.types import Features
+
+
+@dataclasses.dataclass(frozen=True)
+class MergedConfig:
+  """The section `merged` of a config.
+
+  Attributes:
+    shared: how many stages of the backbone, nearest the image, all levels share; each level has a branch of its own of
+      what follows. 0: a network a level, the stem included (merge-0); -1: the backbone is not merged.
+    levels: the levels that have a branch, from 1, the last among them; () for all. One alone, with `shared = 0`, is the
+      network that the paper trains separately.
+  """
+
+  shared: int = -1
+  levels: Sequence[int] = ()
+
+  def __post_init__(self) -> None:
+    """Raises UserError for a value that cannot be meant."""
+    if self.shared < -1:
+      raise UserError(f"config.merged.shared = {self.shared}: must be a number of stages, or -1 for no merged network")
+    if self.levels and self.shared < 0:
+      raise UserError(f"config.merged.levels = {self.levels}: set config.merged.shared, the stages that they share")
+
+  def branch_levels(self, depth: int) -> tuple[int, ...]:
+    """Returns the levels that have a branch, of a tree of `depth` levels; () where the backbone is not merged.
+
+    Raises:
+      UserError: they are not rising levels of the tree, or do not cover it.
+    """
+    if self.shared < 0:
+      return ()
+    levels = tuple(self.levels) or tuple(range(1, depth + 1))
+    if any(level not in range(1, depth + 1) for level in levels) or list(levels) != sorted(set(levels)):
+      raise UserError(f"config.merged.levels = {levels}: give levels of the tree, 1 to {depth}, in rising order")
+    if levels[-1] != depth:
+      raise UserError(
+        f"config.merged.levels = {levels}: they do not cover the tree, which has {depth} levels: the last must have a "
+        f"branch; to learn the upper ones alone, set config.tree.levels = {levels[-1]}"
+      )
+    return levels
+
+
+class MergedBackbone(nn.Module):
+  """A trunk, and for each of several levels a branch, whose pooled vectors stand side by side.
+
+  Attributes:
+    trunk: `trunk(x, train) -> x`, one after the other: the stem and the shared stages; empty where nothing is shared.
+    branches: what follows, by the number of the level from 0, as `CoarseFineHead` numbers its layers. So a branch
+      draws the same initial values whatever other branches there are (READINGS D4).
+  """
+
+  trunk: tuple[nn.Module, ...]
+  branches: dict[str, Backbone]
+
+  def __call__(self, images: Float[Array, "b h w c"], train: bool = False) -> Features:
+    """Returns the maps of the shared stages, and the branches' pooled vectors, the top level's first, `f32[b l*d]`."""
+    x, maps = images, []
+    for module in self.trunk:
+      x = module(x, train)
+      maps.append(x)
+    pooled = [branch(x, train).pooled for branch in self.branches.values()]
+    return Features(stages=tuple(maps[1:]), pooled=jnp.concatenate(pooled, axis=1))
+
+
+class _Pass(nn.Module):
+  """The stem of a branch: none."""
+
+  def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h w c"]:
+    return x
+
+
+def merge(build: Callable[[], nn.Module], shared: int, levels: Sequence[int]) -> MergedBackbone:
+  """Returns a backbone's first stages with a branch of the others for each level (Fig. 2 d to g, READINGS D4, D9).
+
+  Args:
+    build: makes the backbone; a module can be in one branch only, so each has one made for it.
+    shared: how many stages are shared, the stem with them; 0 for none.
+    levels: those that have a branch, from 1.
+
+  Raises:
+    UserError: the backbone has no stages, or fewer than are shared.
+  """
+
+  def built() -> Backbone:
+    backbone = build()
+    if not isinstance(backbone, Backbone):
+      raise UserError(f"config.merged.shared = {shared}: this backbone has no stages to share; set it to -1")
+    if shared > len(backbone.stages):
+      most = len(backbone.stages)
+      raise UserError(f"config.merged.shared = {shared}: the backbone has {most} stages, so give at most {most}")
+    return backbone
+
+  def branch() -> Backbone:
+    own = built()
+    return Backbone(_Pass() if shared else own.stem, own.stages[shared:], own.top)
+
+  whole = built()
+  trunk = (whole.stem, *whole.stages[:shared]) if shared else ()
+  return MergedBackbone(trunk, {str(level - 1): branch() for level in levels})

@@ -1,0 +1,158 @@
+"""The C-HRNN neck (Zuo et al.): a pyramid of maps, spatial recurrences at each scale, and links between the scales."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from hierjax.errors import UserError
+from hierjax.nn.layers.pyramid import adaptive_max_pool, resample
+from hierjax.nn.layers.spatial import CELLS, DIRECTIONS, SpatialRNN, check_directions
+from hierjax.types import Features
+
+Scale = int | tuple[int, int]
+Map = Float[Array, "b _ _ c"]  # each scale has its own height and width
+
+
+class ContextPyramid(nn.Module):
+  """A map pooled to several scales, with the context of each cell in it (eqs. 10-24).
+
+  A scale of one cell has no recurrence: it is passed on (READINGS Z1). Each finer one runs a `SpatialRNN` over its
+  cells and is driven by all coarser ones: s_l = sum_j W_jl h_j, each h_j summed over the directions (eq. 21, Z9).
+  Without `neighbours`, the links read the finer scale's own pooled map instead: no cell sees another (READINGS Z14).
+
+  Attributes: as of `ContextNeck`.
+  """
+
+  cell: str = "lstm"
+  scales: tuple[Scale, ...] = (1, 2, 3, 6)
+  directions: tuple[str, ...] = DIRECTIONS
+  links: bool = True
+  neighbours: bool = True
+  resample: str = "overlap"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"]) -> tuple[tuple[Map, ...], tuple[Map, ...]]:
+    """Returns the pooled map of each scale, and the map with its context: float32, the same map for cell `none`."""
+    pooled = tuple(adaptive_max_pool(x, *grid(scale)) for scale in self.scales)
+    contexts: list[Map] = []
+    for i, below in enumerate(pooled):
+      if self.cell == "none" or grid(self.scales[i]) == (1, 1):
+        contexts.append(below.astype(jnp.float32))
+        continue
+      drive: Any = None
+      if self.links and i > 0:
+        drive = sum(self._link(j, i, contexts[j], below) for j in range(i))
+      layer = SpatialRNN(None, self.cell, self.directions, self.neighbours, self.dtype, name=f"scale_{i}")
+      contexts.append(layer(below, drive))
+    return pooled, tuple(contexts)
+
+  def _link(self, j: int, i: int, coarse: Map, fine: Map) -> Map:
+    # The product comes first: the coarser map has fewer cells. Links start at zero, and so a C-HRNN as a C-MRNN:
+    # coarse maps are large and much the same in all images, and would drown the cells at first.
+    zeros = nn.initializers.zeros_init()
+    link = nn.Dense(fine.shape[-1], use_bias=False, kernel_init=zeros, dtype=self.dtype, name=f"link_{j}_{i}")
+    if not self.neighbours:
+      return link(fine).astype(jnp.float32)
+    return resample(link(coarse).astype(jnp.float32), fine.shape[1], fine.shape[2], self.resample)
+
+
+class ContextNeck(nn.Module):
+  """What Zuo et al. put after the convolutions: `ContextPyramid`, flattened, and the layers fc7 and fc8 of Table I.
+
+  The pooled vector is the output of fc8, so that any head can follow (READINGS Z13). With other fields the same class
+  is the paper's comparisons: C-MSRN and C-MLSTM (`links = False`), the modified CNN of section IV-C2
+  (`neighbours = False`), SPP-net (`cell = none`), and AlexNet's top (`cell = none, scales = (6,)`).
+
+  Attributes:
+    cell: of the recurrences: `srn`, `lstm`, or `none` for plain spatial pyramid pooling.
+    scales: the grids, coarse to fine: n for n x n cells, or (rows, columns).
+    directions: the corners that the recurrences start from.
+    links: whether coarser scales drive the finer ones.
+    neighbours: whether cells see others, of their scale and of coarser ones. If not, every matrix reads the cell's own
+      pooled input, the links' too; see `SpatialRNN`.
+    resample: from a coarse grid to a fine one: `overlap` or `floor`; see `hierjax.nn.layers.pyramid.resample`.
+    hidden: widths of the dense layers, each with ReLU and dropout.
+    dropout: rate on the context maps, where there is a recurrence, and on each dense layer.
+    dtype: of the products; the weights and the result are float32.
+  """
+
+  cell: str = "lstm"
+  scales: tuple[Scale, ...] = (1, 2, 3, 6)
+  directions: tuple[str, ...] = DIRECTIONS
+  links: bool = True
+  neighbours: bool = True
+  resample: str = "overlap"
+  hidden: tuple[int, ...] = (4096, 4096)
+  dropout: float = 0.5
+  dtype: Any = jnp.float32
+
+  def __post_init__(self) -> None:
+    """Raises UserError for a value that cannot be meant."""
+    if self.cell not in ("none", *CELLS):
+      raise UserError(f"cell = {self.cell!r}: choose from none, {', '.join(CELLS)}")
+    check_directions(self.directions)
+    if not isinstance(self.scales, tuple) or not all(map(_is_scale, self.scales)):
+      raise UserError(
+        f"scales = {self.scales!r}: a tuple; each is a whole number n of 1 or more, for n x n cells, or (rows, columns)"
+      )
+    cells = [grid(scale)[0] * grid(scale)[1] for scale in self.scales]
+    if not cells or sorted(set(cells)) != cells:
+      raise UserError(f"scales = {self.scales}: one or more, coarse to fine, each of more cells than the one before")
+    if self.resample not in ("overlap", "floor"):
+      raise UserError(f"resample = {self.resample!r}: choose from overlap, floor")
+    if not isinstance(self.hidden, tuple) or not all(type(width) is int and width >= 1 for width in self.hidden):
+      raise UserError(f"hidden = {self.hidden!r}: a tuple of dense layers' widths, each a whole number of 1 or more")
+    if not 0 <= self.dropout < 1:
+      raise UserError(f"dropout = {self.dropout}: from 0 to below 1")
+    super().__post_init__()
+
+  def setup(self) -> None:
+    """Names the layers."""
+    self.context = ContextPyramid(
+      self.cell, self.scales, self.directions, self.links, self.neighbours, self.resample, self.dtype
+    )
+    self.dense = [
+      nn.Dense(width, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name=f"hidden_{i}")
+      for i, width in enumerate(self.hidden)
+    ]
+    self.drop = nn.Dropout(self.dropout)
+
+  def __call__(self, features: Features, train: bool = False) -> Features:
+    """Returns the output of the last dense layer, `f32[b d]`, as the pooled vector, and as a stage after the others.
+
+    That stage, `f32[b 1 1 d]`, is for the heads that read stages.
+    """
+    _, contexts = self.context(_last_map(features))
+    y = jnp.concatenate([context.reshape(len(context), -1) for context in contexts], axis=-1)  # H of eq. 25
+    if self.cell != "none":
+      y = self.drop(y, deterministic=not train)
+    for dense in self.dense:
+      y = self.drop(nn.relu(dense(y)), deterministic=not train)
+    y = y.astype(jnp.float32)
+    return Features((*features.stages, y[:, None, None]), y)
+
+  def regions(self, features: Features, scale: int) -> tuple[Map, Map]:
+    """Returns two maps of a scale, given by its index: the pooled one, and the one with context."""
+    pooled, contexts = self.context(_last_map(features))
+    return pooled[scale].astype(jnp.float32), contexts[scale]
+
+
+def grid(scale: Scale) -> tuple[int, int]:
+  """Returns the rows and columns of a scale."""
+  return (scale, scale) if isinstance(scale, int) else scale
+
+
+def _is_scale(scale: object) -> bool:
+  sides = scale if isinstance(scale, tuple) else (scale, scale)
+  return len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides)
+
+
+def _last_map(features: Features) -> Float[Array, "b h w c"]:
+  if not features.stages:
+    raise UserError("neck = context needs the maps of a backbone; these are precomputed features, which have none")
+  return features.stages[-1]

@@ -1,0 +1,320 @@
+"""`python -m hierjax report`: a page of HTML that says what a run can do and where it errs, and its numbers as CSV."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from jax.sharding import Mesh
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+from hierjax.data.source import Source
+from hierjax.evaluation.asked import check_single_path
+from hierjax.evaluation.calibration import BINS, Calibration, draw_calibration
+from hierjax.evaluation.evaluate_run import evaluate_run
+from hierjax.evaluation.predictions import Judged, ask_all
+from hierjax.evaluation.scores import NodeScores, confusions, distances, mistakes_begin, surest_mistakes, wrong
+from hierjax.evaluation.tables import accuracy_rows, percent
+from hierjax.report.plots.canvas import BLUE, GREEN, Page, seen_images
+from hierjax.runs.folder import RunFolder, write_table, write_whole
+from hierjax.runs.run import Run, asked_split, counting_step
+from hierjax.tree.label_tree import LabelTree
+
+_NODES, _PAIRS, _MISTAKES = 1000, 20, 24  # that are shown; the CSV files have all
+_SMALL = 64  # pixels: up to here images are stored without loss, and drawn with visible pixels
+
+NODES = ("node", "level", "images", "found", "predicted", "right_of_predicted")
+CONFUSIONS = ("label", "predicted", "images", "share_of_label", "edges", "first_image")
+CALIBRATION = ("level", "probability_up_to", "nodes", "mean_probability", "right")
+IMAGES = ("image", "label", "predicted", "probability", "right", "edges")
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+  """All that the page is made of.
+
+  Attributes:
+    folder: the run's.
+    run: what its config describes.
+    split: the name of the images' split.
+    source: the images.
+    metrics: what eval/SPLIT.json holds.
+    judged: what the run says of each image.
+  """
+
+  folder: RunFolder
+  run: Run
+  split: str
+  source: Source
+  metrics: dict[str, Any]
+  judged: Judged
+
+
+def find(folder: RunFolder, mesh: Mesh, split: str = "", data_root: str = "") -> Findings:
+  """Asks a run about all images of a split; evaluates it where that has not been done with these weights.
+
+  Args:
+    folder: of the run.
+    mesh: the devices to use.
+    split: `train`, `validation` or `test`; '' for the split that the run is judged on.
+    data_root: where the data set is now; '' for where the config says.
+
+  Raises:
+    UserError: images have several label paths, or the folder or the data cannot be used.
+  """
+  run = Run.from_folder(folder, data_root)
+  split, source = asked_split(run, split)
+  check_single_path(run, source, "a report is of a single one each")
+  metrics = folder.evaluation(split)
+  if metrics is None or (metrics.get("step"), metrics.get("views")) != (counting_step(folder), run.options.views):
+    metrics = evaluate_run(folder, mesh, split, data_root, opened=run.opened)
+  return Findings(folder, run, split, source, metrics, ask_all(run, folder, source, mesh))
+
+
+def write_report(found: Findings) -> Path:
+  """Writes report.html and, in eval/, four CSV files, SPLIT-nodes.csv and so on; returns the path of the page."""
+  folder, split = found.folder.path, found.split
+  for name, header, rows in (
+    ("nodes", NODES, _node_cells(found)),
+    ("confusions", CONFUSIONS, _confusion_cells(found)),
+    ("calibration", CALIBRATION, _calibration_cells(found)),
+    ("images", IMAGES, _image_cells(found)),
+  ):
+    write_table(folder / "eval" / f"{split}-{name}.csv", header, rows)
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader("hierjax.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+  )
+  page = folder / "report.html"
+  write_whole(page, environment.get_template("report.html.j2").render(_content(found)))
+  return page
+
+
+def _content(found: Findings) -> dict[str, Any]:
+  run, tree, judged = found.run, found.run.tree, found.judged
+  config = run.config
+  counted = int(judged.counted.sum())
+  begin = mistakes_begin(judged)
+  nodes, cut = _node_rows(found)
+  return {
+    "name": found.folder.path.name,
+    "split": found.split,
+    "step": found.metrics["step"],
+    "views": run.options.views,
+    "images": f"{found.metrics['num_examples']:,}",
+    "about": [
+      ("data set", config.data["name"]),
+      ("label tree", f"{tree.num_nodes:,} nodes on {tree.depth} levels, {len(tree.leaves):,} leaves"),
+      ("backbone, neck, head", ", ".join(str(part["name"]) for part in (config.backbone, config.neck, config.head))),
+    ],
+    "accuracy": accuracy_rows({"value": found.metrics}),
+    "counted": f"{counted:,}",
+    "mistakes": f"{begin.sum():,}",
+    "edges": f"{distances(judged)[wrong(judged)].mean():.2f}" if begin.any() else "",
+    "begin": [(i + 1, f"{count:,}", percent(count / counted)) for i, count in enumerate(begin) if counted],
+    "believed": _believed(Calibration.of(judged)),
+    "stop": _stop(found),
+    "curves": _png(_curves(found.folder)),
+    "nodes": nodes,
+    "nodes_cut": cut,
+    "confusions": _confusion_rows(found),
+    "surest": _surest(found),
+    "pixelated": len(found.source.shape) == 3 and found.run.data.crop <= _SMALL,
+  }
+
+
+def _node_rows(found: Findings) -> tuple[list[dict[str, Any]], bool]:
+  """Returns the nodes of which there are images or predictions, depth-first; where they are many, the worst."""
+  tree, scores = found.run.tree, NodeScores.of(found.judged, found.run.tree)
+  shown = np.flatnonzero(scores.labelled + scores.predicted)
+  errors = scores.labelled + scores.predicted - 2 * scores.right
+  worst = set(shown[np.argsort(-errors[shown], kind="stable")][:_NODES].tolist())
+  rows = [
+    {
+      "name": tree.names[node],
+      "path": _arrows(tree, node),
+      "indent": int(tree.level[node]),
+      "labelled": int(scores.labelled[node]),
+      "recall": scores.recall(node),
+      "precision": scores.precision(node),
+    }
+    for node in _depth_first(tree)
+    if node in worst
+  ]
+  return rows, len(shown) > len(rows)
+
+
+def _depth_first(tree: LabelTree) -> Iterator[int]:
+  waiting = [node for node in reversed(range(tree.num_nodes)) if tree.level[node] == 0]
+  while waiting:
+    node = waiting.pop()
+    yield node
+    waiting += reversed([int(child) for child in tree.children(node)])
+
+
+def _arrows(tree: LabelTree, node: int) -> str:
+  return " > ".join(tree.path_names(node)) if node >= 0 else "nothing"
+
+
+def _end(tree: LabelTree, node: int) -> str:
+  return tree.path_text(node) if node >= 0 else ""
+
+
+def _confusion_rows(found: Findings) -> list[dict[str, Any]]:
+  """Returns the most frequent pairs, each with a picture of the first image."""
+  pairs = confusions(found.judged)[:_PAIRS]
+  pictures = _pictures(found, [int(pair.images[0]) for pair in pairs])
+  return [
+    {
+      "label": _arrows(found.run.tree, pair.label),
+      "predicted": _arrows(found.run.tree, pair.predicted),
+      "count": len(pair.images),
+      "share": percent(pair.share),
+      "edges": pair.edges,
+      "picture": picture,
+    }
+    for pair, picture in zip(pairs, pictures, strict=True)
+  ]
+
+
+def _surest(found: Findings) -> list[dict[str, Any]]:
+  tree, judged = found.run.tree, found.judged
+  images = surest_mistakes(judged)[:_MISTAKES].tolist()
+  return [
+    {
+      "image": found.source.describe(image),
+      "label": _arrows(tree, int(judged.labels[image].max())),
+      "predicted": _arrows(tree, int(judged.paths[image].max())),
+      "probability": percent(_last_probability(judged, image)),
+      "picture": picture,
+    }
+    for image, picture in zip(images, _pictures(found, images), strict=True)
+  ]
+
+
+def _last_probability(judged: Judged, image: int) -> float | None:
+  nodes = judged.paths[image] >= 0
+  return float(judged.probability[image][nodes][-1]) if nodes.any() else None
+
+
+def _believed(found: Calibration) -> dict[str, Any]:
+  """Returns how far the probabilities can be believed: a row a level, one of all levels, and a picture."""
+  levels = {f"level {i + 1}": slice(i, i + 1) for i in range(len(found.nodes))} | {"all levels": slice(None)}
+  rows = [(name, *found.row(which)) for name, which in levels.items()]
+  shown = [(name, f"{nodes:,}", *map(percent, shares)) for name, nodes, *shares in rows if nodes]
+  return {"rows": shown, "picture": _png(draw_calibration(found) if shown else None)}
+
+
+def _stop(found: Findings) -> dict[str, Any] | None:
+  """Returns what `evaluate --stop-below` has measured with these weights, and its picture; None where it has not."""
+  measured = found.folder.stopped_evaluation(found.split)
+  if measured is None or [member["steps"] for member in measured["members"]] != [[found.metrics["step"]]]:
+    return None
+  picture, choice = found.folder.path / "pictures" / "stopping.png", found.folder.stop()
+  drawn = picture.exists() and choice is not None and choice["stop_below"] == measured["stop_below"]
+  return {
+    "below": f"{measured['stop_below']:g}",
+    "answered": percent(measured["answered"]),
+    "right": percent(measured["right"]),
+    "levels": [
+      (i + 1, percent(share), percent(right))
+      for i, (share, right) in enumerate(zip(measured["ends_at_level"], measured["right_at_level"], strict=True))
+    ],
+    "picture": _png(picture.read_bytes() if drawn else None),
+  }
+
+
+def _pictures(found: Findings, images: Sequence[int]) -> list[str]:
+  """Returns images as the run sees them, as data URIs; '' for each where the data set has none, or cannot be read."""
+  if len(found.source.shape) != 3 or not len(images):
+    return [""] * len(images)
+  crop = found.run.data.crop
+  found_images = seen_images(found.source, list(images), crop)
+  kind, options = ("PNG", {}) if crop <= _SMALL else ("JPEG", {"quality": 85})
+  uris = []
+  for pixels in found_images:
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, kind, **options)
+    uris.append(_uri(data.getvalue(), kind.lower()))
+  return uris
+
+
+def _png(data: bytes | None) -> str:
+  return "" if data is None else _uri(data, "png")
+
+
+def _uri(data: bytes, kind: str) -> str:
+  return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _curves(folder: RunFolder) -> bytes | None:
+  """Draws the loss of training and validation, and the accuracy on validation, from metrics.jsonl."""
+  points: dict[tuple[str, str], list[tuple[int, float]]] = {}
+  for line in folder.metric_lines():
+    row = json.loads(line)
+    for name in ("loss", "path_accuracy"):
+      if isinstance(row.get(name), float):
+        points.setdefault((str(row.get("split")), name), []).append((row["step"], row[name]))
+  if not points:
+    return None
+  page = Page(9.6, 2.9)
+  for number, name in enumerate(("loss", "path_accuracy")):
+    left = 0.55 + number * 4.4
+    axes = page.plot(left, 0.3, 3.7, 2.1)
+    for split, colour in (("train", BLUE), ("validation", GREEN)):
+      if found := points.get((split, name)):
+        axes.plot(*zip(*found, strict=True), color=colour, linewidth=1.2)
+        axes.plot(*found[-1], color=colour, marker="o", markersize=3)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.grid(color="#e6e6e6", linewidth=0.6)
+    page.text(left, 0.05, "Loss" if name == "loss" else "Whole paths that are right", width=3.7, size=10.0, bold=True)
+    page.text(left, 2.65, "step", width=3.7, align="center")
+  for top, colour, text in ((0.4, BLUE, "training"), (0.6, GREEN, "validation")):
+    page.dot(8.8, top, colour, "s")
+    page.text(8.92, top, text, width=0.7)
+  return page.png()
+
+
+def _node_cells(found: Findings) -> Iterator[tuple[object, ...]]:
+  tree, scores = found.run.tree, NodeScores.of(found.judged, found.run.tree)
+  for node in _depth_first(tree):
+    share = [_number(scores.recall(node)), _number(scores.precision(node))]
+    yield (
+      tree.path_text(node), int(tree.level[node]) + 1, int(scores.labelled[node]), share[0],
+      int(scores.predicted[node]), share[1],
+    )  # fmt: skip
+
+
+def _confusion_cells(found: Findings) -> Iterator[tuple[object, ...]]:
+  for pair in confusions(found.judged):
+    ends = [_end(found.run.tree, node) for node in (pair.label, pair.predicted)]
+    yield *ends, len(pair.images), _number(pair.share), pair.edges, found.source.describe(int(pair.images[0]))
+
+
+def _calibration_cells(found: Findings) -> Iterator[tuple[object, ...]]:
+  counts = Calibration.of(found.judged)
+  for level, number in np.argwhere(counts.nodes).tolist():
+    nodes = int(counts.nodes[level, number])
+    shares = (counts.probability[level, number] / nodes, counts.right[level, number] / nodes)
+    yield level + 1, _number((number + 1) / BINS), nodes, *map(_number, shares)
+
+
+def _image_cells(found: Findings) -> Iterator[tuple[object, ...]]:
+  tree, judged, far = found.run.tree, found.judged, distances(found.judged)
+  for image in np.flatnonzero(judged.counted).tolist():
+    path = [node for node in judged.paths[image].tolist() if node >= 0]
+    yield (
+      found.source.describe(image), _end(tree, int(judged.labels[image].max())), tree.nodes_text(path),
+      _number(_last_probability(judged, image)), int(judged.right[image]), int(far[image]),
+    )  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+  return "" if value is None else f"{value:.6f}"

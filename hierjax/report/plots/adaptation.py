@@ -1,0 +1,123 @@
+"""Figures 3 and 4 of Dutt et al. (2017): errors by the interpolation factor, of ensembles of several sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from hierjax.evaluation.ensemble import Errors
+from hierjax.report.plots.canvas import GREY, Page, grid
+from hierjax.runs.folder import RunFolder, write_table
+
+HEADER = ("split", "ensemble", "subsets", "alpha", "what", "error", "deviation")
+COLOURS = ("#0a58ca", "#d0202e", "#158a3a", "#8c564b", "#9467bd")
+
+_COLUMNS = 4
+
+# The page, in inches.
+_MARGIN, _HEAD, _CAPTION, _LEFT, _BOTTOM = 0.3, 0.8, 0.25, 0.62, 0.6
+_WIDTH, _HEIGHT, _LEGEND, _LINE = 2.9, 2.5, 2.1, 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+  """What a sweep over alpha has found.
+
+  Attributes:
+    name: of what was measured.
+    split: what the images that it is drawn for are called.
+    images: how many.
+    errors: on them.
+    validation: the errors on validation, by which alpha was chosen; None where there is no such split.
+    alpha: what was chosen there, or None.
+  """
+
+  name: str
+  split: str
+  images: int
+  errors: Errors
+  validation: Errors | None
+  alpha: float | None
+
+
+def draw_sweep(out: RunFolder, found: Sweep) -> Path:
+  """Writes pictures/adaptation.png and, beside it, adaptation.csv, which also has validation's; returns the PNG's path.
+
+  A panel for each level and one for the whole path; a line for each size of ensemble, the mean over its subsets, in a
+  band of one standard deviation to both sides.
+  """
+  pictures = out.path / "pictures"
+  write_table(pictures / "adaptation.csv", HEADER, _rows(found))
+  names = names_of(found.errors)
+  rows, columns = grid(len(names), _COLUMNS)
+  across, down = _LEFT + _WIDTH, _CAPTION + _HEIGHT + _BOTTOM
+  legend = _LEGEND if len(found.errors.sizes) > 1 else 0.0
+  page = Page(2 * _MARGIN + columns * across + legend, _HEAD + rows * down + _MARGIN / 2)
+  _head(page, found)
+  for i, name in enumerate(names):
+    left, top = _MARGIN + i % columns * across + _LEFT - 0.1, _HEAD + i // columns * down
+    page.text(left, top, name.capitalize(), width=_WIDTH, size=10.0, bold=True)
+    _draw(page.plot(left, top + _CAPTION, _WIDTH, _HEIGHT), found, i)
+    page.text(left, top + _CAPTION + _HEIGHT + 0.27, "alpha", width=_WIDTH, align="center")
+  if legend:
+    _legend(page, _MARGIN + columns * across + 0.2, _HEAD + _CAPTION, found.errors)
+  page.save(pictures / "adaptation.png")
+  return pictures / "adaptation.png"
+
+
+def names_of(errors: Errors) -> list[str]:
+  """Returns what the last axis of errors is called: the levels, and the whole path."""
+  return [f"level {i + 1}" for i in range(len(errors.counted) - 1)] + ["whole path"]
+
+
+def _head(page: Page, found: Sweep) -> None:
+  width = page.width - 2 * _MARGIN
+  page.text(_MARGIN, 0.22, "Top-1 error by alpha, the strength of adaptation", width=width, size=13.0, bold=True)
+  chosen = f"dashed: alpha = {found.alpha:g}, chosen on validation" if found.alpha is not None else "none is chosen"
+  about = f"{found.name}: {found.images:,} images of {found.split}; {chosen}"
+  page.text(_MARGIN, 0.48, about, width=width, size=9.0, colour=GREY)
+
+
+def _draw(axes: Axes, found: Sweep, i: int) -> None:
+  errors, alphas = found.errors, np.array(found.errors.alphas)
+  for size, colour in zip(errors.sizes, COLOURS, strict=False):
+    mean, deviation = errors.mean(size)[:, i], np.nan_to_num(errors.deviation(size)[:, i])
+    axes.fill_between(alphas, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(alphas, mean, color=colour, linewidth=1.4)
+  if found.alpha is not None:
+    axes.axvline(found.alpha, color=GREY, linewidth=0.8, dashes=(4, 3), zorder=1)
+  axes.set(xlim=(alphas[0], alphas[-1]))
+  axes.grid(color="#e6e6e6", linewidth=0.6)
+  axes.set_axisbelow(True)
+  axes.xaxis.set_major_locator(MaxNLocator(4))
+  axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+
+
+def _legend(page: Page, left: float, top: float, errors: Errors) -> None:
+  for size, colour in zip(errors.sizes, COLOURS, strict=False):
+    count = len(errors.of_size(size))
+    page.dot(left + 0.06, top, colour, "s")
+    page.text(left + 0.2, top, f"ensemble-{size}" + (f", {count} of them" if count > 1 else ""), width=_LEGEND - 0.2)
+    top += _LINE
+  page.text(left, top + _LINE / 2, "Band: one standard deviation", width=_LEGEND, colour=GREY)
+
+
+def _rows(found: Sweep) -> Iterator[tuple[object, ...]]:
+  """Yields the rows of the CSV file, as HEADER names their columns; no deviation where there is one ensemble."""
+  several = {found.split: found.errors}
+  if found.validation is not None:
+    several["validation"] = found.validation
+  for split, errors in several.items():
+    for size in errors.sizes:
+      mean, deviation = errors.mean(size), errors.deviation(size)
+      for a, alpha in enumerate(errors.alphas):
+        for i, name in enumerate(names_of(errors)):
+          spread = "" if math.isnan(deviation[a, i]) else f"{deviation[a, i]:.6f}"
+          error = "" if math.isnan(mean[a, i]) else f"{mean[a, i]:.6f}"
+          yield split, size, len(errors.of_size(size)), f"{alpha:g}", name, error, spread

@@ -1,0 +1,158 @@
+"""Figure 1 of Dutt et al. (2017): a node's probability against the sum of its children's, adapted or not."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from hierjax.data.source import Source
+from hierjax.errors import UserError
+from hierjax.functional.adaptation import adapted
+from hierjax.functional.combine import ensemble as averaged
+from hierjax.functional.distributions import split_levels
+from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.inference.members import Asked, Ensemble, Images
+from hierjax.report.plots.canvas import GREEN, GREY, NodeNames, Page
+from hierjax.runs.folder import RunFolder, write_table
+from hierjax.tree.label_tree import UNKNOWN, LabelTree
+
+HEADER = ("image", "label", "in_node", "node_at_0", "children_at_0", "node_at_1", "children_at_1")
+ALPHAS = (0.0, 1.0)
+_LIGHT = "#b8b8b8"
+
+# The page, in inches.
+_MARGIN, _HEAD, _CAPTION, _LEFT, _BOTTOM, _GAP = 0.3, 1.05, 0.3, 0.55, 0.55, 0.35
+_SIDE = 3.6
+
+
+@dataclasses.dataclass(frozen=True)
+class Consistency:
+  """What an ensemble gives to a node, and to its children together.
+
+  Attributes:
+    name: what the ensemble is called.
+    split: what the images are called.
+    source: the images.
+    tree: the label tree.
+    node: the node.
+    inside: `bool[n]`, whether an image's label is the node or below it.
+    counted: `bool[n]`, whether the label tells that, and the image could be read.
+    probability: `f32[n 2 2]`, by alpha of ALPHAS: of the node by its own level, and of its children by the next.
+  """
+
+  name: str
+  split: str
+  source: Source
+  tree: LabelTree
+  node: int
+  inside: np.ndarray
+  counted: np.ndarray
+  probability: np.ndarray
+
+
+def find_node(tree: LabelTree, name: str) -> int:
+  """Returns an inner node by its name, or by its path `animal/dog`; '' for the first of the top level.
+
+  Raises:
+    UserError: there is none of that name, or several, or it has no children.
+  """
+  inner = [node for node in range(tree.num_nodes) if not tree.is_leaf(node)]
+  if not inner:
+    raise UserError("--node: this tree has one level, so that no node has children to compare it with")
+  if not name:
+    return inner[0]
+  found = [node for node in range(tree.num_nodes) if name in (tree.names[node], tree.path_text(node))]
+  if len(found) != 1:
+    some = ", ".join(tree.path_text(node) for node in (found or inner)[:5])
+    raise UserError(f"--node {name}: {len(found)} nodes are called that; name one by its path, such as {some}")
+  if tree.is_leaf(found[0]):
+    raise UserError(f"--node {name}: it is a leaf; name a node with children")
+  return found[0]
+
+
+class ConsistencyCount:
+  """Notes what the ensemble of all members gives to a node and its children."""
+
+  def __init__(self, ensemble: Ensemble, node: int):
+    self._tree, self._node, self._arrays = ensemble.tree, node, ensemble.whole.run.method.tree
+    self._found: list[np.ndarray] = []
+    self._mask: list[np.ndarray] = []
+
+  def hear(self, asked: Asked) -> None:
+    """Takes the answers for one batch."""
+    found = _masses(self._arrays, asked, int(self._tree.level[self._node]), np.int32(self._node))
+    self._found.append(np.asarray(found))
+    self._mask.append(np.asarray(asked.mask))
+
+  def consistency(self, images: Images, name: str) -> Consistency:
+    """Returns what has been noted, of images, by an ensemble that is called `name`."""
+    tree, node, count = self._tree, self._node, len(images.source)
+    label = tree.encode(images.source.nodes[:, 0])[:, tree.level[node]]
+    counted = (np.concatenate(self._mask)[:count] > 0) & (label != UNKNOWN)
+    probability = np.concatenate(self._found)[:count]
+    return Consistency(name, images.split, images.source, tree, node, label == node, counted, probability)
+
+
+@functools.partial(jax.jit, static_argnames="level")
+def _masses(tree: TreeArrays, asked: Asked, level: int, node: Int[Array, ""]) -> Float[Array, "b a 2"]:
+  mean = averaged(asked.predictions, tree, beam=1)
+  first, below, end = tree.level_offsets[level : level + 3]
+  children = jnp.asarray(tree.parent)[below:end] == node
+  found = []
+  for alpha in ALPHAS:
+    blocks = split_levels(adapted(mean, alpha, tree, beam=1).level_prob, tree)
+    own = jnp.take(blocks[level], node - first, axis=1)
+    found.append(jnp.stack([own, jnp.where(children, blocks[level + 1][:, : len(children)], 0.0).sum(axis=1)], axis=1))
+  return jnp.stack(found, axis=1)
+
+
+def draw_consistency(out: RunFolder, found: Consistency) -> Path:
+  """Writes pictures/consistency.png and, beside it, consistency.csv, with a row for each image; returns the PNG's path.
+
+  A dot is an image: green where it is of the node. On the diagonal, both levels say the same.
+  """
+  pictures = out.path / "pictures"
+  write_table(pictures / "consistency.csv", HEADER, _rows(found))
+  page = Page(2 * _MARGIN + len(ALPHAS) * (_LEFT + _SIDE) + _GAP, _HEAD + _CAPTION + _SIDE + _BOTTOM + _MARGIN / 2)
+  width, node = page.width - 2 * _MARGIN, NodeNames(found.tree)(found.node)
+  page.text(_MARGIN, 0.25, f"{node}: its probability, and that of its children", width=width, size=13.0, bold=True)
+  about = f"{found.name}: {int(found.counted.sum()):,} images of {found.split}; on the diagonal, both levels agree"
+  page.text(_MARGIN, 0.52, about, width=width, size=9.0, colour=GREY)
+  inside = int((found.inside & found.counted).sum())
+  for left, colour, text in ((0.06, GREEN, f"{inside:,} images of {node}"), (width / 2, _LIGHT, "other images")):
+    page.dot(_MARGIN + left, 0.8, colour, "o")
+    page.text(_MARGIN + left + 0.12, 0.8, text, width=width / 2 - 0.3, size=9.0)
+  for number, alpha in enumerate(ALPHAS):
+    left = _MARGIN + _LEFT + number * (_SIDE + _LEFT + _GAP)
+    title = "As predicted" if alpha == 0 else f"Adapted, alpha = {alpha:g}"
+    page.text(left, _HEAD, title, width=_SIDE, size=10.0, bold=True)
+    _panel(page, left, _HEAD + _CAPTION, found, found.probability[:, number])
+  page.save(pictures / "consistency.png")
+  return pictures / "consistency.png"
+
+
+def _panel(page: Page, left: float, top: float, found: Consistency, probability: Float[np.ndarray, "n 2"]) -> None:
+  axes = page.plot(left, top, _SIDE, _SIDE)
+  axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, zorder=1)
+  size = min(12.0, max(5.0, 20_000 / len(probability)))  # square points
+  for inside, colour in ((False, _LIGHT), (True, GREEN)):
+    x, y = probability[found.counted & (found.inside == inside)].T
+    axes.scatter(x, y, s=size, c=colour, linewidths=0, alpha=0.6, zorder=2 + inside, clip_on=False)
+  axes.set(xlim=(0, 1), ylim=(0, 1))
+  page.text(left, top + _SIDE + 0.3, "probability of the node at its own level", width=_SIDE, align="center")
+  page.side_text(left - 0.4, top, "sum over its children at the next level", height=_SIDE)
+
+
+def _rows(found: Consistency) -> Iterator[tuple[object, ...]]:
+  """Yields the rows of the CSV file, as HEADER names their columns, of the images that count."""
+  for image in np.flatnonzero(found.counted).tolist():
+    numbers = (f"{p:.6f}" for p in found.probability[image].ravel().tolist())
+    label = found.tree.path_text(int(found.source.nodes[image, 0]))
+    yield found.source.describe(image), label, int(found.inside[image]), *numbers

@@ -1,0 +1,104 @@
+"""The picture of what `neighbours.py` finds, and the table beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from hierjax.data.source import Source
+from hierjax.evaluation.neighbours import NEAREST, Neighbours
+from hierjax.report.plots.canvas import BLUE, GREEN, GREY, RED, Page, frame, mark_region, seen_images
+from hierjax.runs.folder import RunFolder, write_table
+
+HEADER = (
+  "query", "layer", "rank", "image", "label",
+  "row", "column", "top", "left", "bottom", "right", "distance", "same_label",
+)  # fmt: skip
+
+_LEGEND = (
+  (BLUE, False, "the region asked about"),
+  (GREEN, False, "has the same label"),
+  (RED, True, "has another label"),
+)
+
+# The page, in inches.
+_MARGIN, _HEAD, _BETWEEN = 0.3, 1.1, 0.2
+_SIDE, _STEP, _ROW = 1.2, 1.3, 1.42  # a neighbour's image, and the way to the next one, across and down
+_QUERY_SIDE, _FIRST = 1.9, 3.2  # the query's image, and where the neighbours begin
+
+
+def draw_neighbours(folder: RunFolder, answer: Neighbours) -> Path:
+  """Writes pictures/neighbours.png and, beside it, neighbours.csv, which says what is on it; returns the PNG's path.
+
+  Boxes in the CSV are in pixels of the image as the model sees it; rank 0 is the query itself.
+  """
+  pictures = folder.path / "pictures"
+  write_table(pictures / "neighbours.csv", HEADER, _rows(answer))
+  block = len(answer.found) * _ROW + _BETWEEN
+  page = Page(_FIRST + NEAREST * _STEP + _MARGIN, _HEAD + len(answer.cells) * block + _MARGIN / 2)
+  _head(page, folder, answer)
+  for query in range(len(answer.cells)):
+    _draw_query(page, _HEAD + query * block, answer, query)
+  page.save(pictures / "neighbours.png")
+  return pictures / "neighbours.png"
+
+
+def _head(page: Page, folder: RunFolder, answer: Neighbours) -> None:
+  grid, width = answer.grid, page.width - 2 * _MARGIN
+  title = f"Nearest training regions by chi-square distance, {grid.rows} x {grid.columns} regions an image"
+  page.text(_MARGIN, 0.25, title, width=width, size=13.0, bold=True)
+  about = f"{folder.path.name}: regions of {answer.split} images; searched {len(answer.searched):,} training images"
+  page.text(_MARGIN, 0.52, about, width=width, size=9.0, colour=GREY)
+  left = _MARGIN
+  for colour, dashed, text in _LEGEND:
+    page.key(left, 0.75, colour, dashed)
+    page.text(left + 0.2, 0.75, text, width=2.0, size=9.0)
+    left += 2.3
+
+
+def _draw_query(page: Page, top: float, answer: Neighbours, query: int) -> None:
+  crop, rows = answer.run.data.crop, len(answer.found)
+  middle = top + (rows * _ROW - _QUERY_SIDE - 0.2) / 2 if rows > 1 else top
+  side = _QUERY_SIDE if rows > 1 else _SIDE
+  axes = page.image(_MARGIN, middle, side, seen_images(answer.asked, [query], crop)[0])
+  mark_region(axes, side, answer.grid.box(int(answer.cells[query])), BLUE)
+  page.text(_MARGIN, middle + side + 0.06, _label(answer, answer.asked, query), width=side, bold=True, align="center")
+  for row, layer in enumerate(answer.found):
+    _draw_layer(page, top + row * _ROW, answer, query, layer)
+
+
+def _draw_layer(page: Page, top: float, answer: Neighbours, query: int, layer: str) -> None:
+  right, count = answer.hits(layer, query)
+  beside, width, middle = _MARGIN + _QUERY_SIDE, _FIRST - _MARGIN - _QUERY_SIDE - 0.1, top + _SIDE / 2
+  page.text(beside, middle - 0.15, layer, width=width, align="right")
+  page.text(beside, middle + 0.02, f"{right} of {count} right", width=width, align="right", colour=GREY)
+  answers = answer.answers(layer, query)
+  images = seen_images(answer.searched, [image for image, _, _ in answers], answer.run.data.crop)
+  for rank, ((image, cell, _), pixels) in enumerate(zip(answers, images, strict=True)):
+    same = answer.same_label(query, image)
+    colour, left = (GREEN if same else RED), _FIRST + rank * _STEP
+    axes = page.image(left, top, _SIDE, pixels)
+    frame(axes, _SIDE, colour)
+    mark_region(axes, _SIDE, answer.grid.box(cell), colour, dashed=not same)
+    page.text(left, top + _SIDE + 0.04, _label(answer, answer.searched, image), width=_SIDE, size=7.0, align="center")
+
+
+def _label(answer: Neighbours, source: Source, image: int) -> str:
+  return ", ".join(answer.names(node) for node in source.nodes[image].tolist() if node >= 0)
+
+
+def _rows(answer: Neighbours) -> Iterator[tuple[object, ...]]:
+  """Yields the rows of the CSV file, as HEADER names their columns."""
+  for query in range(len(answer.cells)):
+    yield query + 1, "", 0, *_region(answer, answer.asked, query, int(answer.cells[query])), "", ""
+    for layer in answer.found:
+      for rank, (image, cell, distance) in enumerate(answer.answers(layer, query), 1):
+        region = _region(answer, answer.searched, image, cell)
+        yield query + 1, layer, rank, *region, f"{distance:.6g}", int(answer.same_label(query, image))
+
+
+def _region(answer: Neighbours, source: Source, image: int, cell: int) -> tuple[object, ...]:
+  labels = " | ".join(answer.run.tree.path_text(node) for node in source.nodes[image].tolist() if node >= 0)
+  pixels = [f"{answer.run.data.crop * edge:g}" for edge in dataclasses.astuple(answer.grid.box(cell))]
+  return source.describe(image), labels, *divmod(cell, answer.grid.columns), *pixels

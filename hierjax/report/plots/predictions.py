@@ -1,0 +1,140 @@
+"""The picture of what `paths_sheet.py` finds, and the table beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from hierjax.evaluation.predictions import PathSheet, Said, said
+from hierjax.report.plots.canvas import GREEN, GREY, RED, Page, frame, grid, seen_images, wrap
+from hierjax.runs.folder import RunFolder, write_table
+from hierjax.tree.label_tree import UNKNOWN
+
+HEADER = ("group", "in_group", "place", "image", "label", "level", "predicted", "probability", "right")
+TITLES = {
+  "a": "Right",
+  "b": "Partly wrong",
+  "c": "Right, of the same categories as (d)",
+  "d": "Wholly wrong, of the same categories as (c)",
+}
+_MARKS = {True: ("✓", GREEN), False: ("✗", RED), None: ("?", GREY)}
+
+# The page, in inches.
+_MARGIN, _HEAD, _CAPTION, _GAP = 0.3, 1.0, 0.3, 0.25
+_SIDE, _BESIDE, _TEXT, _LINE = 1.35, 0.12, 2.1, 0.15  # an image, the way to the text beside it, that, a line of it
+_MARK, _PROBABILITY, _INDENT = 0.15, 0.33, 0.09  # columns of the text; how much a level is indented
+_COLUMNS = 4
+_MOST_INDENTS, _MOST_LINES = 6, 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """A line of text beside an image.
+
+  Attributes:
+    text: what it says.
+    left: where it begins, in inches from the left edge of the text.
+    right: how it ends short of the right edge.
+    bold: whether in bold.
+    said: the part of the path that begins here, whose mark and probability stand in this line; None where none does.
+  """
+
+  text: str
+  left: float = 0.0
+  right: float = 0.0
+  bold: bool = False
+  colour: str = "black"
+  said: Said | None = None
+
+
+def draw_paths(folder: RunFolder, found: PathSheet) -> Path:
+  """Writes pictures/paths.png and, beside it, paths.csv, which says what is on it; returns the PNG's path.
+
+  The CSV has a row for each node of a path, and one more where it ends above a leaf.
+  """
+  pictures = folder.path / "pictures"
+  write_table(pictures / "paths.csv", HEADER, _rows(found))
+  columns = max(2, grid(max(map(len, found.chosen.values())), _COLUMNS)[1])  # the title wants the width of 2
+  texts = {group: [lines(found, image) for image in images.tolist()] for group, images in found.chosen.items()}
+  heights = [_CAPTION + sum(_row_heights(blocks, columns)) for blocks in texts.values()]
+  page = Page(2 * _MARGIN + columns * (_SIDE + _BESIDE + _TEXT + _GAP) - _GAP, _HEAD + sum(heights) + _MARGIN / 2)
+  _head(page, folder, found)
+  top = _HEAD
+  for (group, blocks), height in zip(texts.items(), heights, strict=True):
+    _draw_group(page, top, found, group, blocks, columns)
+    top += height
+  page.save(pictures / "paths.png")
+  return pictures / "paths.png"
+
+
+def lines(found: PathSheet, image: int) -> list[Line]:
+  """Returns what stands beside an image: its label, and under it the predicted path, a node a line."""
+  names = found.run.tree.path_names(int(found.source.nodes[image, 0]))
+  shown = [Line(text, bold=True) for text in wrap(" > ".join(names), width=_TEXT, bold=True, most=6)]
+  for level, part in enumerate(said(found, image)):
+    left = _MARK + min(level, _MOST_INDENTS) * _INDENT
+    bold, colour = part.right is False, RED if part.right is False else "black"
+    pieces = wrap(part.name, width=_TEXT - left - _PROBABILITY, bold=bold, most=2)
+    shown += [Line(piece, left, _PROBABILITY, bold, colour, None if i else part) for i, piece in enumerate(pieces)]
+  return shown[:_MOST_LINES]
+
+
+def _row_heights(blocks: Sequence[list[Line]], columns: int) -> list[float]:
+  starts = range(0, len(blocks), columns)
+  return [max(_SIDE, *(len(block) * _LINE for block in blocks[i : i + columns])) + _GAP for i in starts]
+
+
+def _head(page: Page, folder: RunFolder, found: PathSheet) -> None:
+  width = page.width - 2 * _MARGIN
+  page.text(_MARGIN, 0.25, "Predicted paths, right and wrong", width=width, size=13.0, bold=True)
+  counts = ", ".join(f"{mask.sum():,} {name}" for name, mask in found.judged.groups.items())
+  marks = "✓ right, ✗ wrong" + (", ? where the label does not say" if (found.judged.labels == UNKNOWN).any() else "")
+  about = (
+    f"{folder.path.name}: {found.judged.counted.sum():,} images of {found.split}: {counts}",
+    f"Bold: the label. Below it: the predicted path, with the probability of each node; {marks}",
+  )
+  for line, text in enumerate(about):
+    page.text(_MARGIN, 0.52 + 0.19 * line, text, width=width, size=9.0, colour=GREY)
+
+
+def _draw_group(
+  page: Page, top: float, found: PathSheet, group: str, blocks: Sequence[list[Line]], columns: int
+) -> None:
+  count, images = found.sizes()[group], found.chosen[group]
+  shown = f"{len(images)} of {count:,} images" if count else "no image"
+  page.text(_MARGIN, top, f"({group}) {TITLES[group]}: {shown}", width=page.width - 2 * _MARGIN, size=10.0, bold=True)
+  pixels = seen_images(found.source, images, min(found.source.shape[:2]))
+  top += _CAPTION
+  for row, height in enumerate(_row_heights(blocks, columns)):
+    here = slice(row * columns, (row + 1) * columns)
+    for column, (own, block) in enumerate(zip(pixels[here], blocks[here], strict=True)):
+      _draw_image(page, _MARGIN + column * (_SIDE + _BESIDE + _TEXT + _GAP), top, own, block)
+    top += height
+
+
+def _draw_image(page: Page, left: float, top: float, pixels: UInt8[np.ndarray, "s s 3"], block: list[Line]) -> None:
+  frame(page.image(left, top, _SIDE, pixels), _SIDE, GREY, line=0.5)
+  left += _SIDE + _BESIDE
+  for number, line in enumerate(block):
+    above, width = top + number * _LINE, _TEXT - line.left - line.right
+    page.text(left + line.left, above, line.text, width=width, bold=line.bold, colour=line.colour)
+    if line.said is not None:
+      mark, colour = _MARKS[line.said.right]
+      page.text(left, above, mark, width=_MARK, bold=True, colour=colour)
+      page.text(left, above, f"{line.said.probability:.2f}", width=_TEXT, colour=line.colour, align="right")
+
+
+def _rows(found: PathSheet) -> Iterator[tuple[object, ...]]:
+  """Yields the rows of the CSV file, as HEADER names their columns."""
+  sizes = found.sizes()
+  for group, images in found.chosen.items():
+    for place, image in enumerate(images.tolist(), 1):
+      label = found.run.tree.path_text(int(found.source.nodes[image, 0]))
+      for level, part in enumerate(said(found, image), 1):
+        right = "" if part.right is None else int(part.right)
+        row = found.source.describe(image), label, level, part.name, f"{part.probability:.6f}", right
+        yield group, sizes[group], place, *row

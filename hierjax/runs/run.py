@@ -1,0 +1,318 @@
+"""A config made real: its tree, data and method, for training and for whatever a run folder is asked afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from hierjax.config import unpack
+from hierjax.data.augment import check_views, eval_batch, train_batch
+from hierjax.data.config import DataConfig
+from hierjax.data.loader import eval_batches, train_batches
+from hierjax.data.open_source import Opened, check_trained_on, open_source
+from hierjax.data.partial_labels import check_short_labels
+from hierjax.data.source import Source
+from hierjax.data.trees import TreeConfig, open_tree
+from hierjax.errors import UserError
+from hierjax.functional.paths import ends
+from hierjax.functional.tree_arrays import tree_arrays
+from hierjax.nn.backbones.precomputed import PrecomputedFeatures
+from hierjax.nn.classifier import ModelMethod
+from hierjax.nn.registry import make_method
+from hierjax.runs import devices
+from hierjax.runs.checkpoint import Checkpoints, template
+from hierjax.runs.folder import RunFolder
+from hierjax.tree.label_tree import UNKNOWN, LabelTree
+from hierjax.types import Batch, DecodeOptions, Examples, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """The top level of a config; see configs/common.py for what the keys mean."""
+
+  seed: int
+  batch_size: int
+  epochs: float
+  dtype: str
+  class_weights: str
+  log_every: int
+  eval_every: float
+  checkpoint_every: float
+  tree: Mapping[str, Any]
+  data: Mapping[str, Any]
+  backbone: Mapping[str, Any]
+  neck: Mapping[str, Any]
+  head: Mapping[str, Any]
+  optim: Mapping[str, Any]
+  schedule: Mapping[str, Any]
+  decode: Mapping[str, Any]
+  # Older run folders have none of these.
+  init: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  merged: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  phases: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self) -> None:
+    """Raises UserError for a value that no run can have."""
+    laws = {
+      "seed": (self.seed >= 0, "0 or more"),
+      "batch_size": (0 < self.batch_size <= 1_000_000, "above 0, and at most 1,000,000"),
+      "epochs": (
+        0 <= self.epochs <= 100_000,
+        "above 0, or 0 to keep the weights that a run starts from, and at most 100,000",
+      ),
+      "log_every": (self.log_every > 0, "above 0"),
+      "eval_every": (self.eval_every >= 1e-6, "above 0: 1e-6 epochs or more"),
+      "checkpoint_every": (self.checkpoint_every >= 1e-6, "above 0: 1e-6 epochs or more"),
+    }
+    for name, (holds, allowed) in laws.items():
+      if not holds:
+        raise UserError(f"config.{name} = {getattr(self, name)}: must be {allowed}")
+    if self.class_weights not in ("none", "balanced"):
+      raise UserError(f"config.class_weights = {self.class_weights!r}: choose from none, balanced")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What a config describes.
+
+  Attributes:
+    config: its top level.
+    data: its section `data`.
+    tree_config: its section `tree`.
+    options: its section `decode`.
+    tree: the label tree.
+    method: the model, without weights.
+    trained_on: the `data_checksum` of the images that it was trained on; '' for a run that is not in a folder.
+    opened: the splits that it has opened; one that is made of this one by `dataclasses.replace` has them too.
+  """
+
+  config: RunConfig
+  data: DataConfig
+  tree_config: TreeConfig
+  options: DecodeOptions
+  tree: LabelTree
+  method: ModelMethod
+  trained_on: str = ""
+  opened: Opened = dataclasses.field(default_factory=Opened, compare=False, repr=False)
+
+  @classmethod
+  def from_config(
+    cls, config: Mapping[str, Any], tree: LabelTree | None = None, data_root: str = "", views: int = 0
+  ) -> Run:
+    """Makes what `config` describes.
+
+    Args:
+      config: as plain data.
+      tree: that of a run folder; None to make it from the section `tree`.
+      data_root: where the data is now, see `DataConfig.moved`; '' for where the config says.
+      views: `DecodeOptions.views`; 0 for what the config says.
+
+    Raises:
+      UserError: a section has a key or value that nothing knows, or its parts do not go together.
+    """
+    settings = unpack(RunConfig, config, "")
+    data = unpack(DataConfig, settings.data, "data")
+    data = data.moved(data_root) if data_root else data
+    tree_config = unpack(TreeConfig, settings.tree, "tree")
+    check_short_labels(data, tree_config.short_labels)
+    if tree is None:
+      tree = open_tree(tree_config, data)
+      tree = tree.truncated(tree_config.levels) if tree_config.levels else tree
+    method = make_method(
+      settings.backbone,
+      settings.head,
+      tree_arrays(tree, tree_config.short_labels),
+      neck=settings.neck,
+      dtype=settings.dtype,
+      merged=settings.merged,
+    )
+    options = unpack(DecodeOptions, dict(settings.decode) | ({"views": views} if views else {}), "decode")
+    method.module.head.check(options)
+    if options.views > 1 and data.sides:
+      raise UserError(f"config.decode.views = {options.views}: with config.data.sides there is 1 view, so set 1")
+    return cls(settings, data, tree_config, options, tree, method)
+
+  @classmethod
+  def from_folder(cls, folder: RunFolder, data_root: str = "", views: int = 0) -> Run:
+    """Makes what a run's folder holds; raises UserError as `from_config` does, or for a damaged folder."""
+    config, tree = folder.config(), folder.tree()
+    try:
+      run = cls.from_config(config, tree, data_root, views)
+    except UserError as error:
+      raise UserError(f"{folder.path / 'config.json'}: {error}") from None
+    return dataclasses.replace(run, trained_on=folder.data_checksum())
+
+  # Data.
+
+  def full_tree(self) -> LabelTree:
+    """Returns the tree with all its levels, whatever `config.tree.levels` says."""
+    return open_tree(self.tree_config, self.data) if self.tree_config.levels else self.tree
+
+  def source(self, split: str) -> Source | None:
+    """Returns the images of `train`, `validation` or `test`; None where the set has no such split.
+
+    Raises:
+      UserError: as `open_source` does, or, but for `test`, as `check_trained_on`; or the model does not read such data.
+    """
+    full, levels = self.full_tree(), self.tree_config.levels
+    source = open_source(self.data, self.tree, split, full, self.opened)
+    if self.trained_on and split != "test":
+      trained = full.truncated(levels) if levels else full  # `tree` need not be that: `features` has labels in full
+      check_trained_on(self.data, trained, self.trained_on, full, self.opened)
+    if source is not None:
+      check_reads(self.config, self.example_shape, source.shape)
+      check_views(self.options.views, source.shape, self.data.crop)
+    return source
+
+  def train_batches(self, source: Source, start: int, steps: int) -> Generator[Examples, None, None]:
+    """Yields this process's rows of the training batches from step `start` on."""
+    return train_batches(
+      source,
+      self.tree,
+      config=self.data,
+      batch_size=self.config.batch_size,
+      seed=self.config.seed,
+      start_step=start,
+      num_steps=steps,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      short_labels=self.tree_config.short_labels,
+    )
+
+  def eval_batches(self, source: Source) -> Generator[Examples, None, None]:
+    """Yields this process's rows of batches that cover each example once, the last one padded.
+
+    A batch is as large as in training, or a little larger, so that the devices share it evenly.
+    """
+    devices_in_use = jax.device_count()
+    return eval_batches(
+      source,
+      self.tree,
+      config=self.data,
+      batch_size=-(-self.config.batch_size // devices_in_use) * devices_in_use,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      short_labels=self.tree_config.short_labels,
+    )
+
+  def augment(self, examples: Examples, key: jax.Array) -> Batch:
+    """Returns a batch to train on; jittable."""
+    return train_batch(examples, key, self.data.transform)
+
+  def preprocess(self, examples: Examples, view: int | Int[Array, ""] = 0) -> Batch:
+    """Returns a batch to evaluate, seen as `augment.view` sees it; jittable."""
+    return eval_batch(examples, self.data.transform, view)
+
+  def class_weights(self, source: Source) -> Callable[[Int[Array, "b p l"]], Float[Array, "b"]] | None:
+    """Returns the weight of an example by its label paths; None where all count the same.
+
+    `balanced` gives every end node that occurs the same weight in all, and examples a mean weight of 1.
+    """
+    if self.config.class_weights == "none":
+      return None
+    if source.nodes.shape[1] > 1:
+      raise UserError("config.class_weights = balanced: images have several label paths; set none")
+    counts = np.bincount(source.nodes[:, 0] + 1, minlength=self.tree.num_nodes + 1).astype(np.float64)
+    present = counts > 0
+    table = np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 0).astype(np.float32)
+    return lambda paths: jnp.asarray(table)[ends(paths[:, 0]) + 1]
+
+  # Weights.
+
+  @property
+  def example_shape(self) -> tuple[int, ...]:
+    """The shape of one example as the backbone sees it: (h, w, c), or (d,) of precomputed features."""
+    backbone = self.method.module.backbone
+    if isinstance(backbone, PrecomputedFeatures):
+      return (backbone.width,)
+    return (self.data.crop, self.data.crop, len(self.data.mean))
+
+  def remarks(self) -> list[str]:
+    """Returns what there is to say of the model's choices, a line each."""
+    return self.method.remarks(jnp.zeros((1, *self.example_shape)))
+
+  def init_variables(self, key: jax.Array, shape: tuple[int, ...]) -> Variables:
+    """Returns fresh variables for inputs of one example's `shape`, as a source stores it; jittable."""
+    size = (self.data.crop, self.data.crop, *shape[2:]) if len(shape) == 3 else shape
+    paths = jnp.full((1, 1, self.tree.depth), UNKNOWN, jnp.int32)
+    return self.method.module.init({"params": key, "dropout": key}, jnp.zeros((1, *size)), paths)
+
+  def restored_variables(self, folder: RunFolder, mesh: Mesh, step: int | None = None) -> tuple[int, Variables]:
+    """Returns the weights of a step, and that step; None for those that count.
+
+    Those are the best on validation, or the last ones where nothing was validated.
+
+    Raises:
+      UserError: the folder has no checkpoint, or one of another model.
+    """
+    if not folder.checkpoints.is_dir():
+      raise UserError(f"{folder.path} has no checkpoints yet: train it first")
+    checkpoints = Checkpoints(folder.checkpoints, select_best=True)
+    try:
+      step = checkpoints.best if step is None else step
+      if step is None:
+        raise UserError(f"{folder.path} has no checkpoint yet: train it first")
+      shapes = jax.eval_shape(lambda: self.init_variables(jax.random.key(0), self.example_shape))
+      collections = {name: value for name, value in shapes.items() if name != "params"}
+      model = {"params": shapes["params"], "collections": collections}
+      restored = checkpoints.restore_model(step, template(model, devices.replicated(mesh)))
+      return step, {"params": restored["params"], **restored["collections"]}
+    finally:
+      checkpoints.close()
+
+
+def check_reads(config: RunConfig, reads: tuple[int, ...], given: tuple[int, ...]) -> None:
+  """Raises UserError where a backbone is given features and reads images, or the reverse, or features of another width.
+
+  Args:
+    config: of the run, for messages.
+    reads: the shape of one example as the backbone sees it.
+    given: its shape as the data set stores it.
+  """
+  data, backbone = f"config.data.name = {config.data['name']!r}", f"config.backbone.name = {config.backbone['name']!r}"
+  if len(reads) == 3 and len(given) == 1:
+    raise UserError(
+      f"{data} has vectors of {given[0]} features, and {backbone} reads images: train on features with a config whose "
+      "backbone is `features`, as configs/features.py"
+    )
+  if len(reads) == 1 and len(given) == 3:
+    raise UserError(
+      f"{backbone} reads precomputed features, and {data} has images: `python -m hierjax features` makes features of "
+      "images, to be read by config.data.name = features"
+    )
+  if len(reads) == 1 and reads != given:
+    raise UserError(f"config.backbone.width = {reads[0]}: {data} has vectors of {given[0]} features")
+
+
+def counting_step(folder: RunFolder) -> int | None:
+  """Returns the step whose weights count; see `Run.restored_variables`."""
+  checkpoints = Checkpoints(folder.checkpoints, select_best=True)
+  try:
+    return checkpoints.best
+  finally:
+    checkpoints.close()
+
+
+def judged_split(run: Run) -> str | None:
+  """Returns the split that a run is judged on: test, or else validation; None where the set has neither."""
+  return next((name for name in ("test", "validation") if run.source(name) is not None), None)
+
+
+def asked_split(run: Run, split: str) -> tuple[str, Source]:
+  """Returns a split's name and its images; '' stands for the split that a run is judged on.
+
+  Raises:
+    UserError: the set has no such split.
+  """
+  name = split or judged_split(run) or "test"
+  source = run.source(name)
+  if source is None:
+    raise UserError(f"the data set {run.data.name!r} has no split {name!r}; config.data says which it has")
+  return name, source

@@ -1,0 +1,159 @@
+"""The weights that a new run starts from: fresh ones, those of another run, or a pretrained backbone's."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh
+
+from hierjax.errors import UserError
+from hierjax.nn.pretrained.files import read_weights, shown
+from hierjax.nn.pretrained.restore import difference, listed
+from hierjax.runs import devices
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
+from hierjax.types import Variables
+
+Weights = dict[tuple[str, ...], Any]  # arrays, or shapes, by (collection, part, ..., name)
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig:
+  """The section `init` of a config: what a new run starts from. A run that goes on reads its own folder alone.
+
+  Attributes:
+    run: the folder of a run whose weights, the best on validation or else the last, are the initial values; '' for
+      fresh ones.
+    skip: regexes over names such as `head/output/kernel`: what one is found in keeps its fresh initial value. All else
+      must be in both models, in one shape, batch statistics included.
+    weights: a file that `import-weights` wrote, whose weights are the initial values of the backbone; '' for none. The
+      rest starts afresh.
+  """
+
+  run: str = ""
+  skip: Sequence[str] = ()
+  weights: str = ""
+
+  def __post_init__(self) -> None:
+    """Raises UserError for a value that cannot be meant."""
+    if isinstance(self.skip, str):
+      raise UserError(f"config.init.skip = {self.skip!r}: must be a tuple of regexes, {(self.skip,)!r} say")
+    if self.run and self.weights:
+      raise UserError(
+        f"config.init.run = {self.run!r} and config.init.weights = {self.weights!r}: a run starts from one of "
+        "them; set the other to ''"
+      )
+    if self.skip and not (self.run or self.weights):
+      raise UserError(
+        "config.init.run is empty, and config.init.skip is not: name the folder of the run to start from (or a file of "
+        "weights, config.init.weights), or set config.init.skip to () to start afresh"
+      )
+    for pattern in self.skip:
+      try:
+        re.compile(pattern)
+      except (re.error, TypeError) as error:
+        raise UserError(f"config.init.skip: {pattern!r} is no regex ({error})") from None
+
+  @property
+  def source(self) -> str:
+    """What the weights are of, as the config names it."""
+    return f"config.init.run = {self.run!r}" if self.run else f"config.init.weights = {self.weights!r}"
+
+  def skips(self, path: tuple[str, ...]) -> bool:
+    """Returns whether a weight keeps its fresh value."""
+    if self.weights and path[1] != "backbone":
+      return True
+    return any(re.search(pattern, _name(path)) for pattern in self.skip)
+
+
+def start_weights(config: InitConfig, run: Run, shapes: Variables, mesh: Mesh) -> tuple[Weights, str]:
+  """Returns the weights that `config` takes from elsewhere, and what they are in words; none where it names nothing.
+
+  Args:
+    config: the section `init`.
+    run: the new run.
+    shapes: those of its variables.
+    mesh: the devices to put the weights on.
+
+  Raises:
+    UserError: there is no such run or file, or its model does not fit; both sides are shown.
+  """
+  if config.weights:
+    return _of_file(config, shapes, mesh)
+  if not config.run:
+    return {}, ""
+  folder = RunFolder(config.run)
+  other = Run.from_folder(folder)
+  step, saved = other.restored_variables(folder, mesh)
+  remark = "" if other.tree == run.tree else f" It has another label tree: {_tree(other)}; here: {_tree(run)}."
+  taken = matching(saved, shapes, config, remark)
+  fresh = sorted(_name(path) for path in flatten_dict(shapes) if path not in taken)
+  return taken, f"starting from step {step} of {config.run}; fresh are {', '.join(fresh) or 'none'}.{remark}"
+
+
+def matching(saved: Variables, shapes: Variables, config: InitConfig, remark: str = "") -> Weights:
+  """Returns the saved weights that are not skipped; `remark` is what an error says besides.
+
+  Raises:
+    UserError: the others are not those of `shapes` exactly, or a regex of `config.skip` is found in no name.
+  """
+  return _matching(flatten_dict(saved), flatten_dict(shapes), config, remark)
+
+
+def started(fresh: Variables, taken: Weights) -> Variables:
+  """Returns fresh variables with the weights that were taken in their places; jittable, and those are never drawn."""
+  return unflatten_dict(flatten_dict(fresh, keep_empty_nodes=True) | taken)
+
+
+def _matching(has: Weights, wants: Weights, config: InitConfig, remark: str = "") -> Weights:
+  for pattern in config.skip:
+    if not any(re.search(pattern, _name(path)) for path in has | wants):
+      where = config.run or config.weights
+      raise UserError(f"config.init.skip: {pattern!r} is found in no weight's name, here or in {where}")
+  differing = {
+    path: line for path in sorted(has | wants) if not config.skips(path) and (line := _difference(path, has, wants))
+  }
+  if differing:
+    depth = 2 if config.run else 3  # of a file, all are the backbone's
+    parts = dict.fromkeys(f"^{'/'.join(path[1:depth])}/" for path in differing)
+    raise UserError(
+      f"{config.source}: its weights are not those of this model.{remark}\n"
+      + listed(list(differing.values()))
+      + f"\nconfig.init.skip names, by regexes, what starts afresh instead: {(*config.skip, *parts)!r} for all of these"
+    )
+  return {path: has[path] for path in wants if not config.skips(path)}
+
+
+def _of_file(config: InitConfig, shapes: Variables, mesh: Mesh) -> tuple[Weights, str]:
+  """Returns the backbone's weights of a file that `import-weights` wrote, and what they are in words."""
+  arrays = read_weights(config.weights)
+  if not any(name.startswith("backbone/") for name in arrays):
+    raise UserError(
+      f"{config.source}: it has no weights of a backbone; `python -m hierjax import-weights` makes such a file of "
+      "one of torchvision's or timm's"
+    )
+  wants = flatten_dict(shapes)
+  paths = {_name(path): path for path in wants}
+  saved = {paths.get(name, ("params", *shown(name).split("/"))): array for name, array in arrays.items()}
+  taken = jax.device_put(_matching(saved, wants, config), devices.replicated(mesh))
+  fresh = sorted({_name(path) if path[1] == "backbone" else path[1] for path in wants if path not in taken})
+  return taken, f"starting from {len(taken)} arrays of {config.weights}; fresh are {', '.join(fresh) or 'none'}."
+
+
+def _name(path: tuple[str, ...]) -> str:
+  return "/".join(path[1:])
+
+
+def _difference(path: tuple[str, ...], has: Weights, wants: Weights) -> str:
+  """Returns what differs about a weight in words; '' where nothing does."""
+  name = _name(path) + ("" if path[0] == "params" else f" ({path[0]})")
+  return difference(name, *(side[path].shape if path in side else None for side in (has, wants)))
+
+
+def _tree(run: Run) -> str:
+  return f"{len(run.tree.leaves)} leaves on {run.tree.depth} levels"

@@ -1,0 +1,76 @@
+"""Metrics of a run on their way to metrics.jsonl, TensorBoard and the console."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from hierjax.runs.folder import RunFolder
+
+
+class MetricsLog:
+  """Writes metrics by step; only the first process of a run writes, and only while there are steps to do."""
+
+  def __init__(self, run: RunFolder, *, start_step: int, total_steps: int, batch_size: int):
+    """Opens the files at `start_step`: what an earlier try wrote after it is cut off."""
+    self._batch_size = batch_size
+    self._writes = jax.process_index() == 0 and start_step < total_steps
+    if not self._writes:
+      return
+    run.cut_metrics(start_step)
+    self._file = run.metrics.open("a", encoding="utf-8")
+    self._events = SummaryWriter(str(run.tensorboard), purge_step=start_step + 1)
+    # disable=None: no bar where the output is not a terminal; the lines of `write` speak there.
+    self._bar = tqdm(
+      total=total_steps * batch_size,
+      initial=start_step * batch_size,
+      unit="img",
+      unit_scale=True,
+      dynamic_ncols=True,
+      disable=None,
+    )
+
+  def advance(self) -> None:
+    """Counts one training step."""
+    if self._writes:
+      self._bar.update(self._batch_size)
+
+  def write(self, step: int, split: str, metrics: Mapping[str, Any]) -> None:
+    """Writes the metrics that a split had at a step."""
+    if not self._writes:
+      return
+    self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
+    self._file.flush()
+    flat = _scalars(metrics)
+    for name, value in flat.items():
+      self._events.add_scalar(f"{split}/{name}", value, step)
+    line = "  ".join(f"{name} {value:.4g}" for name, value in flat.items() if name in _SHOWN)
+    if split == "train" and not self._bar.disable:
+      self._bar.set_postfix_str(f"loss {flat['loss']:.3f}")
+    else:
+      tqdm.write(f"step {step}  {split}: {line}")
+
+  def close(self) -> None:
+    """Closes the files and the bar."""
+    if self._writes:
+      self._bar.close()
+      self._events.close()
+      self._file.close()
+
+
+_SHOWN = {"loss", "lr", "images_per_second", "path_accuracy", "path_f1", "leaf_top1"}
+
+
+def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
+  flat: dict[str, float] = {}
+  for name, value in metrics.items():
+    if isinstance(value, list):
+      flat.update({f"{name}/{i + 1}": float(v) for i, v in enumerate(value) if v is not None})
+    elif value is not None:
+      flat[name] = float(value)
+  return flat

@@ -1,0 +1,150 @@
+"""Augmentation against all that numpy could have drawn."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hierjax.data.augment import Transform, augment, check_views, eval_batch, train_batch, view
+from hierjax.errors import UserError
+from hierjax.types import Examples
+
+MEAN, STD = (0.5, 0.25, 0.4), (0.25, 0.5, 0.2)
+PAD, CROP = 2, 6
+B, H, W = 64, 7, 6
+
+
+@pytest.fixture(scope="module")
+def images():
+  return np.random.default_rng(0).integers(0, 256, (B, H, W, 3), dtype=np.uint8)
+
+
+def normalised(images):
+  return ((images / 255 - np.array(MEAN)) / np.array(STD)).astype(np.float32)
+
+
+def draws(epoch, numbers):
+  return np.stack([np.full(len(numbers), epoch), numbers], axis=1).astype(np.int32)
+
+
+@functools.partial(jax.jit, static_argnames=("crop", "pad", "mirror"))
+def augmented(images, draw, key, crop=CROP, pad=PAD, mirror=True):
+  return augment(images, draw, key, crop=crop, pad=pad, mirror=mirror, mean=MEAN, std=STD)
+
+
+def choices(image):
+  """Every crop of the zero-padded image, and its mirror image, by (top, left, mirrored)."""
+  padded = np.pad(normalised(image), ((PAD, PAD), (PAD, PAD), (0, 0)))
+  return {
+    (top, left, step): padded[top : top + CROP, left : left + CROP][:, ::step]
+    for top in range(H + 2 * PAD - CROP + 1)
+    for left in range(W + 2 * PAD - CROP + 1)
+    for step in (1, -1)
+  }
+
+
+def chosen(image, found):
+  near = [name for name, crop in choices(image).items() if np.allclose(crop, found, atol=1e-5)]
+  assert near, "no pad, crop and mirror gives this"
+  return near[0]
+
+
+def test_each_result_is_a_crop_that_numpy_makes_and_all_are_drawn(images, key):
+  image = images[0]
+  found = [augmented(jnp.tile(image, (B, 1, 1, 1)), draws(epoch, np.arange(B)), key) for epoch in range(10)]
+  counts = dict.fromkeys(choices(image), 0)
+  for result in np.concatenate(found):
+    counts[chosen(image, result)] += 1
+  expected = 10 * B / len(counts)
+  assert len(counts) == 6 * 5 * 2 and min(counts.values()) > 0 and max(counts.values()) < 4 * expected
+  assert abs(sum(n for (_, _, step), n in counts.items() if step < 0) - 5 * B) < 80
+
+
+def test_it_depends_on_key_epoch_and_example_alone(images, key):
+  numbers = np.arange(100, 100 + B)
+  whole = augmented(images, draws(3, numbers), key)
+  order = np.random.default_rng(1).permutation(B)
+  np.testing.assert_array_equal(augmented(images[order], draws(3, numbers[order]), key), whole[order])
+  np.testing.assert_allclose(augmented(images[5:8], draws(3, numbers[5:8]), key), whole[5:8], atol=1e-6)
+  assert not np.allclose(augmented(images, draws(4, numbers), key), whole)
+  assert not np.allclose(augmented(images, draws(3, numbers), jax.random.key(1)), whole)
+
+
+def test_without_pad_and_mirror_the_whole_image_is_itself(images, key):
+  found = augmented(images, draws(0, np.arange(B)), key, crop=W, pad=0, mirror=False)
+  for image, result in zip(images, found, strict=True):
+    expected = normalised(image)
+    assert any(np.allclose(expected[top : top + W], result, atol=1e-5) for top in (0, 1))
+
+
+@pytest.mark.parametrize("crop", [6, 3])
+def test_evaluation_sees_the_centre(images, crop):
+  top, left = (H - crop) // 2, (W - crop) // 2
+  expected = normalised(images)[:, top : top + crop, left : left + crop]
+  np.testing.assert_allclose(view(jnp.asarray(images), crop=crop, mean=MEAN, std=STD), expected, atol=1e-6)
+
+
+def test_the_ten_views_are_centre_and_corners_and_their_mirror_images(images):
+  crop = 3
+  down, right = H - crop, W - crop
+  starts = [(down // 2, right // 2), (0, 0), (0, right), (down, 0), (down, right)]
+  look = jax.jit(lambda number: view(jnp.asarray(images), number, crop=crop, mean=MEAN, std=STD))
+  for number in range(10):
+    top, left = starts[number % 5]
+    expected = normalised(images)[:, top : top + crop, left : left + crop]
+    expected = expected[:, :, ::-1] if number >= 5 else expected
+    np.testing.assert_allclose(look(number), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("shape", "crop", "message"),
+  [((8, 6, 3), 6, "four corners of 6 pixels need larger images than 8 x 6"), ((128,), 4, "features have 1 view")],
+)
+def test_views_that_there_are_not_are_refused(shape, crop, message):
+  check_views(1, shape, crop)
+  check_views(10, (8, 8, 3), 6)
+  with pytest.raises(UserError, match=message):
+    check_views(10, shape, crop)
+
+
+def test_batches_are_made_and_features_pass_unchanged(images, key):
+  transform = Transform(CROP, PAD, True, MEAN, STD)
+  paths, mask = np.zeros((B, 1, 2), np.int32), np.ones(B, np.float32)
+  examples = Examples(images=images, paths=paths, mask=mask, draw=draws(1, np.arange(B)))
+  evaluate = jax.jit(eval_batch, static_argnums=1)
+  train = jax.jit(train_batch, static_argnums=2)(examples, key, transform)
+  np.testing.assert_array_equal(train.inputs, augmented(images, examples.draw, key))
+  np.testing.assert_allclose(evaluate(examples, transform).inputs, normalised(images)[:, 0:6], atol=1e-6)
+  np.testing.assert_array_equal(train.paths, paths)
+  features = examples.replace(images=np.random.default_rng(0).normal(size=(B, 9)).astype(np.float32))
+  for batch in (train_batch(features, key, transform), eval_batch(features, transform)):
+    np.testing.assert_array_equal(batch.inputs, features.images)
+
+
+def test_what_does_not_fit_is_refused(images, key):
+  with pytest.raises(ValueError, match="crop = 12"):
+    augmented(images, draws(0, np.arange(B)), key, crop=12)
+  with pytest.raises(ValueError, match="2 means"):
+    view(jnp.asarray(images), crop=4, mean=(0.5, 0.5), std=(0.2, 0.2))
+
+
+def test_a_side_is_sampled_and_the_middle_of_the_range_is_evaluated():  # Koo et al., section 4.1
+  ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, :, None, None] * 2, (40, 64, 64, 3))
+  draw = np.stack([np.zeros(40, np.int32), np.arange(40, dtype=np.int32)], axis=1)
+  transform = Transform(16, mirror=True, mean=(0.0,) * 3, std=(1.0,) * 3, sides=(32, 64))
+  examples = Examples(ramp, np.zeros((40, 1, 2), np.int32), np.ones(40, np.float32), draw)
+  train = jax.jit(train_batch, static_argnums=2)
+  batch = np.asarray(train(examples, jax.random.key(0), transform).inputs)
+  assert batch.shape == (40, 16, 16, 3)
+  slopes = 255 * (batch[:, 12] - batch[:, 3])[:, 0, 0] / 9 / 2  # stored rows that a row of the crop spans: 64 / side
+  sides = 64 / slopes
+  assert 31 < sides.min() < 40 and 56 < sides.max() < 65
+  assert len(np.unique(batch[:, 0, 0, 0])) > 20  # and the crop is anywhere
+  again = np.asarray(train(examples, jax.random.key(0), transform).inputs)
+  np.testing.assert_array_equal(batch, again)
+
+  found = np.asarray(jax.jit(eval_batch, static_argnums=1)(examples, transform).inputs)  # resized to 48, rows 16 to 32
+  expected = (np.arange(16) + 16 + 0.5) * 64 / 48 - 0.5
+  np.testing.assert_allclose(255 * found[0, :, 0, 0] / 2, expected, atol=0.05)

@@ -1,0 +1,153 @@
+"""Several label paths an image: what a label says of each node, what passes, and F1, against loops in numpy.
+
+The functions are jitted: op by op they are hundreds of programs, which take longer to compile.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hierjax.functional.f1 import F1, GRID, several_metrics
+from hierjax.functional.multilabel import (
+  deepest,
+  end_nodes,
+  label_nodes,
+  passing,
+  several_cross_entropy,
+  several_prediction,
+  smallest_above,
+)
+from hierjax.functional.tree_arrays import tree_arrays
+from hierjax.tree.label_tree import PAD, ROOT, UNKNOWN, LabelTree
+from hierjax.types import Batch
+from random_trees import random_tree
+
+TREE = LabelTree.from_children(list("ABabcde"), [2, 2, 1, 2, 0, 0, 0, 0])  # A: a (d, e), b; B: c
+ARRAYS = tree_arrays(TREE)
+deepest, passing, smallest_above = jax.jit(deepest), jax.jit(passing), jax.jit(smallest_above)
+end_nodes, label_nodes = jax.jit(end_nodes), jax.jit(label_nodes)
+several_cross_entropy = jax.jit(several_cross_entropy, static_argnums=3)
+several_metrics = jax.jit(several_metrics, static_argnums=3)
+several_prediction = jax.jit(several_prediction, static_argnums=(3, 4))
+
+
+def ancestors(tree, node):
+  found = []
+  while node != ROOT:
+    found.append(node)
+    node = int(tree.parent[node])
+  return found
+
+
+def paths_of(tree, *rows):
+  """Returns the paths to the end nodes of each image."""
+  most = max(map(len, rows))
+  return jnp.asarray(tree.encode(np.array([[*row, *[PAD] * (most - len(row))] for row in rows])))
+
+
+def test_what_a_label_says_of_each_node():
+  # An image of e and c; one of A, whose rest is unknown, and B's c; one of b alone; one without a label.
+  paths = paths_of(TREE, (6, 4), (0, 4), (3,), ())
+  present, counted = label_nodes(paths, ARRAYS)
+  assert [np.flatnonzero(row).tolist() for row in present] == [[0, 1, 2, 4, 6], [0, 1, 4], [0, 3], []]
+  assert [np.flatnonzero(~row).tolist() for row in counted] == [[], [2, 3, 5, 6], [], list(range(7))]
+  assert [np.flatnonzero(row).tolist() for row in end_nodes(paths, ARRAYS)] == [[4, 6], [0, 4], [3], []]
+
+
+def test_the_loss_is_the_sum_of_what_is_known():
+  logits = jax.random.normal(jax.random.key(0), (3, 7))
+  paths = paths_of(TREE, (6, 4), (0,), ())
+  x = np.asarray(logits, np.float64)
+  yes, no = np.log1p(np.exp(-x)), np.log1p(np.exp(x))
+  levels = np.array([2, 2, 3, 3, 3, 5, 5])
+  first = np.where([1, 1, 1, 0, 1, 0, 1], yes[0], no[0])
+  expected = [(first * levels).sum(), 2 * yes[1, 0] + 2 * no[1, 1] + 3 * no[1, 4], 0.0]
+  found = several_cross_entropy(logits, paths, ARRAYS, (2.0, 3.0, 5.0))
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  np.testing.assert_allclose(several_cross_entropy(logits, paths, ARRAYS)[0], first.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_path_passes_where_all_its_nodes_do(seed):  # READINGS K11
+  rng = np.random.default_rng(seed)
+  tree = random_tree(rng, 4, 3)
+  arrays = tree_arrays(tree)
+  scores = rng.random((5, tree.num_nodes)).astype(np.float32)
+  depth = np.array([len(ancestors(tree, node)) - 1 for node in range(tree.num_nodes)])
+  for thresholds in ([0.4], np.linspace(0.3, 0.5, tree.depth).tolist()):
+    own = np.broadcast_to(np.float32(thresholds), tree.depth)[depth]
+    passes = np.array([[all(row[a] > own[a] for a in ancestors(tree, j)) for j in range(len(row))] for row in scores])
+    np.testing.assert_array_equal(passing(jnp.asarray(scores), jnp.array(thresholds), arrays), passes)
+    ends = np.array([[row[j] and not any(row[c] for c in tree.children(j)) for j in range(len(row))] for row in passes])
+    np.testing.assert_array_equal(deepest(jnp.asarray(passes), arrays), ends)
+
+    found = several_prediction(jnp.asarray(scores), None, arrays, tuple(thresholds), 4)
+    smallest = np.array([[min(row[a] for a in ancestors(tree, j)) for j in range(len(row))] for row in scores])
+    np.testing.assert_array_equal(smallest_above(jnp.asarray(scores), arrays), smallest)
+    np.testing.assert_array_equal(found.node_prob, smallest)
+    for row, paths in enumerate(found.paths.tolist()):
+      best = sorted(np.flatnonzero(ends[row]).tolist(), key=lambda node, row=row: -smallest[row, node])[:4]
+      expected = [ancestors(tree, node)[::-1] for node in best]
+      assert [[node for node in path if node >= 0] for path in paths if path[0] >= 0] == expected
+      np.testing.assert_allclose(np.exp(found.log_prob[row, : len(best)]), smallest[row, best], rtol=1e-5)
+      assert np.isneginf(found.log_prob[row, len(best) :]).all()
+
+
+def test_what_is_known_is_certain():
+  scores = jnp.full((1, 7), 0.1)
+  found = several_prediction(scores, jnp.array([[UNKNOWN, 2, UNKNOWN]], jnp.int32), ARRAYS, (), 2)
+  np.testing.assert_allclose(found.node_prob[0, [0, 2]], 1.0)
+  assert found.paths[0].tolist() == [[0, 2, PAD], [PAD, PAD, PAD]]
+  assert found.level_nodes.tolist() == [[0, 2, PAD]]
+  np.testing.assert_allclose(found.stop_prob[0, 0], 0.9, rtol=1e-6)
+
+
+def numpy_f1(predicted, true):
+  """Returns the mean F1 of the classes, weighted by how often they occur."""
+  total, support = 0.0, true.sum(axis=0)
+  for c in np.flatnonzero(support):
+    right = (predicted[:, c] & true[:, c]).sum()
+    precision = right / max(predicted[:, c].sum(), 1)
+    recall = right / support[c]
+    total += support[c] * (2 * precision * recall / (precision + recall) if right else 0.0)
+  return total / support.sum()
+
+
+def test_f1_is_weighted_by_support_and_adds_up():  # READINGS K16
+  rng = np.random.default_rng(0)
+  predicted, true = rng.random((2, 40, 6)) < 0.4
+  true[:, 5] = False  # a class that never occurs
+  everything = np.ones_like(true)
+  of = jax.jit(F1.of)
+  parts = [of(*(jnp.asarray(x[rows]) for x in (predicted, true, everything))) for rows in (slice(15), slice(15, 40))]
+  np.testing.assert_allclose((parts[0] + parts[1]).value(), numpy_f1(predicted, true), rtol=1e-6)
+  assert np.isnan(of(*(jnp.asarray(x[:0]) for x in (predicted, true, everything))).value())
+
+
+def test_metrics_of_a_batch():
+  rng = np.random.default_rng(1)
+  rows = [(6, 4), (3,), (5,), (4,), (6,), (3, 4)]
+  paths = paths_of(TREE, *rows)
+  scores = rng.random((6, 7)).astype(np.float32)
+  batch = Batch(inputs=None, paths=paths, mask=jnp.array([1.0, 1, 1, 1, 1, 0]))
+  prediction = several_prediction(jnp.asarray(scores), None, ARRAYS, (0.3,), 3)
+  present, ends = (np.asarray(x)[:5] for x in (label_nodes(paths, ARRAYS)[0], end_nodes(paths, ARRAYS)))
+
+  def at(threshold):
+    passes = passing(jnp.asarray(scores), jnp.array([threshold]), ARRAYS)
+    return numpy_f1(np.asarray(deepest(passes, ARRAYS))[:5], ends), numpy_f1(np.asarray(passes)[:5], present)
+
+  found = several_metrics(prediction, batch, ARRAYS, (0.3,))
+  np.testing.assert_allclose([found["path_f1"].value(), found["node_f1"].value()], at(0.3), rtol=1e-6)
+  best = several_metrics(prediction, batch, ARRAYS, ())
+  np.testing.assert_allclose(best["path_f1"].value(), max(at(threshold)[0] for threshold in GRID), rtol=1e-6)
+
+
+def test_what_is_below_an_unknown_rest_is_neither_right_nor_wrong():
+  paths = paths_of(TREE, (0,))  # A, and nobody knows which
+  batch = Batch(inputs=None, paths=paths, mask=jnp.ones(1))
+  scores = jnp.array([[0.9, 0.1, 0.8, 0.1, 0.1, 0.7, 0.1]])
+  prediction = several_prediction(scores, None, ARRAYS, (0.5,), 3)
+  found = several_metrics(prediction, batch, ARRAYS, (0.5,))
+  assert found["path_f1"].value() == found["node_f1"].value() == 1.0

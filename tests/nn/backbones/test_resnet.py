@@ -1,0 +1,116 @@
+"""Post-activation ResNets; that imported weights give the original's numbers is in tests/pretrained."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hierjax.functional.tree_arrays import tree_arrays
+from hierjax.nn.backbones.resnet import cbam_resnet50, resnet, resnet50, resnet152, se_resnet50
+from hierjax.nn.classifier import Classifier
+from hierjax.nn.heads.flat import FlatHead
+from hierjax.nn.registry import make_method
+
+FOUR = {"resnet50": resnet50, "resnet152": resnet152, "se_resnet50": se_resnet50, "cbam_resnet50": cbam_resnet50}
+
+
+def shapes_of(module, size=224):
+  return jax.eval_shape(module.init_with_output, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+
+
+def by_hand(blocks, attention):
+  """Weights of a ResNet with ImageNet's classifier; `attention(channels)` are those of a block beyond its own."""
+  total, before = 7 * 7 * 3 * 64 + 2 * 64, 64
+  for i, count in enumerate(blocks):
+    inner, width = 64 * 2**i, 256 * 2**i
+    for j in range(count):
+      total += before * inner + 9 * inner * inner + inner * width + 2 * (inner + inner + width) + attention(width)
+      total += before * width + 2 * width if j == 0 else 0  # the shortcut
+      before = width
+  return total + (before + 1) * 1000
+
+
+def mlp(channels):
+  hidden = channels // 16
+  return channels * hidden + hidden + hidden * channels + channels
+
+
+@pytest.mark.parametrize(
+  "name,blocks,attention,published",
+  [
+    ("resnet50", (3, 4, 6, 3), lambda c: 0, 25_557_032),
+    ("resnet152", (3, 8, 36, 3), lambda c: 0, 60_192_808),
+    ("se_resnet50", (3, 4, 6, 3), mlp, 28_088_024),
+    # 28.09M in the paper: the 7x7 convolution of two maps has no bias, its norm two numbers
+    ("cbam_resnet50", (3, 4, 6, 3), lambda c: mlp(c) + 7 * 7 * 2 + 2, 28_089_624),
+  ],
+)
+def test_they_have_the_published_sizes_and_maps(name, blocks, attention, published):
+  classifier = Classifier(FOUR[name](dtype=jnp.bfloat16), FlatHead(1000))
+  variables = jax.eval_shape(classifier.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+  assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == by_hand(blocks, attention) == published
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+
+  def maps(size):
+    run = partial(classifier.apply, method="features")
+    features = jax.eval_shape(run, variables, jnp.zeros((1, size, size, 3)))
+    assert features.pooled.shape == (1, 2048) and features.pooled.dtype == jnp.float32
+    assert {stage.dtype for stage in features.stages} == {np.dtype(jnp.bfloat16)}
+    return [stage.shape[1:] for stage in features.stages]
+
+  widths = (256, 512, 1024, 2048)
+  assert maps(224) == [(m, m, w) for m, w in zip((56, 28, 14, 7), widths, strict=True)]
+  assert maps(160) == [(m, m, w) for m, w in zip((40, 20, 10, 5), widths, strict=True)]
+
+
+def test_any_size_goes_in():
+  """Every layer with stride 2 leaves half a map, rounded up, as torchvision's do."""
+  for size, maps in ((1, (1, 1, 1, 1)), (33, (9, 5, 3, 2)), (97, (25, 13, 7, 4))):
+    features, _ = shapes_of(resnet((1, 1, 1, 1), width=2), size)
+    assert tuple(stage.shape[1] for stage in features.stages) == maps
+
+
+def test_the_names_of_weights():
+  _, variables = shapes_of(se_resnet50(width=2), 32)
+  params = variables["params"]
+  assert set(params) == {"stem", "stages_0", "stages_1", "stages_2", "stages_3"}
+  assert set(params["stem"]) == {"conv", "norm"}
+  assert set(params["stages_2"]) == {f"blocks_{j}" for j in range(6)}
+  block = {"conv1", "norm1", "conv2", "norm2", "conv3", "norm3", "attention"}
+  assert set(params["stages_0"]["blocks_0"]) == block | {"shortcut", "shortcut_norm"}
+  assert set(params["stages_3"]["blocks_1"]) == block
+
+
+def test_a_resnet_is_merged_after_any_stage(toy_tree):
+  backbone = {"name": "cbam_resnet50", "width": 2, "reduction": 2}
+  for shared in (0, 2, 4):
+    method = make_method(backbone, {"name": "coarse_fine"}, tree_arrays(toy_tree), merged={"shared": shared})
+    params = jax.eval_shape(method.module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    branches = [params["backbone"].get(f"branches_{level}", {}) for level in range(3)]
+    assert [len([name for name in branch if "stages" in name]) for branch in branches] == [4 - shared] * 3
+
+
+def test_training_moves_the_statistics_of_every_norm(key):
+  backbone = resnet((1,), width=2)
+  images = jax.random.normal(key, (4, 16, 16, 3))
+
+  before = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), jax.eval_shape(backbone.init, key, images))
+  _, after = jax.jit(partial(backbone.apply, train=True, mutable=["batch_stats"]))(before, images)
+  means = jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), before["batch_stats"], after["batch_stats"]))
+  assert len(means) == 2 * 5 and all(means)
+
+
+@pytest.mark.parametrize(
+  "build,message",
+  [
+    (lambda: resnet(()), r"blocks = \(\)"),
+    (lambda: resnet((2, 0)), r"blocks = \(2, 0\)"),
+    (lambda: resnet50(width=0), "width = 0"),
+    (lambda: se_resnet50(reduction=0), "reduction = 0: must be 1 or more"),
+  ],
+)
+def test_nets_that_do_not_exist_are_refused(build, message):
+  with pytest.raises(ValueError, match=message):
+    build()

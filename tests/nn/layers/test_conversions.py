@@ -1,0 +1,110 @@
+"""Conversions: the sizes that the appendices of Koo et al. ask for, and the numbers of section 3.3."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hierjax.errors import UserError
+from hierjax.nn.layers.conversions import KINDS, Conversion, convolution, describe, map_side, pooling, window
+from hierjax.nn.layers.pyramid import adaptive_average_pool
+
+
+def converted(kind, shape=(2, 6, 6, 5), **fields):
+  x = jax.random.normal(jax.random.key(0), shape)
+  y, variables = Conversion(kind, **fields).init_with_output(jax.random.key(1), x)
+  return np.asarray(x, np.float64), y, jax.tree.map(lambda w: np.asarray(w, np.float64), variables.get("params", {}))
+
+
+def test_a_window_makes_the_places_that_were_asked_for():  # appendix A: (W - F + 2Z) / G + 1
+  cases = set()
+  for extent in range(1, 65):
+    for places in range(1, extent + 1):
+      f, g, z = window(extent, places)
+      assert (extent - f + 2 * z) % g == 0 and (extent - f + 2 * z) // g + 1 == places
+      assert 1 <= f <= extent and 0 <= z < f and 1 <= g <= f
+      cases.add("1" if f == extent else "2" if f == g else "3" if g == 1 else "4")
+  assert cases == {"1", "2", "3", "4"}
+  with pytest.raises(ValueError, match="5 places of 4 pixels"):
+    window(4, 5)
+
+
+@pytest.mark.parametrize(
+  ("extent", "expected"), [(56, (14, 14, 0)), (28, (7, 7, 0)), (14, (5, 3, 0)), (7, (3, 2, 1)), (4, (1, 1, 0))]
+)
+def test_the_stages_of_a_network_at_224(extent, expected):
+  assert window(extent, 4) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("shape", "size"), [((6, 6, 5), 48), ((7, 3, 40), 32), ((1, 1, 3), 20)])
+def test_any_map_becomes_a_vector_of_the_size(kind, shape, size):
+  _, y, _ = converted(kind, (2, *shape), size=size)
+  assert y.shape == (2, size) and y.dtype == jnp.float32
+  assert describe(kind, "stage 2", shape, size, 4, False).startswith(f"stage 2, {shape[0]}x{shape[1]}x{shape[2]}: ")
+
+
+def test_linear_is_the_n_mode_product():
+  x, y, weights = converted("linear", size=12, side=2)
+  expected = np.zeros((2, 2, 2, 3))
+  for n in range(2):
+    for v in range(2):
+      for m in range(3):
+        factors = weights["u2"][:, n, None, None] * weights["u3"][None, :, v, None] * weights["u1"][None, None, :, m]
+        expected[:, n, v, m] = (x * factors).sum((1, 2, 3))
+  np.testing.assert_allclose(y, expected.reshape(2, -1), rtol=1e-5, atol=1e-5)
+
+
+def test_pooling_keeps_means_and_pads_with_zeros():
+  x, y, weights = converted("pool", size=23)  # 5 channels x 2 x 2, and 3 zeros
+  assert weights == {}
+  expected = np.stack([[x[:, i : i + 3, j : j + 3].mean((1, 2)) for j in (0, 3)] for i in (0, 3)])
+  np.testing.assert_allclose(y[:, :20], np.moveaxis(expected, 2, 0).reshape(2, -1), rtol=1e-5, atol=1e-6)
+  assert not y[:, 20:].any()
+
+
+def test_more_channels_than_numbers_are_averaged_in_groups():  # READINGS K2
+  x, y, _ = converted("pool", (2, 4, 4, 7), size=3)  # groups of 3, 3 and 1
+  means = x.mean((1, 2))
+  expected = np.stack([means[:, :3].mean(1), means[:, 3:6].mean(1), means[:, 6]], axis=1)
+  np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 5, 7, 64, 256, 2048])
+@pytest.mark.parametrize("channels", [3, 64, 512, 2048])
+def test_a_pooled_map_is_as_large_as_fits(size, channels):
+  plan = pooling("a map", 56, 56, channels, size, False)
+  kept = -(-channels // plan.group)
+  assert kept * plan.side**2 <= size < kept * (plan.side + 1) ** 2 or plan.side == 56
+  assert (plan.group == 1) == (channels <= size)
+
+
+def test_average_pooling_is_over_the_windows_of_max_pooling():
+  x = jax.random.normal(jax.random.key(0), (1, 7, 5, 2))
+  y = adaptive_average_pool(x, 3, 2)
+  rows, columns = [(0, 3), (2, 5), (4, 7)], [(0, 3), (2, 5)]
+  for i, (a, b) in enumerate(rows):
+    for j, (c, d) in enumerate(columns):
+      np.testing.assert_allclose(y[0, i, j], np.asarray(x)[0, a:b, c:d].mean((0, 1)), rtol=1e-5, atol=1e-6)
+
+
+def test_strict_takes_what_the_appendices_solve_and_nothing_else():
+  assert pooling("stage 4", 8, 8, 16, 256, True) == pooling("stage 4", 8, 8, 16, 256, False)
+  assert convolution("stage 1", 56, 56, 256, 4, True).windows == (14, 14)
+  with pytest.raises(UserError, match=r"stage 3, D = 512 channels of 14x14: .* p = 256 .* D \(W / F\)\^2 = p"):
+    pooling("stage 3", 14, 14, 512, 256, True)
+  with pytest.raises(UserError, match=r"stage 3, D = 16 channels of 6x6"):
+    pooling("stage 3", 6, 6, 16, 256, True)  # 4 places of 6 rows
+  with pytest.raises(UserError, match=r"stage 2: p = 250 numbers are not m x 4 x 4"):
+    map_side("stage 2", 250, 4, True)
+  with pytest.raises(UserError, match=r"stage 2, 4x6: appendix A of Koo et al. is for square maps"):
+    convolution("stage 2", 4, 6, 256, 4, True)
+  with pytest.raises(UserError, match=r"stage 5, W = 2: no convolution makes 4 x 4 places of it \(p = 256\)"):
+    convolution("stage 5", 2, 2, 256, 4, True)
+  with pytest.raises(UserError, match=r"config.head.strict = False"):
+    converted("pool", size=23, strict=True)
+
+
+def test_what_is_not_strict_takes_the_nearest():
+  assert [map_side("a map", size, 4, False) for size in (256, 250, 36, 7)] == [4, 5, 3, 1]
+  assert convolution("a map", 2, 2, 256, 4, False).side == 2

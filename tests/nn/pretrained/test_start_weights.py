@@ -1,0 +1,124 @@
+"""A new run starts from a file of a backbone's weights."""
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from configs import common
+from hierjax.errors import UserError
+from hierjax.inference.features import write_features
+from hierjax.nn.pretrained.files import to_bytes
+from hierjax.runs.devices import data_mesh
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
+from hierjax.training.init import InitConfig, start_weights, started
+from hierjax.training.loop import train_and_evaluate
+
+
+@pytest.fixture(scope="module")
+def run():
+  c = common.base()
+  common.smoke(c)
+  c.tree.source = "shapes"
+  c.backbone = dict(name="vgg16", width=2, batch_norm=True, top=(4, 4))
+  c.head = dict(name="flat")
+  return Run.from_config(c.to_dict())
+
+
+@pytest.fixture(scope="module")
+def shapes(run):
+  return jax.eval_shape(lambda: run.init_variables(jax.random.key(0), (32, 32, 3)))
+
+
+def as_file(shapes, rng):
+  """Random weights by the names that a file has."""
+  flat = {path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in flatten_dict(shapes).items()}
+  return {"/".join(path[1:]): array for path, array in flat.items() if path[1] == "backbone"}
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.safetensors"])
+def test_the_backbone_is_the_files_and_the_head_fresh(name, run, shapes, rng, tmp_path):
+  weights = as_file(shapes, rng)
+  classifier = {"classifier/kernel": np.zeros((4, 7), np.float32), "classifier/bias": np.zeros(7, np.float32)}
+  file = tmp_path / name
+  file.write_bytes(to_bytes(weights | classifier, file))
+  taken, said = start_weights(InitConfig(weights=str(file)), run, shapes, data_mesh())
+  assert said == f"starting from {len(weights)} arrays of {file}; fresh are head."
+  fresh = jax.tree.map(lambda leaf: np.full(leaf.shape, 7.0, np.float32), shapes)
+  found = flatten_dict(started(fresh, taken))
+  assert {path[0] for path in found} == {"params", "batch_stats"}
+  for path, array in found.items():
+    np.testing.assert_array_equal(array, weights.get("/".join(path[1:]), 7.0))
+
+
+def test_a_mismatch_shows_both_sides_and_skip_is_the_way_out(run, shapes, rng, tmp_path):
+  weights = as_file(shapes, rng)
+  del weights["backbone/stages_0/norm1/mean"]
+  weights["backbone/stages_0/conv1/bias"] = np.zeros(3, np.float32)
+  weights["backbone/top/fc6/bias/more"] = weights["backbone/top/fc8/bias"] = np.zeros(5, np.float32)
+  file = tmp_path / "a.npz"
+  file.write_bytes(to_bytes(weights, file))
+
+  def start(*skip):
+    return start_weights(InitConfig(weights=str(file), skip=skip), run, shapes, data_mesh())
+
+  with pytest.raises(UserError) as error:
+    start()
+  assert str(error.value).splitlines() == [
+    f"config.init.weights = '{file}': its weights are not those of this model.",
+    "  backbone/stages_0/norm1/mean (batch_stats): missing, wants shape (2,)",
+    "  backbone/stages_0/conv1/bias: has shape (3,), wants shape (2,)",
+    "  backbone/top/fc6/bias/more: left over, it has shape (5,)",
+    "  backbone/top/fc8/bias: left over, it has shape (5,)",
+    "config.init.skip names, by regexes, what starts afresh instead: "
+    "('^backbone/stages_0/', '^backbone/top/') for all of these",
+  ]
+  taken, said = start("^backbone/(stages_0|top)/")
+  assert "fresh are backbone/stages_0/conv1/bias, " in said and said.endswith("backbone/top/fc7/kernel, head.")
+  assert {path[2] for path in taken} == {"stages_1", "stages_2", "stages_3", "stages_4"}
+  with pytest.raises(UserError, match=r"'haed' is found in no weight's name, here or in .*a\.npz"):
+    start("haed")
+
+
+def test_a_file_of_the_originals_names_says_how_to_import_it(run, shapes, tmp_path):
+  file = tmp_path / "a.npz"
+  file.write_bytes(to_bytes({"features.0.weight": np.zeros((2, 3, 3, 3), np.float32)}, file))
+  with pytest.raises(UserError, match="has no weights of a backbone; `python -m hierjax import-weights` makes"):
+    start_weights(InitConfig(weights=str(file)), run, shapes, data_mesh())
+
+
+def test_without_an_epoch_the_imported_weights_are_kept_and_write_features(tmp_path, rng, capsys):
+  c = common.base()
+  common.smoke(c)
+  c.tree.source = c.data.name = "shapes"
+  c.data.examples, c.data.resize, c.data.crop = 48, 20, 16
+  c.epochs = 0.0
+  c.backbone = dict(name="small_resnet", widths=(4,), blocks=1)
+  c.head = dict(name="flat")
+  run = Run.from_config(c.to_dict())
+  shapes = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), (16, 16, 3)))
+  weights = {name: np.abs(array) for name, array in as_file(shapes, rng).items()}  # variances among them
+  c.init.weights = str(tmp_path / "a.npz")
+  (tmp_path / "a.npz").write_bytes(to_bytes(weights, "a.npz"))
+  for _ in range(2):  # the second finds it all there
+    assert train_and_evaluate(c.to_dict(), str(tmp_path / "run")) == {}
+    assert "nothing is trained or judged with epochs = 0" in capsys.readouterr().out
+  folder = RunFolder(tmp_path / "run")
+  step, variables = run.restored_variables(folder, data_mesh())
+  found = {"/".join(path[1:]): array for path, array in flatten_dict(variables).items()}
+  assert step == 0
+  for name, array in weights.items():
+    np.testing.assert_array_equal(found[name], array)
+  about = write_features(folder, tmp_path / "out", data_mesh(), splits=("test",))
+  assert about["step"] == 0
+  source = run.source("test")
+  pixels = (source.read(np.arange(8))[:, 2:18, 2:18].astype(np.float32) / 255 - 0.5) / 0.25
+  backbone = {room: part["backbone"] for room, part in variables.items()}
+  pooled = jax.jit(run.method.module.backbone.apply)(backbone, pixels).pooled
+  np.testing.assert_allclose(np.load(tmp_path / "out" / "test" / "features.npy"), pooled, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_starts_from_one_source():
+  with pytest.raises(UserError, match=r"config\.init\.run = 'runs/a' and config\.init\.weights = 'a\.npz': .* one of"):
+    InitConfig(run="runs/a", weights="a.npz")

@@ -1,0 +1,201 @@
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from hierjax.errors import UserError
+from hierjax.functional.tree_arrays import tree_arrays
+from hierjax.nn.classifier import Classifier
+from hierjax.nn.heads.path_rnn import PathRNNHead
+from hierjax.nn.registry import BACKBONES, HEADS, make_method
+from hierjax.tree.label_tree import LabelTree
+from hierjax.types import DecodeOptions, Features, Inputs
+
+BACKBONE = {"name": "small_resnet", "widths": [4], "dropout": 0.5}
+
+
+INPUTS = jax.random.normal(jax.random.key(1), (2, 8))
+
+
+class Normalise(nn.Module):
+  """A backbone of vectors that tells training from evaluation."""
+
+  @nn.compact
+  def __call__(self, inputs: Inputs, train: bool = False) -> Features:
+    x = nn.BatchNorm(use_running_average=not train)(inputs)
+    return Features(stages=(), pooled=nn.Dropout(0.5)(x, deterministic=not train))
+
+
+def test_frozen_parts_run_as_in_evaluation(toy_tree):
+  tree = tree_arrays(toy_tree)
+  module = Classifier(Normalise(), PathRNNHead(tree.num_nodes, tree.num_outputs, width=4, dropout=0.5))
+  paths = jnp.asarray(toy_tree.encode([5, 3]))
+  variables = jax.jit(module.init)(jax.random.key(0), INPUTS)
+  apply = jax.jit(partial(module.apply, mutable=["batch_stats"]), static_argnames=("train", "frozen"))
+
+  def run(train, frozen):
+    rngs = {"dropout": jax.random.key(2)}
+    outputs, updated = apply(variables, INPUTS, paths, train=train, frozen=frozen, rngs=rngs)
+    kept = jax.tree.map(lambda a, b: bool((a == b).all()), updated["batch_stats"], variables["batch_stats"])
+    return np.asarray(outputs), all(jax.tree.leaves(kept))
+
+  still, kept = run(False, ())
+  assert kept
+  both, kept = run(True, ("backbone", "head"))
+  np.testing.assert_array_equal(both, still)
+  assert kept
+  head, kept = run(True, ("backbone",))
+  assert kept and (head != still).any()
+  moving, kept = run(True, ())
+  assert not kept and (moving != still).any()
+
+
+@pytest.mark.parametrize("head", [{"name": "flat"}, {"name": "path_rnn", "width": 4}])
+def test_a_method_is_an_argument_of_jit(toy_tree, head):
+  traces = itertools.count()
+
+  @jax.jit
+  def predict(method, variables):
+    next(traces)
+    return method.predict(variables, INPUTS, options=DecodeOptions(beam=2))
+
+  methods = [make_method(BACKBONE, head, tree_arrays(toy_tree)) for _ in range(2)]
+  assert methods[0].module == methods[1].module
+  methods = [method.replace(module=Classifier(Normalise(), method.module.head)) for method in methods]
+  variables = jax.jit(methods[0].module.init)(jax.random.key(0), INPUTS)
+  first, second = (predict(method, variables) for method in methods)
+  np.testing.assert_array_equal(first.paths, second.paths)
+  assert next(traces) == 1
+  outputs = methods[0].module.apply(variables, INPUTS, jnp.asarray(toy_tree.encode([5, -1])))
+  losses = methods[0].loss(outputs, jnp.asarray(toy_tree.encode([5, -1]))[:, None])
+  assert losses.shape == (2,) and losses[0] > 0 and losses[1] == 0
+
+
+@pytest.mark.parametrize(
+  "sections,message",
+  [
+    (
+      dict(backbone={"name": "resnet"}),
+      r"config.backbone.name = 'resnet': choose from alexnet, .*, cnn7, densenet, .*, wide_resnet, wider_resnet",
+    ),
+    (dict(backbone={}), r"config.backbone.name is missing: choose from alexnet, cbam_resnet50, cnn7, densenet"),
+    (dict(head={"name": "path_rnn", "widht": 3}), r"config.head.widht: .*did you mean 'width'"),
+    (dict(head={"name": "flat", "num_leaves": 3}), r"config.head.num_leaves: there is no such key"),
+    (dict(head={"name": "path_rnn", "width": "wide"}), r"config.head.width = 'wide': must be a whole number"),
+    (dict(head={"name": "path_rnn", "reduction": "max"}), r"config.head: reduction = 'max': choose from sum, mean"),
+    (dict(backbone={"name": "wide_resnet", "depth": 27}), r"config.backbone: depth = 27: .*10, 16, 22, 28"),
+    (dict(head={"name": "coarse_fine", "strategy": "both"}), r"config.head: strategy = 'both': choose from parallel"),
+    (dict(dtype="float64"), r"config.dtype = 'float64': choose from bfloat16, float32"),
+    (dict(neck={"name": "pyramid"}), r"config.neck.name = 'pyramid': choose from"),
+  ],
+)
+def test_what_a_config_gets_wrong_is_said(toy_tree, sections, message):
+  sections = {"backbone": BACKBONE, "head": {"name": "flat"}, **sections}
+  with pytest.raises(UserError, match=message):
+    make_method(tree=tree_arrays(toy_tree), **sections)
+
+
+def test_bfloat16_reaches_every_part_and_weights_stay_float32(toy_tree):
+  method = make_method(BACKBONE, {"name": "path_rnn", "width": 4}, tree_arrays(toy_tree), dtype="bfloat16")
+  assert method.module.head.dtype == method.module.backbone.stages[0].blocks[0].dtype == jnp.bfloat16
+  shapes = jax.eval_shape(method.module.init, jax.random.key(0), jnp.zeros((2, 6, 6, 3)))
+  assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype("float32")}
+
+
+def test_labels_that_stop_early_are_refused_by_a_head_that_cannot_stop(toy_tree):
+  top = toy_tree.truncated(2)
+  make_method(BACKBONE, {"name": "coarse_fine"}, tree_arrays(top))
+  with pytest.raises(
+    UserError, match=r"config.head: .* paths of this tree may end above one; .* tree.short_labels = unknown"
+  ):
+    make_method(BACKBONE, {"name": "coarse_fine"}, tree_arrays(top, "stop"))
+
+
+SMALL = {
+  "alexnet": {"widths": [4] * 5},
+  "cnn7": {"width": 4},
+  "densenet": {"depth": 10, "growth": 2},
+  "features": {"width": 6},
+  "preact_resnet": {"depth": 11},
+  "small_resnet": {"widths": [4, 4], "blocks": 1},
+  **{name: {"width": 4} for name in ("cbam_resnet50", "resnet50", "resnet152", "se_resnet50", "vgg16")},
+  "sppnet": {"widths": [4] * 5},
+  "wide_resnet": {"depth": 10, "width": 1},
+  "wider_resnet": {"widths": [4, 4], "blocks": 1},
+}
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_any_backbone_takes_any_head(toy_tree, backbone):
+  """Initialises, computes losses and predicts, as shapes."""
+  tree = tree_arrays(toy_tree.truncated(2))
+  inputs = jnp.zeros((2, 6) if backbone == "features" else (2, 32, 32, 3))
+  paths = jnp.zeros((2, 1, 2), jnp.int32)
+  module = make_method({"name": backbone, **SMALL[backbone]}, {"name": "flat"}, tree).module
+  features = jax.eval_shape(lambda key: module.init_with_output(key, inputs, method="features")[0], jax.random.key(0))
+  for name in sorted(HEADS):
+    head = make_method({"name": backbone, **SMALL[backbone]}, {"name": name}, tree).module.head
+
+    def run(key, features, head=head):
+      outputs, variables = head.init_with_output(key, features, paths)
+      prediction = head.apply(variables, features, None, tree, DecodeOptions(beam=3), method="decode")
+      return head.loss(outputs, paths, tree), prediction
+
+    if backbone == "features" and name.startswith("dhnn"):
+      with pytest.raises(UserError, match="reads the feature maps of several stages, and the backbone `features` has"):
+        jax.eval_shape(run, jax.random.key(0), features)
+      continue
+    losses, found = jax.eval_shape(run, jax.random.key(0), features)
+    shapes = [
+      x.shape for x in (losses, found.paths, found.log_prob, found.stop_prob, found.node_prob, found.level_nodes)
+    ]
+    assert shapes == [(2,), (2, 3, 2), (2, 3), (2, 3), (2, tree.num_nodes), (2, 2)], name
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_any_head_teaches_the_neck(toy_tree, head):
+  tree = tree_arrays(toy_tree.truncated(2))
+  neck = {"name": "context", "cell": "srn", "scales": [1, 2], "hidden": [6], "dropout": 0.0}
+  backbone = {"name": "small_resnet", "widths": [4], "blocks": 1}
+  method = make_method(backbone, {"name": head}, tree, neck=neck)
+  paths = jnp.zeros((2, 1, 2), jnp.int32)
+
+  @jax.jit
+  def gradient(images):
+    variables = method.module.init(jax.random.key(0), images, paths)
+
+    def loss(params):
+      outputs = method.module.apply({**variables, "params": params}, images, paths)
+      return method.loss(outputs, paths).sum()
+
+    return jax.grad(loss)(variables["params"])["neck"]
+
+  moved = jax.tree.map(lambda g: float(jnp.abs(g).max()), gradient(jax.random.normal(jax.random.key(1), (2, 8, 8, 3))))
+  assert moved["context"]["scale_1"]["input_kernel"] > 0 and moved["hidden_0"]["kernel"] > 0, moved
+
+
+@pytest.mark.parametrize("head", sorted(HEADS.keys() - {"multilabel"}))
+def test_on_one_level_any_head_is_a_softmax(head):
+  """The coarse-specific network of Guo et al., whatever its head."""
+  tree = tree_arrays(LabelTree.from_children(list("abcd"), [3, 1, 0, 0, 0]).truncated(1))
+  deep = head.startswith("dhnn")  # which reads feature maps
+  backbone = {"name": "small_resnet", "widths": [4], "blocks": 1} if deep else {"name": "features", "width": 8}
+  method = make_method(backbone, {"name": head, **({"width": 4} if deep else {})}, tree)
+  inputs = INPUTS.reshape(2, 2, 2, 2) if deep else INPUTS
+  paths = jnp.array([[2], [1]], jnp.int32)
+
+  @jax.jit
+  def run(method):
+    outputs, variables = method.module.init_with_output(jax.random.key(0), inputs, paths)
+    return method.loss(outputs, paths), method.predict(variables, inputs, options=DecodeOptions(beam=3))
+
+  losses, found = jax.device_get(run(method))
+  np.testing.assert_allclose(losses, -np.log(found.node_prob[[0, 1], [2, 1]]), rtol=1e-5)
+  np.testing.assert_allclose(found.node_prob.sum(1), 1, rtol=1e-5)
+  np.testing.assert_array_equal(found.paths[..., 0], np.argsort(-found.node_prob))
+  np.testing.assert_allclose(np.exp(found.log_prob), -np.sort(-found.node_prob), rtol=1e-5)
+  np.testing.assert_array_equal(found.level_nodes, found.paths[:, 0])

@@ -1,0 +1,73 @@
+"""What the process is told before devices are asked for, and how one of several ends."""
+
+import platform
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from hierjax.runs.devices import fail
+
+# Prints how many pages most calls of a program fault in for buffers that earlier calls had and freed. Some of the first
+# calls fault in both ways: a small allocation may lie where their buffer was, until the heap has room for both.
+FAULTS = """
+import resource, statistics, sys
+import jax, jax.numpy as jnp
+from hierjax.runs.devices import prepare_cpu
+
+if sys.argv[1] == "prepared":
+  prepare_cpu()
+program = jax.jit(lambda x: jnp.broadcast_to(x, (64, 1 << 18)) * 2)
+x, faults = jnp.ones(1 << 18), []
+for _ in range(50):
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+  jax.block_until_ready(program(x))
+  faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(statistics.median_low(faults))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_a_program_finds_the_pages_of_its_large_buffers_again():
+  def faults(word):
+    return int(subprocess.run([sys.executable, "-c", FAULTS, word], capture_output=True, check=True, text=True).stdout)
+
+  if faults("default") < 1000:
+    pytest.skip("pages are so large here that no more of them are faulted in without it")
+  assert faults("prepared") < 100
+
+
+# Joins a run of two processes, of which the second fails and the first waits for it.
+FAILS = """
+import sys
+from jax.experimental import multihost_utils
+from hierjax.runs import devices
+
+devices._HEARTBEAT = 10  # seconds; the first process is waited for that long
+devices.join(f"127.0.0.1:{sys.argv[1]},2,{sys.argv[2]}")
+multihost_utils.sync_global_devices("begun")
+if sys.argv[2] == "1":
+  devices.fail("error: no such image")
+multihost_utils.sync_global_devices("ended")
+"""
+
+
+def test_a_process_that_fails_ends_at_once_and_takes_the_others_with_it():
+  with socket.socket() as s:
+    s.bind(("127.0.0.1", 0))
+    port = str(s.getsockname()[1])
+  command = [sys.executable, "-c", FAILS, port]
+  first, second = (subprocess.Popen([*command, n], stderr=subprocess.PIPE, text=True) for n in "01")
+  try:
+    assert second.communicate(timeout=150)[1].endswith("error: no such image\n") and second.returncode == 1
+    first.communicate(timeout=90)  # by default it would wait for the other for 100 seconds, or 300
+    assert first.returncode
+  finally:
+    first.kill()
+    second.kill()
+
+
+def test_alone_it_ends_as_usual():
+  with pytest.raises(SystemExit, match="error: no such image"):
+    fail("error: no such image")
