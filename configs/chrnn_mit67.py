@@ -12,7 +12,7 @@ Variants, such as hsrn or hsrn,path: see configs/chrnn.py.
 
 import ml_collections as mlc
 
-from configs import chrnn, common
+from hierjax.configs import chrnn, common
 
 KINDS = chrnn.KINDS
 

@@ -33,7 +33,7 @@ def print_accuracy(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
   images = "IMAGES..."
   if folder.config()["data"]["name"] == "shapes":
     images = "runs/samples"
-    print(f"  {python} -m hierjax shapes {images} --images 20")
+    print(f"  {python} -m hierjax data demo {images} --images 20")
   print(f"  {python} -m hierjax predict {workdir} {images}")
 
 

@@ -1,4 +1,4 @@
-"""`python -m hierjax evaluate`: a run or an ensemble, adapted, or stopping where not sure; or two sets of runs."""
+"""`hierjax evaluate`: a run or an ensemble, adapted, or stopping where not sure; or two sets of runs."""
 
 from __future__ import annotations
 
@@ -82,23 +82,25 @@ class Question:
       raise UserError("--against-alpha is that of the runs of --against, of which there are none")
 
 
-def evaluate(question: Question, mesh: Mesh) -> None:
+def evaluate(question: Question, mesh: Mesh) -> dict[str, Any]:
   """Measures what is asked about, writes it down and prints it.
+
+  Returns:
+    What eval/NAME.json holds, by NAME; of two sets of runs, `significance`.
 
   Raises:
     UserError: a folder, the data or the question cannot be used.
   """
   if question.against:
-    _against(question, mesh)
-  elif question.stop_below:
-    _stopping(question, mesh)
-  elif question.single and not question.alpha:
-    _plain(question, mesh)
-  else:
-    _ensemble(question, mesh)
+    return _against(question, mesh)
+  if question.stop_below:
+    return _stopping(question, mesh)
+  if question.single and not question.alpha:
+    return _plain(question, mesh)
+  return _ensemble(question, mesh)
 
 
-def _plain(question: Question, mesh: Mesh) -> None:
+def _plain(question: Question, mesh: Mesh) -> dict[str, Any]:
   folder = RunFolder(question.workdirs[0])
   try:
     metrics = evaluate_run(
@@ -108,9 +110,11 @@ def _plain(question: Question, mesh: Mesh) -> None:
     print_accuracy(folder, error.metrics)
     raise
   print_accuracy(folder, metrics)
+  known = f"-known{question.known_levels}" if question.known_levels else ""
+  return {f"{metrics['split']}{known}": metrics}
 
 
-def _ensemble(question: Question, mesh: Mesh) -> None:
+def _ensemble(question: Question, mesh: Mesh) -> dict[str, Any]:
   """Measures an ensemble, of one member or several, and what adaptation makes of it."""
   out = _out(question)
   ensemble = open_ensemble(question.workdirs, mesh, question.data_root, question.views)
@@ -120,22 +124,20 @@ def _ensemble(question: Question, mesh: Mesh) -> None:
     print(why, flush=True)
     asked = ""
   if not asked and question.single:
-    _plain(question, mesh)
-    return
+    return _plain(question, mesh)
   if asked == SWEEP:
     assert out is not None
     node = find_node(ensemble.tree, question.node)
-    _sweep(ensemble, open_images(ensemble, question.split), out, node)
-    return
+    return _sweep(ensemble, open_images(ensemble, question.split), out, node)
   alpha = asked_alpha(asked, ensemble.tree.depth, out, [(part.folder, part.step) for part in ensemble.parts])
   images = open_images(ensemble, question.split)
   alphas = (0.0, alpha) if alpha else (0.0,)
   errors, metrics = ErrorCount(ensemble, alphas), AllMetrics(ensemble, alphas)
   tell(ensemble, images, errors, metrics)
-  _report(ensemble, images, errors.errors(), dict(zip(alphas, metrics.values(), strict=True)), out)
+  return _report(ensemble, images, errors.errors(), dict(zip(alphas, metrics.values(), strict=True)), out)
 
 
-def _stopping(question: Question, mesh: Mesh) -> None:
+def _stopping(question: Question, mesh: Mesh) -> dict[str, Any]:
   """Measures the answers of runs whose paths end where they are not sure."""
   out = _out(question)
   ensemble = open_ensemble(question.workdirs, mesh, question.data_root, question.views)
@@ -147,14 +149,15 @@ def _stopping(question: Question, mesh: Mesh) -> None:
   images = open_images(ensemble, question.split)
   if question.stop_below == SWEEP:
     assert out is not None
-    _stop_sweep(ensemble, images, alpha, _RIGHT if question.right is None else question.right, out)
-    return
+    return _stop_sweep(ensemble, images, alpha, _RIGHT if question.right is None else question.right, out)
   views = [part.run.options.views for part in ensemble.parts]
   below = asked_below(question.stop_below, out, parts, views, alpha)
-  _report_answers(ensemble, images, alpha, _answers(ensemble, images, alpha), below, out)
+  return _report_answers(ensemble, images, alpha, _answers(ensemble, images, alpha), below, out)
 
 
-def _stop_sweep(ensemble: Ensemble, images: Images, alpha: float | None, wanted: float, out: RunFolder) -> None:
+def _stop_sweep(
+  ensemble: Ensemble, images: Images, alpha: float | None, wanted: float, out: RunFolder
+) -> dict[str, Any]:
   """Chooses on validation where paths end, and draws what comes of it for other images."""
   if ensemble.whole.run.source("validation") is None:
     raise UserError(
@@ -164,9 +167,10 @@ def _stop_sweep(ensemble: Ensemble, images: Images, alpha: float | None, wanted:
   validation = _answers(ensemble, open_images(ensemble, "validation"), alpha)
   below = keep_choice(out, ensemble, alpha, validation, wanted)
   answers = _answers(ensemble, images, alpha)
-  _report_answers(ensemble, images, alpha, answers, below, out)
+  found = _report_answers(ensemble, images, alpha, answers, below, out)
   print(f"\n{below:g} is chosen on validation, {100 * wanted:g}% right: {out.path / 'stop.json'}")
   print(draw_stops(out, Stops(_name(ensemble), images.split, answers, validation, wanted, below)))
+  return found
 
 
 def _answers(ensemble: Ensemble, images: Images, alpha: float | None) -> Answers:
@@ -177,13 +181,15 @@ def _answers(ensemble: Ensemble, images: Images, alpha: float | None) -> Answers
 
 def _report_answers(
   ensemble: Ensemble, images: Images, alpha: float | None, answers: Answers, below: float, out: RunFolder | None
-) -> None:
+) -> dict[str, Any]:
   """Prints what answers are worth, and writes it to eval/SPLIT-stop.json of a folder."""
   head = f"{_name(ensemble)}: {len(answers.sure):,} images of {images.split}"
   print(f"\n{head}; paths end above nodes less probable than {below:g}\n{describe(answers, below)}")
+  about = {"split": images.split, "members": ensemble.about(), "alpha": alpha, "num_examples": len(answers.sure)}
+  found = {**about, "stop_below": below, **answers.at(below)}
   if out is not None:
-    about = {"split": images.split, "members": ensemble.about(), "alpha": alpha, "num_examples": len(answers.sure)}
-    out.write_evaluation(f"{images.split}-stop", {**about, "stop_below": below, **answers.at(below)})
+    out.write_evaluation(f"{images.split}-stop", found)
+  return {f"{images.split}-stop": found}
 
 
 def _out(question: Question) -> RunFolder | None:
@@ -204,7 +210,7 @@ def _own_folder(path: str) -> RunFolder:
   return RunFolder(path)
 
 
-def _sweep(ensemble: Ensemble, images: Images, out: RunFolder, node: int) -> None:
+def _sweep(ensemble: Ensemble, images: Images, out: RunFolder, node: int) -> dict[str, Any]:
   """Chooses alpha on validation, and draws what all alphas make of other images."""
   alphas, validation, alpha = grid(ensemble.tree.depth), None, None
   if ensemble.whole.run.source("validation") is not None:
@@ -217,7 +223,7 @@ def _sweep(ensemble: Ensemble, images: Images, out: RunFolder, node: int) -> Non
     ErrorCount(ensemble, alphas), AllMetrics(ensemble, shown), ConsistencyCount(ensemble, node),
   )  # fmt: skip
   tell(ensemble, images, errors, metrics, consistency)
-  _report(ensemble, images, errors.errors().at(shown), dict(zip(shown, metrics.values(), strict=True)), out)
+  found = _report(ensemble, images, errors.errors().at(shown), dict(zip(shown, metrics.values(), strict=True)), out)
   name = _name(ensemble)
   if alpha is None:
     print(f"\n{ensemble.whole.run.data.name!r} has no validation split: no alpha is chosen, and 1 is shown")
@@ -225,11 +231,12 @@ def _sweep(ensemble: Ensemble, images: Images, out: RunFolder, node: int) -> Non
     print(f"\nalpha = {alpha:g} is chosen on validation: {out.path / 'alpha.json'}")
   print(draw_sweep(out, Sweep(name, images.split, len(images.source), errors.errors(), validation, alpha)))
   print(draw_consistency(out, consistency.consistency(images, name)))
+  return found
 
 
 def _report(
   ensemble: Ensemble, images: Images, errors: Errors, metrics: dict[float, dict[str, Any]], out: RunFolder | None
-) -> None:
+) -> dict[str, Any]:
   """Prints what was measured, by alpha, and writes it to eval/ of a folder."""
   several = len(ensemble.members) > 1
   about: dict[str, Any] = {
@@ -242,10 +249,11 @@ def _report(
     if several:
       values["ensembles"] = ensemble_errors(errors, number)
   print_ensemble(_name(ensemble), found)
-  if out is None:
-    return
-  for alpha, values in found.items():
-    out.write_evaluation(f"{images.split}-alpha{alpha:g}" if alpha or not several else images.split, values)
+  named = {f"{images.split}-alpha{a:g}" if a or not several else images.split: values for a, values in found.items()}
+  if out is not None:
+    for name, values in named.items():
+      out.write_evaluation(name, values)
+  return named
 
 
 def _name(ensemble: Ensemble) -> str:
@@ -254,7 +262,7 @@ def _name(ensemble: Ensemble) -> str:
   return ensemble.names[0] if count == 1 else f"{count} runs, {ensemble.names[0]} and others"
 
 
-def _against(question: Question, mesh: Mesh) -> None:
+def _against(question: Question, mesh: Mesh) -> dict[str, Any]:
   """Compares two sets of runs, pair by pair."""
   first, second = (
     open_ensemble(workdirs, mesh, question.data_root, question.views)
@@ -279,6 +287,8 @@ def _against(question: Question, mesh: Mesh) -> None:
     table = out.path / "significance.csv"
     write_table(table, significance.HEADER, significance.rows(found))
     print(table)
+  rows = [dict(zip(significance.HEADER, row, strict=True)) for row in significance.rows(found)]
+  return {"significance": rows}
 
 
 def _check_same(first: Ensemble, second: Ensemble, images: Images, other: Images) -> None:
