@@ -9,12 +9,13 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from hierjax.data.split_names import split_name
 from hierjax.errors import UserError
 
 
+@runtime_checkable
 class Command(Protocol):
   """A module that is one command.
 
