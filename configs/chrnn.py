@@ -9,7 +9,7 @@ Variants of chrnn_imagenet, chrnn_places205, chrnn_sun397 and chrnn_mit67, at mo
 
 import ml_collections as mlc
 
-from hierjax.configs import common
+from configs import common
 
 
 def neck() -> dict:

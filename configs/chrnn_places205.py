@@ -11,7 +11,7 @@ Variants, such as hsrn or hsrn,path: see configs/chrnn.py.
 
 import ml_collections as mlc
 
-from hierjax.configs import chrnn, common
+from configs import chrnn, common
 
 KINDS = chrnn.KINDS
 

@@ -16,7 +16,7 @@ Variants, at most one of each line:
 
 import ml_collections as mlc
 
-from hierjax.configs import common
+from configs import common
 
 
 def get_config(variant: str = "") -> mlc.ConfigDict:

@@ -41,7 +41,7 @@ from functools import partial
 
 import ml_collections as mlc
 
-from hierjax.configs import common, features
+from configs import common, features
 
 PARTS = (10, 20, 50)  # percent
 EPOCHS = {"path_rnn": 4.0, "flat": 10.0, "coarse_fine": 10.0}  # of all images

@@ -15,10 +15,10 @@ Variants, at most one of each line:
 
 import ml_collections as mlc
 
-from hierjax.configs import common
-from hierjax.configs.dhnn import CONVERSIONS, alternating, together
-from hierjax.configs.dhnn_openimages import KINDS as OPENIMAGES
-from hierjax.configs.dhnn_openimages import photographs
+from configs import common
+from configs.dhnn import CONVERSIONS, alternating, together
+from configs.dhnn_openimages import KINDS as OPENIMAGES
+from configs.dhnn_openimages import photographs
 
 
 def get_config(variant: str = "") -> mlc.ConfigDict:

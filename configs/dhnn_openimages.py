@@ -27,8 +27,8 @@ from functools import partial
 
 import ml_collections as mlc
 
-from hierjax.configs import common
-from hierjax.configs.dhnn import CONVERSIONS, alternating, together
+from configs import common
+from configs.dhnn import CONVERSIONS, alternating, together
 
 
 def get_config(variant: str = "") -> mlc.ConfigDict:

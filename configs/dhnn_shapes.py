@@ -19,8 +19,8 @@ Variants, at most one of each line:
 
 import ml_collections as mlc
 
-from hierjax.configs import common
-from hierjax.configs.dhnn import CONVERSIONS, alternating, together
+from configs import common
+from configs.dhnn import CONVERSIONS, alternating, together
 
 
 def get_config(variant: str = "") -> mlc.ConfigDict:

@@ -18,7 +18,7 @@ Variants, at most one of each line:
 
 import ml_collections as mlc
 
-from hierjax.configs import chrnn, common
+from configs import chrnn, common
 
 
 def get_config(variant: str = "") -> mlc.ConfigDict:

@@ -22,7 +22,7 @@ al. say; they have not been run yet. `cpu` keeps a tenth of the training images 
 
 import ml_collections as mlc
 
-from hierjax.configs import common
+from configs import common
 
 
 def get_config(variant: str = "") -> mlc.ConfigDict:

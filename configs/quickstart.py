@@ -8,7 +8,7 @@ Variants: `smoke`; `flat`, a softmax over the leaves in place of the CNN-RNN hea
 
 import ml_collections as mlc
 
-from hierjax.configs import common
+from configs import common
 
 
 def get_config(variant: str = "") -> mlc.ConfigDict:

@@ -6,22 +6,25 @@ import ast
 import difflib
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hierjax.errors import UserError
 
-FOLDER = Path(__file__).parent / "configs"  # in a checkout a link to the folder `configs`
+_PACKAGE = Path(__file__).parent
+# In a wheel the files are a folder of the package, in a checkout one beside it.
+CONFIGS = next(path for path in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if path.is_dir())
 
 
-def list_configs() -> dict[str, str]:
-  """Returns the first line of each config's docstring, by the config's name."""
-  found = {}
-  for file in sorted(FOLDER.glob("*.py")):
+def list_configs() -> list[tuple[str, str, tuple[tuple[str, ...], ...]]]:
+  """Returns the name of each config, the first line of its docstring, and its variants."""
+  found = []
+  for file in sorted(CONFIGS.glob("*.py")):
     module = ast.parse(file.read_text(encoding="utf-8"))
     if any(isinstance(node, ast.FunctionDef) and node.name == "get_config" for node in module.body):
-      found[file.stem] = (ast.get_docstring(module) or "").splitlines()[0]
+      found.append((file.stem, (ast.get_docstring(module) or "").splitlines()[0], ()))
   return found
 
 
@@ -34,18 +37,12 @@ def find_config(name: str) -> str:
   file, colon, variant = name.partition(":")
   if file.endswith(".py") or "/" in file:
     return name
-  known = list_configs()
+  known = [name for name, *_ in list_configs()]
   if file not in known:
     close = difflib.get_close_matches(file, known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise UserError(f"no config {file!r}{hint} (a file ends with .py; there are: {', '.join(known)})")
-  return f"{FOLDER / file}.py{colon}{variant}"
-
-
-def default_workdir(name: str) -> str:
-  """Returns runs/CONFIG-VARIANT."""
-  file, _, variant = name.partition(":")
-  return "-".join([f"runs/{Path(file).stem}", *(word for word in variant.split(",") if word)])
+    raise UserError(f"there is no config {file!r}{hint} (choose from {', '.join(known)}, or name a file FILE.py)")
+  return f"{CONFIGS / file}.py{colon}{variant}"
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -61,6 +58,8 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   from absl import flags
   from ml_collections import config_flags
 
+  if str(CONFIGS.parent) not in sys.path:
+    sys.path.append(str(CONFIGS.parent))  # config files say `from configs import common`
   argv = ["hierjax", f"--config={find_config(name)}", *overrides]
   values = flags.FlagValues()
   holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)

@@ -8,9 +8,9 @@ from hierjax.errors import UserError
 
 EXTRAS = {
   "tfds": ("tensorflow_datasets", "importlib_resources"),
-  "report": ("jinja2", "matplotlib", "sklearn"),
+  "report": ("jinja2", "matplotlib", "sklearn", "threadpoolctl"),
   "tensorboard": ("tensorboardX",),
-  "prepare": ("tensorflow_datasets", "tensorflow"),
+  "prepare": ("tensorflow_datasets", "importlib_resources", "tensorflow"),
 }
 
 
@@ -22,7 +22,8 @@ def missing(extra: str) -> list[str]:
 def require(extra: str) -> None:
   """Raises UserError, with the command that installs the extra, where one of its modules is not installed."""
   if absent := missing(extra):
-    raise UserError(f"{', '.join(absent)}: not installed; this installs what is missing: {command(extra)}")
+    are = "is" if len(absent) == 1 else "are"
+    raise UserError(f"{', '.join(absent)} {are} not installed: {command(extra)}")
 
 
 def command(extra: str) -> str:

@@ -15,11 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  """Prints a line a config: its name and the first line of its docstring."""
+  """Prints each config: its name, the first line of its docstring, and its variants."""
   from hierjax.config_files import list_configs
 
   found = list_configs()
-  width = max(map(len, found))
-  for name, about in found.items():
+  width = max(len(name) for name, *_ in found)
+  for name, about, kinds in found:
     print(f"{name:{width}}  {about}")
+    if words := [" | ".join(kind) for kind in kinds if kind]:
+      print(f"{'':{width}}  variants: {'; '.join(words)}")
   return 0

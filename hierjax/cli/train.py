@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import traceback
+from pathlib import Path
 
 from hierjax.errors import UserError
 
@@ -48,11 +49,17 @@ def config_of(args: argparse.Namespace) -> str:
   return named[0]
 
 
+def default_workdir(name: str) -> str:
+  """Returns runs/CONFIG-VARIANT."""
+  file, _, variant = name.partition(":")
+  return "-".join([f"runs/{Path(file).stem}", *(word for word in variant.split(",") if word)])
+
+
 def run(args: argparse.Namespace) -> int:
   """Trains; returns 128 and the signal's number where a signal stopped the run."""
   from absl import logging
 
-  from hierjax.config_files import default_workdir, load_config
+  from hierjax.config_files import load_config
   from hierjax.runs import devices
   from hierjax.training import loop
 

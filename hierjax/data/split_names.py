@@ -1,4 +1,4 @@
-"""The names of the splits of a data set."""
+"""Names of the splits of a data set."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import difflib
 from hierjax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+_SHORT = {"val": "validation"}
 
 
 def split_name(text: str) -> str:
-  """Returns `train`, `validation` or `test`; `val` stands for `validation`.
+  """Returns the name of a split as written in run folders: `train`, `validation` (also written `val`) or `test`.
 
   Raises:
-    UserError: the text is no such name.
+    UserError: there is no such split; the message lists the choices and the nearest one.
   """
-  name = "validation" if text == "val" else text
+  name = text.strip().lower()
+  name = _SHORT.get(name, name)
   if name not in SPLITS:
     close = difflib.get_close_matches(name, SPLITS, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise UserError(f"split {text!r}: choose from {', '.join(SPLITS)}{hint}")
+    raise UserError(f"split {text!r}: choose from train, validation (or val), test{hint}")
   return name
