@@ -1,4 +1,4 @@
-"""The packages of the wheel: hierjax, with the folder `configs` inside as `hierjax/configs`; pyproject.toml has the rest."""
+"""The packages of the wheel: `hierjax`, and `configs` as `hierjax/configs`; pyproject.toml has the rest."""
 
 from setuptools import find_packages, setup
 

@@ -20,7 +20,7 @@ CONFIGS = next(path for path in (_PACKAGE / "configs", _PACKAGE.parent / "config
 
 def list_configs() -> list[tuple[str, str, tuple[tuple[str, ...], ...]]]:
   """Returns the name of each config, the first line of its docstring, and its variants."""
-  found = []
+  found: list[tuple[str, str, tuple[tuple[str, ...], ...]]] = []
   for file in sorted(CONFIGS.glob("*.py")):
     module = ast.parse(file.read_text(encoding="utf-8"))
     if any(isinstance(node, ast.FunctionDef) and node.name == "get_config" for node in module.body):

@@ -65,7 +65,8 @@ def _sources(inputs: Any) -> Iterator[Path | bytes]:
       yield from _sources(each)
   else:
     raise UserError(
-      f"{type(inputs).__name__} is no image: give a file, bytes, a PIL image, an array u8[h w c] or u8[b h w c], or a list"
+      f"{type(inputs).__name__} is no image: give a file, bytes, a PIL image, an array u8[h w c] or u8[b h w c], or a "
+      "list of these"
     )
 
 

@@ -73,7 +73,7 @@ def test_a_pil_image_is_rotated_by_its_exif(array):
 
 
 def test_floating_point_pixels_are_refused_when_they_are_read():
-  with pytest.raises(BadImageError, match="image 0.*floating-point"):
+  with pytest.raises(BadImageError, match=r"image 0.*floating-point"):
     as_images(Image.new("F", (4, 4)))[0].pixels(4)
 
 
