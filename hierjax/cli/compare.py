@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from hierjax import extras
 from hierjax.cli.common import add_data_root, add_workdir
 
 HELP = "Count and draw the images that one run has right and another wrong."
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Prints the counts and the picture's path."""
+  extras.require("report")
   from hierjax.evaluation.compare import compare, describe, draw_comparison
   from hierjax.runs import devices
   from hierjax.runs.folder import RunFolder

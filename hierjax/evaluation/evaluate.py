@@ -19,9 +19,6 @@ from hierjax.evaluation.ensemble import AllMetrics, ErrorCount, Errors, Mistakes
 from hierjax.evaluation.evaluate_run import evaluate_run
 from hierjax.evaluation.selective import AnswerCount, Answers, asked_below, describe, keep_choice
 from hierjax.inference.members import JOIN, Ensemble, Images, open_ensemble, open_images, short_checksum
-from hierjax.report.plots.adaptation import Sweep, draw_sweep
-from hierjax.report.plots.consistency import ConsistencyCount, draw_consistency, find_node
-from hierjax.report.plots.selective import Stops, draw_stops
 from hierjax.runs.folder import NotWritten, RunFolder, write_table
 
 _RIGHT = 0.95  # of the answers, where nothing else is asked for
@@ -127,8 +124,7 @@ def _ensemble(question: Question, mesh: Mesh) -> dict[str, Any]:
     return _plain(question, mesh)
   if asked == SWEEP:
     assert out is not None
-    node = find_node(ensemble.tree, question.node)
-    return _sweep(ensemble, open_images(ensemble, question.split), out, node)
+    return _sweep(ensemble, question, out)
   alpha = asked_alpha(asked, ensemble.tree.depth, out, [(part.folder, part.step) for part in ensemble.parts])
   images = open_images(ensemble, question.split)
   alphas = (0.0, alpha) if alpha else (0.0,)
@@ -159,6 +155,8 @@ def _stop_sweep(
   ensemble: Ensemble, images: Images, alpha: float | None, wanted: float, out: RunFolder
 ) -> dict[str, Any]:
   """Chooses on validation where paths end, and draws what comes of it for other images."""
+  from hierjax.report.plots.selective import Stops, draw_stops
+
   if ensemble.whole.run.source("validation") is None:
     raise UserError(
       f"--stop-below {SWEEP}: it chooses on validation, and {ensemble.whole.run.data.name!r} has no such split; train "
@@ -210,8 +208,12 @@ def _own_folder(path: str) -> RunFolder:
   return RunFolder(path)
 
 
-def _sweep(ensemble: Ensemble, images: Images, out: RunFolder, node: int) -> dict[str, Any]:
+def _sweep(ensemble: Ensemble, question: Question, out: RunFolder) -> dict[str, Any]:
   """Chooses alpha on validation, and draws what all alphas make of other images."""
+  from hierjax.report.plots.adaptation import Sweep, draw_sweep
+  from hierjax.report.plots.consistency import ConsistencyCount, draw_consistency, find_node
+
+  node, images = find_node(ensemble.tree, question.node), open_images(ensemble, question.split)
   alphas, validation, alpha = grid(ensemble.tree.depth), None, None
   if ensemble.whole.run.source("validation") is not None:
     count = ErrorCount(ensemble, alphas)
