@@ -183,7 +183,7 @@ def test_a_set_prepared_for_tensorflow_only(prepared, tmp_path):
   folder.mkdir(parents=True)
   (folder / "dataset_info.json").write_text(info.replace('"array_record"', '"tfrecord"'))
   (folder / "features.json").write_text((prepared / "tiny" / "1.0.0" / "features.json").read_text())
-  with pytest.raises(UserError, match=r"tfrecord(.|\n)*hierjax\.data\.prepare tiny"):
+  with pytest.raises(UserError, match=r"tfrecord(.|\n)*hierjax data prepare tiny"):
     open_source(config(tmp_path), TREE, "train")
 
 
