@@ -76,6 +76,16 @@ class DHNNHead(nn.Module):
       )
     super().__post_init__()
 
+  @classmethod
+  def for_tree(cls, arrays: TreeArrays, branch_levels: tuple[int, ...] = (), **fields: Any) -> DHNNHead:
+    """Returns the head for a tree; `fields` are the attributes that have a default.
+
+    Raises:
+      ValueError: a merged network has branches, of which this head reads none.
+    """
+    check_unmerged(branch_levels)
+    return cls(arrays.num_nodes, arrays.level_offsets, arrays.stop_at, **fields)
+
   def setup(self) -> None:
     """Names the weights."""
     depth = len(self.level_offsets) - 1
@@ -165,6 +175,15 @@ def check_fields(head: Any) -> None:
     raise ValueError(f"output = {head.output!r}: choose from softmax, sigmoid")
   check_weights(head.level_weights, len(head.level_offsets) - 1)
   stage_sequence(head, 0, parent=None).check()
+
+
+def check_unmerged(branch_levels: tuple[int, ...]) -> None:
+  """Raises ValueError where a merged network has branches: the heads of Koo et al. read stages and no branch."""
+  if branch_levels:
+    raise ValueError(
+      "the heads dhnn_rnn and dhnn_s2s read the maps of stages, and no branch of a merged network; choose "
+      "config.head.name = coarse_fine, flat, path_rnn or multilabel, or set config.merged.shared = -1"
+    )
 
 
 def check_options(head: Any, options: DecodeOptions) -> None:

@@ -1,0 +1,115 @@
+"""Config files: where they are, what they are called, and the configs that they describe."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import re
+import sys
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hierjax.config import did_you_mean
+from hierjax.errors import UserError
+from hierjax.training.sections import overridden
+
+_PACKAGE = Path(__file__).parent
+# In a wheel the files are a folder of the package, in a checkout one beside it.
+CONFIGS = next(path for path in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if path.is_dir())
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfigFile:
+  """A config file and a variant of it.
+
+  Attributes:
+    path: the file.
+    variant: words joined by commas; '' for none.
+  """
+
+  path: Path
+  variant: str = ""
+
+  def module(self) -> types.ModuleType:
+    """Runs the file; raises UserError where it has no `get_config` or cannot be run."""
+    _make_configs_importable()
+    name = f"hierjax_config_{self.path.stem}"
+    spec = importlib.util.spec_from_file_location(name, self.path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+      spec.loader.exec_module(module)
+    except (ImportError, SyntaxError, NameError) as error:
+      raise UserError(f"{self.path}: {type(error).__name__}: {error}") from error
+    if "get_config" not in vars(module):
+      raise UserError(f"{self.path} is not a config: it has no function get_config; choose from {', '.join(names())}")
+    return module
+
+  def load(self, values: Iterable[str] = ()) -> dict[str, Any]:
+    """Returns the config, with all its fields; see `hierjax.training.sections.overridden` for `values`."""
+    config: Mapping[str, Any] = self.module().get_config(self.variant).to_dict()
+    return overridden(config, values)
+
+
+def names() -> list[str]:
+  """Returns the names of the configs that hierjax has."""
+  files = sorted(CONFIGS.glob("*.py"))
+  return [file.stem for file in files if "def get_config(" in file.read_text(encoding="utf-8")]
+
+
+def find_config(spec: str) -> ConfigFile:
+  """Returns the config file that a command line names.
+
+  Args:
+    spec: `quickstart` or `quickstart:flat,smoke`, one that hierjax has, with or without a variant; or the path of a
+      file, `my_config.py` or `my_config.py:flat`.
+
+  Raises:
+    UserError: there is no such config.
+  """
+  name, _, variant = spec.partition(":")
+  path = Path(name).expanduser()
+  if path.suffix == ".py" and path.is_file():
+    return ConfigFile(path, variant)
+  own = path.suffix in ("", ".py") and path.parent in (Path(), Path("configs"), CONFIGS)
+  if own and path.stem in names():
+    return ConfigFile(CONFIGS / f"{path.stem}.py", variant)
+  if path.suffix != ".py" and path.with_suffix(".py").is_file():
+    raise UserError(f"there is no config {name!r}; for the file, write {path.with_suffix('.py')}")
+  raise UserError(
+    f"there is no config {name!r}{did_you_mean(path.stem, names())} (choose from {', '.join(names())}, or name a file "
+    "FILE.py)"
+  )
+
+
+def load_config(spec: str, values: Iterable[str] = ()) -> dict[str, Any]:
+  """Returns the resolved config that a command line names.
+
+  Args:
+    spec: as of `find_config`.
+    values: such as `--config.optim.lr=0.1`.
+
+  Raises:
+    UserError: there is no such config, variant, key or part, or a value is of another kind.
+  """
+  return find_config(spec).load(values)
+
+
+def list_configs() -> list[tuple[str, str, tuple[tuple[str, ...], ...]]]:
+  """Returns the name of each config, the first line of its docstring, and its variants: at most one word of a tuple."""
+  return [_described(ConfigFile(CONFIGS / f"{name}.py").module(), name) for name in names()]
+
+
+def _described(module: types.ModuleType, name: str) -> tuple[str, str, tuple[tuple[str, ...], ...]]:
+  first = re.split(r"\n\s*\n", (module.__doc__ or "").strip())[0]
+  return name, " ".join(first.split()), tuple(map(tuple, vars(module).get("KINDS", ())))
+
+
+def _make_configs_importable() -> None:
+  """Lets config files say `from configs import common`, whatever folder they are in."""
+  package = sys.modules.setdefault("configs", types.ModuleType("configs"))
+  found = list(getattr(package, "__path__", ()))
+  beside = [str(Path(entry) / "configs") for entry in sys.path if (Path(entry) / "configs").is_dir()]
+  package.__path__ = list(dict.fromkeys([*found, str(CONFIGS), *beside]))
