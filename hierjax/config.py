@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import functools
 import inspect
 import itertools
 import json
@@ -50,6 +51,11 @@ def fields_of(build: Callable[..., Any], without: Collection[str] = ()) -> dict[
     build: a class or function, whose docstring describes its parameters under `Attributes:` or `Args:`.
     without: names to leave out.
   """
+  return {name: field for name, field in _parameters(build).items() if name not in without}
+
+
+@functools.cache
+def _parameters(build: Callable[..., Any]) -> Mapping[str, Field]:
   kinds, texts = get_type_hints(build), field_texts(build)
   parameters = dict(inspect.signature(build).parameters)
   rest = [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_KEYWORD]
@@ -61,7 +67,7 @@ def fields_of(build: Callable[..., Any], without: Collection[str] = ()) -> dict[
   return {
     name: Field(kinds.get(name, Any), parameter.default, texts.get(name, ""))
     for name, parameter in parameters.items()
-    if name not in (*without, *rest)
+    if name not in rest
   }
 
 
@@ -71,7 +77,7 @@ def field_texts(build: Callable[..., Any]) -> dict[str, str]:
   entries = re.findall(r"^  (\w[\w, ]*): (.*\n(?:   .*\n)*)", section[1] if section else "", re.M)
   texts: dict[str, str] = {}
   for names, text in entries:
-    sentence = re.split(r"(?<=\.)\s", " ".join(text.split()), maxsplit=1)[0]
+    sentence = re.split(r"(?<=\.)\s", " ".join(text.split()), maxsplit=1)[0].removesuffix(".")
     texts |= dict.fromkeys(names.split(", "), sentence)
   return texts
 

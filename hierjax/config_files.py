@@ -13,7 +13,8 @@ from typing import Any
 
 from hierjax.config import did_you_mean
 from hierjax.errors import UserError
-from hierjax.training.sections import overridden
+from hierjax.nn.registry import PARTS
+from hierjax.training.sections import SECTIONS, overridden, section_fields, top_fields
 
 _PACKAGE = Path(__file__).parent
 # In a wheel the files are a folder of the package, in a checkout one beside it.
@@ -47,10 +48,10 @@ class ConfigFile:
       raise UserError(f"{self.path} is not a config: it has no function get_config; choose from {', '.join(names())}")
     return module
 
-  def load(self, values: Iterable[str] = ()) -> dict[str, Any]:
-    """Returns the config, with all its fields; see `hierjax.training.sections.overridden` for `values`."""
+  def load(self, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Returns the config, with all its fields; see `hierjax.training.sections.overridden`."""
     config: Mapping[str, Any] = self.module().get_config(self.variant).to_dict()
-    return overridden(config, values)
+    return overridden(config, overrides)
 
 
 def names() -> list[str]:
@@ -84,17 +85,34 @@ def find_config(spec: str) -> ConfigFile:
   )
 
 
-def load_config(spec: str, values: Iterable[str] = ()) -> dict[str, Any]:
+def load_config(spec: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
   """Returns the resolved config that a command line names.
 
   Args:
     spec: as of `find_config`.
-    values: such as `--config.optim.lr=0.1`.
+    overrides: such as `--config.optim.lr=0.1`.
 
   Raises:
     UserError: there is no such config, variant, key or part, or a value is of another kind.
   """
-  return find_config(spec).load(values)
+  return find_config(spec).load(overrides)
+
+
+def show_config(config: Mapping[str, Any]) -> str:
+  """Returns a resolved config as lines `key = value  # description`."""
+  lines = []
+  for key, field in top_fields().items():
+    if key not in (*SECTIONS, *PARTS):
+      lines.append(_line(key, repr(config[key]), field.text))
+      continue
+    for name, inner in section_fields(key, config[key]).items():
+      shown = repr(config[key][name]) if name in config[key] else "(must be set)"
+      lines.append(_line(f"{key}.{name}", shown, inner.text))
+  return "\n".join(lines)
+
+
+def _line(key: str, value: str, text: str) -> str:
+  return f"{key} = {value}" + (f"  # {text}" if text else "")
 
 
 def list_configs() -> list[tuple[str, str, tuple[tuple[str, ...], ...]]]:

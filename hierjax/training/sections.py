@@ -46,7 +46,7 @@ def section_fields(name: str, section: Any) -> dict[str, Field]:
     return fields_of(SECTIONS[name])
   if not isinstance(section, Mapping) or "name" not in section:
     raise UserError(f"config.{name}.name is missing: choose from {', '.join(sorted(PARTS[name]))}")
-  text = f"{', '.join(sorted(PARTS[name]))}, or package.module:Thing."
+  text = f"{', '.join(sorted(PARTS[name]))}, or package.module:Thing"
   return {"name": Field(str, REQUIRED, text)} | part_fields(name, section["name"])
 
 
@@ -69,19 +69,19 @@ def resolved(config: Config) -> dict[str, Any]:
   return config | {name: _filled(section, section_fields(name, section)) for name, section in sections.items()}
 
 
-def overridden(config: Config, values: Iterable[str]) -> dict[str, Any]:
+def overridden(config: Config, overrides: Iterable[str]) -> dict[str, Any]:
   """Returns a resolved config with the values of a command line.
 
   Where another part is named, its section begins with the defaults of that part.
 
   Args:
     config: resolved or not.
-    values: such as `--config.optim.lr=0.1`; the text is read as the annotation of the field has it.
+    overrides: such as `--config.optim.lr=0.1`; the text is read as the annotation of the field has it.
 
   Raises:
     UserError: there is no such key or part, or the value is of another kind.
   """
-  texts = dict(map(_split, values))
+  texts = dict(map(_split, overrides))
   names = {part: texts[f"{part}.name"] for part in PARTS if f"{part}.name" in texts}
   others = {part: {"name": name} for part, name in names.items() if part not in config or config[part]["name"] != name}
   config = resolved(dict(config) | others)
@@ -114,7 +114,7 @@ def _filled(section: Config, fields: Mapping[str, Field]) -> dict[str, Any]:
 
 
 def _split(text: str) -> tuple[str, str]:
-  key, equals, value = text.removeprefix("--").partition("=")
+  key, equals, value = text.lstrip("-").partition("=")
   if not key.startswith("config.") or not equals:
     raise UserError(f"{text}: values of a config are written --config.KEY=VALUE")
   return key.removeprefix("config."), value

@@ -50,10 +50,12 @@ class DHNNSequenceHead(nn.Module):
     cell: `lstm` or `gru` (READINGS K9).
     feedback: `soft` or `labels`.
     level_weights: w_t of the loss; () for 1.
-    conversion: see `hierjax.nn.layers.conversions.Conversion`, as for `side` and `strict`.
-    side: of what a conversion makes before it is a vector.
+    conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_linear` or `dense`; see
+      `hierjax.nn.layers.conversions.Conversion`.
+    side: of the map that a conversion makes before the vector.
     strict: whether to refuse a conversion that the appendices do not solve exactly.
-    subsets: S_t, see `hierjax.nn.layers.stage_sequence.StageSequence`, as for `order`; by default one a stage.
+    subsets: S_t, the stages that each step reads, by default one; see
+      `hierjax.nn.layers.stage_sequence.StageSequence`.
     order: of the stages, where `subsets` is ().
     dtype: of the products; weights, state and probabilities are float32.
   """
