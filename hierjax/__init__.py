@@ -12,6 +12,7 @@ from hierjax.functional.tree_arrays import TreeArrays as TreeArrays
 from hierjax.functional.tree_arrays import tree_arrays as tree_arrays
 from hierjax.nn.backbones.backbone import Backbone as Backbone
 from hierjax.nn.backbones.densenet import densenet as densenet
+from hierjax.nn.backbones.foreign import ForeignBackbone as ForeignBackbone
 from hierjax.nn.backbones.plain import alexnet as alexnet
 from hierjax.nn.backbones.plain import cnn7 as cnn7
 from hierjax.nn.backbones.plain import sppnet as sppnet
@@ -39,6 +40,7 @@ from hierjax.nn.layers.spatial import spatial_recurrence as spatial_recurrence
 from hierjax.nn.merged import MergedBackbone as MergedBackbone
 from hierjax.nn.merged import merge as merge
 from hierjax.nn.necks.context import ContextNeck as ContextNeck
+from hierjax.nn.registry import ModelConfig as ModelConfig
 from hierjax.nn.registry import make_method as make_method
 from hierjax.tree.builders import from_paths as from_paths
 from hierjax.tree.label_finder import class_nodes as class_nodes
