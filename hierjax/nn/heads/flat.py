@@ -34,6 +34,11 @@ class FlatHead(nn.Module):
   stop_at: str = "leaf"
   dtype: Any = jnp.float32
 
+  @classmethod
+  def for_tree(cls, arrays: TreeArrays, dtype: Any = jnp.float32) -> FlatHead:
+    """Returns the head for a tree."""
+    return cls(arrays.num_leaves, arrays.stop_at, dtype)
+
   @nn.compact
   def __call__(
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False

@@ -35,6 +35,11 @@ class MultiLabelHead(nn.Module):
     check_weights(self.level_weights, len(self.level_offsets) - 1)
     super().__post_init__()
 
+  @classmethod
+  def for_tree(cls, arrays: TreeArrays, **fields: Any) -> MultiLabelHead:
+    """Returns the head for a tree; `fields` are the attributes that have a default."""
+    return cls(arrays.num_nodes, arrays.level_offsets, **fields)
+
   @property
   def predicts_several(self) -> bool:
     """Whether predictions have `node_score`."""
