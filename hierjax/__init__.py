@@ -2,12 +2,15 @@
 
 from hierjax.functional.adaptation import adapt as adapt
 from hierjax.functional.adaptation import adapted as adapted
-from hierjax.functional.combine import ensemble as ensemble
-from hierjax.functional.f1 import F1 as F1
-from hierjax.functional.f1 import several_metrics as several_metrics
+from hierjax.functional.calibration import calibrated as calibrated
+from hierjax.functional.combine import mean_of_members as mean_of_members
+from hierjax.functional.decoding import decode as decode
 from hierjax.functional.metrics import Mean as Mean
 from hierjax.functional.metrics import evaluate_batch as evaluate_batch
-from hierjax.functional.selective import stopped as stopped
+from hierjax.functional.multilabel import F1 as F1
+from hierjax.functional.multilabel import multilabel_metrics as multilabel_metrics
+from hierjax.functional.restriction import restricted as restricted
+from hierjax.functional.selective import abstain as abstain
 from hierjax.functional.tree_arrays import TreeArrays as TreeArrays
 from hierjax.functional.tree_arrays import tree_arrays as tree_arrays
 from hierjax.nn.backbones.backbone import Backbone as Backbone
@@ -50,6 +53,7 @@ from hierjax.tree.label_tree import LabelTree as LabelTree
 from hierjax.tree.open_tree import open_tree as open_tree
 from hierjax.types import Batch as Batch
 from hierjax.types import DecodeOptions as DecodeOptions
+from hierjax.types import Distribution as Distribution
 from hierjax.types import Features as Features
 from hierjax.types import Prediction as Prediction
 
