@@ -13,13 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from hierjax.evaluation.answers import Rows, Sums, prediction_of
+from hierjax.errors import UserError
+from hierjax.evaluation.answers import Rows, Sums, fold, prediction_of
 from hierjax.evaluation.evaluate import mean_values
+from hierjax.evaluation.significance import Difference, check_pairs, differences
 from hierjax.functional.combine import mean_of_members
 from hierjax.functional.metrics import Mean, evaluate_batch, level_and_path_counts, level_and_path_errors
 from hierjax.functional.paths import single_path
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.inference.members import Answered, Ensemble, distribution_shape
+from hierjax.inference.images import same_images
+from hierjax.inference.members import Answered, Ensemble, Images, distribution_shape
 from hierjax.inference.pipeline import Stages, finish
 from hierjax.inference.settings import why_unadapted
 from hierjax.types import Batch
@@ -175,3 +178,40 @@ def why_alpha_is_idle(ensemble: Ensemble) -> str:
   tree = ensemble.whole.run.method.tree
   shapes = [distribution_shape(part.run, part.variables) for part in ensemble.parts]
   return why_unadapted(jax.eval_shape(lambda *members: mean_of_members(members, tree), *shapes), tree.depth)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """Two sets of runs on the same images.
+
+  Attributes:
+    first: the first set; the members are compared, each by itself.
+    second: the second set, paired with the first in order.
+    images: the images as each set reads them.
+  """
+
+  first: Ensemble
+  second: Ensemble
+  images: tuple[Images, Images]
+
+  def __post_init__(self) -> None:
+    """Raises UserError for sets that cannot be paired, with other trees, or judged on other images."""
+    check_pairs(len(self.first.members), len(self.second.members))
+    ours, theirs = self.first.whole, self.second.whole
+    text = f"{ours.folder.path} and {theirs.folder.path}"
+    if ours.run.tree != theirs.run.tree:
+      raise UserError(f"{text} have different label trees, so they cannot be compared")
+    mine, other = self.images
+    if mine.split != other.split or not same_images((ours.run, theirs.run), mine.source, other.source):
+      raise UserError(f"{text} are not judged on the same images")
+
+  def differences(self, alphas: tuple[float, float]) -> list[Difference]:
+    """Returns how the errors differ, level by level and of the path, each set adapted by its alpha."""
+    found = []
+    for ensemble, images, alpha in zip((self.first, self.second), self.images, alphas, strict=True):
+      rows = member_errors(ensemble, alpha, Stages(ensemble.whole.run.options))
+      fold(ensemble, images, rows)
+      wrong, counted = rows.values(len(images.source))
+      found.append((np.moveaxis(wrong, 1, 0), counted))
+    (wrong, counted), (other, other_counted) = found
+    return differences(wrong, other, counted & other_counted)

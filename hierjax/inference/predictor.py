@@ -5,18 +5,18 @@ from __future__ import annotations
 import collections
 import functools
 import itertools
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from hierjax.data.read_image import BadImageError, read_image, to_grey
+from hierjax.data.read_image import BadImageError, to_grey
 from hierjax.errors import UserError
+from hierjax.inference.image_inputs import ImageInput, as_images
 from hierjax.inference.trained_model import Answer, AnswerSettings, TrainedModel
 from hierjax.runs import devices
 from hierjax.runs.folder import write_table
@@ -113,7 +113,16 @@ class Predictor:
     self._answer = functools.partial(jax.jit(model.answer), model.run.method, model.weights)
     self._may_abstain = model.may_abstain
 
-  def __call__(self, images: Sequence[Path | str | bytes]) -> Iterator[Row]:
+  def __call__(self, images: Any) -> list[Row]:
+    """Returns the best paths of images, in order; see `rows`.
+
+    Args:
+      images: one image or many: files, bytes of image files, PIL images, arrays `u8[h w c]` or a batch `u8[b h w c]`,
+        or a list of these; see `image_inputs.as_images`. A plain string is one file.
+    """
+    return list(self.rows(images))
+
+  def rows(self, images: Any) -> Iterator[Row]:
     """Yields the best paths of each image, in order; one that cannot be read gets one row with the reason.
 
     For a multi-label head, the paths are all that pass its thresholds, at most as many as its beam or `top`; where none
@@ -121,42 +130,38 @@ class Predictor:
     Paths that the threshold made equal appear once.
 
     Args:
-      images: files, or the bytes of image files, which are called `image 0` and so on.
+      images: as in `__call__`.
     """
-    names = [_name(image, number) for number, image in enumerate(images)]
-    every = _read_ahead(images, names, self._eye)
-    for start in range(0, len(images), _BATCH):
+    inputs = as_images(images)
+    every = _read_ahead(inputs, self._eye)
+    for start in range(0, len(inputs), _BATCH):
       pixels = list(itertools.islice(every, _BATCH))
       good = [p for p in pixels if isinstance(p, np.ndarray)]
       found = self._answer(_pad(good)) if good else ()
       answers = zip(*jax.device_get(found), strict=True)
-      for name, image in zip(names[start:], pixels, strict=False):
-        if isinstance(image, str):
-          yield Row(name, error=image)
+      for image, own in zip(inputs[start:], pixels, strict=False):
+        if isinstance(own, str):
+          yield Row(image.name, error=own)
         else:
-          rows = list(_paths_of(name, self.tree, Answer(*next(answers))))
-          yield from rows or [Row(name)] * self._may_abstain
+          rows = list(_paths_of(image.name, self.tree, Answer(*next(answers))))
+          yield from rows or [Row(image.name)] * self._may_abstain
 
 
-def _name(image: Path | str | bytes, number: int) -> str:
-  """Returns what to call an image; bytes of a file's name that are no text are written as escapes."""
-  return f"image {number}" if isinstance(image, bytes) else os.fsencode(image).decode("utf-8", "backslashreplace")
-
-
-def _read(image: Path | str | bytes, name: str, run: Run) -> np.ndarray | str:
+def _read(image: ImageInput, run: Run) -> np.ndarray | str:
+  """Returns the pixels of an image, or the reason why there are none."""
   try:
-    pixels = read_image(image, run.data.resize, run.data.fit, name)
+    pixels = image.pixels(run.data.resize, run.data.fit)
   except BadImageError as error:
     return str(error)
   return to_grey(pixels) if len(run.data.mean) == 1 else pixels
 
 
-def _read_ahead(images: Sequence[Path | str | bytes], names: Sequence[str], run: Run) -> Iterator[np.ndarray | str]:
-  """Yields what `_read` makes of each image, in order; threads read those that come next while a batch is answered."""
+def _read_ahead(images: Sequence[ImageInput], run: Run) -> Iterator[np.ndarray | str]:
+  """Yields `_read` of each image, in order; threads read the next ones while a batch is predicted."""
   pool, waiting = ThreadPoolExecutor(run.data.threads), collections.deque[Future[np.ndarray | str]]()
   try:
-    for image, name in zip(images, names, strict=True):
-      waiting.append(pool.submit(_read, image, name, run))
+    for image in images:
+      waiting.append(pool.submit(_read, image, run))
       if len(waiting) > _AHEAD:
         yield waiting.popleft().result()
     while waiting:

@@ -1,4 +1,4 @@
-"""`python -m hierjax report`: a page of HTML that says what a run can do and where it errs, and its numbers as CSV."""
+"""`hierjax report`: a page of HTML that says what a run can do and where it errs, and its numbers as CSV."""
 
 from __future__ import annotations
 

@@ -284,7 +284,7 @@ def check_reads(config: RunConfig, reads: tuple[int, ...], given: tuple[int, ...
     )
   if len(reads) == 1 and len(given) == 3:
     raise UserError(
-      f"{backbone} reads precomputed features, and {data} has images: `python -m hierjax features` makes features of "
+      f"{backbone} reads precomputed features, and {data} has images: `hierjax data features` makes features of "
       "images, to be read by config.data.name = features"
     )
   if len(reads) == 1 and reads != given:
