@@ -7,6 +7,7 @@ import difflib
 import json
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   values = flags.FlagValues()
   holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
   try:
-    values(argv)
+    with warnings.catch_warnings(action="ignore"):  # ml_collections loads the file in a deprecated way
+      values(argv)
     return holder.value.to_dict()  # a file that could not be read raises here
   except AttributeError as error:  # of ml_collections: there is no such key, or a file is no config
     raise UserError(_no_such_key(str(error), name, overrides)) from None

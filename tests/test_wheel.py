@@ -23,6 +23,7 @@ COMMANDS = [
   ("train quickstart:smoke --workdir=run", "whole path"),
   ("train mine.py:smoke --config.epochs=1 --workdir=other", "whole path"),
   ("predict run photos", "photos/"),
+  ("predict run photos --top 2 --json", "photos/"),
   ("evaluate run --json", "path_accuracy"),
   ("report run", "report.html"),
   ("compare run other", "compare.png"),
