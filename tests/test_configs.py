@@ -2,12 +2,13 @@
 
 import importlib.util
 import itertools
+import re
 from pathlib import Path
 
 import jax
 import pytest
 
-from configs import common
+from configs import chrnn, common
 from hierjax.config import flatten, unpack
 from hierjax.errors import UserError
 from hierjax.runs.run import Run
@@ -126,9 +127,9 @@ def test_the_features_of_imagenet_are_of_whole_images():
 
 def test_unknown_and_clashing_variants_are_refused():
   kinds = ({"a": lambda c: None, "b": lambda c: None}, {"x": lambda c: None})
-  with pytest.raises(ValueError, match="unknown variant 'c'; choose from: a, b, x"):
+  with pytest.raises(UserError, match=r"unknown variant 'c' .choose from: a, b, x"):
     common.apply(common.base(), "a,c", kinds)
-  with pytest.raises(ValueError, match="a and b exclude each other"):
+  with pytest.raises(UserError, match="a and b exclude each other"):
     common.apply(common.base(), "a,b", kinds)
 
 
@@ -152,3 +153,17 @@ def test_the_learning_rate_follows_the_batch_size_where_it_is_meant_for_one():
   assert OptimConfig(lr=0.1, lr_batch=128).peak_lr(128) == 0.1
   assert OptimConfig(lr=0.1, lr_batch=128).peak_lr(64) == 0.05
   assert OptimConfig(lr=0.1, lr_batch=0).peak_lr(64) == 0.1
+
+
+def documented(text):
+  """Returns the words of each line of a docstring's list of variants: `WORD (...) | WORD: ... | ...`."""
+  lines = re.split(r"^Variants.*at most one of each line:\n", text, flags=re.M)[1].split("\n\n")[0]
+  entries = re.sub(r"\n {4,}", " ", lines).strip().splitlines()
+  return {frozenset(re.match(r"\w+", word.strip())[0] for word in entry.split(" | ")) for entry in entries}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_each_documented_word_is_a_variant_and_the_reverse(path):
+  found = module(path)
+  text = chrnn.__doc__ if "see configs/chrnn.py" in found.__doc__ else found.__doc__
+  assert documented(text) == {frozenset(kind) for kind in found.KINDS}

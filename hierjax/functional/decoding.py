@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
-from hierjax.config import choose
+from hierjax.config import lookup_or_import
 from hierjax.functional.distributions import level_argmax, split_levels
 from hierjax.functional.multilabel import passing_paths
 from hierjax.functional.paths import climb
@@ -34,7 +34,7 @@ def decode(distribution: Distribution, tree: TreeArrays, options: DecodeOptions)
   """
   if distribution.node_score is not None:
     return passing_paths(distribution, tree, options)
-  best = choose(RULES, options.rule, "decode.rule")(distribution, tree, options)
+  best = lookup_or_import(RULES, options.rule, "decode.rule")(distribution, tree, options)
   raw, consistent = _raw_nodes(distribution, tree, best)
   return Prediction(
     paths=best.paths,

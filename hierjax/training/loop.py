@@ -31,6 +31,7 @@ from hierjax.training.init import InitConfig, Weights, start_weights, started
 from hierjax.training.log import MetricsLog
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import Phase, PhasesConfig, make_phases
+from hierjax.training.sections import resolved
 from hierjax.training.signals import StopSignals
 from hierjax.training.state import TrainState, init_state
 from hierjax.training.step import make_train_step
@@ -66,6 +67,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   """
   mesh = devices.data_mesh()
   _say(f"devices: {devices.describe()}")
+  config = resolved(config)
   run = Run.from_config(config)
   settings, folder = run.config, RunFolder(workdir)
   optim_config = unpack(OptimConfig, settings.optim, "optim")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from hierjax.config import choose, misfit, unpack
+from hierjax.config import lookup, misfit, unpack
 from hierjax.errors import UserError
 
 Groups = Sequence[Sequence[Any]]  # ordered (regex, value) pairs
@@ -140,7 +140,7 @@ def make_schedule(
     "cosine": optax.cosine_decay_schedule(peak, max(1, total_steps - warmup)),
     "step": optax.piecewise_constant_schedule(peak, factors),
   }
-  schedule = choose(after, config.name, "schedule.name")
+  schedule = lookup(after, config.name, "schedule.name")
   if warmup:
     schedule = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), schedule], [warmup])
   # In float32, which is exact for the first 16 million steps: optax mixes its types.
@@ -233,7 +233,7 @@ def make_optimizer(config: OptimConfig, params: Any, own_counts: bool = False) -
     "sgd": lambda: [decayed, optax.trace(config.momentum, config.nesterov)],
     "adamw": lambda: [_with_own_counts(adam) if own_counts else adam, decayed],
   }
-  chain = choose(kinds, config.name, "optim.name")()
+  chain = lookup(kinds, config.name, "optim.name")()
   if config.clip_norm > 0:
     chain.insert(0, _clip(config, names))
   return Optimizer(optax.chain(*chain), factors, frozen)

@@ -58,7 +58,17 @@ class CoarseFineHead(nn.Module):
         "this head gives every image a label on each level, down to a leaf, but paths of this tree may end above one; "
         "choose path_rnn, or set tree.short_labels = unknown"
       )
+    if self.strategy != "parallel" and len(self.branch_levels) > 1:
+      raise ValueError(
+        f"strategy = {self.strategy}: it reads one branch of a merged network, and the others would not train; set "
+        "config.head.strategy = parallel, where each level reads its own, or config.merged.shared = -1"
+      )
     super().__post_init__()
+
+  @classmethod
+  def for_tree(cls, arrays: TreeArrays, **fields: Any) -> CoarseFineHead:
+    """Returns the head for a tree; `fields` are the attributes that have a default."""
+    return cls(arrays.block_sizes, arrays.stop_at, **fields)
 
   def setup(self) -> None:
     """Names the weights."""
