@@ -1,15 +1,13 @@
-"""Strict switches for every test: promotion, ranks, 4 virtual devices; programs are unoptimised, and kept a session."""
+"""Strict switches for every test, one folder of compiled programs for all runs of the tests, and shared fixtures."""
 
 import os
-import tempfile
 
-from fast_compiling import FAST
+from compiled_programs import FLAGS, folder_of_programs
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers, and the commands that tests start, use the same folder
-  PROGRAMS = tempfile.TemporaryDirectory(prefix="hierjax-xla-", ignore_cleanup_errors=True)
-  os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS.name
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder_of_programs()))
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # reading one takes a fifth of compiling the smallest
-os.environ["XLA_FLAGS"] = f"{FAST} {os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fast_compiling import FAST
+from compiled_programs import FLAGS
 
 import hierjax
 
@@ -28,7 +28,7 @@ LIBRARY, ASKS = blocks("python")
 OWN_IMAGES = [c for c in COMMANDS if c.startswith("python ")]
 
 
-def run(command, tmp_path, flags=FAST):
+def run(command, tmp_path, flags=FLAGS):
   """Runs a command of the README in the checkout, its run folders moved to `tmp_path`."""
   words = [w.replace("runs/", f"{tmp_path}/") for w in shlex.split(command)]
   return subprocess.run(
