@@ -46,7 +46,7 @@ class DataConfig:
     coarse_images: what becomes of training images whose labels end above a leaf, cut or by themselves. `direct`: they
       train what their labels say; `drop`: they are left out; `pseudo`: they have the labels of the file
       `pseudo_labels`; `truth`: what was cut is not. Images of which no label is known at all are among them.
-    pseudo_labels: a file that `python -m hierjax label` wrote.
+    pseudo_labels: a file that `hierjax data pseudo-label` wrote.
     examples: how many training images `shapes` and `noise` draw; a sixth as many each to validate and to test.
     width: how many features a vector has that `noise` draws in place of an image; 0 for images.
     objects: the most objects, and so label paths, in one image of `shapes`.

@@ -31,8 +31,8 @@ class InitConfig:
       fresh ones.
     skip: regexes over names such as `head/output/kernel`: what one is found in keeps its fresh initial value. All else
       must be in both models, in one shape, batch statistics included.
-    weights: a file that `import-weights` wrote, whose weights are the initial values of the backbone; '' for none. The
-      rest starts afresh.
+    weights: a file that `hierjax weights import` wrote, whose weights are the initial values of the backbone; '' for
+      none. The rest starts afresh.
   """
 
   run: str = ""
@@ -130,11 +130,11 @@ def _matching(has: Weights, wants: Weights, config: InitConfig, remark: str = ""
 
 
 def _of_file(config: InitConfig, shapes: Variables, mesh: Mesh) -> tuple[Weights, str]:
-  """Returns the backbone's weights of a file that `import-weights` wrote, and what they are in words."""
+  """Returns the backbone's weights of a file that `hierjax weights import` wrote, and what they are in words."""
   arrays = read_weights(config.weights)
   if not any(name.startswith("backbone/") for name in arrays):
     raise UserError(
-      f"{config.source}: it has no weights of a backbone; `python -m hierjax import-weights` makes such a file of "
+      f"{config.source}: it has no weights of a backbone; `hierjax weights import` makes such a file of "
       "one of torchvision's or timm's"
     )
   wants = flatten_dict(shapes)

@@ -18,9 +18,10 @@ from jax.experimental import multihost_utils
 from hierjax.config import unpack
 from hierjax.data.source import Source, data_checksum
 from hierjax.errors import UserError
-from hierjax.evaluation.console import print_accuracy
-from hierjax.evaluation.evaluate_run import evaluate_run
-from hierjax.evaluation.runner import eval_step, evaluate
+from hierjax.evaluation.console import print_metrics
+from hierjax.evaluation.evaluate import eval_step, evaluate_run, measure_split
+from hierjax.inference.loaded_run import LoadedRun
+from hierjax.inference.pipeline import Stages
 from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints, template
 from hierjax.runs.folder import RunFolder
@@ -115,7 +116,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
 
   train_steps = [jitted_step(phase) for phase in phases.all]
   # While training, validation sees 1 view: 10 would cost 10 times as much.
-  validate = eval_step(run.data.transform, dataclasses.replace(run.options, views=1), known_levels=0)
+  validate = eval_step(run.data.transform, Stages(dataclasses.replace(run.options, views=1)))
 
   goes_on = folder.has_checkpoint()
   if goes_on and counting_step(folder) is None:
@@ -135,7 +136,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
     _say(origin)
   if start < total_steps:
     _say(_summary(run, len(train), shapes["params"], total_steps, start))
-    for remark in run.remarks():
+    for remark in run.describe():
       _say(remark)
   log = MetricsLog(folder, start_step=start, total_steps=total_steps, batch_size=settings.batch_size)
   pending: list[jax.Array] = []
@@ -166,7 +167,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
       if validation is not None and _due(done, settings.eval_every * steps_per_epoch, total_steps):
         _check_finite(state, checkpoints)
         paused = time.perf_counter()
-        scores, _ = evaluate(validate, run.method, state.variables, run.eval_batches(validation), mesh)
+        scores, _ = measure_split(validate, LoadedRun(folder, run, done, state.variables, mesh), validation)
         for name, value in scores.items():
           if not all(map(math.isfinite, jax.tree.leaves(value))):
             raise _diverged(f"the {name} on validation", done, checkpoints)
@@ -198,7 +199,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   if start < total_steps or found is None or (found["step"], found["views"]) != wanted:
     found = evaluate_run(folder, mesh, opened=run.opened)
   if jax.process_index() == 0:
-    print_accuracy(folder, found)
+    print_metrics(folder, found)
   return found
 
 

@@ -195,7 +195,7 @@ def test_a_file_that_holds_no_pseudo_labels_is_refused_and_never_unpickled(tmp_p
   np.savez(tmp_path / "pickled.npz", **arrays | {"nodes": np.full(200, object())})
   for name in ("text", "other.npz", "array.npy", "short.npz", "pickled.npz", "absent", ""):
     config = noise(coarse_images="pseudo", pseudo_labels=str(tmp_path / name) if name else "")
-    with pytest.raises(UserError, match=r"pseudo_labels = '.*': must be a file that `python -m hierjax label RUN`"):
+    with pytest.raises(UserError, match=r"pseudo_labels = '.*': must be a file that `hierjax data pseudo-label RUN`"):
       open_source(config, TREE, "train")
   (tmp_path / "outside.npz").write_bytes(dataclasses.replace(whole, nodes=whole.nodes + 9).to_bytes())
   with pytest.raises(UserError, match=r"outside\.npz' holds 13 in row 0; the tree has nodes 0 to 6"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hierjax.__main__ import main
+from hierjax.cli.main import main
 from hierjax.data.open_source import open_partly_labelled
 from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.errors import UserError
@@ -108,7 +108,7 @@ def test_own_images_whose_labels_end_above_a_leaf(make_run, on_vectors, tmp_path
   np.save(out / "nodes.npy", nodes)
   own = dict(name="features", root=str(tmp_path / "own"), fine=1.0, coarse=0.0, validation=0.0)
   folder = make_run(on_vectors(data=own))
-  assert main(["label", str(folder.path), "--out", str(tmp_path / "labels.npz")]) == 0
+  assert main(["data", "pseudo-label", str(folder.path), "--out", str(tmp_path / "labels.npz")]) == 0
   printed = capsys.readouterr().out
   assert "14 of 14 training images whose labels end above a leaf have a pseudo-label" in printed
   assert "are right" not in printed, "nobody knows"
@@ -130,6 +130,6 @@ def test_what_cannot_be_labelled_is_said_in_a_sentence(make_run, on_vectors, tea
     (dict(data=whole, tree=dict(short_labels="stop")), "short_labels = 'stop' says that nothing follows a label"),
   ):
     folder = make_run(on_vectors(**changes))
-    assert main(["label", str(folder.path)]) == 1
+    assert main(["data", "pseudo-label", str(folder.path)]) == 1
     assert message in capsys.readouterr().err
     assert not (folder.path / "pseudo_labels.npz").exists()
