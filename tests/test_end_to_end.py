@@ -15,7 +15,7 @@ from pathlib import Path
 import chex
 import numpy as np
 import pytest
-from fast_compiling import FAST
+from compiled_programs import FLAGS
 from PIL import Image
 
 from hierjax.cli.main import main
@@ -33,7 +33,7 @@ def cache(tmp_path_factory):
   return tmp_path_factory.mktemp("cache")
 
 
-def environment(cache, devices=1, flags=FAST):
+def environment(cache, devices=1, flags=FLAGS):
   """Returns what a command runs in; what it compiles is kept with what the tests compile."""
   return os.environ | {
     "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
