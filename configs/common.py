@@ -78,7 +78,7 @@ def base() -> mlc.ConfigDict:
       accumulate=1,
     ),
   )
-  c.schedule = mlc.ConfigDict(  # hierjax/training/optim.py: ScheduleConfig
+  c.schedule = mlc.ConfigDict(  # hierjax/training/schedule.py: ScheduleConfig
     dict(name="cosine", warmup=0.0, boundaries=(), factor=0.1, patience=3, min_delta=1e-3, monitor="loss"),
   )
   c.phases = mlc.ConfigDict(  # hierjax/training/phases.py: PhasesConfig
