@@ -40,7 +40,7 @@ def base() -> mlc.ConfigDict:
       fine=1.0,
       coarse=0.0,
       coarse_level=1,
-      coarse_images="direct",
+      partial_labels="direct",
       pseudo_labels="",
       examples=12_000,
       width=0,

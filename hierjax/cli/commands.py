@@ -217,7 +217,7 @@ def label(arguments: argparse.Namespace) -> int:
   )
   file = shlex.quote(str(found.file))
   print(f"{describe(found)}\nnext: the same training command, with another --workdir and")
-  print(f"  --config.data.coarse_images=pseudo --config.data.pseudo_labels={file}")
+  print(f"  --config.data.partial_labels=pseudo --config.data.pseudo_labels={file}")
   return 0
 
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from hierjax.data.augment import check_views
-from hierjax.data.open_source import open_partly_labelled
+from hierjax.data.open_source import open_partial_labels
 from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.data.source import View
 from hierjax.errors import UserError
@@ -68,9 +68,9 @@ def write_pseudo_labels(
   if not 0 <= min_confidence <= 1:
     raise UserError(f"--min-confidence {min_confidence}: must be from 0 to 1")
   run = Run.from_folder(folder, data_root)
-  found = open_partly_labelled(run.data, run.tree, run.full_tree())
-  _check(run, found.images, found.coarse)
-  coarse = found.coarse_images()
+  found = open_partial_labels(run.data, run.tree, run.full_tree())
+  _check(run, found.images, found.partial)
+  coarse = found.partial_images()
   nodes, probability = _predicted(run, folder, coarse, mesh, free)
   known = coarse.nodes[:, 0]
   labelled = (nodes >= 0) & (probability >= min_confidence)
@@ -84,7 +84,7 @@ def write_pseudo_labels(
     file=str(out or folder.path / "pseudo_labels.npz"),
   )
   write_whole(Path(labels.file), labels.to_bytes())
-  true = found.images.nodes[found.coarse, 0]
+  true = found.images.nodes[found.partial, 0]
   judged = labelled & np.isin(true, run.tree.leaves)
   return Labelled(Path(labels.file), labelled, judged, judged & (nodes == true))
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Int
 from tqdm import tqdm
 
 from hierjax.config import read_json
-from hierjax.data.open_source import SPLITS
+from hierjax.data.split_names import SPLITS
 from hierjax.data.source import Source, labels_checksum
 from hierjax.data.sources.features import ABOUT, FEATURES, NODES, TREE, write_rows
 from hierjax.errors import UserError
