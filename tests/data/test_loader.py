@@ -17,6 +17,7 @@ from hierjax.tree.label_tree import PAD, STOP, UNKNOWN
 N = 23
 ENDS = np.array([3, 4, 5, 6, 2] * 5, np.int32)[:N, None]
 CONFIG = DataConfig(threads=2)
+ROWS = ProcessRows(6)
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def source():
   return ArraySource(images, ENDS, "numbers", bad={})
 
 
-def stream(source, tree, count=8, config=CONFIG, seed=1, start=0, rows=ProcessRows(6), short_labels="unknown"):
+def stream(source, tree, count=8, config=CONFIG, seed=1, start=0, rows=ROWS, short_labels="unknown"):
   images = LabelledImages(source, tree, short_labels)
   return list(train_batches(images, config, rows, TrainSteps(seed, count, start)))
 
