@@ -15,7 +15,8 @@ from hierjax.config import flatten, unpack
 from hierjax.errors import UserError
 from hierjax.runs.run import Run
 from hierjax.training import loop
-from hierjax.training.optim import OptimConfig, make_optimizer, make_schedule
+from hierjax.training.optim import OptimConfig, make_optimizer
+from hierjax.training.schedule import RunLength, make_schedule
 from hierjax.tree.builders import from_paths
 from hierjax.tree.label_tree import UNKNOWN
 
@@ -77,7 +78,7 @@ def test_every_variant_builds(path, variant):
   config = module(path).get_config(variant).to_dict()
   optim = unpack(OptimConfig, config["optim"], "optim")
   make_optimizer(optim, shapes_of(run_of(config)))  # every parameter is covered
-  make_schedule(config["schedule"], peak=1.0, steps_per_epoch=10.0, total_steps=100)
+  make_schedule(config["schedule"], 1.0, RunLength(10.0, 100))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -125,7 +126,7 @@ def test_the_rates_of_the_papers_networks_fall_as_theirs(name, variant, ends):
   config = module(path).get_config(variant).to_dict()
   steps_per_epoch = 50_000 / config["batch_size"]
   total = round(config["epochs"] * steps_per_epoch)
-  schedule, _ = make_schedule(config["schedule"], peak=1.0, steps_per_epoch=steps_per_epoch, total_steps=total)
+  schedule, _ = make_schedule(config["schedule"], 1.0, RunLength(steps_per_epoch, total))
   for epoch, rate in ends.items():
     assert float(schedule(round(epoch * steps_per_epoch))) == pytest.approx(rate)
 

@@ -13,8 +13,9 @@ from hierjax.nn.merged import MergedConfig
 from hierjax.nn.registry import PARTS, part_fields
 from hierjax.runs.run import RunConfig
 from hierjax.training.init import InitConfig
-from hierjax.training.optim import OptimConfig, ScheduleConfig
+from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import PhasesConfig
+from hierjax.training.schedule import ScheduleConfig
 from hierjax.types import DecodeOptions
 
 Config = Mapping[str, Any]
