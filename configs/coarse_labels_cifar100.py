@@ -58,7 +58,7 @@ def get_config(variant: str = "") -> mlc.ConfigDict:
 
 def of_all_images(c: mlc.ConfigDict) -> mlc.ConfigDict:
   """Lets everything that counts epochs count those of all images."""
-  used = c.data.fine + (0.0 if c.data.coarse_images == "drop" else c.data.coarse)
+  used = c.data.fine + (0.0 if c.data.partial_labels == "drop" else c.data.coarse)
   for section, key in ((c, "epochs"), (c, "eval_every"), (c, "checkpoint_every"), (c.schedule, "warmup")):
     section[key] = section[key] / used
   c.schedule.boundaries = tuple(epoch / used for epoch in c.schedule.boundaries)
@@ -71,7 +71,7 @@ def parts(fine: int, coarse: int, c: mlc.ConfigDict) -> None:
 
 
 def images(what: str, c: mlc.ConfigDict) -> None:
-  c.data.coarse_images = what
+  c.data.partial_labels = what
 
 
 def head(edit: common.Edit, c: mlc.ConfigDict) -> None:

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   from hierjax.functional.adaptation import adapt as adapt
   from hierjax.functional.adaptation import adapted as adapted
-  from hierjax.functional.combine import ensemble as ensemble
-  from hierjax.functional.f1 import F1 as F1
-  from hierjax.functional.f1 import several_metrics as several_metrics
+  from hierjax.functional.calibration import calibrated as calibrated
+  from hierjax.functional.combine import mean_of_members as mean_of_members
+  from hierjax.functional.combine import mean_of_views as mean_of_views
+  from hierjax.functional.decoding import decode as decode
   from hierjax.functional.metrics import Mean as Mean
   from hierjax.functional.metrics import evaluate_batch as evaluate_batch
-  from hierjax.functional.selective import stopped as stopped
+  from hierjax.functional.multilabel import F1 as F1
+  from hierjax.functional.multilabel import multilabel_metrics as multilabel_metrics
+  from hierjax.functional.restriction import restricted as restricted
+  from hierjax.functional.selective import abstain as abstain
   from hierjax.functional.tree_arrays import TreeArrays as TreeArrays
   from hierjax.functional.tree_arrays import tree_arrays as tree_arrays
   from hierjax.inference.predictor import Predictor as Predictor
@@ -64,6 +68,7 @@ if TYPE_CHECKING:
   from hierjax.tree.open_tree import open_tree as open_tree
   from hierjax.types import Batch as Batch
   from hierjax.types import DecodeOptions as DecodeOptions
+  from hierjax.types import Distribution as Distribution
   from hierjax.types import Features as Features
   from hierjax.types import Prediction as Prediction
 
@@ -72,12 +77,16 @@ __version__ = "0.1.0"
 _MODULES = {
   "adapt": "hierjax.functional.adaptation",
   "adapted": "hierjax.functional.adaptation",
-  "ensemble": "hierjax.functional.combine",
-  "F1": "hierjax.functional.f1",
-  "several_metrics": "hierjax.functional.f1",
+  "calibrated": "hierjax.functional.calibration",
+  "mean_of_members": "hierjax.functional.combine",
+  "mean_of_views": "hierjax.functional.combine",
+  "decode": "hierjax.functional.decoding",
   "Mean": "hierjax.functional.metrics",
   "evaluate_batch": "hierjax.functional.metrics",
-  "stopped": "hierjax.functional.selective",
+  "F1": "hierjax.functional.multilabel",
+  "multilabel_metrics": "hierjax.functional.multilabel",
+  "restricted": "hierjax.functional.restriction",
+  "abstain": "hierjax.functional.selective",
   "TreeArrays": "hierjax.functional.tree_arrays",
   "tree_arrays": "hierjax.functional.tree_arrays",
   "Predictor": "hierjax.inference.predictor",
@@ -123,6 +132,7 @@ _MODULES = {
   "open_tree": "hierjax.tree.open_tree",
   "Batch": "hierjax.types",
   "DecodeOptions": "hierjax.types",
+  "Distribution": "hierjax.types",
   "Features": "hierjax.types",
   "Prediction": "hierjax.types",
 }

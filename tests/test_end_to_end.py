@@ -15,7 +15,7 @@ from pathlib import Path
 import chex
 import numpy as np
 import pytest
-from fast_compiling import FAST
+from compiled_programs import FLAGS
 from PIL import Image
 
 from hierjax.cli.main import main
@@ -33,7 +33,7 @@ def cache(tmp_path_factory):
   return tmp_path_factory.mktemp("cache")
 
 
-def environment(cache, devices=1, flags=FAST):
+def environment(cache, devices=1, flags=FLAGS):
   """Returns what a command runs in; what it compiles is kept with what the tests compile."""
   return os.environ | {
     "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
@@ -162,7 +162,7 @@ def test_a_signal_to_one_process_stops_both_at_one_step_and_they_go_on(tmp_path,
   printed = [p.communicate(timeout=200)[0] for p in processes]
   assert [p.returncode for p in processes] == [128 + signal.SIGTERM] * 2
   assert printed[0].splitlines()[-1] == printed[1].splitlines()[-1]
-  assert "the same command goes on from there" in printed[1]
+  assert "the same command resumes the run" in printed[1]
   processes = start()
   errors = [p.communicate(timeout=300)[1] for p in processes]
   assert [p.returncode for p in processes] == [0, 0], errors

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fast_compiling import FAST
+from compiled_programs import FLAGS
 
 import hierjax
 
@@ -28,7 +28,7 @@ OWN_IMAGES = [c for c in COMMANDS if c.startswith(("hierjax ", "python "))]
 PROGRAMS = {"hierjax": [sys.executable, "-m", "hierjax"], "python": [sys.executable]}
 
 
-def run(command, tmp_path, flags=FAST):
+def run(command, tmp_path, flags=FLAGS):
   """Runs a command of the README in the checkout, its run folders moved to `tmp_path`."""
   words = [w.replace("runs/", f"{tmp_path}/") for w in shlex.split(command)]
   return subprocess.run(

@@ -125,14 +125,14 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-  """Adds what `predict` and `export` share: `--top`, `--alpha` and `--stop-below`."""
+  """Adds what `predict` and `export` share: `--top`, `--alpha` and `--threshold`."""
   parser.add_argument("--top", type=at_least_1, default=1, metavar="K", help="paths an image, best first (default 1)")
   parser.add_argument(
     "--alpha", default="", metavar="A", help="strength of classifier adaptation, 0 to 2; or `chosen`, by a sweep"
   )
   parser.add_argument(
-    "--stop-below", default="", metavar="P",
-    help="end paths above nodes with a probability below P, 0 to 1; or `chosen`, by a sweep",
+    "--threshold", default="", metavar="P",
+    help="confidence threshold, 0 to 1: paths end above nodes with a probability below P; or `chosen`, by a sweep",
   )  # fmt: skip
 
 

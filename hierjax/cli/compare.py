@@ -23,13 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Prints the counts and the picture's path."""
   extras.require("report")
-  from hierjax.evaluation.compare import compare, describe, draw_comparison
+  from hierjax.evaluation.compare import compare, comparison_table
+  from hierjax.inference.loaded_run import LoadedRun
+  from hierjax.report.plots.comparison import draw_comparison
   from hierjax.runs import devices
-  from hierjax.runs.folder import RunFolder
 
   devices.use_compilation_cache()
-  folder, other = RunFolder(args.workdir), RunFolder(args.other)
-  found = compare(folder, other, devices.data_mesh(), args.data_root)
-  print(describe(found), flush=True)  # before the drawing, which fails where no image differs
-  print(draw_comparison(folder, found))
+  mesh = devices.data_mesh()
+  first, second = (LoadedRun.open(workdir, mesh, args.data_root) for workdir in (args.workdir, args.other))
+  found = compare(first, second)
+  print(comparison_table(found), flush=True)  # before the drawing, which fails where no image differs
+  print(draw_comparison(first.folder, found))
   return 0

@@ -26,8 +26,9 @@ def run(args: argparse.Namespace) -> int:
   from pathlib import Path
 
   from hierjax.inference.export import export
+  from hierjax.inference.trained_model import AnswerSettings
 
-  about = export(args.workdir, Path(args.out), args.batch, args.top, args.alpha, args.stop_below)
+  about = export(args.workdir, Path(args.out), args.batch, AnswerSettings(args.top, args.alpha, args.threshold))
   b, h, w, c = about["images"]["shape"]
   print(f"{args.out}: step {about['step']}, for u8[{b} {h} {w} {c}]; README.md shows how to call it")
   return 0

@@ -16,7 +16,7 @@ HELP = "Predict label paths for image files."
 EXAMPLES = """
 hierjax predict runs/quickstart photo.jpg
 hierjax predict runs/quickstart photos/ --csv answers.csv --top 3
-hierjax predict runs/quickstart photos/ --stop-below 0.8 --json
+hierjax predict runs/quickstart photos/ --threshold 0.8 --json
 """
 
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.csv:
       write_csv(args.csv, rows)
     print_json({"answers": [row._asdict() for row in rows]})
-    failed = _print(rows, "not sure" if args.stop_below else "no path passes", lines=not args.json)
+    failed = _print(rows, "abstained" if args.threshold else "no path passes", lines=not args.json)
     if failed:
       print(f"{failed} of {len(images)} images could not be read", file=sys.stderr)
   return 1 if failed == len(images) else 0
@@ -50,11 +50,11 @@ def run(args: argparse.Namespace) -> int:
 def _predict(args: argparse.Namespace, images: Sequence) -> list[Row]:
   from tqdm import tqdm
 
-  from hierjax.inference.predictor import predict
+  from hierjax.inference.predictor import Predictor
 
   rows = []
   with tqdm(total=len(images), desc="predicting", unit=" images", delay=2, leave=False, disable=None) as bar:
-    for row in predict(args.workdir, images, args.top, args.alpha, args.stop_below):
+    for row in Predictor(args.workdir, args.top, args.alpha, args.threshold).rows(images):
       rows.append(row)
       bar.update(row.rank in (None, 1))
   return rows

@@ -24,11 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Writes the page and prints its path."""
   extras.require("report")
-  from hierjax.report.page import find, write_report
+  from hierjax.evaluation.evaluate import SplitSettings
+  from hierjax.inference.loaded_run import LoadedRun
+  from hierjax.report.page import findings_of, write_report
   from hierjax.runs import devices
-  from hierjax.runs.folder import RunFolder
 
   devices.use_compilation_cache()
-  folder = RunFolder(args.workdir)
-  print(write_report(find(folder, devices.data_mesh(), args.split, args.data_root)))
+  loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
+  print(write_report(findings_of(loaded, SplitSettings(args.split, args.data_root))))
   return 0

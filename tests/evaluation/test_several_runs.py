@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from fast_compiling import FAST
+from compiled_programs import FLAGS
 
 from hierjax.cli.main import main
 from hierjax.evaluation.evaluate_run import evaluate_run
@@ -141,7 +141,7 @@ def test_two_processes_choose_what_one_does(runs, tmp_path):
   with socket.socket() as s:
     s.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{s.getsockname()[1]}"
-  environment = os.environ | {"XLA_FLAGS": f"{FAST} --xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
+  environment = os.environ | {"XLA_FLAGS": f"{FLAGS} --xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
   command = [sys.executable, "-c", EVALUATE, str(theirs.path)]
   processes = [
     subprocess.Popen(

@@ -27,11 +27,12 @@ def run(args: argparse.Namespace) -> int:
   from pathlib import Path
 
   from hierjax.inference.features import write_features
+  from hierjax.inference.loaded_run import LoadedRun
   from hierjax.runs import devices
-  from hierjax.runs.folder import RunFolder
 
   devices.use_compilation_cache()
-  about = write_features(RunFolder(args.workdir), Path(args.out), devices.data_mesh(), args.data_root, args.splits)
+  loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root, views=1)
+  about = write_features(loaded, Path(args.out), args.splits)
   counts = ", ".join(f"{count:,} of {name}" for name, count in about["examples"].items())
   print(f"{counts}: {about['width']} features each, of step {about['step']} of {args.workdir}; next:")
   print(f"  hierjax train features --config.data.root={quoted(args.out)} --config.backbone.width={about['width']}")

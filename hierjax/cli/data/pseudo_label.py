@@ -29,19 +29,14 @@ def run(args: argparse.Namespace) -> int:
   """Writes the file and prints the flags that use it."""
   from pathlib import Path
 
-  from hierjax.evaluation.pseudo_labels import describe, write_pseudo_labels
+  from hierjax.evaluation.pseudo_labels import PseudoLabelRule, pseudo_label_summary, write_pseudo_labels
+  from hierjax.inference.loaded_run import LoadedRun
   from hierjax.runs import devices
-  from hierjax.runs.folder import RunFolder
 
+  rule = PseudoLabelRule(args.min_confidence, args.free)
   devices.use_compilation_cache()
-  found = write_pseudo_labels(
-    RunFolder(args.workdir),
-    devices.data_mesh(),
-    Path(args.out) if args.out else None,
-    min_confidence=args.min_confidence,
-    free=args.free,
-    data_root=args.data_root,
-  )
-  print(f"{describe(found)}\nnext: the same training command, with another --workdir and")
-  print(f"  --config.data.coarse_images=pseudo --config.data.pseudo_labels={quoted(found.file)}")
+  loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
+  found = write_pseudo_labels(loaded, Path(args.out) if args.out else None, rule)
+  print(f"{pseudo_label_summary(found)}\nnext: the same training command, with another --workdir and")
+  print(f"  --config.data.partial_labels=pseudo --config.data.pseudo_labels={quoted(found.file)}")
   return 0

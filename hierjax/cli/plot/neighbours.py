@@ -31,21 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Prints how often neighbours have the same label, and the picture's path."""
   extras.require("report")
-  from hierjax.evaluation.neighbours import describe, find_neighbours
+  from hierjax.inference.loaded_run import LoadedRun
+  from hierjax.report.plots.neighbour_search import NeighbourQuery, find_neighbours, neighbours_table
   from hierjax.report.plots.neighbours import draw_neighbours
   from hierjax.runs import devices
-  from hierjax.runs.folder import RunFolder
 
   devices.use_compilation_cache()
-  folder = RunFolder(args.workdir)
-  found = find_neighbours(
-    folder,
-    devices.data_mesh(),
-    scale=args.scale,
-    queries=args.queries,
-    seed=args.seed,
-    searched=args.searched,
-    data_root=args.data_root,
-  )
-  print(f"{describe(found)}\n{draw_neighbours(folder, found)}")
+  wanted = NeighbourQuery(args.scale, args.queries, args.seed, args.searched)
+  loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
+  found = find_neighbours(loaded, wanted)
+  print(f"{neighbours_table(found)}\n{draw_neighbours(loaded.folder, found)}")
   return 0

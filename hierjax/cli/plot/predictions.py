@@ -26,15 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Prints the counts of each group and the picture's path."""
   extras.require("report")
-  from hierjax.evaluation.predictions import describe, find_paths
+  from hierjax.inference.loaded_run import LoadedRun
+  from hierjax.report.plots.path_sheet import find_paths, groups_table
   from hierjax.report.plots.predictions import draw_paths
   from hierjax.runs import devices
-  from hierjax.runs.folder import RunFolder
 
   devices.use_compilation_cache()
-  folder = RunFolder(args.workdir)
-  found = find_paths(
-    folder, devices.data_mesh(), split=args.split, each=args.each, seed=args.seed, data_root=args.data_root
-  )
-  print(f"{describe(found)}\n{draw_paths(folder, found)}")
+  loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
+  found = find_paths(loaded, args.split, args.each, args.seed)
+  print(f"{groups_table(found)}\n{draw_paths(loaded.folder, found)}")
   return 0

@@ -26,15 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Prints how well the states separate labels, and the picture's path."""
   extras.require("report")
-  from hierjax.evaluation.states import describe, find_states
+  from hierjax.inference.loaded_run import LoadedRun
+  from hierjax.report.plots.state_maps import StateSample, find_states, states_table
   from hierjax.report.plots.states import draw_states
   from hierjax.runs import devices
-  from hierjax.runs.folder import RunFolder
 
   devices.use_compilation_cache()
-  folder = RunFolder(args.workdir)
-  found = find_states(
-    folder, devices.data_mesh(), split=args.split, images=args.images, seed=args.seed, data_root=args.data_root
-  )
-  print(f"{describe(found)}\n{draw_states(folder, found)}")
+  wanted = StateSample(args.split, args.images, args.seed)
+  loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
+  found = find_states(loaded, wanted)
+  print(f"{states_table(found)}\n{draw_states(loaded.folder, found)}")
   return 0
