@@ -22,7 +22,6 @@ VALUES = {
   "data.sides": ((512, 512),),
   "data.fit": ("crop", "stretch"),
   "data.partial_labels": ("direct", "drop"),
-  "data.partial_labels": ("direct", "drop"),
   "data.on_bad_image": ("stop", "skip"),
   "data.on_no_label": ("stop", "skip"),
   "decode.restrict": ("tree", "raw"),

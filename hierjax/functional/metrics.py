@@ -147,7 +147,9 @@ class Metric(NamedTuple):
 
 
 METRICS: dict[str, Metric] = {
-  "path_accuracy": Metric(lambda j: j.right, lambda j: j.known, "path accuracy", reference="Koo et al. 2020; READINGS K16"),
+  "path_accuracy": Metric(
+    lambda j: j.right, lambda j: j.known, "path accuracy", reference="Koo et al. 2020; READINGS K16"
+  ),
   "node_accuracy": Metric(
     lambda j: share_of_right_nodes(j.best, j.labels), lambda j: j.known, "mean node accuracy",
     reference="Koo et al. 2020; READINGS K16",
