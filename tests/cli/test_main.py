@@ -67,7 +67,7 @@ def test_the_version_is_that_of_the_package(capsys):
     ("data chek", ["'data chek'", "'data check'"]),
     ("dta check", ["'dta'", "'data'"]),
     ("plot prediction runs/a", ["'plot predictions'"]),
-    ("predict runs/a b.jpg --stop_below 1", ["--stop_below", "'--stop-below'"]),
+    ("predict runs/a b.jpg --threshhold 1", ["--threshhold", "'--threshold'"]),
     ("report runs/a --jsn", ["--jsn"]),
     ("evaluate runs/a --config.seed=1", ["--config.seed=1"]),
     ("evaluate", ["WORKDIR"]),
