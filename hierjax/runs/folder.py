@@ -176,8 +176,8 @@ class RunFolder:
       return  # a crash left the folder so; reading anything else of it is refused
     if found != FORMAT:
       raise UserError(
-        f"{self.path} has the format {found!r}, and this version of hierjax reads {FORMAT!r}: train it anew, or use the "
-        "version that wrote it"
+        f"{self.path} has the format {found!r}, and this version of hierjax reads {FORMAT!r}: train it anew, or use "
+        "the version that wrote it"
       )
 
   def tree(self) -> LabelTree:
