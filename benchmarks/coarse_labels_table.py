@@ -3,7 +3,7 @@ r"""Trains the grid of configs/coarse_labels_cifar100.py, prints its table, and 
   python -m benchmarks.coarse_labels_table --features runs/superclass-features --seeds 3 --picture figure8.png
   python -m benchmarks.coarse_labels_table --words cpu --pairs f20c50 --workdir runs/coarse_labels-cpu
 
-The first is on features that `python -m hierjax features` wrote, the second end to end for one pair. A seed draws
+The first is on features that `hierjax data features` wrote, the second end to end for one pair. A seed draws
 weights, the two parts and the images that validate. S_fine alone is trained once for all |S_coarse|, and labels the
 largest. A run that is finished is not run again, and one that was stopped goes on. `--print-only` trains nothing.
 """

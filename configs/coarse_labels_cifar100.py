@@ -4,13 +4,13 @@ A part of the training images, S_fine, has whole labels, and another, S_coarse, 
 CPU, on features of a backbone that has seen coarse labels alone:
 
   python train.py --config=configs/cnnrnn_cifar100.py:cpu_long --config.tree.levels=1 --workdir=runs/superclasses
-  python -m hierjax features runs/superclasses runs/superclass-features
+  hierjax data features runs/superclasses runs/superclass-features
 
 The paper's way: learn from S_fine alone, predict the fine labels of S_coarse from the coarse ones, train anew on both:
 
   python train.py --config=configs/coarse_labels_cifar100.py:f20c50,fine --config.data.root=runs/superclass-features \
     --workdir=runs/f20-fine
-  python -m hierjax label runs/f20-fine
+  hierjax data pseudo-label runs/f20-fine
   python train.py --config=configs/coarse_labels_cifar100.py:f20c50,pseudo --config.data.root=runs/superclass-features \
     --config.data.pseudo_labels=runs/f20-fine/pseudo_labels.npz --workdir=runs/f20c50-pseudo
 

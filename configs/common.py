@@ -88,7 +88,7 @@ def base() -> mlc.ConfigDict:
     dict(beam=5, restrict="tree", normalise="trained", views=1, thresholds=(), threshold_per="tree")
   )
   c.init = mlc.ConfigDict(  # hierjax/training/init.py: InitConfig
-    dict(run="", weights="", skip=())  # weights: the backbone's, a file that `import-weights` wrote
+    dict(run="", weights="", skip=())  # weights: the backbone's, a file that `hierjax weights import` wrote
   )
   return c
 

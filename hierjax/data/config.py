@@ -47,7 +47,7 @@ class DataConfig:
     partial_labels: the use of training images with partial labels, which end above a leaf, cut or in the set itself.
       `direct`: the known part of the label is trained; `drop`: the images are left out; `pseudo`: they get the labels
       of the file `pseudo_labels`; `truth`: cut labels are restored. Images without any known label are among them.
-    pseudo_labels: a file that `python -m hierjax label` wrote.
+    pseudo_labels: a file that `hierjax data pseudo-label` wrote.
     examples: how many training images `shapes` and `noise` draw; a sixth as many each to validate and to test.
     width: how many features a vector has that `noise` draws in place of an image; 0 for images.
     objects: the most objects, and so label paths, in one image of `shapes`.

@@ -21,5 +21,5 @@ def split_name(text: str) -> str:
   if name not in SPLITS:
     close = difflib.get_close_matches(name, SPLITS, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise UserError(f"split {text!r}: choose from train, validation, test (val is validation){hint}")
+    raise UserError(f"split {text!r}: choose from train, validation (or val), test{hint}")
   return name

@@ -135,7 +135,7 @@ class Run:
       merged=settings.merged,
     )
     options = unpack(DecodeOptions, dict(settings.decode) | ({"views": views} if views else {}), "decode")
-    method.module.head.check(options)
+    method.module.head.validate(options)
     if options.views > 1 and data.sides:
       raise UserError(f"config.decode.views = {options.views}: with config.data.sides there is 1 view, so set 1")
     return cls(settings, data, tree_config, options, tree, method)
@@ -223,9 +223,9 @@ class Run:
       return (backbone.width,)
     return (self.data.crop, self.data.crop, len(self.data.mean))
 
-  def remarks(self) -> list[str]:
-    """Returns what there is to say of the model's choices, a line each."""
-    return self.method.remarks(jnp.zeros((1, *self.example_shape)))
+  def describe(self) -> list[str]:
+    """Returns the head's lines about its choices; often none."""
+    return self.method.describe(jnp.zeros((1, *self.example_shape)))
 
   def init_variables(self, key: jax.Array, shape: tuple[int, ...]) -> Variables:
     """Returns fresh variables for inputs of one example's `shape`, as a source stores it; jittable."""
@@ -273,7 +273,7 @@ def check_reads(config: RunConfig, reads: tuple[int, ...], given: tuple[int, ...
     )
   if len(reads) == 1 and len(given) == 3:
     raise UserError(
-      f"{backbone} reads precomputed features, and {data} has images: `python -m hierjax features` makes features of "
+      f"{backbone} reads precomputed features, and {data} has images: `hierjax data features` makes features of "
       "images, to be read by config.data.name = features"
     )
   if len(reads) == 1 and reads != given:

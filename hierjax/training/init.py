@@ -31,8 +31,8 @@ class InitConfig:
       ones.
     skip: regexes over names such as `head/output/kernel`; a weight whose name has a match is fresh.
       All other weights, batch statistics included, must be in both models with the same shape.
-    weights: a file that `import-weights` wrote, with the initial values of the backbone; '' for none. The other weights
-      are fresh.
+    weights: a file that `hierjax weights import` wrote, with the initial values of the backbone; '' for none. The
+      other weights are fresh.
   """
 
   run: str = ""
@@ -130,11 +130,11 @@ def _matching(has: Weights, wants: Weights, config: InitConfig, remark: str = ""
 
 
 def _of_file(config: InitConfig, shapes: Variables, mesh: Mesh) -> tuple[Weights, str]:
-  """Returns the backbone's weights of a file that `import-weights` wrote, and a line about them."""
+  """Returns the backbone's weights of a file that `hierjax weights import` wrote, and a line about them."""
   arrays = read_weights(config.weights)
   if not any(name.startswith("backbone/") for name in arrays):
     raise UserError(
-      f"{config.source}: it has no weights of a backbone; `python -m hierjax import-weights` makes such a file of "
+      f"{config.source}: it has no weights of a backbone; `hierjax weights import` makes such a file of "
       "one of torchvision's or timm's"
     )
   wants = flatten_dict(shapes)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from hierjax import extras
 from hierjax.runs.folder import RunFolder
 
 
@@ -26,7 +26,7 @@ class MetricsLog:
       return
     run.cut_metrics(start_step)
     self._file = run.metrics.open("a", encoding="utf-8")
-    self._events = SummaryWriter(str(run.tensorboard), purge_step=start_step + 1)
+    self._events = _event_writer(run, start_step)
     # disable=None: no bar where the output is not a terminal; `write` prints lines there.
     self._bar = tqdm(
       total=total_steps * batch_size,
@@ -49,8 +49,9 @@ class MetricsLog:
     self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
     self._file.flush()
     flat = _scalars(metrics)
-    for name, value in flat.items():
-      self._events.add_scalar(f"{split}/{name}", value, step)
+    if self._events is not None:
+      for name, value in flat.items():
+        self._events.add_scalar(f"{split}/{name}", value, step)
     line = "  ".join(f"{name} {value:.4g}" for name, value in flat.items() if name in _SHOWN)
     if split == "train" and not self._bar.disable:
       self._bar.set_postfix_str(f"loss {flat['loss']:.3f}")
@@ -61,7 +62,8 @@ class MetricsLog:
     """Closes the files and the bar."""
     if self._writes:
       self._bar.close()
-      self._events.close()
+      if self._events is not None:
+        self._events.close()
       self._file.close()
 
 
@@ -94,6 +96,16 @@ class ImageRate:
     start = self._clock()
     yield
     self._since += self._clock() - start
+
+
+def _event_writer(run: RunFolder, start_step: int) -> Any:
+  """Returns a writer of TensorBoard events from a step on; None, and a line that says so, without tensorboardX."""
+  if extras.missing("tensorboard"):
+    print(f"metrics go to {run.metrics} alone; for TensorBoard events: {extras.command('tensorboard')}", flush=True)
+    return None
+  from tensorboardX import SummaryWriter
+
+  return SummaryWriter(str(run.tensorboard), purge_step=start_step + 1)
 
 
 _SHOWN = {"loss", "lr", "images_per_second", "path_accuracy", "path_f1", "leaf_top1"}

@@ -18,9 +18,10 @@ from jax.sharding import Mesh
 from hierjax.config import unpack
 from hierjax.data.source import Source, data_checksum
 from hierjax.errors import UserError
-from hierjax.evaluation.console import print_accuracy
-from hierjax.evaluation.evaluate_run import evaluate_run
-from hierjax.evaluation.runner import eval_step, evaluate
+from hierjax.evaluation.console import print_metrics
+from hierjax.evaluation.evaluate import eval_step, evaluate_run, measure_split
+from hierjax.inference.loaded_run import LoadedRun
+from hierjax.inference.pipeline import Stages
 from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints, template
 from hierjax.runs.folder import RunFolder
@@ -202,7 +203,7 @@ def _opened(training: _Training, config: Mapping[str, Any], resumes: bool) -> tu
     _say(origin)
   if int(state.step) < training.length.total_steps:
     _say(_summary(training, shapes["params"], int(state.step)))
-    for remark in run.remarks():
+    for remark in run.describe():
       _say(remark)
   return state, checkpoints
 
@@ -220,7 +221,7 @@ class _Steps:
     self._whole = devices.replicated(training.mesh)
     # While training, validation uses 1 view: 10 would cost 10 times as much.
     options = dataclasses.replace(training.run.options, views=1)
-    self._validation_step = eval_step(training.run.data.transform, options, known_levels=0)
+    self._validation_step = eval_step(training.run.data.transform, Stages(options))
     self._pending: list[jax.Array] = []
 
   def take(self, done: int, examples: Examples, signals: StopSignals) -> None:
@@ -261,9 +262,10 @@ class _Steps:
 
   def _validate(self, done: int, validation: Source) -> dict[str, Any]:
     self._check_finite()
-    run, mesh = self._training.run, self._training.mesh
+    training = self._training
+    loaded = LoadedRun(training.folder, training.run, done, self.state.variables, training.mesh)
     scores: dict[str, Any]
-    scores, _ = evaluate(self._validation_step, run.method, self.state.variables, run.eval_batches(validation), mesh)
+    scores, _ = measure_split(self._validation_step, loaded, validation)
     for name, value in scores.items():
       if not all(map(math.isfinite, jax.tree.leaves(value))):
         raise _diverged(f"the {name} on validation", done, self.checkpoints)
@@ -376,7 +378,7 @@ def _finish(training: _Training, first_step: int) -> dict[str, Any]:
   if first_step < total_steps or found is None or (found["step"], found["views"]) != wanted:
     found = evaluate_run(folder, training.mesh, opened=run.opened)
   if jax.process_index() == 0:
-    print_accuracy(folder, found)
+    print_metrics(folder, found)
   return found
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import Int, Integer, UInt8
 from tqdm import tqdm
 
@@ -17,6 +16,7 @@ from hierjax.data.config import DataConfig
 from hierjax.data.read_image import read_image
 from hierjax.data.source import Splits, deepest_nodes, pad_nodes
 from hierjax.errors import UserError
+from hierjax.extras import require
 from hierjax.tree.catalog import class_nodes
 from hierjax.tree.label_tree import PAD, LabelTree
 
@@ -52,6 +52,7 @@ def _classes(config: DataConfig, builder: Any) -> tuple[list[str], bool]:
   """Returns the names of the classes of `config.label_feature`, and whether an image may have several."""
   features, several = builder.info.features, False
   feature: Any = features
+  tfds = _tfds()
   for part in config.label_feature.split("/"):
     within = isinstance(feature, tfds.features.FeaturesDict) and part in feature
     feature, inner = _element(feature[part]) if within else (None, False)
@@ -68,7 +69,7 @@ def _classes(config: DataConfig, builder: Any) -> tuple[list[str], bool]:
 
 def _element(feature: Any) -> tuple[Any, bool]:
   """Returns the element feature of a sequence, and True; any other feature itself, and False."""
-  is_sequence = isinstance(feature, tfds.features.Sequence)
+  is_sequence = isinstance(feature, _tfds().features.Sequence)
   return (feature.feature, True) if is_sequence else (feature, False)
 
 
@@ -95,7 +96,7 @@ class TfdsSource:
     self.fingerprint = f"{self.settings} {self._files}"
     self._fit = config.fit
     self._label_feature = config.label_feature
-    self._records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    self._records = builder.as_data_source(split, decoders={"image": _tfds().decode.SkipDecoding()})
     labels = self._labels()  # i32[n p], -1 where there are fewer than p
     if labels.max(initial=-1) < 0:
       raise UserError(f"{self.name}: the set has no labels for this split; choose another in config.data")
@@ -140,12 +141,22 @@ class TfdsSource:
     return np.unique(record).tolist()
 
 
+def _tfds() -> Any:
+  """Returns the module `tensorflow_datasets`, which is optional and slow to import; raises UserError without it."""
+  require("tfds")
+  import tensorflow_datasets
+
+  return tensorflow_datasets
+
+
 def _builder(config: DataConfig) -> Any:
+  kinds = "choose from shapes, noise, folder, arrays, features, or a set of TensorFlow Datasets, `cifar100` for example"
+  try:
+    tfds = _tfds()
+  except UserError as error:
+    raise UserError(f"config.data.name = {config.name!r}: {kinds} ({error})") from None
   folder = os.path.expanduser(config.root or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
-  command = (
-    "python -m pip install -r requirements-prepare.txt && "
-    f"python -m hierjax.data.prepare {config.name} --data-dir={folder}"
-  )
+  command = f'pip install "hierjax[prepare]" && hierjax data prepare {config.name} --data-dir={folder}'
   try:
     builder = tfds.core.read_only_builder.builder_from_files(config.name, data_dir=folder)
   except tfds.core.registered.DatasetNotFoundError:
@@ -154,10 +165,7 @@ def _builder(config: DataConfig) -> Any:
       f"names another folder). This prepares it, with TensorFlow, which hierjax itself does not need:\n  {command}"
     ) from None
   except ValueError:
-    raise UserError(
-      f"config.data.name = {config.name!r}: choose from shapes, noise, folder, arrays, features, or a set of "
-      "TensorFlow Datasets, `cifar100` or `sun397/tfds` say"
-    ) from None
+    raise UserError(f"config.data.name = {config.name!r}: {kinds}") from None
   if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
     raise UserError(
       f"{builder.data_path} is prepared as {builder.info.file_format.value}, which cannot be read by number without "

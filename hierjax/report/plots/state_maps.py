@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -18,10 +17,9 @@ from tqdm import tqdm
 
 from hierjax.data.source import View
 from hierjax.errors import UserError
-from hierjax.evaluation.asked import batches, check_single_path, sample
 from hierjax.evaluation.tables import percent, table
-from hierjax.nn.heads.path_rnn import PathRNNHead
-from hierjax.runs.folder import RunFolder
+from hierjax.inference.images import check_single_path, sample
+from hierjax.inference.loaded_run import LoadedRun
 from hierjax.runs.run import Run, asked_split
 from hierjax.types import Examples, Method, Variables
 
@@ -84,59 +82,66 @@ class States:
     return (step.nearest != NONE) & (labels[step.images] == labels[step.nearest])
 
 
-def find_states(
-  folder: RunFolder, mesh: Mesh, *, split: str = "", images: int = 2000, seed: int = 0, data_root: str = ""
-) -> States:
+@dataclasses.dataclass(frozen=True)
+class StateSample:
+  """The images whose states are drawn.
+
+  Attributes:
+    split: `train`, `validation` or `test`; '' for the split on which runs are judged.
+    images: at most this many, FEWEST to MOST.
+    seed: chooses the images; 0 or more.
+  """
+
+  split: str = ""
+  images: int = 2000
+  seed: int = 0
+
+  def __post_init__(self) -> None:
+    """Raises UserError for a value out of range."""
+    if not FEWEST <= self.images <= MOST:
+      raise UserError(f"--images {self.images}: choose from {FEWEST} to {MOST}")
+    if self.seed < 0:
+      raise UserError(f"--seed {self.seed}: must be 0 or more")
+
+
+def find_states(loaded: LoadedRun, wanted: StateSample = StateSample()) -> States:
   """Returns the states of a run's LSTM for random images, fed the paths that it predicts itself, and maps of them.
 
   The paths are greedy. Images without a known label are left out, and so are those that cannot be read, where the
   config skips them.
 
-  Args:
-    folder: that of a run whose head is a `PathRNNHead`.
-    mesh: the devices to use.
-    split: `train`, `validation` or `test`; '' for the split that a run is judged on.
-    images: how many at most, FEWEST to MOST.
-    seed: chooses the images; 0 or more.
-    data_root: where the data set is now; '' for where the config says.
-
   Raises:
-    UserError: the head has no states, or the folder, the data or an argument cannot be used.
+    UserError: the head has no states, or the data cannot be used.
   """
-  if not FEWEST <= images <= MOST:
-    raise UserError(f"--images {images}: choose from {FEWEST} to {MOST}")
-  if seed < 0:
-    raise UserError(f"--seed {seed}: must be 0 or more")
-  run = Run.from_folder(folder, data_root)
-  if not isinstance(run.method.module.head, PathRNNHead):
+  run = loaded.run
+  if not run.method.module.head.has_states:
     raise UserError(
       f"config.head.name = {run.config.head['name']!r}: this head has no states to draw; `path_rnn` has, one a step"
     )
-  split, _ = asked_split(run, split)
-  source = sample(run, split, images, np.random.default_rng(seed))
+  split, _ = asked_split(run, wanted.split)
+  source = sample(run, split, wanted.images, np.random.default_rng(wanted.seed))
   check_single_path(run, source)
-  kept, paths, states = _ask(run, folder, source, mesh)
+  kept, paths, states = _states_of(loaded, source)
   if not len(kept):
-    raise UserError(f"--seed {seed}: none of the {split} images that it chooses can be read; try another")
+    raise UserError(f"--seed {wanted.seed}: none of the {split} images that it chooses can be read; try another")
   source = View(source.source, source.indices[kept], source.nodes[kept])
   bar = tqdm(range(run.tree.depth), desc="t-SNE", unit=" steps", delay=2, leave=False, disable=None)
   return States(run, split, source, paths, tuple(_step(paths[:, t], states[:, t]) for t in bar))
 
 
-def _ask(run: Run, folder: RunFolder, source: View, mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _states_of(loaded: LoadedRun, source: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns the images that can be read, the greedy path of each, and the states after each of its steps."""
+  run = loaded.run
   greedy = dataclasses.replace(run.options, beam=1, views=1)
 
   @jax.jit
-  def see(method: Method, variables: Variables, examples: Examples) -> tuple[Array, Array, Array]:
+  def states_of(method: Method, variables: Variables, examples: Examples) -> tuple[Array, Array, Array]:
     inputs = run.preprocess(examples).inputs
     paths = method.predict(variables, inputs, None, greedy).paths[:, 0]
     states: Any = method.module.apply(variables, inputs, paths, method="states")
     return examples.mask, paths, states
 
-  _, variables = run.restored_variables(folder, mesh)
-  seen = [jax.device_get(see(run.method, variables, examples)) for examples in batches(run, source, mesh)]
-  mask, paths, states = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+  mask, paths, states = loaded.collect(states_of, source)
   kept = np.flatnonzero(mask)
   return kept, paths[kept], states[kept]
 
@@ -169,7 +174,7 @@ def tsne(states: Float[np.ndarray, "m w"]) -> Float32[np.ndarray, "m 2"] | None:
     return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(states)
 
 
-def describe(found: States) -> str:
+def states_table(found: States) -> str:
   """Returns how well the states of each step tell labels apart, as text for a terminal."""
   rows: list[tuple[str, ...]] = [("step", "images", "top label", "whole label")]
   for number, step in enumerate(found.steps, 1):

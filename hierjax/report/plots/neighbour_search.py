@@ -6,6 +6,7 @@ the pooled map that the recurrences read (its conv5), by chi-square distance (RE
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -15,20 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int
 
 from hierjax.data.source import Source, View
 from hierjax.errors import UserError
-from hierjax.evaluation.asked import batches, sample
-from hierjax.evaluation.chi_square import chi_square
 from hierjax.evaluation.tables import table
+from hierjax.inference.images import sample
+from hierjax.inference.loaded_run import LoadedRun
 from hierjax.nn.classifier import Classifier
 from hierjax.nn.layers.pyramid import window
 from hierjax.nn.necks.context import ContextNeck
 from hierjax.nn.necks.context import grid as cells_of
 from hierjax.report.plots.canvas import Box, NodeNames
-from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run, judged_split
 from hierjax.types import Examples, Inputs, Leaf, Method, Variables
 
@@ -36,6 +35,7 @@ NEAREST = 8
 LAYERS = ("context map", "pooled map")
 MOST_QUERIES = 100  # more would be taller than a PNG file of matplotlib's can be
 Maps = tuple[Float32[Array, "b s c"], ...]
+_EPSILON = 1e-10
 
 
 @struct.dataclass
@@ -148,79 +148,82 @@ class Neighbours:
     return sum(self.same_label(query, image) for image in images), len(images)
 
 
-def find_neighbours(
-  folder: RunFolder,
-  mesh: Mesh,
-  *,
-  scale: str = "",
-  queries: int = 6,
-  seed: int = 0,
-  searched: int = 5000,
-  data_root: str = "",
-) -> Neighbours:
-  """Asks about random regions of random test images, and searches training images for the nearest ones.
+@dataclasses.dataclass(frozen=True)
+class NeighbourQuery:
+  """The regions whose neighbours are searched.
 
-  An image answers with its nearest region only, so that eight answers are of eight images. Images without a known label
-  are neither asked about nor searched, and so are those that cannot be read, where the config skips them. Training
-  images are read once, a batch at a time.
+  Attributes:
+    scale: one of the neck's, by its cells a side: `3` or `3x3`, `2x3` where rows and columns differ; '' for 3, as in the
+      paper, or the finest where there is no such scale.
+    queries: the number of regions, each of another image.
+    seed: chooses the regions, and the images that are searched where there are more; 0 or more.
+    searched: at most this many training images.
+  """
 
-  Args:
-    folder: that of a run whose neck is a `ContextNeck`.
-    mesh: the devices to use.
-    scale: one of the neck's, by its cells a side: `3` or `3x3`, `2x3` where rows and columns differ; '' for 3, as in
-      the paper, or the finest where there is no such scale.
-    queries: how many regions, each of another image.
-    seed: chooses the regions, and which images are searched where there are more; 0 or more.
-    searched: how many training images at most.
-    data_root: where the data set is now; '' for where the config says.
+  scale: str = ""
+  queries: int = 6
+  seed: int = 0
+  searched: int = 5000
+
+  def __post_init__(self) -> None:
+    """Raises UserError for a value out of range."""
+    if not 1 <= self.queries <= MOST_QUERIES:
+      raise UserError(f"--queries {self.queries}: choose from 1 to {MOST_QUERIES}")
+    if self.searched < 1:
+      raise UserError(f"--searched {self.searched}: at least 1 training image")
+    if self.seed < 0:
+      raise UserError(f"--seed {self.seed}: must be 0 or more")
+
+
+def find_neighbours(loaded: LoadedRun, wanted: NeighbourQuery = NeighbourQuery()) -> Neighbours:
+  """Returns the training regions that are nearest to random regions of random test images.
+
+  Of each training image only the nearest region counts, so that eight neighbours are of eight images. Images without a
+  known label are left out, and so are those that cannot be read, where the config skips them. Training images are read
+  once, a batch at a time.
 
   Raises:
-    UserError: the run has no such neck or scale, its folder or data cannot be used, or no query can be read.
+    UserError: the run has no context neck or no such scale, its data cannot be used, or no query can be read.
   """
-  _check_flags(queries, searched, seed)
-  run = Run.from_folder(folder, data_root)
-  grid = find_grid(run, scale)
-  rng = np.random.default_rng(seed)
+  run = loaded.run
+  grid = find_grid(run, wanted.scale)
+  rng = np.random.default_rng(wanted.seed)
   split = judged_split(run) or "test"
-  asked, training = sample(run, split, queries, rng), sample(run, "train", searched, rng)
-  cells = rng.integers(grid.rows * grid.columns, size=len(asked))
-  _, variables = run.restored_variables(folder, mesh)
+  queries, training = sample(run, split, wanted.queries, rng), sample(run, "train", wanted.searched, rng)
+  cells = rng.integers(grid.rows * grid.columns, size=len(queries))
   maps_of = _region_maps(run, grid)
-  see = jax.jit(maps_of)
-  seen = [
-    jax.device_get((examples.mask, *see(run.method, variables, examples))) for examples in batches(run, asked, mesh)
-  ]
-  mask, *maps = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+  mask, *maps = loaded.collect(
+    jax.jit(lambda method, variables, examples: (examples.mask, *maps_of(method, variables, examples))), queries
+  )
   kept = np.flatnonzero(mask)
   if not len(kept):
-    raise UserError(f"--seed {seed}: none of the {split} images that it chooses can be read; try another")
-  asked, cells = View(asked.source, asked.indices[kept], asked.nodes[kept]), cells[kept]
-  wanted = tuple(x[kept, cells] for x in maps)
+    raise UserError(f"--seed {wanted.seed}: none of the {split} images that it chooses can be read; try another")
+  queries, cells = View(queries.source, queries.indices[kept], queries.nodes[kept]), cells[kept]
+  found = _search(loaded, training, maps_of, tuple(x[kept, cells] for x in maps))
+  return Neighbours(run, split, queries, cells, training, grid, dict(zip(grid.layers, found, strict=True)))
+
+
+def _search(
+  loaded: LoadedRun,
+  training: View,
+  maps_of: Callable[[Method, Variables, Examples], Maps],
+  wanted: tuple[np.ndarray, ...],
+) -> tuple[Nearest, ...]:
+  """Returns the nearest regions of training images, of each layer, for the wanted regions."""
 
   @jax.jit
-  def search(
-    method: Method, variables: Variables, examples: Examples, wanted: tuple[Array, ...], found: tuple[Nearest, ...]
-  ) -> tuple[Nearest, ...]:
-    maps = maps_of(method, variables, examples)
+  def update(found: tuple[Nearest, ...], examples: Examples, maps: Maps) -> tuple[Nearest, ...]:
     return tuple(
-      kept.updated(_distances(x, y), examples.draw[:, 1], examples.mask)
+      kept.updated(_distances(jnp.asarray(x), y), examples.draw[:, 1], examples.mask)
       for kept, x, y in zip(found, wanted, maps, strict=True)
     )
 
-  found = tuple(Nearest.none(len(asked), NEAREST) for _ in wanted)
-  for examples in batches(run, training, mesh):
-    found = jax.block_until_ready(search(run.method, variables, examples, wanted, found))
-  by_layer = dict(zip(grid.layers, jax.device_get(found), strict=True))
-  return Neighbours(run, split, asked, cells, training, grid, by_layer)
-
-
-def _check_flags(queries: int, searched: int, seed: int) -> None:
-  if not 1 <= queries <= MOST_QUERIES:
-    raise UserError(f"--queries {queries}: choose from 1 to {MOST_QUERIES}")
-  if searched < 1:
-    raise UserError(f"--searched {searched}: at least 1 training image")
-  if seed < 0:
-    raise UserError(f"--seed {seed}: must be 0 or more")
+  found = tuple(Nearest.none(len(wanted[0]), NEAREST) for _ in wanted)
+  with contextlib.closing(loaded.map(jax.jit(maps_of), training)) as batches:
+    for examples, maps in batches:
+      found = update(found, examples, maps)
+  nearest: tuple[Nearest, ...] = jax.device_get(found)
+  return nearest
 
 
 def find_grid(run: Run, scale: str) -> Grid:
@@ -275,10 +278,24 @@ def _distances(queries: Float[Array, "q c"], regions: Float[Array, "b s c"]) -> 
   return flat.reshape(len(queries), *regions.shape[:2])
 
 
-def describe(answer: Neighbours) -> str:
+def neighbours_table(answer: Neighbours) -> str:
   """Returns how many of the regions found have the label of their query, by layer, as text for a terminal."""
   rows: list[tuple[str, ...]] = [("nearest regions", "same label", "of")]
   for layer in answer.found:
     hits = np.array([answer.hits(layer, query) for query in range(len(answer.cells))]).sum(axis=0)
     rows.append((layer, *map(str, hits.tolist())))
   return f"{len(answer.cells)} regions, {len(answer.searched):,} training images\n{table(rows)}"
+
+
+def chi_square(x: Float[Array, "q c"], y: Float[Array, "m c"]) -> Float32[Array, "q m"]:
+  """Returns the chi-square distance of each row of `x` to each row of `y`: sum (x - y)^2 / (|x| + |y| + 1e-10).
+
+  Features may be negative, hence the absolute values (READINGS Z15). It works in float32, row after row of `x`, so no
+  array is larger than `y` or the result.
+  """
+  y = y.astype(jnp.float32)
+
+  def to_all(row: Float32[Array, "c"]) -> Float32[Array, "m"]:
+    return (jnp.square(row[None] - y) / (jnp.abs(row)[None] + jnp.abs(y) + _EPSILON)).sum(axis=1)
+
+  return jax.lax.map(to_all, x.astype(jnp.float32))

@@ -1,24 +1,19 @@
-"""Which images runs are asked about, whether they are fit for it, and what to call the runs."""
+"""The images of a split: samples, checks that runs can be used on them, and the names of runs."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jax.sharding import Mesh
 
 from hierjax.data.decode import read_or_skip
-from hierjax.data.partial_labels import nodes_in_top_levels
+from hierjax.data.partial_labels import climb
 from hierjax.data.source import Source, View
 from hierjax.errors import UserError
-from hierjax.evaluation.thresholds import predicts_several
-from hierjax.runs.devices import put_batch
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.types import Examples
 
 _PIXELS_COMPARED = 16  # images
 
@@ -37,19 +32,12 @@ def sample(run: Run, split: str, count: int, rng: np.random.Generator) -> View:
   return View(source, chosen, source.nodes[chosen])
 
 
-def batches(run: Run, source: Source, mesh: Mesh) -> Generator[Examples, None, None]:
-  """Yields the batches of `Run.eval_batches`, on the devices."""
-  with contextlib.closing(run.eval_batches(source)) as found:
-    for examples in found:
-      yield put_batch(examples, mesh)
-
-
-def check_single_path(run: Run, source: Source, wants: str = "this picture is of a single one each") -> None:
-  """Raises UserError, which says what is wanted, where images have several label paths or a run predicts several."""
-  if predicts_several(run):
+def check_single_path(run: Run, source: Source, wants: str = "this picture shows one path an image") -> None:
+  """Raises UserError, ending in `wants`, where images have several label paths or the head is multi-label."""
+  if run.method.module.head.multilabel:
     raise UserError(
-      f"the head of this run ({run.config.head['name']}) predicts several paths an image, and {wants}; what such a run "
-      "has is `evaluate` of one run, with --views, `predict`, `features` and `neighbours`"
+      f"config.head.name = {run.config.head['name']} is a multi-label head, and {wants}; commands for such a run are "
+      "`evaluate` of one run, `predict`, `data features` and `plot neighbours`"
     )
   if source.nodes.shape[1] != 1:
     raise UserError(f"images of {run.data.name!r} have several label paths; {wants}")
@@ -70,7 +58,7 @@ def same_images(runs: tuple[Run, Run], first: Source, second: Source) -> bool:
   """
   if len(first) != len(second):
     return False
-  if not np.array_equal(nodes_in_top_levels(first.nodes, runs[0].tree, runs[1].tree), second.nodes):
+  if not np.array_equal(climb(first.nodes, runs[0].tree, runs[1].tree), second.nodes):
     return False
   if 1 in (len(first.shape), len(second.shape)):
     return True
