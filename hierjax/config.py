@@ -129,8 +129,10 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 def check_kind(value: Any, kind: Any, key: str) -> None:
   """Raises UserError for the value of a key that is not of the kind of its field; see `misfit`."""
   if wanted := misfit(value, kind):
-    close = did_you_mean(value, get_args(kind)) if get_origin(kind) is Literal and isinstance(value, str) else ""
-    raise UserError(f"{key} = {shortened(value)}: must be {wanted}{close}")
+    words = f"must be {wanted}"
+    if get_origin(kind) is Literal:
+      words = f"choose from {', '.join(map(str, get_args(kind)))}{did_you_mean(str(value), map(str, get_args(kind)))}"
+    raise UserError(f"{key} = {shortened(value)}: {words}")
 
 
 def parsed(text: str, kind: Any) -> Any:

@@ -64,7 +64,7 @@ def resolved(config: Config) -> dict[str, Any]:
   Raises:
     UserError: a section names a part that there is not.
   """
-  config = defaults() | config
+  config = defaults() | dict(config)
   sections = {key: value for key, value in config.items() if key in (*SECTIONS, *PARTS) and isinstance(value, Mapping)}
   return config | {name: _filled(section, section_fields(name, section)) for name, section in sections.items()}
 
