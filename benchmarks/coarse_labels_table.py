@@ -3,7 +3,7 @@ r"""Trains the grid of configs/coarse_labels_cifar100.py, prints its table, and 
   python -m benchmarks.coarse_labels_table --features runs/superclass-features --seeds 3 --picture figure8.png
   python -m benchmarks.coarse_labels_table --words cpu --pairs f20c50 --workdir runs/coarse_labels-cpu
 
-The first is on features that `python -m hierjax features` wrote, the second end to end for one pair. A seed draws
+The first is on features that `hierjax data features` wrote, the second end to end for one pair. A seed draws
 weights, the two parts and the images that validate. S_fine alone is trained once for all |S_coarse|, and labels the
 largest. A run that is finished is not run again, and one that was stopped goes on. `--print-only` trains nothing.
 """
@@ -87,7 +87,7 @@ def train(cell: Cell, features: Path | None, workdir: Path, words: Sequence[str]
 
 def share_right(config: dict) -> float:
   """Returns the share of the pseudo-labels of a config that are right, 0 to 1."""
-  data = {arm: dict(config["data"], coarse_images=arm) for arm in ("pseudo", "truth", "direct")}
+  data = {arm: dict(config["data"], partial_labels=arm) for arm in ("pseudo", "truth", "direct")}
   nodes = {arm: Run.from_config(config | {"data": data[arm]}).source("train").nodes for arm in data}
   coarse = nodes["direct"] != nodes["truth"]
   return float((nodes["pseudo"] == nodes["truth"])[coarse].mean())

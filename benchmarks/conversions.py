@@ -26,8 +26,9 @@ from hierjax.nn.layers.conversions import KINDS
 from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.training.optim import OptimConfig, make_optimizer
+from hierjax.training.phases import Phase
 from hierjax.training.state import init_state
-from hierjax.training.step import make_train_step
+from hierjax.training.step import StepSettings, make_train_step
 from hierjax.tree import catalog
 from hierjax.types import Examples
 
@@ -54,7 +55,7 @@ def lowered(method: ModelMethod, batch: Examples) -> tuple[Any, Any, Any]:
   def start() -> Any:
     return init_state(method.module.init(jax.random.key(0), image), optimizer)
 
-  step = make_train_step(optimizer, lambda step: jnp.float32(1e-4), preprocess=normalised, key=jax.random.key(1))
+  step = make_train_step(Phase(optimizer), StepSettings(lambda step: jnp.float32(1e-4), normalised, jax.random.key(1)))
   compiled = jax.jit(step, donate_argnums=1).lower(method, jax.eval_shape(start), batch).compile()
   return compiled, start, sum(x.size for x in jax.tree.leaves(shapes["params"]))
 

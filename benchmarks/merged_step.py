@@ -25,8 +25,9 @@ from hierjax.nn.classifier import ModelMethod
 from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.training.optim import OptimConfig, make_optimizer
+from hierjax.training.phases import Phase
 from hierjax.training.state import init_state
-from hierjax.training.step import make_train_step
+from hierjax.training.step import StepSettings, make_train_step
 from hierjax.types import Examples
 
 NETWORKS = ("resnet164", "densenet100", "cpu")
@@ -63,7 +64,7 @@ def train_step(method: ModelMethod, batch: Examples) -> Side:
   """Returns a call that takes the next step of a training run, with its own state."""
   variables = jax.jit(method.module.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
   optimizer = make_optimizer(OptimConfig(lr=0.01, nesterov=True), variables["params"])
-  step = make_train_step(optimizer, lambda step: jnp.float32(0.01), preprocess=normalised, key=jax.random.key(1))
+  step = make_train_step(Phase(optimizer), StepSettings(lambda step: jnp.float32(0.01), normalised, jax.random.key(1)))
   step = jax.jit(step, donate_argnums=1)
   state = init_state(variables, optimizer)
   own = batch.replace(paths=batch.paths[..., : method.tree.depth])

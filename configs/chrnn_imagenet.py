@@ -1,9 +1,9 @@
 r"""C-HRNN on ILSVRC 2012 (Zuo et al. 2016, Table II): the networks of Table I, and the ablations of section IV-C.
 
   python train.py --config=configs/chrnn_imagenet.py --workdir=runs/hlstm-imagenet
-  python -m hierjax evaluate runs/hlstm-imagenet --views 10
+  hierjax evaluate runs/hlstm-imagenet --views 10
 
-The images are TFDS's imagenet2012, prepared beforehand (python -m hierjax.data.prepare says how), or folders of your
+The images are TFDS's imagenet2012, prepared beforehand (hierjax data prepare says how), or folders of your
 own: --config.data.name=folder --config.data.root=IMAGES. It wants GPUs or TPUs, and has not been run yet: the paper's
 top-1 errors with one view are 38.21 (spp), 36.90 (msrn), 36.38 (hsrn), 36.01 (mlstm) and 35.85 (hlstm).
 

@@ -3,17 +3,17 @@ r"""CNN-RNN on frozen features of ILSVRC 2012 (Guo et al. 2018, section 4.1.2): 
   python train.py --config=configs/cnnrnn_imagenet.py --config.data.root=FEATURES --workdir=runs/cnnrnn-imagenet
 
 FEATURES has the folders train and test (ILSVRC's validation images) with the features of any backbone, made by
-`python -m hierjax features` or elsewhere: configs/features.py says how. The paper took ResNet-152's last pooling, 2048
+`hierjax data features` or elsewhere: configs/features.py says how. The paper took ResNet-152's last pooling, 2048
 values; of another width: --config.backbone.width=512.
 
 Or straight from the images, TFDS's imagenet2012 or folders, through a ResNet-152 whose weights others trained and which
 stays as it is; every epoch costs its forward pass. As in the paper, images are resized to 224 x 224, whatever their
 ratio; they are not cropped, nor mirrored:
 
-  python -m hierjax import-weights resnet152.safetensors --backbone resnet152 --out resnet152-hierjax.safetensors
+  hierjax weights import resnet152.safetensors --backbone resnet152 --out resnet152-hierjax.safetensors
   python train.py --config=configs/cnnrnn_imagenet.py:images --config.init.weights=resnet152-hierjax.safetensors
 
-To store its features once: the same with --config.epochs=0, and then `python -m hierjax features RUN FEATURES`. For
+To store its features once: the same with --config.epochs=0, and then `hierjax data features RUN FEATURES`. For
 folders: --config.data.name=folder --config.data.root=PHOTOS --config.data.test_split=
 
 Embedding and LSTM are 1000 wide, as in the paper. Its tree of 860 coarse labels and paths of 1 to 9 was not published;

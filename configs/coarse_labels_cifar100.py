@@ -4,13 +4,13 @@ A part of the training images, S_fine, has whole labels, and another, S_coarse, 
 CPU, on features of a backbone that has seen coarse labels alone:
 
   python train.py --config=configs/cnnrnn_cifar100.py:cpu_long --config.tree.levels=1 --workdir=runs/superclasses
-  python -m hierjax features runs/superclasses runs/superclass-features
+  hierjax data features runs/superclasses runs/superclass-features
 
 The paper's way: learn from S_fine alone, predict the fine labels of S_coarse from the coarse ones, train anew on both:
 
   python train.py --config=configs/coarse_labels_cifar100.py:f20c50,fine --config.data.root=runs/superclass-features \
     --workdir=runs/f20-fine
-  python -m hierjax label runs/f20-fine
+  hierjax data pseudo-label runs/f20-fine
   python train.py --config=configs/coarse_labels_cifar100.py:f20c50,pseudo --config.data.root=runs/superclass-features \
     --config.data.pseudo_labels=runs/f20-fine/pseudo_labels.npz --workdir=runs/f20c50-pseudo
 
@@ -58,7 +58,7 @@ def get_config(variant: str = "") -> mlc.ConfigDict:
 
 def of_all_images(c: mlc.ConfigDict) -> mlc.ConfigDict:
   """Lets everything that counts epochs count those of all images."""
-  used = c.data.fine + (0.0 if c.data.coarse_images == "drop" else c.data.coarse)
+  used = c.data.fine + (0.0 if c.data.partial_labels == "drop" else c.data.coarse)
   for section, key in ((c, "epochs"), (c, "eval_every"), (c, "checkpoint_every"), (c.schedule, "warmup")):
     section[key] = section[key] / used
   c.schedule.boundaries = tuple(epoch / used for epoch in c.schedule.boundaries)
@@ -71,7 +71,7 @@ def parts(fine: int, coarse: int, c: mlc.ConfigDict) -> None:
 
 
 def images(what: str, c: mlc.ConfigDict) -> None:
-  c.data.coarse_images = what
+  c.data.partial_labels = what
 
 
 def head(edit: common.Edit, c: mlc.ConfigDict) -> None:

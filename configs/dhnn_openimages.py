@@ -1,6 +1,6 @@
 r"""DHNN with several label paths an image on Open Images (Koo et al. 2020, Table 3).
 
-  python -m hierjax import-weights resnet50.safetensors --backbone resnet50 --out resnet50-backbone.npz
+  hierjax weights import resnet50.safetensors --backbone resnet50 --out resnet50-backbone.npz
   python train.py --config=configs/dhnn_openimages.py:resnet50,pool --config.data.root=PHOTOS \
     --config.data.labels=labels.csv --config.init.weights=resnet50-backbone.npz --workdir=runs/res-s2s-pool     # GPU
 
@@ -19,7 +19,7 @@ Variants, at most one of each line:
   vgg16 | resnet50 (the default) | cbam_resnet50 | se_resnet50 | resnet152 | smoke
   folder (the default) | tfds
   s2s (the default) | cnn: the plain network, a sigmoid a node on its last features; VGG-16's are those of fc6 and fc7,
-    which s2s does not read (there, config.init.skip leaves their weights out: `import-weights` says how)
+    which s2s does not read (there, config.init.skip leaves their weights out: `hierjax weights import` says how)
   together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half (READINGS K14)
   pool (the default) | pool_linear | linear | conv | dense: the conversion; not with `cnn`
   small (the default): inputs of 256 and states of 512 | large: 2048 and 1024

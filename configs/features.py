@@ -1,6 +1,6 @@
 r"""A head on precomputed features, of any backbone: seconds on a CPU.
 
-  python -m hierjax features runs/cnnrnn-cpu runs/features
+  hierjax data features runs/cnnrnn-cpu runs/features
   python train.py --config=configs/features.py --config.data.root=runs/features --config.backbone.width=256
 
 The first command writes what the backbone of a trained run makes of its images, once, and prints the second. A run on

@@ -2,7 +2,7 @@ r"""Merged networks on CIFAR-100 (Dutt et al. 2017, Fig. 2): a softmax over 20 c
 
   python train.py --config=configs/merged_cifar100.py:resnet164,merge2 --workdir=runs/merge2     # GPU
   python train.py --config=configs/merged_cifar100.py:cpu,merge2 --workdir=runs/merge2-cpu       # 2 CPU cores
-  python -m hierjax evaluate runs/merge2-cpu --alpha sweep
+  hierjax evaluate runs/merge2-cpu --alpha sweep
 
 The second command is classifier adaptation (their Algorithm 1). Their `separate` is two runs, one of the coarse and one
 of the fine labels, which `evaluate` takes as one:

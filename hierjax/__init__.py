@@ -1,58 +1,162 @@
-"""hierjax: classify images into a tree of labels."""
+"""hierjax: classify images into a tree of labels.
 
-from hierjax.functional.adaptation import adapt as adapt
-from hierjax.functional.adaptation import adapted as adapted
-from hierjax.functional.combine import ensemble as ensemble
-from hierjax.functional.f1 import F1 as F1
-from hierjax.functional.f1 import several_metrics as several_metrics
-from hierjax.functional.metrics import Mean as Mean
-from hierjax.functional.metrics import evaluate_batch as evaluate_batch
-from hierjax.functional.selective import stopped as stopped
-from hierjax.functional.tree_arrays import TreeArrays as TreeArrays
-from hierjax.functional.tree_arrays import tree_arrays as tree_arrays
-from hierjax.nn.backbones.backbone import Backbone as Backbone
-from hierjax.nn.backbones.densenet import densenet as densenet
-from hierjax.nn.backbones.foreign import ForeignBackbone as ForeignBackbone
-from hierjax.nn.backbones.plain import alexnet as alexnet
-from hierjax.nn.backbones.plain import cnn7 as cnn7
-from hierjax.nn.backbones.plain import sppnet as sppnet
-from hierjax.nn.backbones.preact import preact_resnet as preact_resnet
-from hierjax.nn.backbones.preact import small_resnet as small_resnet
-from hierjax.nn.backbones.preact import wide_resnet as wide_resnet
-from hierjax.nn.backbones.preact import wider_resnet as wider_resnet
-from hierjax.nn.backbones.precomputed import PrecomputedFeatures as PrecomputedFeatures
-from hierjax.nn.backbones.resnet import cbam_resnet50 as cbam_resnet50
-from hierjax.nn.backbones.resnet import resnet50 as resnet50
-from hierjax.nn.backbones.resnet import resnet152 as resnet152
-from hierjax.nn.backbones.resnet import se_resnet50 as se_resnet50
-from hierjax.nn.backbones.vgg import vgg16 as vgg16
-from hierjax.nn.classifier import Classifier as Classifier
-from hierjax.nn.classifier import ModelMethod as ModelMethod
-from hierjax.nn.heads.coarse_fine import CoarseFineHead as CoarseFineHead
-from hierjax.nn.heads.dhnn_rnn import DHNNHead as DHNNHead
-from hierjax.nn.heads.dhnn_s2s import DHNNSequenceHead as DHNNSequenceHead
-from hierjax.nn.heads.flat import FlatHead as FlatHead
-from hierjax.nn.heads.multilabel import MultiLabelHead as MultiLabelHead
-from hierjax.nn.heads.path_rnn import PathRNNHead as PathRNNHead
-from hierjax.nn.layers.conversions import Conversion as Conversion
-from hierjax.nn.layers.spatial import SpatialRNN as SpatialRNN
-from hierjax.nn.layers.spatial import spatial_recurrence as spatial_recurrence
-from hierjax.nn.merged import MergedBackbone as MergedBackbone
-from hierjax.nn.merged import merge as merge
-from hierjax.nn.necks.context import ContextNeck as ContextNeck
-from hierjax.nn.registry import ModelConfig as ModelConfig
-from hierjax.nn.registry import make_method as make_method
-from hierjax.tree.builders import from_paths as from_paths
-from hierjax.tree.label_finder import class_nodes as class_nodes
-from hierjax.tree.label_tree import PAD as PAD
-from hierjax.tree.label_tree import ROOT as ROOT
-from hierjax.tree.label_tree import STOP as STOP
-from hierjax.tree.label_tree import UNKNOWN as UNKNOWN
-from hierjax.tree.label_tree import LabelTree as LabelTree
-from hierjax.tree.open_tree import open_tree as open_tree
-from hierjax.types import Batch as Batch
-from hierjax.types import DecodeOptions as DecodeOptions
-from hierjax.types import Features as Features
-from hierjax.types import Prediction as Prediction
+Names are imported when they are first used: `import hierjax` is instant, and a missing extra matters only where it is
+needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from hierjax.functional.adaptation import adapt as adapt
+  from hierjax.functional.adaptation import adapted as adapted
+  from hierjax.functional.calibration import calibrated as calibrated
+  from hierjax.functional.combine import mean_of_members as mean_of_members
+  from hierjax.functional.combine import mean_of_views as mean_of_views
+  from hierjax.functional.decoding import decode as decode
+  from hierjax.functional.metrics import Mean as Mean
+  from hierjax.functional.metrics import evaluate_batch as evaluate_batch
+  from hierjax.functional.multilabel import F1 as F1
+  from hierjax.functional.multilabel import multilabel_metrics as multilabel_metrics
+  from hierjax.functional.restriction import restricted as restricted
+  from hierjax.functional.selective import abstain as abstain
+  from hierjax.functional.tree_arrays import TreeArrays as TreeArrays
+  from hierjax.functional.tree_arrays import tree_arrays as tree_arrays
+  from hierjax.inference.predictor import Predictor as Predictor
+  from hierjax.nn.backbones.backbone import Backbone as Backbone
+  from hierjax.nn.backbones.densenet import densenet as densenet
+  from hierjax.nn.backbones.foreign import ForeignBackbone as ForeignBackbone
+  from hierjax.nn.backbones.plain import alexnet as alexnet
+  from hierjax.nn.backbones.plain import cnn7 as cnn7
+  from hierjax.nn.backbones.plain import sppnet as sppnet
+  from hierjax.nn.backbones.preact import preact_resnet as preact_resnet
+  from hierjax.nn.backbones.preact import small_resnet as small_resnet
+  from hierjax.nn.backbones.preact import wide_resnet as wide_resnet
+  from hierjax.nn.backbones.preact import wider_resnet as wider_resnet
+  from hierjax.nn.backbones.precomputed import PrecomputedFeatures as PrecomputedFeatures
+  from hierjax.nn.backbones.resnet import cbam_resnet50 as cbam_resnet50
+  from hierjax.nn.backbones.resnet import resnet50 as resnet50
+  from hierjax.nn.backbones.resnet import resnet152 as resnet152
+  from hierjax.nn.backbones.resnet import se_resnet50 as se_resnet50
+  from hierjax.nn.backbones.vgg import vgg16 as vgg16
+  from hierjax.nn.classifier import Classifier as Classifier
+  from hierjax.nn.classifier import ModelMethod as ModelMethod
+  from hierjax.nn.heads.coarse_fine import CoarseFineHead as CoarseFineHead
+  from hierjax.nn.heads.dhnn_rnn import DHNNHead as DHNNHead
+  from hierjax.nn.heads.dhnn_s2s import DHNNSequenceHead as DHNNSequenceHead
+  from hierjax.nn.heads.flat import FlatHead as FlatHead
+  from hierjax.nn.heads.multilabel import MultiLabelHead as MultiLabelHead
+  from hierjax.nn.heads.path_rnn import PathRNNHead as PathRNNHead
+  from hierjax.nn.layers.conversions import Conversion as Conversion
+  from hierjax.nn.layers.spatial import SpatialRNN as SpatialRNN
+  from hierjax.nn.layers.spatial import spatial_recurrence as spatial_recurrence
+  from hierjax.nn.merged import MergedBackbone as MergedBackbone
+  from hierjax.nn.merged import merge as merge
+  from hierjax.nn.necks.context import ContextNeck as ContextNeck
+  from hierjax.nn.registry import ModelConfig as ModelConfig
+  from hierjax.nn.registry import make_method as make_method
+  from hierjax.tree.builders import from_paths as from_paths
+  from hierjax.tree.label_finder import class_nodes as class_nodes
+  from hierjax.tree.label_tree import PAD as PAD
+  from hierjax.tree.label_tree import ROOT as ROOT
+  from hierjax.tree.label_tree import STOP as STOP
+  from hierjax.tree.label_tree import UNKNOWN as UNKNOWN
+  from hierjax.tree.label_tree import LabelTree as LabelTree
+  from hierjax.tree.open_tree import open_tree as open_tree
+  from hierjax.types import Batch as Batch
+  from hierjax.types import DecodeOptions as DecodeOptions
+  from hierjax.types import Distribution as Distribution
+  from hierjax.types import Features as Features
+  from hierjax.types import Prediction as Prediction
 
 __version__ = "0.1.0"
+
+_MODULES = {
+  "adapt": "hierjax.functional.adaptation",
+  "adapted": "hierjax.functional.adaptation",
+  "calibrated": "hierjax.functional.calibration",
+  "mean_of_members": "hierjax.functional.combine",
+  "mean_of_views": "hierjax.functional.combine",
+  "decode": "hierjax.functional.decoding",
+  "Mean": "hierjax.functional.metrics",
+  "evaluate_batch": "hierjax.functional.metrics",
+  "F1": "hierjax.functional.multilabel",
+  "multilabel_metrics": "hierjax.functional.multilabel",
+  "restricted": "hierjax.functional.restriction",
+  "abstain": "hierjax.functional.selective",
+  "TreeArrays": "hierjax.functional.tree_arrays",
+  "tree_arrays": "hierjax.functional.tree_arrays",
+  "Predictor": "hierjax.inference.predictor",
+  "Backbone": "hierjax.nn.backbones.backbone",
+  "densenet": "hierjax.nn.backbones.densenet",
+  "ForeignBackbone": "hierjax.nn.backbones.foreign",
+  "alexnet": "hierjax.nn.backbones.plain",
+  "cnn7": "hierjax.nn.backbones.plain",
+  "sppnet": "hierjax.nn.backbones.plain",
+  "preact_resnet": "hierjax.nn.backbones.preact",
+  "small_resnet": "hierjax.nn.backbones.preact",
+  "wide_resnet": "hierjax.nn.backbones.preact",
+  "wider_resnet": "hierjax.nn.backbones.preact",
+  "PrecomputedFeatures": "hierjax.nn.backbones.precomputed",
+  "cbam_resnet50": "hierjax.nn.backbones.resnet",
+  "resnet152": "hierjax.nn.backbones.resnet",
+  "resnet50": "hierjax.nn.backbones.resnet",
+  "se_resnet50": "hierjax.nn.backbones.resnet",
+  "vgg16": "hierjax.nn.backbones.vgg",
+  "Classifier": "hierjax.nn.classifier",
+  "ModelMethod": "hierjax.nn.classifier",
+  "CoarseFineHead": "hierjax.nn.heads.coarse_fine",
+  "DHNNHead": "hierjax.nn.heads.dhnn_rnn",
+  "DHNNSequenceHead": "hierjax.nn.heads.dhnn_s2s",
+  "FlatHead": "hierjax.nn.heads.flat",
+  "MultiLabelHead": "hierjax.nn.heads.multilabel",
+  "PathRNNHead": "hierjax.nn.heads.path_rnn",
+  "Conversion": "hierjax.nn.layers.conversions",
+  "SpatialRNN": "hierjax.nn.layers.spatial",
+  "spatial_recurrence": "hierjax.nn.layers.spatial",
+  "MergedBackbone": "hierjax.nn.merged",
+  "merge": "hierjax.nn.merged",
+  "ContextNeck": "hierjax.nn.necks.context",
+  "ModelConfig": "hierjax.nn.registry",
+  "make_method": "hierjax.nn.registry",
+  "from_paths": "hierjax.tree.builders",
+  "class_nodes": "hierjax.tree.label_finder",
+  "LabelTree": "hierjax.tree.label_tree",
+  "PAD": "hierjax.tree.label_tree",
+  "ROOT": "hierjax.tree.label_tree",
+  "STOP": "hierjax.tree.label_tree",
+  "UNKNOWN": "hierjax.tree.label_tree",
+  "open_tree": "hierjax.tree.open_tree",
+  "Batch": "hierjax.types",
+  "DecodeOptions": "hierjax.types",
+  "Distribution": "hierjax.types",
+  "Features": "hierjax.types",
+  "Prediction": "hierjax.types",
+}
+
+__all__ = ("load", *_MODULES)
+
+
+def load(workdir: str | Path) -> Predictor:
+  """Returns a predictor with the run in a folder; `Predictor` has options.
+
+  Raises:
+    UserError: the folder holds no run that can be used.
+  """
+  from hierjax.inference.predictor import Predictor
+
+  return Predictor(workdir)
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _MODULES:
+    raise AttributeError(f"module 'hierjax' has no attribute {name!r}")
+  value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+  return value
+
+
+def __dir__() -> list[str]:
+  return [*globals(), *_MODULES]

@@ -17,8 +17,8 @@ Paths are `i32[... l]` of node numbers and of the tokens PAD, STOP and UNKNOWN o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from flax import linen as nn
 from flax import struct
@@ -79,66 +79,107 @@ class Examples:
   draw: Leaf
 
 
+class Scorer(NamedTuple):
+  """A head's own scores of the next node, given the nodes before it: the function that a search along the tree calls.
+
+  Attributes:
+    step: `step(carry, previous: i32[b k], candidates: i32[b k w] | None) -> (carry, log_prob: f32[b k w])`; see
+      `hierjax.functional.decoding.Step`.
+    carry: the state before the first step, a pytree of `[b ...]`.
+    every_output: whether `step` can score all outputs of the head (`candidates = None`), those off the tree included.
+  """
+
+  step: Callable[[Any, Array, Array | None], tuple[Any, Array]]
+  carry: Any
+  every_output: bool = True
+
+
+@struct.dataclass
+class Distribution:
+  """The probabilities that a model gives to the tree for a batch of images, before any path is decoded.
+
+  The stages of the prediction pipeline map a distribution to a distribution; `hierjax.functional.decoding.decode` maps
+  the last one to a `Prediction`.
+
+  Attributes:
+    node_prob: `f32[b n]`, a probability for each node, never larger than its parent's.
+    level_prob: `f32[b e]` or None. For heads with a distribution of their own at each level: these distributions, side
+      by side, laid out as in `hierjax.functional.distributions`. None for heads that follow the chain rule.
+    node_score: `f32[b n]` or None. For multi-label heads: the sigmoid of each node. `node_prob` is then the smallest
+      sigmoid from the top level down to the node.
+    known: `i32[b l]` or None: the labels that are given, UNKNOWN where they are not. The probabilities are conditional
+      on them.
+    scorer: static; the head's own step, where the probabilities are still those of one head on one view. None after a
+      stage that changed the probabilities. It may hold traced arrays, so it must not leave the jitted function.
+    summed_levels: static; the levels, from 0, at which the head has no distribution of its own: there `level_prob` holds
+      the sums of the level below.
+  """
+
+  node_prob: Leaf
+  level_prob: Leaf = None
+  node_score: Leaf = None
+  known: Leaf = None
+  scorer: Scorer | None = struct.field(pytree_node=False, default=None)
+  summed_levels: tuple[int, ...] = struct.field(pytree_node=False, default=())
+
+
 @struct.dataclass
 class Prediction:
-  """The answer for a batch: label paths, and how sure the model is of them.
+  """The decoded answer for a batch: label paths and probabilities.
 
   Attributes:
     paths: `i32[b k l]`, the k best paths, best first; PAD after a path's end. Where fewer than k exist, the rest are
       all PAD with log-probability -inf.
     log_prob: `f32[b k]`, the score of each path (READINGS A4).
-    stop_prob: `f32[b k]`, the probability that a path which came this far ends here: 1 at a leaf.
+    stop_prob: `f32[b k]`, the probability that a path which has come this far ends here: 1 at a leaf.
     node_prob: `f32[b n]`, a probability for each node, never larger than its parent's.
-    level_nodes: `i32[b l]`, the argmax of the head's own distribution at each level, PAD where it says the path has
-      ended: what level accuracy counts (READINGS A3). Its nodes need not form a path of the tree. In the mean of
-      several views without `level_prob`, it is the best path.
-    level_prob: `f32[b e]` or None: for heads with a distribution of their own at each level, those distributions, one
-      after the other, as `hierjax.functional.distributions` lays them out; None for heads that follow the chain rule.
-    level_nodes_walk: static; whether `level_nodes` is always a path of the tree.
-    node_score: `f32[b n]` or None: for heads that predict several paths an image, the sigmoid of each node, of which
-      `node_prob` is the smallest on the way down. None for heads that predict one.
-    summed_levels: static; the levels, from 0, at which the head has no distribution of its own: `level_prob` holds the
-      sums of the level below there.
+    raw_nodes: `i32[b l]`, the argmax of the head's own distribution at each level, PAD where the head ends the path:
+      the nodes of raw level accuracy (READINGS A3). They need not form a path of the tree.
+    level_prob: `f32[b e]` or None, as in `Distribution`.
+    node_score: `f32[b n]` or None, as in `Distribution`.
+    raw_consistent: static; whether `raw_nodes` is always a path of the tree.
   """
 
   paths: Leaf
   log_prob: Leaf
   stop_prob: Leaf
   node_prob: Leaf
-  level_nodes: Leaf
-  level_prob: Leaf
+  raw_nodes: Leaf
+  level_prob: Leaf = None
   node_score: Leaf = None
-  level_nodes_walk: bool = struct.field(pytree_node=False, default=False)
-  summed_levels: tuple[int, ...] = struct.field(pytree_node=False, default=())
+  raw_consistent: bool = struct.field(pytree_node=False, default=False)
 
 
 @struct.dataclass
 class DecodeOptions:
-  """How paths are read off a model; static under jit.
+  """How paths are decoded from a distribution; static under jit. The options hold after every stage of the pipeline.
 
   Attributes:
-    beam: paths that are kept, and returned; 1 is greedy.
+    rule: the decoding rule: `beam`, or `package.module:function` of the signature of
+      `hierjax.functional.decoding.beam_rule`.
+    beam: paths that are kept by the search, and returned; 1 is greedy. Where a distribution has node probabilities and
+      nothing else (the flat head, a mean of heads that follow the chain rule), the search is exact for any beam.
     restrict: `tree` follows the children of the previous node only; `raw` takes any output at any step (READINGS G3).
-    normalise: `trained` scores a path by the distribution the head was trained with; `siblings` divides each step by
+      A distribution that gives nothing outside the tree has the same paths with both.
+    normalise: `trained` scores a path by the distributions the head was trained with; `siblings` divides each step by
       the mass of the children that could have been taken (READINGS A4).
-    views: of an image, whose probabilities evaluation and `predict` average: 1, the centre; or 10, the centre and the
-      four corners, and their mirror images. A `Method` sees one at a time; validation while training sees the centre.
-      The mean's paths are read off its node probabilities: they need `restrict = tree`, and are scored as with
-      `normalise = siblings`, whatever that says.
-    thresholds: of heads that predict several paths an image: a node passes whose sigmoid is larger than the one
-      threshold, or than that of its level. (): what is chosen on validation, and until then 0.5.
-    threshold_per: `tree` or `level`: how many are chosen.
+    views: test-time augmentation: the views of an image whose probabilities are averaged. 1 is the centre; 10 are the
+      centre and the four corners, and their mirror images. Validation during training uses 1 view.
+    thresholds: of multi-label heads: a node passes whose sigmoid is larger than the one threshold, or than that of its
+      level. (): those chosen on validation, and 0.5 before any are chosen.
+    threshold_per: `tree` or `level`: how many thresholds are chosen.
   """
 
+  rule: str = struct.field(pytree_node=False, default="beam")
   beam: int = struct.field(pytree_node=False, default=1)
-  restrict: str = struct.field(pytree_node=False, default="tree")
-  normalise: str = struct.field(pytree_node=False, default="trained")
+  restrict: Literal["tree", "raw"] = struct.field(pytree_node=False, default="tree")
+  normalise: Literal["trained", "siblings"] = struct.field(pytree_node=False, default="trained")
   views: int = struct.field(pytree_node=False, default=1)
   thresholds: tuple[float, ...] = struct.field(pytree_node=False, default=())
-  threshold_per: str = struct.field(pytree_node=False, default="tree")
+  threshold_per: Literal["tree", "level"] = struct.field(pytree_node=False, default="tree")
 
   def __post_init__(self) -> None:
-    """Raises UserError for a value that no decoder knows, or values that do not go together."""
+    """Raises UserError for a value out of range."""
     if not 1 <= self.beam <= 10_000:
       raise UserError(f"config.decode.beam = {self.beam}: a beam keeps at least 1 path, and at most 10,000")
     for name, value, allowed in (
@@ -151,11 +192,53 @@ class DecodeOptions:
         raise UserError(f"config.decode.{name} = {value!r}: choose from {', '.join(map(str, allowed))}")
     if any(not 0 <= threshold < 1 for threshold in self.thresholds):
       raise UserError(f"config.decode.thresholds = {self.thresholds}: each must be 0 or more, and less than 1")
-    if self.views > 1 and self.restrict == "raw":
-      raise UserError(
-        f"config.decode.views = {self.views}: the mean of several views has paths of the tree only, "
-        "so set config.decode.restrict = tree, or 1 view"
-      )
+
+
+class Backbone(Protocol):
+  """A network from images to features: a linen module."""
+
+  def __call__(self, inputs: Inputs, train: bool = False) -> Features:
+    """Returns the maps of the stages and the pooled vector."""
+
+
+class Neck(Protocol):
+  """A network between a backbone and a head: a linen module. It passes the stages on and may append maps of its own."""
+
+  def __call__(self, features: Features, train: bool = False) -> Features:
+    """Returns the features that the head reads."""
+
+
+class Head(Protocol):
+  """A network from features to a distribution over the tree, with its loss: a linen module.
+
+  Attributes:
+    multilabel: whether it predicts any number of paths an image, so that its distributions have `node_score`.
+    has_states: whether it is recurrent over the path, so that it has `states(features, paths) -> f32[b l w]`.
+  """
+
+  multilabel: bool
+  has_states: bool
+
+  @classmethod
+  def for_tree(cls, arrays: Any, **fields: Any) -> Head:
+    """Returns a head for a tree, `hierjax.functional.tree_arrays.TreeArrays`; its sizes are read from the tree."""
+
+  def __call__(self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False) -> Any:
+    """Returns the outputs that `loss` reads. `targets` are label paths for a head that is trained with them as input."""
+
+  def loss(self, outputs: Any, paths: Int[Array, "b *p l"], tree: Any) -> Float[Array, "b"]:
+    """Returns the loss of each example; 0 where its label is unknown. It needs no weights."""
+
+  def distribution(
+    self, features: Features, known: Int[Array, "b l"] | None, tree: Any, options: DecodeOptions
+  ) -> Distribution:
+    """Returns the probabilities of the tree, given the labels `known`."""
+
+  def validate(self, options: DecodeOptions) -> None:
+    """Raises UserError for options that this head cannot be decoded with."""
+
+  def describe(self, features: Features) -> list[str]:
+    """Returns lines about the head's choices for features of these shapes, printed before training; often none."""
 
 
 @runtime_checkable
@@ -178,7 +261,12 @@ class Method(Protocol):
   def loss(self, outputs: Any, paths: Int[Array, "b p l"]) -> Float[Array, "b"]:
     """Returns the loss of each example; 0 where its label says nothing."""
 
+  def distribution(
+    self, variables: Variables, inputs: Inputs, known: Int[Array, "b l"] | None, options: DecodeOptions
+  ) -> Distribution:
+    """Returns the probabilities of the tree. `known` holds upper labels that are given, UNKNOWN where they are not."""
+
   def predict(
     self, variables: Variables, inputs: Inputs, known: Int[Array, "b l"] | None, options: DecodeOptions
   ) -> Prediction:
-    """Returns the best paths. `known` holds upper labels that are given, UNKNOWN where they are not."""
+    """Returns the paths decoded from that distribution."""

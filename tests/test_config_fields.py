@@ -21,7 +21,7 @@ TREE = tree_arrays(from_paths([("animal", "dog"), ("animal", "cat"), ("thing", "
 VALUES = {
   "data.sides": ((512, 512),),
   "data.fit": ("crop", "stretch"),
-  "data.coarse_images": ("direct", "drop"),
+  "data.partial_labels": ("direct", "drop"),
   "data.partial_labels": ("direct", "drop"),
   "data.on_bad_image": ("stop", "skip"),
   "data.on_no_label": ("stop", "skip"),

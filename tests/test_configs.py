@@ -5,7 +5,9 @@ import itertools
 import re
 from pathlib import Path
 
+import chex
 import jax
+import jax.numpy as jnp
 import pytest
 
 from configs import chrnn, common
@@ -13,8 +15,10 @@ from hierjax.config import flatten, unpack
 from hierjax.errors import UserError
 from hierjax.runs.run import Run
 from hierjax.training import loop
-from hierjax.training.optim import OptimConfig, make_optimizer, make_schedule
+from hierjax.training.optim import OptimConfig, make_optimizer
+from hierjax.training.schedule import RunLength, make_schedule
 from hierjax.tree.builders import from_paths
+from hierjax.tree.label_tree import UNKNOWN
 
 FILES = sorted(
   p for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem not in ("chrnn", "common", "dhnn")
@@ -43,28 +47,45 @@ def variants():
       yield pytest.param(path, variant, id=f"{path.stem}:{variant}")
 
 
-SHAPES: dict[str, dict] = {}  # of the weights, by what they depend on: tracing is most of the time
+BODIES, HEADS, TREES = {}, {}, {}  # shapes and trees, by what they depend on: many variants have the same
 
 
-def shapes_of(run, config):
-  """Returns the shapes of a run's weights; many variants have the same network."""
-  parts = [config[section] for section in ("backbone", "neck", "head", "merged", "dtype", "tree", "data")]
-  shown = {name: parts[-1][name] for name in ("name", "crop", "width", "mean")}
-  key = repr([*parts[:-1], shown, run.tree.checksum])
-  if key not in SHAPES:
-    SHAPES[key] = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), run.example_shape))
-  return SHAPES[key]
+def shapes_of(run):
+  """Returns the shapes of a run's weights, from one trace of each distinct backbone with its neck, and of each head."""
+  network, rngs = run.method.module, dict.fromkeys(("params", "dropout"), jax.random.key(0))
+  body = repr((network.backbone, network.neck, run.example_shape))
+  if body not in BODIES:
+    inputs = jnp.zeros((1, *run.example_shape))
+    BODIES[body] = jax.eval_shape(lambda: network.init_with_output(rngs, inputs, method="features"))
+  features, variables = BODIES[body]
+  head = repr((network.head, features, run.tree.depth))
+  if head not in HEADS:
+    paths = jnp.full((1, 1, run.tree.depth), UNKNOWN, jnp.int32)
+    HEADS[head] = jax.eval_shape(lambda features: network.head.init(rngs, features, paths), features)
+  return {**variables.get("params", {}), "head": HEADS[head]["params"]}
+
+
+def run_of(config):
+  source = repr((config["tree"], config["data"]["name"]))
+  toy = from_paths([("animal", "dog"), ("thing", "cup")]) if config["tree"]["source"] == "images" else None
+  run = Run.from_config(config, TREES.get(source, toy))
+  TREES[source] = run.tree
+  return run
 
 
 @pytest.mark.parametrize(("path", "variant"), list(variants()))
 def test_every_variant_builds(path, variant):
   config = module(path).get_config(variant).to_dict()
-  tree = from_paths([("animal", "dog"), ("thing", "cup")]) if config["tree"]["source"] == "images" else None
-  run = Run.from_config(config, tree)
-  shapes = shapes_of(run, config)
   optim = unpack(OptimConfig, config["optim"], "optim")
-  make_optimizer(optim, shapes["params"])  # every parameter is covered
-  make_schedule(config["schedule"], peak=1.0, steps_per_epoch=10.0, total_steps=100)
+  make_optimizer(optim, shapes_of(run_of(config)))  # every parameter is covered
+  make_schedule(config["schedule"], 1.0, RunLength(10.0, 100))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_the_weights_of_the_parts_are_those_of_the_whole(path):
+  run = run_of(module(path).get_config("smoke").to_dict())
+  whole = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), run.example_shape))
+  chex.assert_trees_all_equal(shapes_of(run), whole["params"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -105,7 +126,7 @@ def test_the_rates_of_the_papers_networks_fall_as_theirs(name, variant, ends):
   config = module(path).get_config(variant).to_dict()
   steps_per_epoch = 50_000 / config["batch_size"]
   total = round(config["epochs"] * steps_per_epoch)
-  schedule, _ = make_schedule(config["schedule"], peak=1.0, steps_per_epoch=steps_per_epoch, total_steps=total)
+  schedule, _ = make_schedule(config["schedule"], 1.0, RunLength(steps_per_epoch, total))
   for epoch, rate in ends.items():
     assert float(schedule(round(epoch * steps_per_epoch))) == pytest.approx(rate)
 

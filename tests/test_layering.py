@@ -32,7 +32,7 @@ def imports(path: Path) -> list[str]:
     if isinstance(node, ast.ImportFrom):
       assert node.level == 0, f"{path}: write absolute imports"
       if node.module == "hierjax":
-        found += [f"hierjax.{alias.name}" for alias in node.names]
+        found += [f"hierjax.{alias.name}" for alias in node.names if alias.name != "__version__"]
       elif node.module:
         found.append(node.module)
     elif isinstance(node, ast.Import):

@@ -36,7 +36,7 @@ class PseudoLabels:
     nodes: `i32[m]`.
     probability: `f32[m]`, 0 to 1.
     tree: `LabelTree.checksum`.
-    fine: `PartlyLabelled.fine_checksum`.
+    fine: `PartialLabels.fine_checksum`.
     file: what the labels are called in messages.
   """
 
@@ -65,8 +65,8 @@ class PseudoLabels:
     whole = found and all(found[key].dtype.kind == kind for key, kind in _KINDS.items())
     if not whole or len({found[key].shape for key in ("rows", "known", "nodes", "probability")}) != 1:
       raise UserError(
-        f"config.data.pseudo_labels = {file!r}: must be a file that `python -m hierjax label RUN` wrote, for RUN a run "
-        "that trained on whole labels"
+        f"config.data.pseudo_labels = {file!r}: must be a file that `hierjax data pseudo-label RUN` wrote, for RUN a "
+        "run that trained on whole labels"
       )
     return cls(
       rows=found["rows"].astype(np.int64),

@@ -1,4 +1,4 @@
-"""What is printed of what was measured: at the end of a run, and by `evaluate`."""
+"""Metrics on the console: at the end of training, and by `evaluate`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from hierjax.evaluation.ensemble import Errors
+from hierjax.evaluation.ensembles import Errors
 from hierjax.evaluation.tables import accuracy_table, accuracy_tables, percent, table
 from hierjax.runs.folder import RunFolder
 from hierjax.tree.label_finder import split_path
 
 
-def print_accuracy(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
-  """Prints what eval/SPLIT.json holds: accuracy as a table, a few paths, and the command to go on with."""
+def print_metrics(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
+  """Prints the contents of eval/SPLIT.json: the metrics as a table, a few paths, and the next commands."""
   views = f", {metrics['views']} views each" if metrics["views"] > 1 else ""
   known = f", known down to level {metrics['known_levels']}" if "known_levels" in metrics else ""
   print(f"\n{metrics['num_examples']:,} images of {metrics['split']}{views}{known}, step {metrics['step']}")
@@ -33,7 +33,7 @@ def print_accuracy(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
   images = "IMAGES..."
   if folder.config()["data"]["name"] == "shapes":
     images = "runs/samples"
-    print(f"  {python} -m hierjax shapes {images} --images 20")
+    print(f"  {python} -m hierjax data demo {images} --images 20")
   print(f"  {python} -m hierjax predict {workdir} {images}")
 
 
@@ -59,14 +59,14 @@ def ensemble_errors(errors: Errors, alpha: int) -> list[dict[str, Any]]:
 
 
 def print_ensemble(name: str, found: Mapping[float, Mapping[str, Any]]) -> None:
-  """Prints what eval/SPLIT.json holds of an ensemble, by alpha: accuracy, and the errors of its subsets."""
+  """Prints the metrics of an ensemble by alpha, and the errors of its subsets."""
   metrics = next(iter(found.values()))
   print(f"\n{name}: {metrics['num_examples']:,} images of {metrics['split']}")
   print(accuracy_tables({f"alpha {alpha:g}" if len(found) > 1 else "value": found[alpha] for alpha in found}))
   if "ensembles" not in metrics:
     return
   levels = [f"level {i + 1}" for i in range(len(metrics["level_sizes"]))]
-  rows: list[tuple[str, ...]] = [("top-1 error", "alpha", "subsets", *levels, "whole path")]
+  rows: list[tuple[str, ...]] = [("top-1 error", "alpha", "subsets", *levels, "path")]
   for rank, ensemble in enumerate(metrics["ensembles"]):
     for alpha, values in found.items():
       row = values["ensembles"][rank]

@@ -1,292 +1,221 @@
-"""`python -m hierjax evaluate`: a run or an ensemble, adapted, or stopping where not sure; or two sets of runs."""
+"""The evaluation of one run: the metrics of a split, in eval/SPLIT.json; at the end of training, and by `evaluate`."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import functools
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Int
 
+from hierjax.data.augment import Transform, eval_batch
+from hierjax.data.open_source import Opened
+from hierjax.data.source import Source
 from hierjax.errors import UserError
-from hierjax.evaluation import significance
-from hierjax.evaluation.alpha import CHOSEN, SWEEP, asked_alpha, check_asked, grid, keep_alpha, parse_alpha
-from hierjax.evaluation.asked import same_images
-from hierjax.evaluation.console import ensemble_errors, print_accuracy, print_ensemble
-from hierjax.evaluation.ensemble import AllMetrics, ErrorCount, Errors, Mistakes, tell, unchanged
-from hierjax.evaluation.evaluate_run import evaluate_run
-from hierjax.evaluation.selective import AnswerCount, Answers, asked_below, describe, keep_choice
-from hierjax.inference.members import JOIN, Ensemble, Images, open_ensemble, open_images, short_checksum
-from hierjax.report.plots.adaptation import Sweep, draw_sweep
-from hierjax.report.plots.consistency import ConsistencyCount, draw_consistency, find_node
-from hierjax.report.plots.selective import Stops, draw_stops
-from hierjax.runs.folder import NotWritten, RunFolder, write_table
+from hierjax.evaluation.thresholds import options_with_thresholds
+from hierjax.functional.combine import mean_of_views
+from hierjax.functional.metrics import Mean, evaluate_batch
+from hierjax.functional.multilabel import F1, multilabel_metrics
+from hierjax.inference.loaded_run import LoadedRun
+from hierjax.inference.pipeline import Preprocess, Stages, each_view, finish, upper_levels
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run, asked_split
+from hierjax.types import Distribution, Examples, Method, Variables
 
-_RIGHT = 0.95  # of the answers, where nothing else is asked for
+_SHOWN = 4  # images whose paths are printed
+
+
+class Measured(NamedTuple):
+  """The result of an evaluation step for a batch.
+
+  Attributes:
+    metrics: each a sum and a count over the batch.
+    paths: `i32[b k l]`, the best path of each image, or all that pass for a multi-label head.
+  """
+
+  metrics: dict[str, Mean | F1]
+  paths: Int[Array, "b k l"]
+
+
+EvalStep = Callable[[Method, Variables, Examples], Measured]
+
+
+@functools.lru_cache(maxsize=8)
+def eval_step(transform: Transform, stages: Stages, known_levels: int = 0) -> EvalStep:
+  """Returns `make_eval_step` for a run's transform; the same function again, so that it is compiled once."""
+  return make_eval_step(lambda examples, view: eval_batch(examples, transform, view), stages, known_levels)
+
+
+def make_eval_step(preprocess: Preprocess, stages: Stages, known_levels: int = 0) -> EvalStep:
+  """Returns `(method, variables, examples) -> Measured`, jitted.
+
+  The loss is the mean over the views; the other metrics are of the prediction of the whole pipeline. Where the raw
+  argmaxes are always a path of the tree, `inconsistent_predictions`, which could only be 0, is left out.
+
+  Args:
+    preprocess: from examples to the batch that a view shows.
+    stages: the settings of the pipeline.
+    known_levels: the upper levels of each label that the model is given (CNN-RNN* in Guo et al., Table 6). They have no
+      level accuracy; in a path they are right.
+  """
+
+  def measure(method: Method, variables: Variables, examples: Examples) -> Measured:
+    def see(view: Int[Array, ""]) -> tuple[Array, Distribution]:
+      batch = preprocess(examples, view)
+      outputs = method.module.apply(variables, batch.inputs, batch.paths, train=False)
+      known = upper_levels(batch, known_levels)
+      return method.loss(outputs, batch.paths), method.distribution(variables, batch.inputs, known, stages.options)
+
+    losses, views = each_view(see, stages.options.views)
+    prediction = finish(mean_of_views(views, method.tree), stages, method.tree)
+    batch = preprocess(examples, jnp.int32(0))
+    loss = {"loss": Mean.of(losses.mean(axis=0), batch.mask)}
+    if prediction.node_score is not None:
+      several = multilabel_metrics(prediction, batch, method.tree, stages.options.thresholds)
+      return Measured({**loss, **several}, prediction.paths)
+    metrics = evaluate_batch(prediction, batch, method.tree)
+    if prediction.raw_consistent:
+      del metrics["inconsistent_predictions"]
+    given = jnp.arange(method.tree.depth) < known_levels
+    for name in ("level_accuracy", "raw_level_accuracy"):
+      metrics[name] = jax.tree.map(lambda x: jnp.where(given, 0.0, x), metrics[name])
+    return Measured({**loss, **metrics}, prediction.paths[:, :1])
+
+  return jax.jit(measure)
+
+
+def measure_split(
+  step: EvalStep, loaded: LoadedRun, source: Source, shown: Collection[int] = ()
+) -> tuple[dict[str, Any], dict[int, Int[np.ndarray, "k l"]]]:
+  """Returns the metrics over all images by name, see `mean_values`, and the paths of some images by number.
+
+  Args:
+    step: of `make_eval_step`.
+    loaded: the run with its weights.
+    source: the images.
+    shown: the numbers of those images; one that could not be read has no paths. Of a run of one process only.
+
+  Raises:
+    UserError: there are no images.
+  """
+  total: dict[str, Any] | None = None
+  kept: dict[int, np.ndarray] = {}
+
+  with contextlib.closing(loaded.map(step, source)) as batches:
+    for examples, (found, paths) in batches:
+      total = found if total is None else jax.tree.map(jnp.add, total, found)
+      if shown:
+        images = np.asarray(examples.draw)[:, 1]
+        rows = np.flatnonzero(np.isin(images, list(shown)) & (np.asarray(examples.mask) > 0))
+        kept |= zip(images[rows].tolist(), np.asarray(paths)[rows], strict=True)
+  if total is None:
+    raise UserError("there is nothing to evaluate: the split is empty")
+  return {"num_examples": round(float(total["loss"].count)), **mean_values(total)}, kept
+
+
+def mean_values(means: Mapping[str, Mean | F1]) -> dict[str, Any]:
+  """Returns means by name, as floats, or lists of one a level; None where nothing counted.
+
+  The mean of values that are not all finite is not finite.
+  """
+  return {name: _value(mean) for name, mean in jax.device_get(means).items()}
+
+
+def _value(mean: Mean | F1) -> Any:
+  if isinstance(mean, F1):  # of counts, which are finite
+    return None if math.isnan(mean.value()) else mean.value()
+  return jax.tree.map(lambda value, count: value if count else None, mean.value(), mean.count.tolist())
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
-  """What stands on the command line.
+class SplitSettings:
+  """The images and the settings of an evaluation.
 
   Attributes:
-    workdirs: a member each: a run's folder, or several joined by JOIN.
-    split: `train`, `validation` or `test`; '' for test, or else validation.
-    data_root: where the data set of all is now; '' for where their configs say.
-    views: of each image that are averaged; 0 for what each config says.
-    known_levels: upper levels of the labels that are given.
-    alpha: a number, CHOSEN or SWEEP; '' for no adaptation.
-    stop_below: the probability of a node below which a path ends above it, CHOSEN or SWEEP; '' for whole paths.
-    right: the share of answers that a sweep wants right on validation.
-    node: whose consistency a sweep draws; '' for the first.
-    against: the members of another set.
-    against_alpha: a number for that set; '' for that of the first.
-    out: the folder for what is written; '' for that of a single run, or nowhere.
+    split: `train`, `validation` or `test`; '' for test, or validation where the set has no test split.
+    data_root: where the data set is now; '' for the place in the config.
+    views: of each image that are averaged, 1 or 10; 0 for the number in the config.
+    known_levels: the upper levels of each label that the model is given; see `make_eval_step`.
   """
 
-  workdirs: Sequence[str]
   split: str = ""
   data_root: str = ""
   views: int = 0
   known_levels: int = 0
-  alpha: str = ""
-  stop_below: str = ""
-  right: float | None = None
-  node: str = ""
-  against: Sequence[str] = ()
-  against_alpha: str = ""
-  out: str = ""
-
-  @property
-  def single(self) -> bool:
-    """Whether it is about one run."""
-    return len(self.workdirs) == 1 and (Path(self.workdirs[0]).is_dir() or JOIN not in self.workdirs[0])
-
-  def __post_init__(self) -> None:
-    """Raises UserError for what does not go together."""
-    if self.known_levels and (self.alpha or self.stop_below or self.against or not self.single):
-      raise UserError("--known-levels is for a single run, without --alpha, --stop-below and --against")
-    if self.right is not None and self.stop_below != SWEEP:
-      raise UserError(f"--right is what --stop-below {SWEEP} looks for")
-    if self.right is not None and not 0 < self.right <= 1:
-      raise UserError(f"--right {self.right:g}: a share of the answers is more than 0, and at most 1")
-    if self.stop_below and (self.against or self.alpha == SWEEP):
-      raise UserError(f"--stop-below is of one set of runs, at one alpha: leave out --against, and --alpha {SWEEP}")
-    if self.node and self.alpha != SWEEP:
-      raise UserError(f"--node is of the picture that --alpha {SWEEP} draws")
-    if self.against and self.alpha in (SWEEP, CHOSEN):
-      raise UserError(f"--against compares at one alpha: give a number in place of --alpha {self.alpha}")
-    if self.against_alpha and not self.against:
-      raise UserError("--against-alpha is that of the runs of --against, of which there are none")
 
 
-def evaluate(question: Question, mesh: Mesh) -> None:
-  """Measures what is asked about, writes it down and prints it.
+def evaluate_run(
+  folder: RunFolder,
+  mesh: Mesh,
+  settings: SplitSettings = SplitSettings(),
+  opened: Opened | None = None,
+) -> dict[str, Any]:
+  """Measures a run's weights on a split, writes eval/SPLIT.json, and returns its contents.
+
+  With known levels the file is eval/SPLIT-knownN.json.
+
+  Args:
+    folder: the run's.
+    mesh: the devices.
+    settings: the images and how they are evaluated.
+    opened: `Run.opened` of a run on the same set; None to open the set anew.
 
   Raises:
-    UserError: a folder, the data or the question cannot be used.
+    UserError: the folder or the data cannot be used, or there is no such split, or no level would be left to predict.
   """
-  if question.against:
-    _against(question, mesh)
-  elif question.stop_below:
-    _stopping(question, mesh)
-  elif question.single and not question.alpha:
-    _plain(question, mesh)
-  else:
-    _ensemble(question, mesh)
-
-
-def _plain(question: Question, mesh: Mesh) -> None:
-  folder = RunFolder(question.workdirs[0])
-  try:
-    metrics = evaluate_run(
-      folder, mesh, question.split, question.data_root, question.views, known_levels=question.known_levels
-    )
-  except NotWritten as error:
-    print_accuracy(folder, error.metrics)
-    raise
-  print_accuracy(folder, metrics)
-
-
-def _ensemble(question: Question, mesh: Mesh) -> None:
-  """Measures an ensemble, of one member or several, and what adaptation makes of it."""
-  out = _out(question)
-  ensemble = open_ensemble(question.workdirs, mesh, question.data_root, question.views)
-  asked = question.alpha
-  check_asked(asked, ensemble.tree.depth)
-  if asked and (why := unchanged(ensemble)):
-    print(why, flush=True)
-    asked = ""
-  if not asked and question.single:
-    _plain(question, mesh)
-    return
-  if asked == SWEEP:
-    assert out is not None
-    node = find_node(ensemble.tree, question.node)
-    _sweep(ensemble, open_images(ensemble, question.split), out, node)
-    return
-  alpha = asked_alpha(asked, ensemble.tree.depth, out, [(part.folder, part.step) for part in ensemble.parts])
-  images = open_images(ensemble, question.split)
-  alphas = (0.0, alpha) if alpha else (0.0,)
-  errors, metrics = ErrorCount(ensemble, alphas), AllMetrics(ensemble, alphas)
-  tell(ensemble, images, errors, metrics)
-  _report(ensemble, images, errors.errors(), dict(zip(alphas, metrics.values(), strict=True)), out)
-
-
-def _stopping(question: Question, mesh: Mesh) -> None:
-  """Measures the answers of runs whose paths end where they are not sure."""
-  out = _out(question)
-  ensemble = open_ensemble(question.workdirs, mesh, question.data_root, question.views)
-  parts = [(part.folder, part.step) for part in ensemble.parts]
-  alpha = asked_alpha(question.alpha, ensemble.tree.depth, out, parts)
-  if alpha is not None and (why := unchanged(ensemble)):
-    print(why, flush=True)
-    alpha = None
-  images = open_images(ensemble, question.split)
-  if question.stop_below == SWEEP:
-    assert out is not None
-    _stop_sweep(ensemble, images, alpha, _RIGHT if question.right is None else question.right, out)
-    return
-  views = [part.run.options.views for part in ensemble.parts]
-  below = asked_below(question.stop_below, out, parts, views, alpha)
-  _report_answers(ensemble, images, alpha, _answers(ensemble, images, alpha), below, out)
-
-
-def _stop_sweep(ensemble: Ensemble, images: Images, alpha: float | None, wanted: float, out: RunFolder) -> None:
-  """Chooses on validation where paths end, and draws what comes of it for other images."""
-  if ensemble.whole.run.source("validation") is None:
-    raise UserError(
-      f"--stop-below {SWEEP}: it chooses on validation, and {ensemble.whole.run.data.name!r} has no such split; train "
-      "with config.data.validation = 0.1, or give a probability"
-    )
-  validation = _answers(ensemble, open_images(ensemble, "validation"), alpha)
-  below = keep_choice(out, ensemble, alpha, validation, wanted)
-  answers = _answers(ensemble, images, alpha)
-  _report_answers(ensemble, images, alpha, answers, below, out)
-  print(f"\n{below:g} is chosen on validation, {100 * wanted:g}% right: {out.path / 'stop.json'}")
-  print(draw_stops(out, Stops(_name(ensemble), images.split, answers, validation, wanted, below)))
-
-
-def _answers(ensemble: Ensemble, images: Images, alpha: float | None) -> Answers:
-  count = AnswerCount(ensemble, alpha)
-  tell(ensemble, images, count)
-  return count.answers()
-
-
-def _report_answers(
-  ensemble: Ensemble, images: Images, alpha: float | None, answers: Answers, below: float, out: RunFolder | None
-) -> None:
-  """Prints what answers are worth, and writes it to eval/SPLIT-stop.json of a folder."""
-  head = f"{_name(ensemble)}: {len(answers.sure):,} images of {images.split}"
-  print(f"\n{head}; paths end above nodes less probable than {below:g}\n{describe(answers, below)}")
-  if out is not None:
-    about = {"split": images.split, "members": ensemble.about(), "alpha": alpha, "num_examples": len(answers.sure)}
-    out.write_evaluation(f"{images.split}-stop", {**about, "stop_below": below, **answers.at(below)})
-
-
-def _out(question: Question) -> RunFolder | None:
-  """Returns the folder for what is written, or None."""
-  if not question.out:
-    if question.single:
-      return RunFolder(question.workdirs[0])
-    for flag, text in (("alpha", question.alpha), ("stop-below", question.stop_below)):
-      if text in (SWEEP, CHOSEN):
-        raise UserError(f"--{flag} {text} of several runs needs a folder of their own: give --out FOLDER")
-    return None
-  return _own_folder(question.out)
-
-
-def _own_folder(path: str) -> RunFolder:
-  if (Path(path) / "config.json").exists():
-    raise UserError(f"--out {path} is the folder of a run: give another for what is not of that run alone")
-  return RunFolder(path)
-
-
-def _sweep(ensemble: Ensemble, images: Images, out: RunFolder, node: int) -> None:
-  """Chooses alpha on validation, and draws what all alphas make of other images."""
-  alphas, validation, alpha = grid(ensemble.tree.depth), None, None
-  if ensemble.whole.run.source("validation") is not None:
-    count = ErrorCount(ensemble, alphas)
-    tell(ensemble, open_images(ensemble, "validation"), count)
-    validation = count.errors()
-    alpha = float(keep_alpha(out, ensemble, validation)["alpha"])
-  shown = (0.0, 1.0 if alpha is None else alpha)
-  errors, metrics, consistency = (
-    ErrorCount(ensemble, alphas), AllMetrics(ensemble, shown), ConsistencyCount(ensemble, node),
-  )  # fmt: skip
-  tell(ensemble, images, errors, metrics, consistency)
-  _report(ensemble, images, errors.errors().at(shown), dict(zip(shown, metrics.values(), strict=True)), out)
-  name = _name(ensemble)
-  if alpha is None:
-    print(f"\n{ensemble.whole.run.data.name!r} has no validation split: no alpha is chosen, and 1 is shown")
-  else:
-    print(f"\nalpha = {alpha:g} is chosen on validation: {out.path / 'alpha.json'}")
-  print(draw_sweep(out, Sweep(name, images.split, len(images.source), errors.errors(), validation, alpha)))
-  print(draw_consistency(out, consistency.consistency(images, name)))
-
-
-def _report(
-  ensemble: Ensemble, images: Images, errors: Errors, metrics: dict[float, dict[str, Any]], out: RunFolder | None
-) -> None:
-  """Prints what was measured, by alpha, and writes it to eval/ of a folder."""
-  several = len(ensemble.members) > 1
-  about: dict[str, Any] = {
-    "split": images.split,
-    "members": ensemble.about(),
-    "level_sizes": np.diff(ensemble.tree.level_offsets).tolist(),
+  run = Run.from_folder(folder, settings.data_root, settings.views)
+  run = dataclasses.replace(run, opened=opened or run.opened)
+  _check_known_levels(run, settings.known_levels)
+  name, source = asked_split(run, settings.split)
+  loaded = LoadedRun(folder, run, *run.restored_variables(folder, mesh), mesh)
+  options = options_with_thresholds(loaded)
+  step = eval_step(run.data.transform, Stages(options), settings.known_levels)
+  alone = jax.process_count() == 1
+  shown = set(np.linspace(0, len(source) - 1, _SHOWN).astype(int).tolist() if alone else ())
+  metrics, answers = measure_split(step, loaded, source, shown)
+  found = {
+    "split": name,
+    "step": loaded.step,
+    "views": options.views,
+    **({"known_levels": settings.known_levels} if settings.known_levels else {}),
+    **({"thresholds": list(options.thresholds)} if "path_f1" in metrics else {}),
+    "level_sizes": np.diff(run.tree.level_offsets).tolist(),
+    **metrics,
   }
-  found = {alpha: {**about, "alpha": alpha, **values} for alpha, values in metrics.items()}
-  for number, values in enumerate(found.values()):
-    if several:
-      values["ensembles"] = ensemble_errors(errors, number)
-  print_ensemble(_name(ensemble), found)
-  if out is None:
-    return
-  for alpha, values in found.items():
-    out.write_evaluation(f"{images.split}-alpha{alpha:g}" if alpha or not several else images.split, values)
+  if alone:
+    found["examples"] = _examples(run, source, answers)
+  if jax.process_index() == 0:
+    folder.write_evaluation(f"{name}-known{settings.known_levels}" if settings.known_levels else name, found)
+  return found
 
 
-def _name(ensemble: Ensemble) -> str:
-  """Returns what to call an ensemble: the one member's name, or how many there are and the first."""
-  count = len(ensemble.members)
-  return ensemble.names[0] if count == 1 else f"{count} runs, {ensemble.names[0]} and others"
-
-
-def _against(question: Question, mesh: Mesh) -> None:
-  """Compares two sets of runs, pair by pair."""
-  first, second = (
-    open_ensemble(workdirs, mesh, question.data_root, question.views)
-    for workdirs in (question.workdirs, question.against)
-  )
-  significance.check_pairs(len(first.members), len(second.members))
-  out = _own_folder(question.out) if question.out else None
-  depth = first.tree.depth
-  alpha = parse_alpha(question.alpha or "0", depth)
-  other_alpha = parse_alpha(question.against_alpha, depth, "--against-alpha") if question.against_alpha else alpha
-  images, other_images = open_images(first, question.split), open_images(second, question.split)
-  _check_same(first, second, images, other_images)
-  ours, theirs = Mistakes(first, alpha), Mistakes(second, other_alpha)
-  tell(first, images, ours)
-  tell(second, other_images, theirs)
-  (wrong, counted), (other_wrong, other_counted) = ours.noted(len(images.source)), theirs.noted(len(images.source))
-  found = significance.differences(wrong, other_wrong, counted & other_counted)
-  names = tuple(f"{_name(e)}, alpha {a:g}" for e, a in ((first, alpha), (second, other_alpha)))
-  print(f"\n{len(images.source):,} images of {images.split}\n  first: {names[0]}\n  second: {names[1]}")
-  print(significance.describe(found))
-  if out is not None:
-    table = out.path / "significance.csv"
-    write_table(table, significance.HEADER, significance.rows(found))
-    print(table)
-
-
-def _check_same(first: Ensemble, second: Ensemble, images: Images, other: Images) -> None:
-  ours, theirs = first.whole, second.whole
-  if ours.run.tree != theirs.run.tree:
+def _check_known_levels(run: Run, known_levels: int) -> None:
+  if not 0 <= known_levels < run.tree.depth:
     raise UserError(
-      f"{ours.folder.path} (tree {short_checksum(ours.run.tree)}) and {theirs.folder.path} (tree "
-      f"{short_checksum(theirs.run.tree)}) have different label trees, so they cannot be compared"
+      f"--known-levels {known_levels}: give 0 to {run.tree.depth - 1}; the lowest of the tree's {run.tree.depth} "
+      "levels is to be predicted"
     )
-  if images.split != other.split or not same_images((ours.run, theirs.run), images.source, other.source):
-    raise UserError(f"{ours.folder.path} and {theirs.folder.path} are not judged on the same images")
+  if known_levels and run.method.module.head.multilabel:
+    raise UserError(
+      f"--known-levels {known_levels}: a multi-label head predicts several paths an image, and the known levels would "
+      "be of one of them; evaluate without"
+    )
+
+
+def _examples(run: Run, source: Source, answers: Mapping[int, Int[np.ndarray, "k l"]]) -> list[dict[str, str]]:
+  """Returns images of a split by name, with their labels and predicted paths."""
+  return [
+    {
+      "image": source.describe(number),
+      "label": "; ".join(run.tree.path_text(node) for node in source.nodes[number].tolist() if node >= 0),
+      "predicted": "; ".join(run.tree.nodes_text(path[path >= 0].tolist()) for path in paths if path[0] >= 0),
+    }
+    for number, paths in answers.items()
+  ]

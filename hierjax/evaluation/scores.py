@@ -1,4 +1,4 @@
-"""What a run has right and wrong, node by node, pair by pair and image by image; numpy, of what `ask_all` returns."""
+"""Errors node by node, pair by pair and image by image; numpy, from the table of predictions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Int
 
-from hierjax.evaluation.predictions import Judged
+from hierjax.evaluation.predictions import Predictions
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
 
 
@@ -26,9 +26,9 @@ class NodeScores:
   right: Int[np.ndarray, "n"]
 
   @classmethod
-  def of(cls, judged: Judged, tree: LabelTree) -> NodeScores:
+  def of(cls, predictions: Predictions, tree: LabelTree) -> NodeScores:
     """Counts what is predicted at the levels that each label knows."""
-    labels, paths = judged.labels[judged.counted], known_part(judged)[judged.counted]
+    labels, paths = predictions.labels[predictions.counted], known_part(predictions)[predictions.counted]
     count = lambda nodes: np.bincount(nodes[nodes >= 0].ravel(), minlength=tree.num_nodes)  # noqa: E731
     return cls(count(labels), count(paths), count(np.where(labels == paths, labels, UNKNOWN)))
 
@@ -60,45 +60,47 @@ class Confusion:
   edges: int
 
 
-def known_part(judged: Judged) -> Int[np.ndarray, "n l"]:
+def known_part(predictions: Predictions) -> Int[np.ndarray, "n l"]:
   """Returns the predicted paths without what lies at levels that the label does not know."""
-  return np.where(judged.labels == UNKNOWN, UNKNOWN, judged.paths)
+  return np.where(predictions.labels == UNKNOWN, UNKNOWN, predictions.paths)
 
 
-def wrong(judged: Judged) -> Bool[np.ndarray, "n"]:
+def wrong(predictions: Predictions) -> Bool[np.ndarray, "n"]:
   """Returns which images count and have a wrong path."""
-  return judged.counted & ~judged.right
+  return predictions.counted & ~predictions.right
 
 
-def distances(judged: Judged) -> Int[np.ndarray, "n"]:
+def distances(predictions: Predictions) -> Int[np.ndarray, "n"]:
   """Returns the edges of the tree between each path's end and its label's, as `functional.metrics.distance` does."""
-  labels, paths = judged.labels, known_part(judged)
+  labels, paths = predictions.labels, known_part(predictions)
   return ((labels != paths) * ((labels >= 0).astype(np.int64) + (paths >= 0))).sum(axis=1)
 
 
-def mistakes_begin(judged: Judged) -> Int[np.ndarray, "l"]:
+def mistakes_begin(predictions: Predictions) -> Int[np.ndarray, "l"]:
   """Returns how many wrong paths leave their label at each level."""
-  differs = (judged.labels != known_part(judged)) & ((judged.labels >= 0) | (known_part(judged) >= 0))
-  first = differs[wrong(judged)].argmax(axis=1)
+  differs = (predictions.labels != known_part(predictions)) & (
+    (predictions.labels >= 0) | (known_part(predictions) >= 0)
+  )
+  first = differs[wrong(predictions)].argmax(axis=1)
   return np.bincount(first, minlength=differs.shape[1])
 
 
-def confusions(judged: Judged) -> list[Confusion]:
+def confusions(predictions: Predictions) -> list[Confusion]:
   """Returns which labels are taken for which, the most frequent first; then in the order of the tree."""
-  images = np.flatnonzero(wrong(judged))
-  ends = [np.maximum(nodes[images].max(axis=1), -1) for nodes in (judged.labels, known_part(judged))]
+  images = np.flatnonzero(wrong(predictions))
+  ends = [np.maximum(nodes[images].max(axis=1), -1) for nodes in (predictions.labels, known_part(predictions))]
   pairs, pair_of = np.unique(np.stack(ends, axis=1), axis=0, return_inverse=True)
-  labelled, far, found = judged.labels[judged.counted].max(axis=1), distances(judged), []
+  labelled, far, found = predictions.labels[predictions.counted].max(axis=1), distances(predictions), []
   for i, (label, end) in enumerate(pairs.tolist()):
     own = images[pair_of.ravel() == i]
     found.append(Confusion(label, end, own, len(own) / int((labelled == label).sum()), int(far[own[0]])))
   return sorted(found, key=lambda pair: -len(pair.images))
 
 
-def surest_mistakes(judged: Judged) -> Int[np.ndarray, "m"]:
+def surest_mistakes(predictions: Predictions) -> Int[np.ndarray, "m"]:
   """Returns the images whose path is wrong, by falling probability of the first node that is."""
-  images = np.flatnonzero(wrong(judged))
-  differs = judged.labels[images] != known_part(judged)[images]
-  sure = np.where(judged.paths[images] >= 0, judged.probability[images], 0.0)
+  images = np.flatnonzero(wrong(predictions))
+  differs = predictions.labels[images] != known_part(predictions)[images]
+  sure = np.where(predictions.paths[images] >= 0, predictions.probability[images], 0.0)
   first = sure[np.arange(len(images)), differs.argmax(axis=1)]
   return images[np.argsort(-first, kind="stable")]

@@ -56,7 +56,7 @@ def differences(
     counted: what counts.
     seed: of the bootstrap.
   """
-  names = [f"level {i + 1}" for i in range(counted.shape[1] - 1)] + ["whole path"]
+  names = [f"level {i + 1}" for i in range(counted.shape[1] - 1)] + ["path"]
   rng = np.random.default_rng(seed)
   found = []
   for i, name in enumerate(names):
@@ -79,16 +79,15 @@ def check_pairs(first: int, second: int) -> None:
 
 
 def paired_t(first: Float[np.ndarray, "m"], second: Float[np.ndarray, "m"]) -> tuple[float, float]:
-  """Returns t and the two-sided p-value of Student's t-test of the differences of m pairs.
+  """Returns t and the two-sided p-value of Student's t-test of the differences of m pairs (`scipy.stats.ttest_rel`).
 
   Equal differences have no spread to measure them by: then p is 0, or 1 where they are 0, and t is inf or nan.
   """
   found = first - second
-  mean, error = float(found.mean()), float(found.std(ddof=1)) / math.sqrt(len(found))
-  if error <= 1e-12:
-    return (math.nan, 1.0) if abs(mean) <= 1e-12 else (math.copysign(math.inf, mean), 0.0)
-  t = mean / error
-  return t, float(2 * stats.t.sf(abs(t), len(found) - 1))
+  if np.ptp(found) <= 1e-12:
+    return (math.nan, 1.0) if abs(found[0]) <= 1e-12 else (math.copysign(math.inf, found[0]), 0.0)
+  t, p = stats.ttest_rel(first, second)
+  return float(t), float(p)
 
 
 def bootstrap(values: Float[np.ndarray, "n"], rng: np.random.Generator) -> tuple[float, float]:
@@ -102,7 +101,7 @@ def bootstrap(values: Float[np.ndarray, "n"], rng: np.random.Generator) -> tuple
   return float(ends[0]), float(ends[1])
 
 
-def describe(found: Sequence[Difference]) -> str:
+def difference_table(found: Sequence[Difference]) -> str:
   """Returns the differences as a table for a terminal."""
   if not found:
     return "no image has a label that counts, so there is nothing to compare"
@@ -118,7 +117,7 @@ def describe(found: Sequence[Difference]) -> str:
   return "\n".join([table(rows), *notes])
 
 
-def rows(found: Sequence[Difference]) -> list[tuple[object, ...]]:
+def csv_rows(found: Sequence[Difference]) -> list[tuple[object, ...]]:
   """Returns the rows of the CSV file, as HEADER names their columns."""
   return [
     (one.name, one.first, one.second, one.first - one.second, one.t, one.p, *one.interval, one.runs, one.images)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hierjax.functional.metrics import METRICS
+
 
 def percent(value: float | None) -> str:
   """Returns 0.4567 as '45.67%'; a missing value as a dash."""
@@ -35,29 +37,26 @@ def accuracy_tables(columns: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def accuracy_rows(columns: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-  """Returns the rows of that table, the header first."""
+  """Returns the rows of that table, the header first: a metric of `METRICS` or of the multi-label ones a row."""
   several = list(columns.values())
-  rows: list[tuple[str, ...]] = [("accuracy", "nodes", *columns)]
-  for i, size in enumerate(several[0]["level_sizes"] if "level_accuracy" in several[0] else ()):
-    rows.append((f"level {i + 1}", str(size), *(percent(metrics["level_accuracy"][i]) for metrics in several)))
-  for label, name in _ROWS.items():
+  rows: list[tuple[str, ...]] = [("metric", "nodes", *columns)]
+  for name, metric in METRICS.items():
+    if name not in several[0]:
+      continue
+    values = [metrics[name] for metrics in several]
+    write = percent if metric.unit == "share" else _edges
+    if isinstance(values[0], list):
+      if name == "raw_level_accuracy" and all(m["raw_level_accuracy"] == m.get("level_accuracy") for m in several):
+        continue  # the raw argmaxes are the decoded paths
+      for i, size in enumerate(several[0]["level_sizes"]):
+        rows.append((f"{metric.title} {i + 1} accuracy", str(size), *(write(value[i]) for value in values)))
+    else:
+      rows.append((metric.title, "", *map(write, values)))
+  for name, title in (("path_f1", "path F1"), ("node_f1", "node F1")):
     if name in several[0]:
-      rows.append((label, "", *(percent(metrics[name]) for metrics in several)))
-  if "mistake_distance" in several[0]:
-    rows.append(("edges from label to mistake", "", *(_edges(metrics["mistake_distance"]) for metrics in several)))
+      rows.append((title, "", *(percent(metrics[name]) for metrics in several)))
   return rows
 
 
 def _edges(value: float | None) -> str:
   return "-" if value is None else f"{value:.2f}"
-
-
-_ROWS = {
-  "whole path": "path_accuracy",
-  "nodes of the path": "node_accuracy",
-  "leaf": "leaf_top1",
-  "leaf among the best 5": "leaf_top5",
-  "levels that are no path": "raw_leave_rate",
-  "F1 of paths": "path_f1",
-  "F1 of nodes": "node_f1",
-}

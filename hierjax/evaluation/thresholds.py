@@ -1,8 +1,10 @@
-"""The thresholds of heads that predict several paths an image: chosen on validation, and kept in the run's folder."""
+"""The thresholds of multi-label heads: their choice on validation."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import sys
 from typing import Any
 
@@ -10,16 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from hierjax.errors import UserError
-from hierjax.evaluation.runner import predict_views
-from hierjax.functional.f1 import F1, GRID
-from hierjax.functional.multilabel import deepest, end_nodes, label_nodes, passing
+from hierjax.functional.multilabel import F1, GRID, deepest, end_nodes, label_nodes, passing
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.runs.devices import put_batch, replicated
-from hierjax.runs.folder import RunFolder
+from hierjax.inference.loaded_run import LoadedRun
+from hierjax.inference.pipeline import view_distributions
+from hierjax.inference.settings import kept_thresholds, thresholds_conditions
+from hierjax.runs.choices import Choice, keep_choice
+from hierjax.runs.devices import replicated
 from hierjax.runs.run import Run
 from hierjax.types import DecodeOptions, Examples, Method, Variables
 
@@ -28,12 +30,12 @@ _ROUNDS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-  """What is needed to choose thresholds, of all images of a split.
+  """The scores and labels of all images of a split, from which thresholds are chosen.
 
   Attributes:
     scores: `f32[m n]`, the sigmoid of each node.
     ends: `bool[m n]`, whether a label path ends at the node.
-    counted: `bool[m n]`, whether that can be said; see `label_nodes`.
+    counted: `bool[m n]`, whether the label tells; see `label_nodes`.
   """
 
   scores: np.ndarray
@@ -41,40 +43,31 @@ class Judged:
   counted: np.ndarray
 
 
-def options_with_thresholds(run: Run, folder: RunFolder, step: int, variables: Variables, mesh: Mesh) -> DecodeOptions:
-  """Returns a run's options with the thresholds of its weights, which are chosen on validation if they have not been.
+def options_with_thresholds(loaded: LoadedRun) -> DecodeOptions:
+  """Returns a run's options with the thresholds for its weights; chooses them on validation where none are kept.
 
-  They are those of the config as they are where it gives any, or where the head predicts one path an image.
+  They are the options of the config where it gives thresholds, or where the head is not multi-label.
 
   Raises:
     UserError: there is no validation split to choose them on, or it has no labels.
   """
-  if run.options.thresholds or not predicts_several(run):
+  run, folder, step = loaded.run, loaded.folder, loaded.step
+  if run.options.thresholds or not run.method.module.head.multilabel:
     return run.options
   kept = _agreed(kept_thresholds(folder, step, run.options), run.tree.depth)
   if kept:
     return dataclasses.replace(run.options, thresholds=kept)
-  source = run.source("validation")
-  if source is None:
+  if run.source("validation") is None:
     raise UserError(
       "config.decode.thresholds = (): thresholds are chosen on validation, and the set has no such split; set "
       "config.data.validation, or give them: (0.5,), say"
     )
-  judged = judge(run, variables, mesh)
+  judged = judge_validation(loaded)
   unseen = unseen_ends(run, judged)
-  chosen, f1 = choose(judged, run.method.tree, run.options.threshold_per)
-  choice = {
-    "thresholds": list(chosen),
-    "per": run.options.threshold_per,
-    "views": run.options.views,
-    "step": step,
-    "split": "validation",
-    "images": len(judged.scores),
-    "path_f1": f1,
-    "never_seen": unseen,
-  }
+  chosen, f1 = best_thresholds(judged, run.method.tree, run.options.threshold_per)
+  about = {"split": "validation", "images": len(judged.scores), "path_f1": f1, "never_seen": unseen}
   if jax.process_index() == 0:
-    folder.write_thresholds(choice, run.options.views)
+    keep_choice(folder, Choice("thresholds", list(chosen), thresholds_conditions(step, run.options), about))
     if unseen:
       few = ", ".join(unseen[:3]) + (", ..." if len(unseen) > 3 else "")
       print(
@@ -83,14 +76,6 @@ def options_with_thresholds(run: Run, folder: RunFolder, step: int, variables: V
         file=sys.stderr,
       )
   return dataclasses.replace(run.options, thresholds=chosen)
-
-
-def kept_thresholds(folder: RunFolder, step: int, options: DecodeOptions) -> tuple[float, ...]:
-  """Returns the thresholds that were chosen for the weights of a step and such options; () where none were."""
-  choice = folder.thresholds(options.views)
-  if choice is None or (choice.get("step"), choice.get("per")) != (step, options.threshold_per):
-    return ()
-  return tuple(float(threshold) for threshold in choice["thresholds"])
 
 
 def _agreed(thresholds: tuple[float, ...], most: int) -> tuple[float, ...]:
@@ -103,28 +88,22 @@ def _agreed(thresholds: tuple[float, ...], most: int) -> tuple[float, ...]:
   return tuple(told[~np.isnan(told)].tolist())
 
 
-def predicts_several(run: Run) -> bool:
-  """Returns whether a run's head predicts several paths an image."""
-  return bool(getattr(run.method.module.head, "predicts_several", False))
-
-
-def judge(run: Run, variables: Variables, mesh: Mesh) -> Judged:
+def judge_validation(loaded: LoadedRun) -> Judged:
   """Returns the scores and labels of all validation images; each process has all."""
+  run = loaded.run
 
-  def see(method: Method, variables: Variables, examples: Examples) -> tuple[Array, Array, Array, Array]:
-    prediction = predict_views(method, variables, examples, run.preprocess, run.options)
+  def scores_of(method: Method, variables: Variables, examples: Examples) -> tuple[Array, Array, Array, Array]:
+    see = functools.partial(run.preprocess, examples)
+    found, _ = view_distributions(method, variables, see, run.options)
     paths, tree = examples.paths, method.tree
-    return prediction.node_score, end_nodes(paths, tree), label_nodes(paths, tree)[1], examples.mask > 0
-
-  scores = jax.jit(see, out_shardings=replicated(mesh))
+    return found.node_score, end_nodes(paths, tree), label_nodes(paths, tree)[1], examples.mask > 0
 
   source = run.source("validation")
   assert source is not None
-  parts = [
-    jax.device_get(scores(run.method, variables, put_batch(examples, mesh))) for examples in run.eval_batches(source)
-  ]
-  found, ends, counted, real = (np.concatenate(column) for column in zip(*parts, strict=True))
-  return Judged(found[real], ends[real], counted[real])
+  with contextlib.closing(loaded.map(jax.jit(scores_of, out_shardings=replicated(loaded.mesh)), source)) as batches:
+    parts = [jax.device_get(found) for _, found in batches]
+  scores, end, counted, real = (np.concatenate(column) for column in zip(*parts, strict=True))
+  return Judged(scores[real], end[real], counted[real])
 
 
 def unseen_ends(run: Run, judged: Judged) -> list[str]:
@@ -148,7 +127,7 @@ def unseen_ends(run: Run, judged: Judged) -> list[str]:
   return [run.tree.path_text(int(leaf)) for leaf in np.setdiff1d(run.tree.leaves, seen)]
 
 
-def choose(judged: Judged, tree: TreeArrays, per: str) -> tuple[tuple[float, ...], float]:
+def best_thresholds(judged: Judged, tree: TreeArrays, per: str) -> tuple[tuple[float, ...], float]:
   """Returns the thresholds on GRID with the largest path F1 (READINGS K11), and that F1.
 
   The one threshold is found by trying all. One a level starts from that one, and then each level in turn takes the best

@@ -1,15 +1,16 @@
-"""Classifier adaptation (Dutt et al. 2017, Algorithm 1): the levels of a prediction are drawn to agree."""
+"""Classifier adaptation (Dutt et al. 2017, Algorithm 1): level distributions moved towards agreement."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
-from hierjax.functional.combine import read_off
 from hierjax.functional.distributions import block_parents, by_levels, shares, split_levels, sums
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.types import Prediction
+from hierjax.types import Distribution
 
 
 def check_alpha(alpha: float, depth: int, where: str) -> None:
@@ -28,9 +29,10 @@ def check_alpha(alpha: float, depth: int, where: str) -> None:
 def adapt(level_prob: Float[Array, "b e"], alpha: Float[Array, ""] | float, tree: TreeArrays) -> Float[Array, "b e"]:
   """Returns the level distributions moved by `alpha` towards such as agree: each level the sums of the level below.
 
-  Where they agree, an entry has the mean of what the L levels say of it. Its own says p; a level below, the sum over
-  its descendants; a level above, the mass of its ancestor there, shared out on the way down, at each step among the
-  siblings by what they hold on their own level and below. With the sum over all levels but its own, `others`,
+  Where they agree, an entry has the mean of the masses that the L levels give to it. Its own level gives p; a level
+  below gives the sum over the entry's descendants; a level above gives the mass of its ancestor there, shared out on the
+  way down, at each step among the siblings in proportion to their masses on their own level and below. With the sum over
+  all levels but its own, `others`,
 
       p' = (1 - alpha (L - 1) / L) p + (alpha / L) others,
 
@@ -57,14 +59,20 @@ def adapt(level_prob: Float[Array, "b e"], alpha: Float[Array, ""] | float, tree
   return (1 - alpha * ((depth - 1) / depth)) * level_prob + (alpha / depth) * others
 
 
-def adapted(prediction: Prediction, alpha: Float[Array, ""] | float, tree: TreeArrays, beam: int) -> Prediction:
-  """Returns the prediction whose level distributions are adapted, and all else read off them.
+def levels_agree(distribution: Distribution, depth: int) -> bool:
+  """Returns whether the levels agree by construction, so that adaptation changes nothing (READINGS D8).
 
-  The node probabilities follow them by the chain rule; the paths lead to the `beam` most probable ends, scored as with
-  `normalise = siblings` (READINGS A4). A prediction whose levels agree by construction comes back as it is: of a head
-  that follows the chain rule (D8), or whose upper levels are all sums of the last.
+  They do for a head that follows the chain rule, and where the upper levels are all sums of the last.
   """
-  if prediction.level_prob is None or set(prediction.summed_levels) >= set(range(tree.depth - 1)):
-    return prediction
-  level_prob = adapt(prediction.level_prob, alpha, tree)
-  return read_off(by_levels(level_prob, tree), level_prob, prediction.summed_levels, tree, beam)
+  return distribution.level_prob is None or set(distribution.summed_levels) >= set(range(depth - 1))
+
+
+def adapted(distribution: Distribution, alpha: Float[Array, ""] | float, tree: TreeArrays) -> Distribution:
+  """Returns the distribution whose level distributions are adapted and whose node probabilities follow them.
+
+  Levels that agree by construction stay as they are.
+  """
+  if levels_agree(distribution, tree.depth):
+    return distribution
+  level_prob = adapt(distribution.level_prob, alpha, tree)
+  return dataclasses.replace(distribution, node_prob=by_levels(level_prob, tree), level_prob=level_prob, scorer=None)

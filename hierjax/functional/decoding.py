@@ -1,157 +1,159 @@
-"""Paths from the step of a recurrent head: beam search that knows the tree but no model. A beam of 1 is greedy."""
+"""Decoding: from a distribution over the tree to paths. `RULES` is the table of decoding rules."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
-from jaxtyping import Array, Bool, Int
+import numpy as np
+from jaxtyping import Array, Float, Int
+from numpy.typing import NDArray
 
-from hierjax.functional.paths import complete
+from hierjax.config import lookup_or_import
+from hierjax.functional.distributions import level_argmax, split_levels
+from hierjax.functional.multilabel import passing_paths
+from hierjax.functional.paths import climb
+from hierjax.functional.search import Paths, beam_search
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.tree.label_tree import PAD, ROOT, STOP
-from hierjax.types import DecodeOptions, Leaf
+from hierjax.tree.label_tree import PAD, UNKNOWN
+from hierjax.types import DecodeOptions, Distribution, Prediction, Scorer
 
-# `step(carry, previous: i32[b k], candidates: i32[b k w] | None) -> (carry, log_prob: f32[b k w])`: feeds each beam its
-# previous node and returns the log-probabilities of the candidate outputs; None stands for all outputs, in order. With
-# `normalise = siblings` and for the chain rule they may lack a term that a beam's candidates share: logits will do.
-# `previous` and `candidates` have a leading 1 where they are the same for all examples; the carry has b.
-Carry = Any
-Step = Callable[[Carry, Array, Array | None], tuple[Carry, Array]]
+# A smaller share of a node's probability is the rounding error of the sum over its children, and no probability that
+# the path ends at the node.
+_ROUNDING = 1e-5
+
+Rule = Callable[[Distribution, TreeArrays, DecodeOptions], Paths]
 
 
-@struct.dataclass
-class Paths:
-  """Decoded paths, best first.
+def decode(distribution: Distribution, tree: TreeArrays, options: DecodeOptions) -> Prediction:
+  """Returns the paths that `options.rule` decodes from a distribution, with its probabilities.
 
-  Attributes:
-    paths: `i32[b k l]`, PAD after the end; all PAD where fewer than k exist.
-    log_prob: `f32[b k]`, -inf there.
-    stop_prob: `f32[b k]`, the probability among the siblings (and STOP) that a path which came this far ends here.
+  Of a multi-label distribution the paths are those whose nodes pass the thresholds; see `passing_paths`.
   """
-
-  paths: Leaf
-  log_prob: Leaf
-  stop_prob: Leaf
-
-
-def continuations(previous: Int[Array, "b k"], tree: TreeArrays) -> tuple[Int[Array, "b k w"], Bool[Array, "b k w"]]:
-  """Returns what can follow each node: its children, and STOP where a path may end at it.
-
-  The window is as wide as the largest fan-out: a range of nodes, and then the last of them again. The range ends at the
-  last child. It starts at the first, or before it where a whole window would reach past the last node of the tree. One
-  more column, the last, is STOP's if the tree needs it.
-
-  Returns:
-    The nodes, and STOP in the last column; and which of them are real.
-  """
-  offsets = jnp.asarray(tree.child_offsets)
-  first, end = offsets[previous + 1][..., None], offsets[previous + 2][..., None]
-  width = jnp.arange(tree.max_children, dtype=jnp.int32)[None, None]
-  start = jnp.minimum(first, tree.num_nodes - tree.max_children)
-  nodes = start + width
-  real = (first <= nodes) & (nodes < end)
-  nodes = jnp.minimum(nodes, jnp.where(first < end, end - 1, start))
-  if not tree.has_stop:
-    return nodes, real
-  may_stop = (previous[..., None] >= 0) & ((first == end) | (tree.stop_at == "node"))
-  return (
-    jnp.concatenate([nodes, jnp.full_like(first, STOP)], axis=-1),
-    jnp.concatenate([real, may_stop], axis=-1),
+  if distribution.node_score is not None:
+    return passing_paths(distribution, tree, options)
+  best = lookup_or_import(RULES, options.rule, "decode.rule")(distribution, tree, options)
+  raw, consistent = _raw_nodes(distribution, tree, best)
+  return Prediction(
+    paths=best.paths,
+    log_prob=best.log_prob,
+    stop_prob=best.stop_prob,
+    node_prob=distribution.node_prob,
+    raw_nodes=raw,
+    level_prob=distribution.level_prob,
+    raw_consistent=consistent,
   )
 
 
-def _anything(previous: Int[Array, "b k"], tree: TreeArrays) -> tuple[Int[Array, "1 1 o"], Bool[Array, "b k o"]]:
-  """Returns all outputs, and which may follow each node: STOP may not come first, for a path has at least one node."""
-  tokens = jnp.arange(tree.num_outputs, dtype=jnp.int32)
-  tokens = jnp.where(tokens == tree.num_nodes, STOP, tokens)[None, None]
-  return tokens, (tokens >= 0) | (previous[..., None] >= 0)
+def beam_rule(distribution: Distribution, tree: TreeArrays, options: DecodeOptions) -> Paths:
+  """Returns the `options.beam` best paths.
 
-
-def output_numbers(tokens: Int[Array, "*b"], tree: TreeArrays) -> Int[Array, "*b"]:
-  """Returns which output of a head speaks of each node, or of STOP."""
-  return jnp.where(tokens == STOP, tree.num_nodes, tokens)
-
-
-class _Beams(NamedTuple):
-  carry: Any
-  paths: Leaf  # i32[b k l]
-  last: Leaf  # i32[b k], the deepest node so far
-  ended: Leaf  # bool[b k]
-  log_prob: Leaf  # f32[b k], -inf for a beam that is not in use
-  stop_prob: Leaf  # f32[b k]
-
-
-def _reorder(beams: Any, parent: Int[Array, "b k"]) -> Any:
-  """Returns `beams` with beam j of each example taken from its beam `parent[j]`."""
-  rows = jnp.arange(parent.shape[0])[:, None]
-  return jax.tree.map(lambda x: x[rows, parent], beams)
-
-
-def beam_search(step: Step, carry: Carry, known: Int[Array, "b l"], tree: TreeArrays, options: DecodeOptions) -> Paths:
-  """Returns the best paths that a beam of `options.beam` finds.
-
-  A path that has ended keeps its score and its place. A path's score is the sum of its log-probabilities as the step
-  gives them, STOP's included, or with `normalise = siblings` as shares of the continuations' mass (READINGS A4).
-
-  Args:
-    step: the model, see `Step`.
-    carry: its state before the first step, a pytree of `[b k ...]`.
-    known: labels that are given, UNKNOWN elsewhere. They are forced, their ancestors too, and count 0 in the score.
-    tree: the tree.
-    options: beam, restriction and score; see `DecodeOptions`.
+  The paths are searched with the head's own step, or with the level distributions; see `level_scorer`. Where there are
+  node probabilities alone, the search is exact: the paths lead to the most probable ends, `log_prob` is that of the end.
   """
-  tree = jax.tree.map(jnp.asarray, tree)
-  known = complete(known, tree)
-  (b, depth), k = known.shape, options.beam
-  raw = options.restrict == "raw"
-  window = tree.num_nodes if raw else tree.max_children
+  scorer = _scorer(distribution, tree)
+  if scorer is None:
+    return most_probable_paths(distribution.node_prob, tree, options.beam)
+  return _search(scorer, distribution, tree, options)
 
-  def advance(beams: _Beams, now: tuple[Array, Array]) -> tuple[_Beams, None]:
-    t, given = now
-    tokens, allowed = _anything(beams.last, tree) if raw else continuations(beams.last, tree)
-    carry, trained = step(beams.carry, beams.last, None if raw else output_numbers(tokens, tree))
-    trained = jnp.where(allowed, trained, -jnp.inf)
-    share = jnp.where(allowed, trained - jax.nn.logsumexp(trained, axis=-1, keepdims=True), -jnp.inf)
-    scores = share if options.normalise == "siblings" else trained
 
-    given = given[:, None, None]
-    forced = jnp.where(allowed & (tokens == given), 0.0, -jnp.inf)
-    scores = jnp.where((given >= 0) | (given == STOP), forced, scores)
-    first_column = jnp.arange(tokens.shape[-1])[None, None] == 0
-    scores = jnp.where(beams.ended[..., None], jnp.where(first_column, 0.0, -jnp.inf), scores)
+RULES: dict[str, Rule] = {"beam": beam_rule}
 
-    log_prob, best = jax.lax.top_k((beams.log_prob[..., None] + scores).reshape(b, -1), k)
-    parent, column = jnp.divmod(best, tokens.shape[-1])
-    first = jnp.broadcast_to(tokens[..., 0], (b, k))  # a window is a range, and then STOP: no need to gather from it
-    beams, first, stop_share = _reorder((beams._replace(carry=carry), first, jnp.exp(share[..., -1])), parent)
-    token = jnp.where(column == window, STOP, first + column)
-    token = jnp.where(beams.ended, PAD, token)
-    return beams._replace(
-      paths=beams.paths.at[:, :, t].set(jnp.maximum(token, PAD)),
-      last=jnp.where(token >= 0, token, beams.last),
-      ended=beams.ended | (token == STOP),
-      log_prob=log_prob,
-      stop_prob=jnp.where(token == STOP, stop_share, beams.stop_prob),
-    ), None
 
-  start = _Beams(
-    carry=carry,
-    paths=jnp.full((b, k, depth), PAD, jnp.int32),
-    last=jnp.full((b, k), ROOT, jnp.int32),
-    ended=jnp.zeros((b, k), bool),
-    log_prob=jnp.full((b, k), -jnp.inf, jnp.float32).at[:, 0].set(0.0),
-    stop_prob=jnp.ones((b, k), jnp.float32),
-  )
-  beams, _ = jax.lax.scan(advance, start, (jnp.arange(depth), known.T))
-  found = beams.log_prob > -jnp.inf
-  offsets = tree.child_offsets
-  is_leaf = offsets[beams.last + 1] == offsets[beams.last + 2]
+def _scorer(distribution: Distribution, tree: TreeArrays) -> Scorer | None:
+  if distribution.scorer is None and distribution.level_prob is not None:
+    return level_scorer(jnp.log(distribution.level_prob), tree)
+  return distribution.scorer
+
+
+def _search(scorer: Scorer, distribution: Distribution, tree: TreeArrays, options: DecodeOptions) -> Paths:
+  batch = distribution.node_prob.shape[0]
+  known = distribution.known
+  if not scorer.every_output:
+    options = dataclasses.replace(options, restrict="tree", normalise="siblings")
+  known = jnp.full((batch, tree.depth), UNKNOWN, jnp.int32) if known is None else known
+  return beam_search(scorer.step, beams(scorer.carry, options.beam), known, tree, options)
+
+
+def beams(carry: Array, count: int) -> Array:
+  """Returns the state of each example, a pytree of `[b ...]`, for `count` beams: `[b k ...]`."""
+  return jax.tree.map(lambda x: jnp.repeat(x[:, None], count, axis=1), carry)
+
+
+def _raw_nodes(distribution: Distribution, tree: TreeArrays, best: Paths) -> tuple[Int[Array, "b l"], bool]:
+  """Returns `Prediction.raw_nodes` and whether they are always a path of the tree.
+
+  They are the argmax of each level distribution; or of all outputs of the head at each step, fed to the next (READINGS
+  G2, G3); or the greedy path of a head that scores children alone. Otherwise they are the best path: a distribution that
+  follows the chain rule has no other argmax.
+  """
+  if distribution.level_prob is not None:
+    return level_argmax(distribution.level_prob, tree), False
+  if distribution.scorer is None:
+    return best.paths[:, 0], True
+  every = distribution.scorer.every_output
+  options = DecodeOptions(restrict="raw") if every else DecodeOptions(normalise="siblings")
+  return _search(distribution.scorer, distribution, tree, options).paths[:, 0], not every
+
+
+def most_probable_paths(node_prob: Float[Array, "b n"], tree: TreeArrays, count: int) -> Paths:
+  """Returns the `count` most probable paths by the probabilities of all nodes, without a search."""
+  ends = end_probability(node_prob, tree)
+  prob, nodes = jax.lax.top_k(ends, min(count, tree.num_nodes))
+  missing = ((0, 0), (0, count - prob.shape[1]))
+  prob, nodes = jnp.pad(prob, missing), jnp.pad(nodes, missing)
+  here = jnp.take_along_axis(node_prob, nodes, axis=1)
   return Paths(
-    paths=jnp.where(found[..., None], beams.paths, PAD),
-    log_prob=beams.log_prob,
-    stop_prob=jnp.where(is_leaf, 1.0, beams.stop_prob),
+    paths=jnp.where((prob > 0)[..., None], climb(nodes, tree), PAD),
+    log_prob=jnp.log(prob),
+    stop_prob=jnp.where(prob > 0, prob / here, 1.0),
   )
+
+
+def end_probability(node_prob: Float[Array, "b n"], tree: TreeArrays) -> Float[Array, "b n"]:
+  """Returns the probability that the path ends at each node: its own probability less the sum over its children.
+
+  Above a leaf it is 0 where paths may not end there, and where it is no more than rounding.
+  """
+  parent, leaves = jnp.asarray(tree.parent), jnp.asarray(tree.leaves)
+  if tree.stop_at != "node":
+    return jnp.zeros_like(node_prob).at[:, leaves].set(node_prob[:, leaves])
+  top = tree.level_offsets[1]
+  left = node_prob.at[:, parent[top:]].add(-node_prob[:, top:])
+  return jnp.where(left > _ROUNDING * node_prob, left, 0.0)
+
+
+def level_scorer(log_probs: Float[Array, "b e"], tree: TreeArrays) -> Scorer:
+  """Returns a scorer that reads level distributions, given as logarithms.
+
+  A node scores its level's log-probability. STOP, which follows a leaf that ends early, scores the sum of the
+  log-probabilities of this leaf at the levels below it. As one of all outputs, STOP stands for the leaves above the
+  level and scores as the best of them.
+  """
+  blocks, numbers = split_levels(log_probs, tree), np.diff(tree.level_offsets).tolist()
+  nodes = jnp.concatenate([block[:, :number] for block, number in zip(blocks, numbers, strict=True)], axis=1)
+  early = [block[:, number:] for block, number in zip(blocks, numbers, strict=True)]
+  best_early = jnp.stack([leaves.max(axis=1, initial=-jnp.inf) for leaves in early], axis=1)
+  stops = jnp.zeros_like(nodes)
+  for leaves in early:
+    stops = stops.at[:, jnp.asarray(tree.leaves)[: leaves.shape[1]]].add(leaves)
+
+  def step(level: Array, previous: Array, candidates: Array | None) -> tuple[Array, Array]:
+    rows = jnp.arange(nodes.shape[0])[:, None]
+    if candidates is not None:
+      stop = stops[rows, jnp.maximum(previous, 0)][..., None]
+      node = nodes[rows[..., None], jnp.minimum(candidates, tree.num_nodes - 1)]
+      return level + 1, jnp.where(candidates == tree.num_nodes, stop, node)
+    here = _level_of_nodes(tree)[None, None] == level[..., None]
+    outputs = [jnp.where(here, nodes[:, None], -jnp.inf)]
+    if tree.has_stop:
+      outputs.append(best_early[rows, level][..., None])
+    return level + 1, jnp.concatenate(outputs, axis=-1)
+
+  return Scorer(step, jnp.zeros(nodes.shape[0], jnp.int32))
+
+
+def _level_of_nodes(tree: TreeArrays) -> NDArray[np.int32]:
+  return np.repeat(np.arange(tree.depth, dtype=np.int32), np.diff(tree.level_offsets))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -107,3 +108,7 @@ def _over_steps(
 ) -> Float[Array, "b"]:
   total = jnp.where(known, losses, 0.0).sum(axis=-1)
   return total if reduction == "sum" else total / jnp.maximum(known.sum(axis=-1), 1).astype(jnp.float32)
+
+
+LEAF_LOSSES: dict[str, Callable[[Array, Array, TreeArrays], Array]] = {"cross_entropy": subtree_cross_entropy}
+"""Losses of a softmax over the leaves, `(logits f32[b m], nodes i32[b], tree) -> f32[b]`, by name."""

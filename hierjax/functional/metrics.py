@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -42,7 +45,7 @@ class Mean:
 def path_is_right(predicted: Int[Array, "b l"], paths: Int[Array, "b l"]) -> Bool[Array, "b"]:
   """Returns whether all known nodes are right, and the path ends where the label says STOP.
 
-  Where a label stops above a leaf and the rest is unknown, what is predicted there does not count.
+  Where the rest of a label is unknown, nodes predicted there do not count.
   """
   right = jnp.where(paths >= 0, predicted == paths, (paths != STOP) | (predicted < 0))
   return right.all(axis=-1)
@@ -56,35 +59,40 @@ def share_of_right_nodes(predicted: Int[Array, "b l"], paths: Int[Array, "b l"])
 
 
 def distance(predicted: Int[Array, "b l"], paths: Int[Array, "b l"]) -> Float[Array, "b"]:
-  """Returns how many edges of the tree lie between the ends of a predicted path and of the label's.
+  """Returns the edges of the tree between the end of a predicted path and the label's end.
 
-  These are the nodes of either path that the other has not. Where the rest of a label is not known, what is predicted
-  there does not count.
+  They are as many as the nodes of either path that the other does not have. Where the rest of a label is unknown, nodes
+  predicted there do not count.
   """
   differs = (predicted != paths).astype(jnp.float32)
   missed, added = paths >= 0, (predicted >= 0) & (paths != UNKNOWN)
   return (differs * (missed.astype(jnp.float32) + added.astype(jnp.float32))).sum(axis=-1)
 
 
+def level_and_path_counts(paths: Int[Array, "b l"]) -> Bool[Array, "b l+1"]:
+  """Returns which labels count: level by level, where the level is known, and last where any level is."""
+  known = paths >= 0
+  return jnp.concatenate([known, known.any(axis=1, keepdims=True)], axis=1)
+
+
 def level_and_path_errors(
   prediction: Prediction, paths: Int[Array, "b l"]
 ) -> tuple[Bool[Array, "b l+1"], Bool[Array, "b l+1"]]:
-  """Returns what is wrong, and what counts: `level_nodes` level by level, and last the best path.
+  """Returns the errors of `raw_nodes` level by level, and last of the best path; and which of them count.
 
-  They count where `evaluate_batch` counts `level_accuracy` and `path_accuracy`.
+  They count where `raw_level_accuracy` and `path_accuracy` do; see `level_and_path_counts`.
   """
-  known = paths >= 0
   right = jnp.concatenate(
-    [prediction.level_nodes == paths, path_is_right(prediction.paths[:, 0], paths)[:, None]], axis=1
+    [prediction.raw_nodes == paths, path_is_right(prediction.paths[:, 0], paths)[:, None]], axis=1
   )
-  counted = jnp.concatenate([known, known.any(axis=1, keepdims=True)], axis=1)
+  counted = level_and_path_counts(paths)
   return counted & ~right, counted
 
 
 def leaf_rank(node_prob: Float[Array, "b n"], nodes: Int[Array, "b"], tree: TreeArrays) -> Int[Array, "b"]:
   """Returns how many leaves come before the leaf `nodes`, by falling probability, equal ones by rising number.
 
-  A leaf of probability 0 has not been predicted (a lower bound may say so) and comes last.
+  A leaf of probability 0 comes last: where probabilities are lower bounds, no path to it was found.
   """
   leaves = jnp.asarray(tree.leaves)[None]
   own = jnp.take_along_axis(node_prob, jnp.maximum(nodes, 0)[:, None], axis=1)
@@ -93,40 +101,102 @@ def leaf_rank(node_prob: Float[Array, "b n"], nodes: Int[Array, "b"], tree: Tree
   return jnp.where(own[:, 0] > 0, before.sum(axis=1), tree.num_leaves)
 
 
-def evaluate_batch(prediction: Prediction, batch: Batch, tree: TreeArrays) -> dict[str, Mean]:
-  """Returns all metrics of a batch by name.
+@struct.dataclass
+class Judged:
+  """The facts about a batch of single-path predictions from which all metrics are computed.
 
-  - `path_accuracy`, `node_accuracy`: of the best decoded path, over examples of which any node is known; see
-    `path_is_right` and `share_of_right_nodes`.
-  - `mistake_distance`: how bad mistakes are: the mean of `distance` over the examples whose best path is wrong.
-  - `level_accuracy`: of `level_nodes`, level by level, over the examples whose label has that level (READINGS A3).
-  - `leaf_top1`, `leaf_top5`: whether the label's leaf is among the 1 or 5 leaves of highest node probability, over
-    examples whose label ends at a leaf; see `leaf_rank`.
-  - `raw_leave_rate`: how often `level_nodes`, up to where they end, are no path of the tree (READINGS G3), over all
-    examples.
+  Attributes:
+    labels: `i32[b l]`, the label paths.
+    best: `i32[b l]`, the best decoded paths.
+    raw: `i32[b l]`, `Prediction.raw_nodes`.
+    known: `bool[b]`, whether any node of the label is known.
+    right: `bool[b]`, whether the best path is right; see `path_is_right`.
+    has_leaf: `bool[b]`, whether the label ends at a leaf.
+    leaf_rank: `i32[b]`, the rank of that leaf by node probability, from 0; see `leaf_rank`.
+    raw_is_path: `bool[b]`, whether the raw nodes are a path of the tree.
+  """
+
+  labels: Leaf
+  best: Leaf
+  raw: Leaf
+  known: Leaf
+  right: Leaf
+  has_leaf: Leaf
+  leaf_rank: Leaf
+  raw_is_path: Leaf
+
+
+class Metric(NamedTuple):
+  """One metric: an entry of `METRICS`.
+
+  Attributes:
+    values: `Judged -> [b]`, or `[b l]` for a metric by level: the value of each example.
+    counted: the same: whether the example counts.
+    title: the row of tables; for a metric by level, of which the level's number follows.
+    unit: `share` (printed as a percentage) or `edges`.
+    higher_is_better: the direction.
+    reference: where the definition comes from.
+  """
+
+  values: Callable[[Judged], Array]
+  counted: Callable[[Judged], Array]
+  title: str
+  unit: Literal["share", "edges"] = "share"
+  higher_is_better: bool = True
+  reference: str = ""
+
+
+METRICS: dict[str, Metric] = {
+  "path_accuracy": Metric(lambda j: j.right, lambda j: j.known, "path accuracy", reference="Koo et al. 2020; READINGS K16"),
+  "node_accuracy": Metric(
+    lambda j: share_of_right_nodes(j.best, j.labels), lambda j: j.known, "mean node accuracy",
+    reference="Koo et al. 2020; READINGS K16",
+  ),
+  "mistake_severity_edges": Metric(
+    lambda j: distance(j.best, j.labels), lambda j: j.known & ~j.right, "mistake severity (edges)", "edges", False,
+    reference="Bertinetto et al. 2020, with edges in place of the height of the lowest common ancestor",
+  ),
+  "level_accuracy": Metric(lambda j: j.best == j.labels, lambda j: j.labels >= 0, "level"),
+  "raw_level_accuracy": Metric(
+    lambda j: j.raw == j.labels, lambda j: j.labels >= 0, "raw level", reference="Guo et al. 2018; READINGS A3"
+  ),
+  "leaf_top1": Metric(lambda j: j.leaf_rank < 1, lambda j: j.has_leaf, "leaf top-1"),
+  "leaf_top5": Metric(lambda j: j.leaf_rank < 5, lambda j: j.has_leaf, "leaf top-5"),
+  "inconsistent_predictions": Metric(
+    lambda j: ~j.raw_is_path, lambda j: jnp.ones_like(j.known), "inconsistent predictions", higher_is_better=False,
+    reference="Guo et al. 2018; READINGS G3",
+  ),
+}  # fmt: skip
+
+
+def judge(prediction: Prediction, labels: Int[Array, "b l"], tree: TreeArrays) -> Judged:
+  """Returns the facts about the predictions for images with these label paths."""
+  best, end, offsets = prediction.paths[:, 0], ends(labels), jnp.asarray(tree.child_offsets)
+  return Judged(
+    labels=labels,
+    best=best,
+    raw=prediction.raw_nodes,
+    known=end >= 0,
+    right=path_is_right(best, labels),
+    has_leaf=(end >= 0) & (offsets[end + 1] == offsets[end + 2]),
+    leaf_rank=leaf_rank(prediction.node_prob, end, tree),
+    raw_is_path=are_walks(prediction.raw_nodes, tree),
+  )
+
+
+def evaluate_batch(
+  prediction: Prediction, batch: Batch, tree: TreeArrays, metrics: Mapping[str, Metric] = METRICS
+) -> dict[str, Mean]:
+  """Returns the metrics of a batch by name, each the mean over the examples that count.
 
   Raises:
-    ValueError: images may have several paths.
+    UserError: images may have several paths.
   """
-  paths = single_path(batch.paths)
-  best = prediction.paths[:, 0]
-  end = ends(paths)
-  offsets = jnp.asarray(tree.child_offsets)
-  has_leaf = (end >= 0) & (offsets[end + 1] == offsets[end + 2])
-  right = path_is_right(best, paths)
-  rank = leaf_rank(prediction.node_prob, end, tree)
+  judged = judge(prediction, single_path(batch.paths), tree)
 
-  def mean(values: Array, counted: Array | None = None) -> Mean:
+  def mean(metric: Metric) -> Mean:
+    values, counted = metric.values(judged), metric.counted(judged)
     mask = batch.mask.reshape(-1, *(1,) * (values.ndim - 1))
-    mask = jnp.broadcast_to(mask, values.shape) if counted is None else mask * counted.astype(jnp.float32)
-    return Mean.of(values.astype(jnp.float32), mask)
+    return Mean.of(values.astype(jnp.float32), mask * counted.astype(jnp.float32))
 
-  return {
-    "path_accuracy": mean(right, end >= 0),
-    "node_accuracy": mean(share_of_right_nodes(best, paths), end >= 0),
-    "mistake_distance": mean(distance(best, paths), (end >= 0) & ~right),
-    "level_accuracy": mean(prediction.level_nodes == paths, paths >= 0),
-    "leaf_top1": mean(rank < 1, has_leaf),
-    "leaf_top5": mean(rank < 5, has_leaf),
-    "raw_leave_rate": mean(~are_walks(prediction.level_nodes, tree)),
-  }
+  return {name: mean(metric) for name, metric in metrics.items()}

@@ -1,20 +1,26 @@
-"""Images with several label paths: a sigmoid for each node, and thresholds that say which nodes an image has.
+"""Multi-label images: a sigmoid for each node, and thresholds for the nodes that an image has.
 
 Koo et al., section 4.2: a path is predicted where all its nodes pass; READINGS K7 and K11.
 """
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from hierjax.functional.paths import climb, complete, ends
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import PAD, UNKNOWN
-from hierjax.types import Prediction
+from hierjax.types import Batch, DecodeOptions, Distribution, Leaf, Prediction
+
+# READINGS K11; sigmoids of 1 in float32 are common, so 1 itself, which nothing passes, is left out.
+GRID = tuple(np.round(np.arange(0, 1, 0.01), 2).tolist())
 
 
 def label_nodes(paths: Int[Array, "b p l"], tree: TreeArrays) -> tuple[Bool[Array, "b n"], Bool[Array, "b n"]]:
@@ -40,7 +46,7 @@ def end_nodes(paths: Int[Array, "b p l"], tree: TreeArrays) -> Bool[Array, "b n"
   return (ends(paths)[..., None] == nodes[None, None]).any(axis=1)
 
 
-def several_cross_entropy(
+def multilabel_cross_entropy(
   logits: Float[Array, "b n"], paths: Int[Array, "b p l"], tree: TreeArrays, weights: tuple[float, ...] = ()
 ) -> Float[Array, "b"]:
   """Returns the sum over the nodes of -log P(present) or -log P(absent), by the node's sigmoid.
@@ -93,45 +99,46 @@ def smallest_above(scores: Float[Array, "b n"], tree: TreeArrays) -> Float[Array
   return jnp.concatenate(found, axis=1)
 
 
-def several_prediction(
-  scores: Float[Array, "b n"], known: Int[Array, "b l"] | None, tree: TreeArrays, thresholds: tuple[float, ...], k: int
-) -> Prediction:
-  """Returns the paths all of whose nodes pass, and that go no deeper, as a `Prediction`.
+def multilabel_distribution(
+  scores: Float[Array, "b n"], known: Int[Array, "b l"] | None, tree: TreeArrays
+) -> Distribution:
+  """Returns the distribution of a multi-label head from the sigmoid of each node.
 
-  The score of a path is the logarithm of the smallest sigmoid of its nodes, which is also their `node_prob`; the `k`
-  best are returned. `level_nodes` is the best node of each level that passes.
+  The probability of a node is the smallest sigmoid from the top level down to it.
 
   Args:
     scores: the sigmoid of each node.
-    known: labels of one path that are given, UNKNOWN elsewhere, or None; these and what is above them count as certain.
+    known: labels of one path that are given, UNKNOWN elsewhere, or None. Given nodes and their ancestors have score 1.
     tree: the tree.
-    thresholds: see `passing`; () for 0.5.
-    k: how many paths.
   """
   if known is not None:
     nodes = jnp.arange(tree.num_nodes, dtype=jnp.int32)
     given = (complete(known, tree)[..., None] == nodes[None, None]).any(axis=1)
     scores = jnp.where(given, 1.0, scores)
-  node_prob = smallest_above(scores, tree)
-  passes = passing(scores, jnp.array(thresholds or (0.5,), jnp.float32), tree)
-  prob = jnp.where(deepest(passes, tree), node_prob, 0.0)
-  paths_prob, nodes = _top(prob, k)
-  children = (
-    jnp.zeros_like(scores)
-    .at[:, jnp.asarray(tree.parent)[tree.level_offsets[1] :]]
-    .max(scores[:, tree.level_offsets[1] :])
-  )
-  level_nodes = []
-  for first, end in zip(tree.level_offsets[:-1], tree.level_offsets[1:], strict=True):
+  return Distribution(smallest_above(scores, tree), node_score=scores, known=known)
+
+
+def passing_paths(distribution: Distribution, tree: TreeArrays, options: DecodeOptions) -> Prediction:
+  """Returns the paths all of whose nodes pass `options.thresholds` (0.5 for ()), each to its deepest such node.
+
+  The score of a path is the logarithm of the probability of its end, the smallest sigmoid of its nodes; the
+  `options.beam` best are returned. `raw_nodes` are the best node of each level among those that pass.
+  """
+  scores, node_prob = distribution.node_score, distribution.node_prob
+  passes = passing(scores, jnp.array(options.thresholds or (0.5,), jnp.float32), tree)
+  paths_prob, nodes = _top(jnp.where(deepest(passes, tree), node_prob, 0.0), options.beam)
+  top, parent = tree.level_offsets[1], jnp.asarray(tree.parent)
+  children = jnp.zeros_like(scores).at[:, parent[top:]].max(scores[:, top:])
+  raw = []
+  for first, end in itertools.pairwise(tree.level_offsets):
     best = first + node_prob[:, first:end].argmax(axis=1).astype(jnp.int32)
-    level_nodes.append(jnp.where(passes[:, first:end].any(axis=1), best, PAD))
+    raw.append(jnp.where(passes[:, first:end].any(axis=1), best, PAD))
   return Prediction(
     paths=jnp.where((paths_prob > 0)[..., None], climb(nodes, tree), PAD),
     log_prob=jnp.log(paths_prob),
     stop_prob=jnp.where(paths_prob > 0, 1 - jnp.take_along_axis(children, nodes, axis=1), 1.0),
     node_prob=node_prob,
-    level_nodes=jnp.stack(level_nodes, axis=1),
-    level_prob=None,
+    raw_nodes=jnp.stack(raw, axis=1),
     node_score=scores,
   )
 
@@ -146,3 +153,68 @@ def _of_levels(values: Array | np.ndarray, tree: TreeArrays) -> Float[Array, "n"
   """Returns each node's level's value."""
   sizes = np.diff(tree.level_offsets)
   return jnp.repeat(jnp.asarray(values, jnp.float32), sizes, total_repeat_length=tree.num_nodes)
+
+
+@struct.dataclass
+class F1:
+  """Counts of right and wrong classes, which add up over batches and devices.
+
+  Attributes:
+    right: `f32[... c]`, true positives of each class.
+    wrong: `f32[... c]`, false positives.
+    missed: `f32[... c]`, false negatives.
+  """
+
+  right: Leaf
+  wrong: Leaf
+  missed: Leaf
+
+  @classmethod
+  def of(cls, predicted: Bool[Array, "*t b c"], true: Bool[Array, "b c"], counted: Bool[Array, "b c"]) -> F1:
+    """Returns the counts over the examples; what is not `counted` is neither right nor wrong."""
+    true, counted = (jnp.broadcast_to(x, predicted.shape) for x in (true & counted, counted))
+    predicted &= counted
+    sums = [x.astype(jnp.float32).sum(axis=-2) for x in (predicted & true, predicted & ~true, ~predicted & true)]
+    return cls(*sums)
+
+  def __add__(self, other: F1) -> F1:
+    return F1(self.right + other.right, self.wrong + other.wrong, self.missed + other.missed)
+
+  def means(self) -> np.ndarray:
+    """Returns the mean of the classes' 2 TP / (2 TP + FP + FN), weighted by TP + FN; nan where no class occurs."""
+    right, wrong, missed = (np.asarray(x, np.float64) for x in (self.right, self.wrong, self.missed))
+    support = right + missed
+    each = 2 * right / np.maximum(2 * right + wrong + missed, 1)
+    with np.errstate(invalid="ignore"):
+      return np.asarray((each * support).sum(axis=-1) / support.sum(axis=-1))
+
+  def value(self) -> float:
+    """Returns the F1, or with several thresholds, the largest."""
+    return float(np.max(self.means()))
+
+
+def path_f1(passes: Bool[Array, "*t b n"], batch: Batch, tree: TreeArrays) -> F1:
+  """Returns the F1 whose classes are the nodes that paths end at."""
+  counted = label_nodes(batch.paths, tree)[1] & (batch.mask > 0)[:, None]
+  cut = (passes & jnp.broadcast_to(counted, passes.shape)).reshape(-1, tree.num_nodes)
+  return F1.of(deepest(cut, tree).reshape(passes.shape), end_nodes(batch.paths, tree), counted)
+
+
+def node_f1(passes: Bool[Array, "*t b n"], batch: Batch, tree: TreeArrays) -> F1:
+  """Returns the F1 whose classes are all nodes of the paths."""
+  present, counted = label_nodes(batch.paths, tree)
+  return F1.of(passes, present, counted & (batch.mask > 0)[:, None])
+
+
+def at_grid(scores: Float[Array, "b n"], tree: TreeArrays) -> Bool[Array, "t b n"]:
+  """Returns what passes each threshold of GRID, as the one threshold of all nodes."""
+  return jax.vmap(lambda threshold: passing(scores, threshold, tree))(jnp.array(GRID, jnp.float32)[:, None])
+
+
+def multilabel_metrics(
+  prediction: Prediction, batch: Batch, tree: TreeArrays, thresholds: tuple[float, ...]
+) -> dict[str, F1]:
+  """Returns `path_f1` and `node_f1`; without thresholds, those of the best on GRID, by the F1 of paths and of nodes."""
+  scores = prediction.node_score
+  passes = passing(scores, jnp.array(thresholds, jnp.float32), tree) if thresholds else at_grid(scores, tree)
+  return {"path_f1": path_f1(passes, batch, tree), "node_f1": node_f1(passes, batch, tree)}

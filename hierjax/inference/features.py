@@ -1,4 +1,4 @@
-"""The pooled features of a run's images, written once, so that heads train on them in seconds; and used again to see.
+"""The pooled features of a run's images: written once, so that heads train on them in seconds, and made again to predict.
 
 OUT/SPLIT/features.npy  f32[n d]        OUT/tree.json      the label tree with its checksum, with all its levels
 OUT/SPLIT/nodes.npy     i32[n p]        OUT/features.json  what they are features of
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,53 +21,43 @@ from jaxtyping import Array, Int
 from tqdm import tqdm
 
 from hierjax.config import read_json
-from hierjax.data.open_source import SPLITS
 from hierjax.data.source import Source, labels_checksum
 from hierjax.data.sources.features import ABOUT, FEATURES, NODES, TREE, write_rows
+from hierjax.data.split_names import SPLITS
 from hierjax.errors import UserError
-from hierjax.runs.devices import put_batch
+from hierjax.inference.loaded_run import LoadedRun
 from hierjax.runs.folder import RunFolder, check_new_folder, whole_folder, write_whole
 from hierjax.runs.run import Run
-from hierjax.types import Batch, Examples, Variables
-
-Extract = Callable[[Variables, Examples], Array]  # f32[b d]
+from hierjax.types import Batch, Examples, Method, Variables
 
 
-def write_features(
-  folder: RunFolder, out: Path, mesh: Mesh, data_root: str = "", splits: Sequence[str] = ()
-) -> dict[str, Any]:
-  """Writes what a run's backbone, and neck if it has one, make of its images, as evaluation sees them.
+def write_features(made_by: LoadedRun, out: Path, splits: Sequence[str] = ()) -> dict[str, Any]:
+  """Writes the pooled features of a run's backbone, and neck if there is one, for its images as evaluation sees them.
 
   Each image of a split has a row, in the order of the set; one that cannot be read or has no label has none, where the
   run skips such images. The labels are those of the whole tree, also where the run learnt its top levels only.
 
   Args:
-    folder: the run's.
+    made_by: the run, opened with `views = 1`.
     out: a new folder; it appears when it is whole.
-    mesh: the devices to use.
-    data_root: where the data set is now; '' for where the config says.
     splits: `train`, `validation`, `test`; none for all that the run has.
 
   Returns:
-    What features.json holds.
+    The contents of features.json.
 
   Raises:
-    UserError: the run, its data or a split is not there, `out` is, or a feature is not finite.
+    UserError: the data or a split is not there, `out` is, or a feature is not finite.
   """
   check_new_folder(out)
-  run = Run.from_folder(folder, data_root, views=1)
-  run = replace(run, tree=run.full_tree())
+  run = replace(made_by.run, tree=made_by.run.full_tree())
+  made_by = replace(made_by, run=run)
   sources = _sources(run, splits)
-  step, variables = run.restored_variables(folder, mesh)
-  extract = jax.jit(lambda variables, examples: as_features(run, variables, examples).inputs)
   with whole_folder(out) as unfinished:
-    counts = {
-      name: _write_split(extract, variables, run, source, unfinished / name, mesh) for name, source in sources.items()
-    }
+    counts = {name: _write_split(made_by, source, unfinished / name) for name, source in sources.items()}
     about = {
-      "run": str(folder.path),
-      "step": step,
-      "width": _width(run, variables),
+      "run": str(made_by.folder.path),
+      "step": made_by.step,
+      "width": _width(run, made_by.variables),
       "examples": counts,
       "labels_sha256": {name: labels_checksum(source) for name, source in sources.items()},
       "tree_sha256": run.tree.checksum,
@@ -129,25 +119,30 @@ def _sources(run: Run, splits: Sequence[str]) -> dict[str, Source]:
   return {name: source for name, source in found.items() if source is not None}
 
 
-def _write_split(extract: Extract, variables: Variables, run: Run, source: Source, folder: Path, mesh: Mesh) -> int:
-  """Writes the features and nodes of a split; returns how many rows they have."""
+def _write_split(made_by: LoadedRun, source: Source, folder: Path) -> int:
+  """Writes the features and nodes of a split; returns the number of their rows."""
   folder.mkdir()
   numbers: list[np.ndarray] = []
 
+  @jax.jit
+  def features(method: Method, variables: Variables, examples: Examples) -> Array:
+    inputs: Array = as_features(made_by.run, variables, examples).inputs
+    return inputs
+
   def blocks() -> Iterator[np.ndarray]:
     bar = tqdm(total=len(source), desc=f"features of {folder.name}", unit=" images", delay=2, leave=False, disable=None)
-    with contextlib.closing(run.eval_batches(source)) as batches, bar:
-      for examples in batches:
-        real = examples.mask > 0
-        rows = np.asarray(extract(variables, put_batch(examples, mesh)))[real]
-        numbers.append(examples.draw[real, 1])
+    with contextlib.closing(made_by.map(features, source)) as found, bar:
+      for examples, batch in found:
+        real = np.asarray(examples.mask) > 0
+        rows = np.asarray(batch)[real]
+        numbers.append(np.asarray(examples.draw)[real, 1])
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
           raise UserError(f"the features of {source.describe(int(numbers[-1][np.argmin(finite)]))} are not finite")
         bar.update(len(rows))
         yield rows
 
-  write_rows(folder / FEATURES, _width(run, variables), blocks())
+  write_rows(folder / FEATURES, _width(made_by.run, made_by.variables), blocks())
   nodes = source.nodes[np.concatenate(numbers)]
   np.save(folder / NODES, nodes, allow_pickle=False)
   return len(nodes)

@@ -1,11 +1,10 @@
-"""The members of an ensemble: runs on one tree, of any heads, that are asked about the same images."""
+"""The members of an ensemble: runs on one tree, of any heads, and their answers for the same images."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
-import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,34 +19,18 @@ from jaxtyping import Array, Bool, Float
 from hierjax.data.augment import Transform, eval_batch
 from hierjax.data.source import Source
 from hierjax.errors import UserError
-from hierjax.evaluation.asked import check_single_path, distinct_names, same_images
-from hierjax.evaluation.runner import predict_views
+from hierjax.functional.decoding import decode
 from hierjax.functional.distributions import of_nodes, split_levels
-from hierjax.runs.devices import put_batch
+from hierjax.inference.images import check_single_path, distinct_names, same_images
+from hierjax.inference.loaded_run import LoadedRun, batches_of
+from hierjax.inference.pipeline import view_distributions
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run, asked_split
 from hierjax.tree.label_tree import LabelTree
-from hierjax.types import DecodeOptions, Examples, Leaf, Method, Prediction, Variables
+from hierjax.types import DecodeOptions, Distribution, Examples, Leaf, Method, Prediction, Variables
 
 JOIN = "+"  # between the run folders that are one member
 _ROUNDING = 1e-3  # how far a level's probabilities may sum from 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-  """A run with its weights.
-
-  Attributes:
-    folder: the run's.
-    run: what its config describes.
-    step: that of the weights.
-    variables: the weights.
-  """
-
-  folder: RunFolder
-  run: Run
-  step: int
-  variables: Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +46,17 @@ class Ensemble:
   """
 
   members: tuple[tuple[int, ...], ...]
-  parts: tuple[Part, ...]
+  parts: tuple[LoadedRun, ...]
   names: tuple[str, ...]
   mesh: Mesh
 
+  @classmethod
+  def of(cls, loaded: LoadedRun) -> Ensemble:
+    """Returns the ensemble of one run."""
+    return cls(((0,),), (loaded,), (loaded.folder.path.name,), loaded.mesh)
+
   @property
-  def whole(self) -> Part:
+  def whole(self) -> LoadedRun:
     """The first part with all levels of the tree: its labels count."""
     return max(self.parts, key=lambda part: part.run.tree.depth)
 
@@ -83,6 +71,17 @@ class Ensemble:
     found[[part for member in subset for part in self.members[member]]] = 1
     return found
 
+  @property
+  def name(self) -> str:
+    """The name of the one member; or the number of members and the name of the first."""
+    count = len(self.members)
+    return self.names[0] if count == 1 else f"{count} runs, {self.names[0]} and others"
+
+  @property
+  def runs(self) -> list[tuple[RunFolder, int]]:
+    """The folder of each part and the step of its weights."""
+    return [(part.folder, part.step) for part in self.parts]
+
   def about(self) -> list[dict[str, Any]]:
     """Returns the runs of each member, with their steps, as plain data."""
     return [
@@ -93,10 +92,10 @@ class Ensemble:
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-  """The images of a split, as each part of an ensemble has them.
+  """The images of a split, as each part of an ensemble reads them.
 
   Attributes:
-    split: what they are called.
+    split: the name of the split.
     source: those of `Ensemble.whole`.
     readers: runs of different data sections and their images, `whole` first.
     reader_of: the number of the reader of each part.
@@ -107,20 +106,27 @@ class Images:
   readers: tuple[tuple[Run, Source], ...]
   reader_of: tuple[int, ...]
 
+  @classmethod
+  def of(cls, loaded: LoadedRun, split: str, source: Source) -> Images:
+    """Returns the images of a split as one run reads them."""
+    return cls(split, source, ((loaded.run, source),), (0,))
+
 
 @struct.dataclass
-class Asked:
-  """What the parts of an ensemble say of a batch of images.
+class Answered:
+  """The answers of the parts of an ensemble for a batch of images.
 
   Attributes:
-    paths: `i32[b p l]`, the labels, in the tree of the ensemble.
+    labels: `i32[b p l]`, the label paths, in the tree of the ensemble.
     mask: `f32[b]`, 0 for padding and for images that a part cannot read.
-    predictions: of each part, in its own tree; see `hierjax.functional.combine.ensemble`.
+    distributions: of each part, in its own tree, without the head's step; see `functional.combine.mean_of_members`.
+    own: of each part, the paths of its own decoding: `Prediction` without probabilities.
   """
 
-  paths: Leaf
+  labels: Leaf
   mask: Leaf
-  predictions: tuple[Prediction, ...]
+  distributions: tuple[Distribution, ...]
+  own: tuple[Prediction, ...]
 
 
 def open_ensemble(arguments: Sequence[str], mesh: Mesh, data_root: str = "", views: int = 0) -> Ensemble:
@@ -143,18 +149,15 @@ def open_ensemble(arguments: Sequence[str], mesh: Mesh, data_root: str = "", vie
   members = tuple(tuple(next(numbers) for _ in member) for member in texts)
   _check_trees(folders, runs)
   _check_cover(folders, runs, members)
-  parts = [Part(folder, run, *run.restored_variables(folder, mesh)) for folder, run in zip(folders, runs, strict=True)]
+  parts = [
+    LoadedRun(folder, run, *run.restored_variables(folder, mesh), mesh)
+    for folder, run in zip(folders, runs, strict=True)
+  ]
   return Ensemble(members, tuple(parts), tuple(JOIN.join(names[i] for i in member) for member in members), mesh)
 
 
-def identity(out: RunFolder, parts: Sequence[tuple[RunFolder, int]]) -> list[dict[str, Any]]:
-  """Returns runs by their way from a folder, so that all may be moved together, and their steps; in one order."""
-  found = [{"run": Path(os.path.relpath(folder.path, out.path)).as_posix(), "step": step} for folder, step in parts]
-  return sorted(found, key=lambda part: part["run"])
-
-
-def short_checksum(tree: LabelTree) -> str:
-  """Returns as much of a tree's checksum as tells it from others in a message."""
+def _short_checksum(tree: LabelTree) -> str:
+  """Returns the part of a tree's checksum that messages show."""
   return tree.checksum[:12]
 
 
@@ -164,7 +167,7 @@ def _check_trees(folders: Sequence[RunFolder], runs: Sequence[Run]) -> None:
   for folder, run in zip(folders, runs, strict=True):
     if run.tree != tree.truncated(run.tree.depth):
       raise UserError(
-        f"{folders[whole].path} (tree {short_checksum(tree)}) and {folder.path} (tree {short_checksum(run.tree)}) have "
+        f"{folders[whole].path} (tree {_short_checksum(tree)}) and {folder.path} (tree {_short_checksum(run.tree)}) have "
         "different label trees, so their probabilities cannot be averaged"
       )
 
@@ -190,7 +193,7 @@ def open_images(ensemble: Ensemble, split: str) -> Images:
   whole = ensemble.whole
   name, source = asked_split(whole.run, split)
   for part in ensemble.parts:
-    check_single_path(part.run, source, "an ensemble predicts a single one")
+    check_single_path(part.run, source, "an ensemble predicts one path an image")
   readers, reader_of = [(whole.run, source)], []
   for part in ensemble.parts:
     found = next((i for i, (run, _) in enumerate(readers) if run.data == part.run.data), None)
@@ -204,61 +207,55 @@ def open_images(ensemble: Ensemble, split: str) -> Images:
   return Images(name, source, tuple(readers), tuple(reader_of))
 
 
-def ask(ensemble: Ensemble, images: Images) -> Generator[Asked, None, None]:
-  """Yields what all parts say of each batch of images, in the order of the set; close it, or run it to its end.
+def answers_of(ensemble: Ensemble, images: Images) -> Generator[Answered, None, None]:
+  """Yields the answers of all parts for each batch of images, in the order of the set; close it, or exhaust it.
 
   Raises:
     UserError: the probabilities of a level do not sum to 1.
   """
-  batch_size = ensemble.whole.run.config.batch_size
-  with contextlib.ExitStack() as stack:
-    streams = []
-    for run, source in images.readers:
-      run = dataclasses.replace(run, config=dataclasses.replace(run.config, batch_size=batch_size))
-      streams.append(stack.enter_context(contextlib.closing(run.eval_batches(source))))
-    first = 0
-    for batches in zip(*streams, strict=True):
-      read = [put_batch(examples, ensemble.mesh) for examples in batches]
-      said = [
-        _say(part.run.method, part.variables, read[i], part.run.options, part.run.data.transform)
+  first = 0
+  with contextlib.closing(batches_of(images.readers, ensemble.mesh)) as batches:
+    for read in batches:
+      found = [
+        _answer(part.run.method, part.variables, read[i], part.run.options, part.run.data.transform)
         for part, i in zip(ensemble.parts, images.reader_of, strict=True)
       ]
       mask = functools.reduce(jnp.minimum, [examples.mask for examples in read])
-      for part, (_, sums, right) in zip(ensemble.parts, said, strict=True):
+      for part, (_, _, sums, right) in zip(ensemble.parts, found, strict=True):
         _check_sums(part, images.source, first, np.asarray(sums), np.asarray(right | (mask[:, None] == 0)))
-      yield Asked(read[0].paths, mask, tuple(prediction for prediction, _, _ in said))
+      yield Answered(read[0].paths, mask, tuple(row[0] for row in found), tuple(row[1] for row in found))
       first += len(read[0].mask)
 
 
-def shape_of_answer(run: Run, variables: Variables) -> Prediction:
-  """Returns what a run's answer for one image looks like, without an image; its leaves are shapes."""
+def distribution_shape(run: Run, variables: Variables) -> Distribution:
+  """Returns the distribution of a run for one image, as shapes."""
 
-  def predict(inputs: Array) -> Prediction:
-    return run.method.predict(variables, inputs, None, run.options)
+  def distribution(inputs: Array) -> Distribution:
+    return dataclasses.replace(run.method.distribution(variables, inputs, None, run.options), scorer=None)
 
-  return jax.eval_shape(predict, jax.ShapeDtypeStruct((1, *run.example_shape), jnp.float32))
+  return jax.eval_shape(distribution, jax.ShapeDtypeStruct((1, *run.example_shape), jnp.float32))
 
 
 @functools.partial(jax.jit, static_argnames="transform")
-def _say(
+def _answer(
   method: Method, variables: Variables, examples: Examples, options: DecodeOptions, transform: Transform
-) -> tuple[Prediction, Float[Array, "b l"], Bool[Array, "b l"]]:
-  """Returns what a run says, what its probabilities sum to at each level, and whether that is right.
+) -> tuple[Distribution, Prediction, Float[Array, "b l"], Bool[Array, "b l"]]:
+  """Returns a run's distribution and own paths, the sum of its probabilities at each level, and whether it is right.
 
-  Those of a head that follows the chain rule may sum to less than 1: paths may end early, or have been left out.
+  The sums of a head that follows the chain rule may be below 1: paths may end early, or may not have been found.
   """
-  prediction = predict_views(
-    method, variables, examples, lambda examples, view: eval_batch(examples, transform, view), options
-  )
-  chain = prediction.level_prob is None
-  level_prob = of_nodes(prediction.node_prob, method.tree) if chain else prediction.level_prob
-  sums = jnp.stack([block.sum(axis=1) for block in split_levels(level_prob, method.tree)], axis=1)
+  tree = method.tree
+  found, _ = view_distributions(method, variables, lambda view: eval_batch(examples, transform, view), options)
+  own = dataclasses.replace(decode(found, tree, options), node_prob=None, level_prob=None, node_score=None)
+  chain = found.level_prob is None
+  level_prob = of_nodes(found.node_prob, tree) if chain else found.level_prob
+  sums = jnp.stack([block.sum(axis=1) for block in split_levels(level_prob, tree)], axis=1)
   right = (sums <= 1 + _ROUNDING) & ((sums >= 1 - _ROUNDING) | chain)
-  return prediction, sums, right
+  return dataclasses.replace(found, scorer=None), own, sums, right
 
 
 def _check_sums(
-  part: Part, source: Source, first: int, sums: Float[np.ndarray, "b l"], right: Bool[np.ndarray, "b l"]
+  part: LoadedRun, source: Source, first: int, sums: Float[np.ndarray, "b l"], right: Bool[np.ndarray, "b l"]
 ) -> None:
   if not right.all():
     row, level = np.argwhere(~right)[0].tolist()

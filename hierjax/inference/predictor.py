@@ -5,19 +5,19 @@ from __future__ import annotations
 import collections
 import functools
 import itertools
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from hierjax.data.read_image import BadImageError, read_image, to_grey
+from hierjax.data.read_image import BadImageError, to_grey
 from hierjax.errors import UserError
-from hierjax.inference.answering import Answering
+from hierjax.inference.image_inputs import ImageInput, as_images
+from hierjax.inference.trained_model import Answer, AnswerSettings, TrainedModel
 from hierjax.runs import devices
 from hierjax.runs.folder import write_table
 from hierjax.runs.run import Run
@@ -30,7 +30,7 @@ HEADER = ("image", "path", "probability", "rank", "node_probabilities", "log_pro
 
 
 class Row(NamedTuple):
-  """One line of the answer: a path of one image, or why there is none.
+  """One row of the answer: a path of one image, or the reason why there is none.
 
   Attributes:
     image: the file.
@@ -88,79 +88,80 @@ def _tell(kind: str, path: str, name: str, message: str) -> None:
 
 
 class Predictor:
-  """A trained run that answers about images; it loads the run once, and compiles once."""
+  """A trained run that predicts label paths for images; it loads the run once and compiles once."""
 
-  def __init__(self, workdir: str | Path, top: int = 1, alpha: str = "", stop_below: str = ""):
+  def __init__(self, workdir: str | Path, top: int = 1, alpha: str = "", threshold: str = ""):
     """Opens a run's folder.
 
-    A run on precomputed features sees images through the run that made the features. Files are made grey for a run
+    A run on precomputed features reads images through the run that made the features. Files are made grey for a run
     whose images have one channel.
 
     Args:
       workdir: the run's folder.
-      top: how many paths of each image.
-      alpha: by which the levels are adapted, as on the command line: a number, or `chosen`; '' for not at all.
-      stop_below: paths end above nodes less probable than this: a number, or `chosen`; '' for whole paths.
+      top: the number of paths of each image.
+      alpha: of classifier adaptation: a number as text, or `chosen`; '' for none.
+      threshold: the confidence threshold: a number as text, or `chosen`; '' for none. Paths end above nodes that are
+        less probable.
 
     Raises:
       UserError: the folder is not that of a run, or has no checkpoint, or nothing makes the features that it reads; or
-        its images are neither grey nor RGB; or alpha or stop_below is out of range, or has not been chosen.
+        its images are neither grey nor RGB; or alpha or threshold is out of range, or has not been chosen.
     """
-    asked = Answering.open(workdir, devices.data_mesh(), top, alpha, stop_below)
-    self.tree = asked.run.tree
-    self._eye = asked.eye
-    self._answer = functools.partial(jax.jit(asked.answer), asked.run.method, asked.weights)
-    self._may_be_silent = asked.may_be_silent
+    model = TrainedModel.open(workdir, devices.data_mesh(), AnswerSettings(top, alpha, threshold))
+    self.tree = model.run.tree
+    self._eye = model.eye
+    self._answer = functools.partial(jax.jit(model.answer), model.run.method, model.weights)
+    self._may_abstain = model.may_abstain
 
-  def __call__(self, images: Sequence[Path | str | bytes]) -> Iterator[Row]:
-    """Yields the best paths of each image, in order; one that cannot be read gets one row that says why.
-
-    A head that predicts several paths an image yields all that pass its thresholds, and at most as many as its beam or
-    `top`; where none does, a row without a path. So does an image of whose path --stop-below leaves nothing. Paths that
-    have become the same by it are one.
+  def __call__(self, images: Any) -> list[Row]:
+    """Returns the best paths of images, in order; see `rows`.
 
     Args:
-      images: files, or the bytes of image files, which are called `image 0` and so on.
+      images: one image or many: files, bytes of image files, PIL images, arrays `u8[h w c]` or a batch `u8[b h w c]`,
+        or a list of these; see `image_inputs.as_images`. A plain string is one file.
     """
-    names = [_name(image, number) for number, image in enumerate(images)]
-    every = _read_ahead(images, names, self._eye)
-    for start in range(0, len(images), _BATCH):
+    return list(self.rows(images))
+
+  def rows(self, images: Any) -> Iterator[Row]:
+    """Yields the best paths of each image, in order; one that cannot be read gets one row with the reason.
+
+    For a multi-label head, the paths are all that pass its thresholds, at most as many as its beam or `top`; where none
+    passes, a row without a path. An image whose path is shortened to nothing by the threshold gets such a row, too.
+    Paths that the threshold made equal appear once.
+
+    Args:
+      images: as in `__call__`.
+    """
+    inputs = as_images(images)
+    every = _read_ahead(inputs, self._eye)
+    for start in range(0, len(inputs), _BATCH):
       pixels = list(itertools.islice(every, _BATCH))
       good = [p for p in pixels if isinstance(p, np.ndarray)]
       found = self._answer(_pad(good)) if good else ()
       answers = zip(*jax.device_get(found), strict=True)
-      for name, image in zip(names[start:], pixels, strict=False):
-        if isinstance(image, str):
-          yield Row(name, error=image)
+      for image, own in zip(inputs[start:], pixels, strict=False):
+        if isinstance(own, str):
+          yield Row(image.name, error=own)
         else:
-          rows = list(_rows(name, self.tree, *next(answers)))
-          yield from rows or [Row(name)] * self._may_be_silent
+          rows = list(_paths_of(image.name, self.tree, Answer(*next(answers))))
+          yield from rows or [Row(image.name)] * self._may_abstain
 
 
-def predict(workdir: str, images: Sequence[Path], top: int = 1, alpha: str = "", stop_below: str = "") -> Iterator[Row]:
-  """Yields the answers of the run in a folder; arguments and errors are those of `Predictor`."""
-  yield from Predictor(workdir, top, alpha, stop_below)(images)
-
-
-def _name(image: Path | str | bytes, number: int) -> str:
-  """Returns what to call an image; bytes of a file's name that are no text are written as escapes."""
-  return f"image {number}" if isinstance(image, bytes) else os.fsencode(image).decode("utf-8", "backslashreplace")
-
-
-def _read(image: Path | str | bytes, name: str, run: Run) -> np.ndarray | str:
+def _read(image: ImageInput, run: Run) -> np.ndarray | str:
+  """Returns the pixels of an image, or the reason why there are none."""
   try:
-    pixels = read_image(image, run.data.resize, run.data.fit, name)
+    pixels = image.pixels(run.data.resize, run.data.fit)
   except BadImageError as error:
     return str(error)
   return to_grey(pixels) if len(run.data.mean) == 1 else pixels
 
 
-def _read_ahead(images: Sequence[Path | str | bytes], names: Sequence[str], run: Run) -> Iterator[np.ndarray | str]:
-  """Yields what `_read` makes of each image, in order; threads read those that come next while a batch is answered."""
+def _read_ahead(images: Sequence[ImageInput], run: Run) -> Iterator[np.ndarray | str]:
+  """Yields `_read` of each image, in order; threads read the next ones while a batch is predicted."""
   pool, waiting = ThreadPoolExecutor(run.data.threads), collections.deque[Future[np.ndarray | str]]()
   try:
-    for image, name in zip(images, names, strict=True):
-      waiting.append(pool.submit(_read, image, name, run))
+    for image in images:
+      waiting.append(pool.submit(_read, image, run))
       if len(waiting) > _AHEAD:
         yield waiting.popleft().result()
     while waiting:
@@ -173,14 +174,14 @@ def _pad(images: Sequence[np.ndarray]) -> np.ndarray:
   return np.stack([*images, *([np.zeros_like(images[0])] * (_BATCH - len(images)))])
 
 
-def _rows(file: str, tree: LabelTree, paths: np.ndarray, log_prob: np.ndarray, node_prob: np.ndarray) -> Iterator[Row]:
+def _paths_of(file: str, tree: LabelTree, answer: Answer) -> Iterator[Row]:
   seen: set[tuple[int, ...]] = set()
-  for path, score in zip(paths, log_prob, strict=True):
+  for path, score in zip(answer.paths, answer.log_prob, strict=True):
     nodes = tuple(path[path >= 0].tolist())
     if nodes and nodes not in seen and np.isfinite(score):
       seen.add(nodes)
       name = tree.nodes_text(nodes)  # a raw path need not be one of the tree
-      sure = tuple(float(p) for p in node_prob[list(nodes)])
+      sure = tuple(float(p) for p in answer.node_prob[list(nodes)])
       yield Row(file, name, sure[-1], len(seen), sure, float(score))
 
 

@@ -9,8 +9,9 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from hierjax.functional.decoding import decode
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.types import DecodeOptions, Features, Inputs, Prediction, Variables
+from hierjax.types import DecodeOptions, Distribution, Features, Inputs, Prediction, Variables
 
 
 class Classifier(nn.Module):
@@ -18,7 +19,7 @@ class Classifier(nn.Module):
 
   Attributes:
     backbone: `backbone(inputs, train) -> Features`.
-    head: `head(features, targets, train) -> outputs`, with `loss` and `decode`; see docs/architecture.md.
+    head: `head(features, targets, train) -> outputs`, with `loss` and `distribution`; see `hierjax.types.Head`.
     neck: `neck(features, train) -> Features`, or None.
   """
 
@@ -51,11 +52,11 @@ class Classifier(nn.Module):
       features = self.neck(features, train=train and "neck" not in frozen)
     return features
 
-  def decode(
+  def distribution(
     self, inputs: Inputs, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
-  ) -> Prediction:
-    """Returns the head's prediction; see `Method.predict`."""
-    return self.head.decode(self.features(inputs), known, tree, options)
+  ) -> Distribution:
+    """Returns the head's distribution; see `Method.distribution`."""
+    return self.head.distribution(self.features(inputs), known, tree, options)
 
   def states(self, inputs: Inputs, paths: Int[Array, "b l"]) -> Float[Array, "b l state"]:
     """Returns the state of a recurrent head, the only kind that has any, after each step of the paths it is fed."""
@@ -81,14 +82,22 @@ class ModelMethod:
     """Returns the loss of each example; 0 where its label says nothing."""
     return self.module.head.loss(outputs, paths, self.tree)
 
-  def remarks(self, inputs: Inputs) -> list[str]:
-    """Returns what there is to say of the head's choices for inputs of this shape, a line each; often nothing."""
-    describe = getattr(self.module.head, "remarks", None)
-    if describe is None:
-      return []
+  def describe(self, inputs: Inputs) -> list[str]:
+    """Returns the head's lines about its choices for inputs of this shape; often none."""
     features = jax.eval_shape(lambda: self.module.init_with_output(jax.random.key(0), inputs, method="features")[0])
-    lines: list[str] = describe(features)
+    lines: list[str] = self.module.head.describe(features)
     return lines
+
+  def distribution(
+    self,
+    variables: Variables,
+    inputs: Inputs,
+    known: Int[Array, "b l"] | None = None,
+    options: DecodeOptions = DecodeOptions(),  # noqa: B008 (frozen)
+  ) -> Distribution:
+    """Returns the probabilities of the tree. `known` holds upper labels that are given, UNKNOWN where they are not."""
+    found: Any = self.module.apply(variables, inputs, known, self.tree, options, method="distribution")
+    return found
 
   def predict(
     self,
@@ -97,6 +106,5 @@ class ModelMethod:
     known: Int[Array, "b l"] | None = None,
     options: DecodeOptions = DecodeOptions(),  # noqa: B008 (frozen)
   ) -> Prediction:
-    """Returns the best paths. `known` holds upper labels that are given, UNKNOWN where they are not."""
-    prediction: Any = self.module.apply(variables, inputs, known, self.tree, options, method="decode")
-    return prediction
+    """Returns the paths decoded from that distribution, with all its probabilities."""
+    return decode(self.distribution(variables, inputs, known, options), self.tree, options)

@@ -1,0 +1,3 @@
+from hierjax import extras
+
+extras.require("report")

@@ -1,4 +1,4 @@
-"""`python -m hierjax report`: a page of HTML that says what a run can do and where it errs, and its numbers as CSV."""
+"""`hierjax report`: a page of HTML that says what a run can do and where it errs, and its numbers as CSV."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from jax.sharding import Mesh
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from hierjax.data.source import Source
-from hierjax.evaluation.asked import check_single_path
-from hierjax.evaluation.calibration import BINS, Calibration, draw_calibration
-from hierjax.evaluation.evaluate_run import evaluate_run
-from hierjax.evaluation.predictions import Judged, ask_all
+from hierjax.evaluation.calibration import BINS, Calibration
+from hierjax.evaluation.evaluate import SplitSettings, evaluate_run
+from hierjax.evaluation.predictions import Predictions, predictions_of_run
 from hierjax.evaluation.scores import NodeScores, confusions, distances, mistakes_begin, surest_mistakes, wrong
 from hierjax.evaluation.tables import accuracy_rows, percent
+from hierjax.inference.images import check_single_path
+from hierjax.inference.loaded_run import LoadedRun
+from hierjax.report.plots.calibration import draw_calibration
 from hierjax.report.plots.canvas import BLUE, GREEN, Page, seen_images
+from hierjax.runs.choices import read_choices
 from hierjax.runs.folder import RunFolder, write_table, write_whole
-from hierjax.runs.run import Run, asked_split, counting_step
+from hierjax.runs.run import Run, asked_split
 from hierjax.tree.label_tree import LabelTree
 
 _NODES, _PAIRS, _MISTAKES = 1000, 20, 24  # that are shown; the CSV files have all
@@ -39,15 +41,15 @@ IMAGES = ("image", "label", "predicted", "probability", "right", "edges")
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-  """All that the page is made of.
+  """The data of the page.
 
   Attributes:
     folder: the run's.
-    run: what its config describes.
+    run: the run.
     split: the name of the images' split.
     source: the images.
-    metrics: what eval/SPLIT.json holds.
-    judged: what the run says of each image.
+    metrics: the contents of eval/SPLIT.json.
+    predictions: for all images.
   """
 
   folder: RunFolder
@@ -55,28 +57,27 @@ class Findings:
   split: str
   source: Source
   metrics: dict[str, Any]
-  judged: Judged
+  predictions: Predictions
 
 
-def find(folder: RunFolder, mesh: Mesh, split: str = "", data_root: str = "") -> Findings:
-  """Asks a run about all images of a split; evaluates it where that has not been done with these weights.
+def findings_of(loaded: LoadedRun, settings: SplitSettings = SplitSettings()) -> Findings:  # noqa: B008
+  """Predicts all images of a split, and evaluates the run there unless its metrics are of these weights already.
 
   Args:
-    folder: of the run.
-    mesh: the devices to use.
-    split: `train`, `validation` or `test`; '' for the split that the run is judged on.
-    data_root: where the data set is now; '' for where the config says.
+    loaded: the run, opened with the same `data_root`.
+    settings: the split and its place.
 
   Raises:
-    UserError: images have several label paths, or the folder or the data cannot be used.
+    UserError: images have several label paths, or the data cannot be used.
   """
-  run = Run.from_folder(folder, data_root)
-  split, source = asked_split(run, split)
-  check_single_path(run, source, "a report is of a single one each")
+  run, folder = loaded.run, loaded.folder
+  split, source = asked_split(run, settings.split)
+  check_single_path(run, source, "a report shows one path an image")
   metrics = folder.evaluation(split)
-  if metrics is None or (metrics.get("step"), metrics.get("views")) != (counting_step(folder), run.options.views):
-    metrics = evaluate_run(folder, mesh, split, data_root, opened=run.opened)
-  return Findings(folder, run, split, source, metrics, ask_all(run, folder, source, mesh))
+  if metrics is None or (metrics.get("step"), metrics.get("views")) != (loaded.step, run.options.views):
+    settings = dataclasses.replace(settings, split=split)
+    metrics = evaluate_run(folder, loaded.mesh, settings, opened=run.opened)
+  return Findings(folder, run, split, source, metrics, predictions_of_run(loaded, split, source))
 
 
 def write_report(found: Findings) -> Path:
@@ -98,10 +99,10 @@ def write_report(found: Findings) -> Path:
 
 
 def _content(found: Findings) -> dict[str, Any]:
-  run, tree, judged = found.run, found.run.tree, found.judged
+  run, tree, predictions = found.run, found.run.tree, found.predictions
   config = run.config
-  counted = int(judged.counted.sum())
-  begin = mistakes_begin(judged)
+  counted = int(predictions.counted.sum())
+  begin = mistakes_begin(predictions)
   nodes, cut = _node_rows(found)
   return {
     "name": found.folder.path.name,
@@ -117,10 +118,10 @@ def _content(found: Findings) -> dict[str, Any]:
     "accuracy": accuracy_rows({"value": found.metrics}),
     "counted": f"{counted:,}",
     "mistakes": f"{begin.sum():,}",
-    "edges": f"{distances(judged)[wrong(judged)].mean():.2f}" if begin.any() else "",
+    "edges": f"{distances(predictions)[wrong(predictions)].mean():.2f}" if begin.any() else "",
     "begin": [(i + 1, f"{count:,}", percent(count / counted)) for i, count in enumerate(begin) if counted],
-    "believed": _believed(Calibration.of(judged)),
-    "stop": _stop(found),
+    "calibration": _calibration(Calibration.of(predictions)),
+    "selective": _selective(found),
     "curves": _png(_curves(found.folder)),
     "nodes": nodes,
     "nodes_cut": cut,
@@ -132,7 +133,7 @@ def _content(found: Findings) -> dict[str, Any]:
 
 def _node_rows(found: Findings) -> tuple[list[dict[str, Any]], bool]:
   """Returns the nodes of which there are images or predictions, depth-first; where they are many, the worst."""
-  tree, scores = found.run.tree, NodeScores.of(found.judged, found.run.tree)
+  tree, scores = found.run.tree, NodeScores.of(found.predictions, found.run.tree)
   shown = np.flatnonzero(scores.labelled + scores.predicted)
   errors = scores.labelled + scores.predicted - 2 * scores.right
   worst = set(shown[np.argsort(-errors[shown], kind="stable")][:_NODES].tolist())
@@ -169,7 +170,7 @@ def _end(tree: LabelTree, node: int) -> str:
 
 def _confusion_rows(found: Findings) -> list[dict[str, Any]]:
   """Returns the most frequent pairs, each with a picture of the first image."""
-  pairs = confusions(found.judged)[:_PAIRS]
+  pairs = confusions(found.predictions)[:_PAIRS]
   pictures = _pictures(found, [int(pair.images[0]) for pair in pairs])
   return [
     {
@@ -185,47 +186,47 @@ def _confusion_rows(found: Findings) -> list[dict[str, Any]]:
 
 
 def _surest(found: Findings) -> list[dict[str, Any]]:
-  tree, judged = found.run.tree, found.judged
-  images = surest_mistakes(judged)[:_MISTAKES].tolist()
+  tree, predictions = found.run.tree, found.predictions
+  images = surest_mistakes(predictions)[:_MISTAKES].tolist()
   return [
     {
       "image": found.source.describe(image),
-      "label": _arrows(tree, int(judged.labels[image].max())),
-      "predicted": _arrows(tree, int(judged.paths[image].max())),
-      "probability": percent(_last_probability(judged, image)),
+      "label": _arrows(tree, int(predictions.labels[image].max())),
+      "predicted": _arrows(tree, int(predictions.paths[image].max())),
+      "probability": percent(_last_probability(predictions, image)),
       "picture": picture,
     }
     for image, picture in zip(images, _pictures(found, images), strict=True)
   ]
 
 
-def _last_probability(judged: Judged, image: int) -> float | None:
-  nodes = judged.paths[image] >= 0
-  return float(judged.probability[image][nodes][-1]) if nodes.any() else None
+def _last_probability(predictions: Predictions, image: int) -> float | None:
+  nodes = predictions.paths[image] >= 0
+  return float(predictions.probability[image][nodes][-1]) if nodes.any() else None
 
 
-def _believed(found: Calibration) -> dict[str, Any]:
-  """Returns how far the probabilities can be believed: a row a level, one of all levels, and a picture."""
+def _calibration(found: Calibration) -> dict[str, Any]:
+  """Returns the calibration: a row a level, one of all levels, and the reliability diagram."""
   levels = {f"level {i + 1}": slice(i, i + 1) for i in range(len(found.nodes))} | {"all levels": slice(None)}
   rows = [(name, *found.row(which)) for name, which in levels.items()]
   shown = [(name, f"{nodes:,}", *map(percent, shares)) for name, nodes, *shares in rows if nodes]
   return {"rows": shown, "picture": _png(draw_calibration(found) if shown else None)}
 
 
-def _stop(found: Findings) -> dict[str, Any] | None:
-  """Returns what `evaluate --stop-below` has measured with these weights, and its picture; None where it has not."""
-  measured = found.folder.stopped_evaluation(found.split)
+def _selective(found: Findings) -> dict[str, Any] | None:
+  """Returns the metrics that `evaluate --threshold` wrote for these weights, with their picture; None without them."""
+  measured = found.folder.selective_evaluation(found.split)
   if measured is None or [member["steps"] for member in measured["members"]] != [[found.metrics["step"]]]:
     return None
-  picture, choice = found.folder.path / "pictures" / "stopping.png", found.folder.stop()
-  drawn = picture.exists() and choice is not None and choice["stop_below"] == measured["stop_below"]
+  picture, choices = found.folder.path / "pictures" / "selective.png", read_choices(found.folder)
+  drawn = picture.exists() and any((c.kind, c.value) == ("threshold", measured["threshold"]) for c in choices)
   return {
-    "below": f"{measured['stop_below']:g}",
-    "answered": percent(measured["answered"]),
-    "right": percent(measured["right"]),
+    "threshold": f"{measured['threshold']:g}",
+    "coverage": percent(measured["coverage"]),
+    "accuracy": percent(measured["selective_accuracy"]),
     "levels": [
       (i + 1, percent(share), percent(right))
-      for i, (share, right) in enumerate(zip(measured["ends_at_level"], measured["right_at_level"], strict=True))
+      for i, (share, right) in enumerate(zip(measured["level_coverage"], measured["level_accuracy"], strict=True))
     ],
     "picture": _png(picture.read_bytes() if drawn else None),
   }
@@ -274,7 +275,7 @@ def _curves(folder: RunFolder) -> bytes | None:
         axes.plot(*found[-1], color=colour, marker="o", markersize=3)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(color="#e6e6e6", linewidth=0.6)
-    page.text(left, 0.05, "Loss" if name == "loss" else "Whole paths that are right", width=3.7, size=10.0, bold=True)
+    page.text(left, 0.05, "Loss" if name == "loss" else "Path accuracy", width=3.7, size=10.0, bold=True)
     page.text(left, 2.65, "step", width=3.7, align="center")
   for top, colour, text in ((0.4, BLUE, "training"), (0.6, GREEN, "validation")):
     page.dot(8.8, top, colour, "s")
@@ -283,7 +284,7 @@ def _curves(folder: RunFolder) -> bytes | None:
 
 
 def _node_cells(found: Findings) -> Iterator[tuple[object, ...]]:
-  tree, scores = found.run.tree, NodeScores.of(found.judged, found.run.tree)
+  tree, scores = found.run.tree, NodeScores.of(found.predictions, found.run.tree)
   for node in _depth_first(tree):
     share = [_number(scores.recall(node)), _number(scores.precision(node))]
     yield (
@@ -293,13 +294,13 @@ def _node_cells(found: Findings) -> Iterator[tuple[object, ...]]:
 
 
 def _confusion_cells(found: Findings) -> Iterator[tuple[object, ...]]:
-  for pair in confusions(found.judged):
+  for pair in confusions(found.predictions):
     ends = [_end(found.run.tree, node) for node in (pair.label, pair.predicted)]
     yield *ends, len(pair.images), _number(pair.share), pair.edges, found.source.describe(int(pair.images[0]))
 
 
 def _calibration_cells(found: Findings) -> Iterator[tuple[object, ...]]:
-  counts = Calibration.of(found.judged)
+  counts = Calibration.of(found.predictions)
   for level, number in np.argwhere(counts.nodes).tolist():
     nodes = int(counts.nodes[level, number])
     shares = (counts.probability[level, number] / nodes, counts.right[level, number] / nodes)
@@ -307,12 +308,12 @@ def _calibration_cells(found: Findings) -> Iterator[tuple[object, ...]]:
 
 
 def _image_cells(found: Findings) -> Iterator[tuple[object, ...]]:
-  tree, judged, far = found.run.tree, found.judged, distances(found.judged)
-  for image in np.flatnonzero(judged.counted).tolist():
-    path = [node for node in judged.paths[image].tolist() if node >= 0]
+  tree, predictions, far = found.run.tree, found.predictions, distances(found.predictions)
+  for image in np.flatnonzero(predictions.counted).tolist():
+    path = [node for node in predictions.paths[image].tolist() if node >= 0]
     yield (
-      found.source.describe(image), _end(tree, int(judged.labels[image].max())), tree.nodes_text(path),
-      _number(_last_probability(judged, image)), int(judged.right[image]), int(far[image]),
+      found.source.describe(image), _end(tree, int(predictions.labels[image].max())), tree.nodes_text(path),
+      _number(_last_probability(predictions, image)), int(predictions.right[image]), int(far[image]),
     )  # fmt: skip
 
 

@@ -1,21 +1,17 @@
-"""A run's folder: the contract between training, evaluation and prediction.
+"""The folder of a run: the contract between training, evaluation and prediction.
 
     workdir/config.json      the resolved config        workdir/tree.json        the label tree with its checksum
     workdir/checkpoints/     orbax, see checkpoint.py   workdir/metrics.jsonl    a JSON object a line, with "step"
     workdir/eval/SPLIT.json  every metric by name       workdir/tensorboard/     the same metrics as events
-                             (SPLIT-knownN.json: N upper levels of the labels were given; SPLIT-alphaA.json: the
-                             levels were adapted; SPLIT-stop.json: paths end where the run is not sure)
+                             (SPLIT-knownN.json: N upper levels of the labels were given; SPLIT-alphaA.json: classifier
+                             adaptation; SPLIT-threshold.json: answers that abstain below a confidence threshold)
     workdir/data.json        the checksum of the training images: their labels and names
     workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV; and the sweep of alpha
     workdir/report.html      what the run can do and where it errs; with it, eval/SPLIT-nodes.csv, SPLIT-confusions.csv,
                              SPLIT-calibration.csv and SPLIT-images.csv
-    workdir/alpha.json       the alpha that a sweep chose on validation
-    workdir/stop.json        below which probability paths end, chosen on validation
-    workdir/thresholds.json  those of a head that predicts several paths an image, chosen on validation
-                             (thresholds-viewsN.json: for the mean of N views)
+    workdir/choices.json     the values chosen on validation: alpha, threshold, thresholds; see choices.py
 
-What an ensemble of runs says goes into a folder of its own, of which eval/, pictures/, alpha.json and
-stop.json are as here.
+The files of an ensemble of runs go into a folder of its own, whose eval/, pictures/ and choices.json are as here.
 
 Files are written whole or not at all.
 """
@@ -29,7 +25,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -87,10 +83,6 @@ class NotWritten(UserError):
   def __init__(self, message: str, metrics: Mapping[str, Any]):
     super().__init__(message)
     self.metrics = metrics
-
-
-def _thresholds(views: int) -> str:
-  return "thresholds.json" if views == 1 else f"thresholds-views{views}.json"
 
 
 class RunFolder:
@@ -212,10 +204,11 @@ class RunFolder:
       raise NotWritten(f"{path} could not be written ({error})", metrics) from None
     return path
 
-  def stopped_evaluation(self, split: str) -> dict[str, Any] | None:
-    """Returns what eval/SPLIT-stop.json holds, as `evaluation` does."""
+  def selective_evaluation(self, split: str) -> dict[str, Any] | None:
+    """Returns the contents of eval/SPLIT-threshold.json, as `evaluation` does."""
     return self.evaluation(
-      f"{split}-stop", ("members", "stop_below", "answered", "right", "ends_at_level", "right_at_level")
+      f"{split}-threshold",
+      ("members", "threshold", "coverage", "selective_accuracy", "level_coverage", "level_accuracy"),
     )
 
   def evaluation(self, split: str, keys: Collection[str] = _MEASURED) -> dict[str, Any] | None:
@@ -225,52 +218,6 @@ class RunFolder:
     except (FileNotFoundError, UserError):
       return None
     return found if set(keys) <= found.keys() else None
-
-  def write_alpha(self, choice: Mapping[str, Any]) -> Path:
-    """Writes alpha.json and returns its path."""
-    return self._write_choice("alpha.json", choice)
-
-  def alpha(self) -> dict[str, Any] | None:
-    """Returns what alpha.json holds, or None; raises UserError where it is damaged."""
-    is_choice = lambda choice: isinstance(choice.get("alpha"), (int, float))  # noqa: E731
-    return self._choice("alpha.json", is_choice, "a sweep of alpha")
-
-  def write_stop(self, choice: Mapping[str, Any]) -> Path:
-    """Writes stop.json and returns its path."""
-    return self._write_choice("stop.json", choice)
-
-  def stop(self) -> dict[str, Any] | None:
-    """Returns what stop.json holds, or None; raises UserError where it is damaged."""
-    is_choice = lambda choice: isinstance(choice.get("stop_below"), (int, float))  # noqa: E731
-    return self._choice("stop.json", is_choice, "a sweep of --stop-below")
-
-  def write_thresholds(self, choice: Mapping[str, Any], views: int = 1) -> Path:
-    """Writes the thresholds of so many views, averaged, to thresholds.json or thresholds-viewsN.json."""
-    return self._write_choice(_thresholds(views), choice)
-
-  def thresholds(self, views: int = 1) -> dict[str, Any] | None:
-    """Returns what that file holds, or None; raises UserError where it is damaged."""
-
-    def is_choice(choice: dict[str, Any]) -> bool:
-      values = choice.get("thresholds")
-      return isinstance(values, list) and bool(values) and all(isinstance(v, (int, float)) for v in values)
-
-    return self._choice(_thresholds(views), is_choice, "`evaluate`")
-
-  def _write_choice(self, name: str, choice: Mapping[str, Any]) -> Path:
-    write_whole(self.path / name, json.dumps(choice, indent=2) + "\n")
-    return self.path / name
-
-  def _choice(self, name: str, is_choice: Callable[[dict[str, Any]], bool], writer: str) -> dict[str, Any] | None:
-    """Returns what was chosen on validation and kept in a file, or None; `writer` is what writes such files."""
-    path = self.path / name
-    try:
-      choice = read_json(path, f"what {writer} writes")
-    except FileNotFoundError:
-      return None
-    if not is_choice(choice):
-      raise UserError(f"{path} is not what {writer} writes")
-    return choice
 
   def cut_metrics(self, last_step: int) -> None:
     """Drops the lines of metrics.jsonl that lie after `last_step`, and a line torn by a crash."""

@@ -1,4 +1,4 @@
-"""A config made real: its tree, data and method, for training and for whatever a run folder is asked afterwards."""
+"""The run that a config describes: its data, tree and model, for training and for every use of its folder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from jaxtyping import Array, Float, Int
 from hierjax.config import unpack
 from hierjax.data.augment import check_views, eval_batch, train_batch
 from hierjax.data.config import DataConfig
-from hierjax.data.loader import eval_batches, train_batches
+from hierjax.data.loader import LabelledImages, ProcessRows, TrainSteps, eval_batches, train_batches
 from hierjax.data.open_source import Opened, check_trained_on, open_source
 from hierjax.data.partial_labels import check_short_labels
 from hierjax.data.source import Source
+from hierjax.data.split_names import split_name
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.functional.paths import ends
@@ -151,7 +152,7 @@ class Run:
       tree = tree.truncated(tree_config.levels) if tree_config.levels else tree
     method = make_method(settings.model, tree_arrays(tree, tree_config.short_labels))
     options = unpack(DecodeOptions, dict(settings.decode) | ({"views": views} if views else {}), "decode")
-    method.module.head.check(options)
+    method.module.head.validate(options)
     if options.views > 1 and data.sides:
       raise UserError(f"config.decode.views = {options.views}: with config.data.sides there is 1 view, so set 1")
     return cls(settings, data, tree_config, options, tree, method)
@@ -169,20 +170,21 @@ class Run:
   # Data.
 
   def full_tree(self) -> LabelTree:
-    """Returns the tree with all its levels, whatever `config.tree.levels` says."""
+    """Returns the tree with all its levels, for any `config.tree.levels`."""
     return open_tree(self.tree_config, self.data) if self.tree_config.levels else self.tree
 
   def source(self, split: str) -> Source | None:
-    """Returns the images of `train`, `validation` or `test`; None where the set has no such split.
+    """Returns the images of `train`, `validation` (or `val`) or `test`; None where the set has no such split.
 
     Raises:
       UserError: as `open_source` does, or, but for `test`, as `check_trained_on`; or the model does not read such data.
     """
     full, levels = self.full_tree(), self.tree_config.levels
-    source = open_source(self.data, self.tree, split, full, self.opened)
-    if self.trained_on and split != "test":
+    opened = dataclasses.replace(self.opened, full_tree=full)  # with the same splits
+    source = open_source(self.data, self.tree, split, opened)
+    if self.trained_on and split_name(split) != "test":
       trained = full.truncated(levels) if levels else full  # `tree` need not be that: `features` has labels in full
-      check_trained_on(self.data, trained, self.trained_on, full, self.opened)
+      check_trained_on(self.data, trained, self.trained_on, opened)
     if source is not None:
       check_reads(self.config, self.example_shape, source.shape)
       check_views(self.options.views, source.shape, self.data.crop)
@@ -190,18 +192,8 @@ class Run:
 
   def train_batches(self, source: Source, start: int, steps: int) -> Generator[Examples, None, None]:
     """Yields this process's rows of the training batches from step `start` on."""
-    return train_batches(
-      source,
-      self.tree,
-      config=self.data,
-      batch_size=self.config.batch_size,
-      seed=self.config.seed,
-      start_step=start,
-      num_steps=steps,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      short_labels=self.tree_config.short_labels,
-    )
+    rows = ProcessRows(self.config.batch_size, jax.process_index(), jax.process_count())
+    return train_batches(self._labelled(source), self.data, rows, TrainSteps(self.config.seed, steps, start))
 
   def eval_batches(self, source: Source) -> Generator[Examples, None, None]:
     """Yields this process's rows of batches that cover each example once, the last one padded.
@@ -209,15 +201,12 @@ class Run:
     A batch is as large as in training, or a little larger, so that the devices share it evenly.
     """
     devices_in_use = jax.device_count()
-    return eval_batches(
-      source,
-      self.tree,
-      config=self.data,
-      batch_size=-(-self.config.batch_size // devices_in_use) * devices_in_use,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      short_labels=self.tree_config.short_labels,
-    )
+    batch_size = -(-self.config.batch_size // devices_in_use) * devices_in_use
+    rows = ProcessRows(batch_size, jax.process_index(), jax.process_count())
+    return eval_batches(self._labelled(source), self.data, rows)
+
+  def _labelled(self, source: Source) -> LabelledImages:
+    return LabelledImages(source, self.tree, self.tree_config.short_labels)
 
   def augment(self, examples: Examples, key: jax.Array) -> Batch:
     """Returns a batch to train on; jittable."""
@@ -251,9 +240,9 @@ class Run:
       return (backbone.width,)
     return (self.data.crop, self.data.crop, len(self.data.mean))
 
-  def remarks(self) -> list[str]:
-    """Returns what there is to say of the model's choices, a line each."""
-    return self.method.remarks(jnp.zeros((1, *self.example_shape)))
+  def describe(self) -> list[str]:
+    """Returns the head's lines about its choices; often none."""
+    return self.method.describe(jnp.zeros((1, *self.example_shape)))
 
   def init_variables(self, key: jax.Array, shape: tuple[int, ...]) -> Variables:
     """Returns fresh variables for inputs of one example's `shape`, as a source stores it; jittable."""
@@ -301,7 +290,7 @@ def check_reads(config: RunConfig, reads: tuple[int, ...], given: tuple[int, ...
     )
   if len(reads) == 1 and len(given) == 3:
     raise UserError(
-      f"{backbone} reads precomputed features, and {data} has images: `python -m hierjax features` makes features of "
+      f"{backbone} reads precomputed features, and {data} has images: `hierjax data features` makes features of "
       "images, to be read by config.data.name = features"
     )
   if len(reads) == 1 and reads != given:
@@ -328,7 +317,7 @@ def asked_split(run: Run, split: str) -> tuple[str, Source]:
   Raises:
     UserError: the set has no such split.
   """
-  name = split or judged_split(run) or "test"
+  name = split_name(split) if split else judged_split(run) or "test"
   source = run.source(name)
   if source is None:
     raise UserError(f"the data set {run.data.name!r} has no split {name!r}; config.data says which it has")

@@ -13,8 +13,9 @@ from hierjax.nn.merged import MergedConfig
 from hierjax.nn.registry import PARTS, part_fields
 from hierjax.runs.run import RunConfig
 from hierjax.training.init import InitConfig
-from hierjax.training.optim import OptimConfig, ScheduleConfig
+from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import PhasesConfig
+from hierjax.training.schedule import ScheduleConfig
 from hierjax.types import DecodeOptions
 
 Config = Mapping[str, Any]
@@ -66,7 +67,7 @@ def resolved(config: Config) -> dict[str, Any]:
   """
   config = defaults() | dict(config)
   sections = {key: value for key, value in config.items() if key in (*SECTIONS, *PARTS) and isinstance(value, Mapping)}
-  return config | {name: _filled(section, section_fields(name, section)) for name, section in sections.items()}
+  return dict(config) | {name: _filled(section, section_fields(name, section)) for name, section in sections.items()}
 
 
 def overridden(config: Config, overrides: Iterable[str]) -> dict[str, Any]:

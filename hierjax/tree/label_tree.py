@@ -298,6 +298,12 @@ class LabelTree:
     """Returns nodes as text, as `path_text` writes a path; they need not be one."""
     return "/".join(self.names[i].replace("\\", "\\\\").replace("/", "\\/") for i in nodes)
 
+  def _repr_html_(self) -> str:
+    """Returns what a notebook shows."""
+    from hierjax.tree.render import to_html  # imports this module
+
+    return to_html(self)
+
   # Files.
 
   @functools.cached_property

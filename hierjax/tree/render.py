@@ -1,7 +1,8 @@
-"""A label tree as text."""
+"""A label tree as text, and as HTML for notebooks."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 
 import numpy as np
@@ -87,6 +88,28 @@ def _ending_here(tree: LabelTree, node: int, images: NDArray[np.int64]) -> str:
   children = tree.children(node)
   own = int(images[node]) - int(images[children.start : children.stop].sum())
   return f" ({own:,} {'ends' if own == 1 else 'end'} here)" if own and len(children) else ""
+
+
+def to_html(tree: LabelTree) -> str:
+  """Returns the first 200 nodes, breadth-first, as nested `<details>`; the children left out are counted."""
+  size = f"{counted(tree.num_nodes, 'node', 'nodes')}, {counted(tree.depth, 'level', 'levels')}"
+  title = f"{html.escape(printable(tree.root_name))} <small>{size}</small>"
+  return f"<details open><summary>{title}</summary>{_html_children(tree, ROOT)}</details>"
+
+
+def _html_children(tree: LabelTree, node: int) -> str:
+  children = tree.children(node)
+  shown = range(children.start, max(children.start, min(children.stop, _WHOLE)))
+  hidden = len(children) - len(shown)
+  items = [_html_node(tree, child) for child in shown] + [f"<li>... {hidden:,} more</li>"] * (hidden > 0)
+  return f"<ul>{''.join(items)}</ul>"
+
+
+def _html_node(tree: LabelTree, node: int) -> str:
+  name = html.escape(printable(tree.names[node]))
+  if tree.is_leaf(node):
+    return f"<li>{name}</li>"
+  return f"<li><details><summary>{name}</summary>{_html_children(tree, node)}</details></li>"
 
 
 def counted(number: int, one: str, many: str) -> str:

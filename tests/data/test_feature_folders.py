@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from hierjax.data.config import DataConfig
-from hierjax.data.loader import eval_batches
+from hierjax.data.loader import LabelledImages, ProcessRows, eval_batches
 from hierjax.data.open_source import open_source
 from hierjax.data.read_image import BadImageError
 from hierjax.data.sources.features import write_rows
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.tree.builders import from_paths
-from hierjax.tree.label_tree import PAD, ROOT, TreeError
+from hierjax.tree.label_tree import PAD, ROOT, LabelTree, TreeError
 
 TREE = from_paths([("animal", "dog", "basenji"), ("animal", "cat"), ("thing", "cup")])
 CAT, CUP, BASENJI = (TREE.find(path) for path in (("animal", "cat"), ("thing", "cup"), ("animal", "dog", "basenji")))
@@ -62,6 +62,17 @@ def test_labels_of_another_tree_are_looked_up_by_name(tmp_path, features):
     open_source(config(tmp_path), from_paths([("cat",), ("basenji",)]), "train")
 
 
+@pytest.mark.parametrize(("own_ids", "ids"), [(True, False), (False, True), (True, True)])
+def test_labels_are_looked_up_by_ids_where_both_trees_have_them_and_by_name_where_one_has(
+  tmp_path, features, own_ids, ids
+):
+  own = LabelTree.from_children(["cat", "cup"], [2, 0, 0], ids=["n1", "n2"] if own_ids else None)
+  other = LabelTree.from_children(["cup", "cat"], [2, 0, 0], ids=["n1", "n2"] if ids else None)
+  save(tmp_path / "train", features, np.array([0, 1, 1, 0, 0, 1]), own)
+  found = open_source(config(tmp_path), other, "train").nodes[:, 0].tolist()
+  assert found == ([0, 1, 1, 0, 0, 1] if own_ids and ids else [1, 0, 0, 1, 1, 0])
+
+
 def test_without_a_tree_of_their_own_the_config_names_it(tmp_path, features):
   save(tmp_path / "train", features, np.full(6, CUP))
   with pytest.raises(UserError, match=r"there is no tree\.json in config\.data\.root = .*; name the tree"):
@@ -92,7 +103,7 @@ def test_a_row_that_is_not_finite_is_named_or_skipped(tmp_path, features):
   with pytest.raises(BadImageError, match=r"train/features\.npy row 3 has values that are NaN"):
     source.read(np.array([0, 3, 5]))
   skipping = config(tmp_path, on_bad_image="skip", threads=1)
-  (batch,) = eval_batches(source, TREE, config=skipping, batch_size=6)
+  (batch,) = eval_batches(LabelledImages(source, TREE), skipping, ProcessRows(6))
   assert batch.mask.tolist() == [1, 1, 1, 0, 1, 1] and batch.images.dtype == np.float32
   np.testing.assert_array_equal(batch.images, features[[0, 1, 2, 0, 4, 5]])
 

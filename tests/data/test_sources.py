@@ -1,5 +1,6 @@
 """Sources of the user's own images and arrays: labels, splits, bad images, and what is kept of what was decoded."""
 
+import contextlib
 import functools
 import os
 import time
@@ -12,7 +13,8 @@ from PIL import Image
 from hierjax.data import cache, decode
 from hierjax.data.cache import cache_folder
 from hierjax.data.config import DataConfig
-from hierjax.data.open_source import climb, open_source
+from hierjax.data.open_source import Opened, open_source
+from hierjax.data.partial_labels import nodes_in_top_levels
 from hierjax.data.read_image import BadImageError, read_image
 from hierjax.data.source import ArraySource
 from hierjax.data.sources.folders import tree_of
@@ -220,13 +222,13 @@ def test_images_of_a_csv_file_that_are_no_files(photos):
   text = "image,label\n" + "".join(f"{name},cup\n" for name in names)
   shown = ", ".join(rf"'x{i}\.png' \(line {i + 3}\)" for i in range(5))
   message = (
-    rf"labels\.csv: 7 of 8 images are no files below {photos}: {shown} and 2 more; correct .*on_bad_image = skip"
+    rf"labels\.csv: 7 of 8 images are not files below {photos}: {shown} and 2 more; correct .*on_bad_image = skip"
   )
   with pytest.raises(UserError, match=message):
     open_source(csv_config(photos, text, cache_mib=0), TREE, "train")
   source = open_source(csv_config(photos, text, on_bad_image="skip"), TREE, "train")
   assert len(decode.read_or_skip(source, np.arange(8), "skip")[1]) == 7
-  with pytest.raises(UserError, match=r"2 of 2 images are no files .*; is config\.data\.root right\?"):
+  with pytest.raises(UserError, match=r"2 of 2 images are not files .*; is config\.data\.root right\?"):
     open_source(csv_config(photos, "image,label\nx.png,cup\ny.png,cup\n"), TREE, "train")
 
 
@@ -343,6 +345,19 @@ def test_decoding_once_changes_no_pixel_and_is_kept_where_it_is_slow(photos, mon
   np.testing.assert_array_equal(open_source(folder_config(photos), TREE, "train").read(everything), expected)
 
 
+@pytest.mark.parametrize(("resize", "cache_mib", "in_memory"), [(91, 1, True), (92, 1, False), (92, 2, True)])
+def test_a_set_is_decoded_into_memory_up_to_cache_mib(photos, resize, cache_mib, in_memory):
+  assert (42 * resize**2 * 3 <= cache_mib * 2**20) == in_memory
+  source = open_source(folder_config(photos, resize=resize, crop=resize, cache_mib=cache_mib), TREE, "train")
+  for file in photos.rglob("*.png"):
+    file.unlink()
+  if in_memory:
+    assert source.read(np.arange(42)).shape == (42, resize, resize, 3)
+  else:
+    with pytest.raises(BadImageError):
+      source.read(np.arange(42))
+
+
 @pytest.mark.parametrize("cache_mib", [0, 64])
 def test_stretched_images_are_other_images(tmp_path, cache_mib, monkeypatch):
   monkeypatch.setattr(decode, "_WORTH_SAVING_S", 0.0)
@@ -384,6 +399,27 @@ def test_the_cache_gives_back_what_was_saved_and_nothing_else(rng):
   ):
     assert cache.load(name, fingerprint, shape, dtype) is None
   assert [file.suffix for file in cache_folder().iterdir()] == [".npy"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_the_cache_writes_an_array_whole_or_not_at_all(monkeypatch, error):
+  old, new = np.zeros(3, np.uint8), np.ones(1000, np.uint8)
+  cache.save("set", "old", old)
+
+  def interrupted(file, array, **options):
+    file.write(b"half of it")
+    file.flush()
+    raise error
+
+  with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+    patched.setattr(np, "save", interrupted)
+    cache.save("set", "new", new)
+  np.testing.assert_array_equal(cache.load("set", "old", (3,), np.uint8), old)
+  assert cache.load("set", "new", (1000,), np.uint8) is None and len(list(cache_folder().iterdir())) == 1
+  with monkeypatch.context() as patched:
+    patched.setattr(os, "replace", lambda written, target: np.testing.assert_array_equal(np.load(written), new))
+    cache.save("set", "new", new)
+  assert cache.load("set", "new", (1000,), np.uint8) is None, "nothing has the name before it is whole"
 
 
 def test_the_cache_keeps_the_newest_of_a_name():
@@ -507,17 +543,17 @@ def test_noise_is_over_any_tree_and_each_leaf_has_its_own_pattern(width, shape):
 
 def test_labels_below_the_top_levels_count_for_their_ancestors(photos):
   top = TREE.truncated(2)
-  source = open_source(folder_config(photos), top, "train", full_tree=TREE)
+  source = open_source(folder_config(photos), top, "train", Opened(TREE))
   whole = open_source(folder_config(photos), TREE, "train")
   for node, cut in zip(whole.nodes[:, 0].tolist(), source.nodes[:, 0].tolist(), strict=True):
     assert top.path(cut) == TREE.path(node)[:2]
   nodes = np.array([[BASENJI, TREE.find(("animal", "dog", "leonberg")), CUP]], np.int32)
-  np.testing.assert_array_equal(climb(nodes, TREE, top), [[DOG, PAD, CUP]])
+  np.testing.assert_array_equal(nodes_in_top_levels(nodes, TREE, top), [[DOG, PAD, CUP]])
 
 
 def test_the_validation_split_is_the_same_for_the_top_levels(photos):
   config = folder_config(photos, validation=0.3)
-  cut = open_source(config, TREE.truncated(1), "validation", full_tree=TREE)
+  cut = open_source(config, TREE.truncated(1), "validation", Opened(TREE))
   whole = open_source(config, TREE, "validation")
   assert [cut.describe(i) for i in range(len(cut))] == [whole.describe(i) for i in range(len(whole))]
 

@@ -171,8 +171,8 @@ def test_a_class_that_the_tree_lacks(prepared):
 def test_a_set_that_is_not_prepared_says_what_prepares_it(tmp_path):
   with pytest.raises(UserError) as error:
     open_source(config(tmp_path, name="places365_small"), TREE, "train")
-  command = f"python -m hierjax.data.prepare places365_small --data-dir={tmp_path}"
-  assert command in str(error.value) and "pip install -r requirements-prepare.txt" in str(error.value)
+  command = f"hierjax data prepare places365_small --data-dir={tmp_path}"
+  assert command in str(error.value) and 'pip install "hierjax[prepare]"' in str(error.value)
   with pytest.raises(UserError, match="choose from shapes"):
     open_source(config(tmp_path, name="../shapes"), TREE, "train")
 
@@ -183,7 +183,7 @@ def test_a_set_prepared_for_tensorflow_only(prepared, tmp_path):
   folder.mkdir(parents=True)
   (folder / "dataset_info.json").write_text(info.replace('"array_record"', '"tfrecord"'))
   (folder / "features.json").write_text((prepared / "tiny" / "1.0.0" / "features.json").read_text())
-  with pytest.raises(UserError, match=r"tfrecord(.|\n)*hierjax\.data\.prepare tiny"):
+  with pytest.raises(UserError, match=r"tfrecord(.|\n)*hierjax data prepare tiny"):
     open_source(config(tmp_path), TREE, "train")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hierjax import __main__ as command
+from hierjax.cli import main as command
 from hierjax.data.source import ArraySource
 from hierjax.errors import UserError
 from hierjax.evaluation import compare as module

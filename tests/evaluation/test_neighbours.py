@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hierjax import __main__ as command
+from hierjax.cli import main as command
 from hierjax.data.source import ArraySource, View
 from hierjax.errors import UserError
 from hierjax.evaluation.neighbours import LAYERS, NEAREST, Grid, Nearest, describe, find_grid, find_neighbours
@@ -189,5 +189,5 @@ def test_a_run_without_regions_gets_a_clear_sentence(small_config):
   ],
 )
 def test_mistakes_on_the_command_line_end_in_a_sentence(folder, flags, message, capsys):
-  assert command.main(["neighbours", str(folder.path), *flags]) == 1
+  assert command.main(["plot", "neighbours", str(folder.path), *flags]) == 1
   assert message in capsys.readouterr().err

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from hierjax import __main__ as command
+from hierjax.cli import main as command
 from hierjax.data.source import ArraySource
 from hierjax.errors import UserError
 from hierjax.evaluation import predictions as paths_sheet
@@ -176,11 +176,10 @@ def test_a_sheet_is_what_the_run_predicts(context_run):
   [
     (["--each=0"], "--each 0: choose from 1 to 20"),
     (["--seed=-1"], "--seed -1: must be 0 or more"),
-    (["--split=tset"], "split 'tset': choose from train, validation, test"),
   ],
 )
 def test_mistakes_on_the_command_line_end_in_a_sentence(context_run, flags, message, capsys):
-  assert command.main(["paths", str(context_run.path), *flags]) == 1
+  assert command.main(["plot", "predictions", str(context_run.path), *flags]) == 1
   assert message in capsys.readouterr().err
 
 

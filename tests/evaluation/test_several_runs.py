@@ -11,9 +11,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from fast_compiling import FAST
+from compiled_programs import FLAGS
 
-from hierjax.__main__ import main
+from hierjax.cli.main import main
 from hierjax.evaluation.evaluate_run import evaluate_run
 from hierjax.functional.multilabel import label_nodes
 from hierjax.inference import predictor as predict_module
@@ -73,11 +73,14 @@ def test_the_scores_of_ten_views_are_averaged_and_have_thresholds_of_their_own(r
     (["evaluate", "{a}", "{b}"], "(multilabel) predicts several paths an image, and an ensemble predicts a single one"),
     (["evaluate", "{a}", "{b}", "--against", "{b}", "{a}"], "an ensemble predicts a single one"),
     (["evaluate", "{a}", "--known-levels", "1"], "and none of them is the one whose upper levels could be given"),
-    (["paths", "{a}"], "this picture is of a single one each; what such a run has is `evaluate` of one run"),
+    (
+      ["plot", "predictions", "{a}"],
+      "this picture is of a single one each; what such a run has is `evaluate` of one run",
+    ),
     (["compare", "{a}", "{b}"], "runs are compared on a single one"),
-    (["label", "{a}"], "pseudo-labels are of a single one each"),
-    (["states", "{a}"], "this head has no states to draw; `path_rnn` has, one a step"),
-    (["neighbours", "{a}"], "this run has no regions to compare; a run whose neck is `context` has"),
+    (["data", "pseudo-label", "{a}"], "pseudo-labels are of a single one each"),
+    (["plot", "states", "{a}"], "this head has no states to draw; `path_rnn` has, one a step"),
+    (["plot", "neighbours", "{a}"], "this run has no regions to compare; a run whose neck is `context` has"),
   ],
 )
 def test_what_is_not_there_for_such_a_run_ends_in_a_sentence(runs, command, message, capsys):
@@ -89,7 +92,7 @@ def test_what_is_not_there_for_such_a_run_ends_in_a_sentence(runs, command, mess
 @pytest.mark.parametrize("head", [dict(name="multilabel"), dict(name="dhnn_s2s", output="sigmoid", width=4, size=16)])
 def test_a_head_of_several_is_refused_for_images_of_one_label_too(make_run, small_config, head, capsys):
   folder = make_run(small_config(neck=dict(name="none"), head=head))
-  assert main(["paths", str(folder.path)]) == 1
+  assert main(["plot", "predictions", str(folder.path)]) == 1
   assert "predicts several paths an image" in capsys.readouterr().err
 
 
@@ -102,8 +105,8 @@ def test_alpha_changes_nothing_and_says_so(run, capsys):
 
 def test_neighbours_and_features_do_not_care(make_run, small_config, tmp_path, capsys):
   folder = make_run(small_config(data=SEVERAL, head=dict(name="multilabel")))
-  assert main(["neighbours", str(folder.path), "--queries", "2", "--scale", "3"]) == 0
-  assert main(["features", str(folder.path), str(tmp_path / "out"), "--splits", "test"]) == 0
+  assert main(["plot", "neighbours", str(folder.path), "--queries", "2", "--scale", "3"]) == 0
+  assert main(["data", "features", str(folder.path), str(tmp_path / "out"), "--splits", "test"]) == 0
   nodes = np.load(tmp_path / "out" / "test" / "nodes.npy")
   np.testing.assert_array_equal(nodes, Run.from_folder(folder).source("test").nodes)
   assert nodes.shape == (16, 3)
@@ -138,7 +141,7 @@ def test_two_processes_choose_what_one_does(runs, tmp_path):
   with socket.socket() as s:
     s.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{s.getsockname()[1]}"
-  environment = os.environ | {"XLA_FLAGS": f"{FAST} --xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
+  environment = os.environ | {"XLA_FLAGS": f"{FLAGS} --xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
   command = [sys.executable, "-c", EVALUATE, str(theirs.path)]
   processes = [
     subprocess.Popen(

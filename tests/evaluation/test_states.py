@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax import __main__ as command
+from hierjax.cli import main as command
 from hierjax.data.source import ArraySource, View
 from hierjax.errors import UserError
 from hierjax.evaluation import states
@@ -186,9 +186,8 @@ def test_images_of_which_none_can_be_read_get_a_clear_sentence(folder, monkeypat
     (["--images=4"], "--images 4: choose from 5 to 10000"),
     (["--images=10001"], "--images 10001: choose from 5 to 10000"),
     (["--seed=-1"], "--seed -1: must be 0 or more"),
-    (["--split=tset"], "split 'tset': choose from train, validation, test"),
   ],
 )
 def test_mistakes_on_the_command_line_end_in_a_sentence(folder, flags, message, capsys):
-  assert command.main(["states", str(folder.path), *flags]) == 1
+  assert command.main(["plot", "states", str(folder.path), *flags]) == 1
   assert message in capsys.readouterr().err

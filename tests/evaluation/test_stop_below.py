@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import Mesh
 from PIL import Image
 
-from hierjax.__main__ import main
+from hierjax.cli.main import main
 from hierjax.errors import UserError
 from hierjax.evaluation.evaluate import Question, evaluate
 from hierjax.evaluation.selective import GRID, Answers, choose

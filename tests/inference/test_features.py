@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hierjax.__main__ import main
+from hierjax.cli.main import main
 from hierjax.data.open_source import open_source
 from hierjax.errors import UserError
 from hierjax.evaluation.compare import compare
@@ -133,14 +133,13 @@ def test_training_on_features_goes_on_to_the_same_bits(on_features, tmp_path, mo
 
 
 def test_the_command_says_what_comes_next(maker, tmp_path, capsys):
-  assert main(["features", str(maker.path), str(tmp_path / "out"), "--splits", "test"]) == 0
+  assert main(["data", "features", str(maker.path), str(tmp_path / "out"), "--splits", "test"]) == 0
   printed = capsys.readouterr().out
   assert "16 of test: 8 features each, of step 1" in printed
-  command = f"python train.py --config=configs/features.py --config.data.root={tmp_path / 'out'} "
+  command = f"hierjax train features --config.data.root={tmp_path / 'out'} "
   assert command + "--config.backbone.width=8" in printed
-  for out, splits, message in (("out", "test", "is there already"), ("new", "exam", "choose from train, validation")):
-    assert main(["features", str(maker.path), str(tmp_path / out), "--splits", splits]) == 1
-    assert message in capsys.readouterr().err
+  assert main(["data", "features", str(maker.path), str(tmp_path / "out"), "--splits", "test"]) == 1
+  assert "is there already" in capsys.readouterr().err
 
 
 def test_what_goes_wrong_leaves_nothing(maker, tmp_path, monkeypatch):

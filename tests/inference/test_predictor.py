@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hierjax.__main__ import main
+from hierjax.cli.main import main
 from hierjax.data.config import DataConfig
 from hierjax.data.open_source import open_source
 from hierjax.errors import UserError

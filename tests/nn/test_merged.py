@@ -11,8 +11,9 @@ from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.training.optim import OptimConfig, make_optimizer
+from hierjax.training.phases import Phase
 from hierjax.training.state import init_state
-from hierjax.training.step import make_train_step
+from hierjax.training.step import StepSettings, make_train_step
 from hierjax.tree.label_tree import LabelTree
 from hierjax.types import Batch, Examples
 
@@ -47,10 +48,12 @@ def trained(found, variables, steps=20):
   optimizer = make_optimizer(config, variables["params"])
   step = jax.jit(
     make_train_step(
-      optimizer,
-      lambda step: jnp.float32(0.05),
-      preprocess=lambda examples, key: Batch(examples.images, examples.paths, examples.mask),
-      key=jax.random.key(1),
+      Phase(optimizer),
+      StepSettings(
+        schedule=lambda step: jnp.float32(0.05),
+        preprocess=lambda examples, key: Batch(examples.images, examples.paths, examples.mask),
+        key=jax.random.key(1),
+      ),
     )
   )
   state, losses = init_state(variables, optimizer), []

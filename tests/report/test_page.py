@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import Mesh
 from PIL import Image
 
-from hierjax.__main__ import main
+from hierjax.cli.main import main
 from hierjax.errors import UserError
 from hierjax.evaluation.calibration import Calibration
 from hierjax.evaluation.evaluate import Question, evaluate

@@ -1,20 +1,18 @@
 """Drawings of trees, and the command line that makes them."""
 
-import argparse
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from hierjax.cli import tree as cli
+from hierjax.cli import main as cli
 from hierjax.tree.builders import from_paths
 from hierjax.tree.render import below, fitting_depth, render
 from random_trees import random_tree
 
 
 def main(*argv):
-  parser = argparse.ArgumentParser()
-  cli.add_arguments(parser)
-  return cli.run(parser.parse_args([str(arg) for arg in argv]))
+  return cli.main(["data", *map(str, argv)])
 
 
 def test_a_drawing(toy_tree):
@@ -47,6 +45,39 @@ def test_one_of_each():
 
 def test_names_are_drawn_without_control_characters():
   assert "\x1b" not in "".join(render(from_paths([("a\x1b[2J", "b\nc"), ("d",)])))
+
+
+class Items(HTMLParser):
+  """The text of each item of nested lists, with how deep it is."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.open, self.found = [], []
+    self.feed(text)
+
+  def handle_starttag(self, tag, attrs):
+    self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    if "li" in self.open:
+      self.found.append((self.open.count("li") - 1, data))
+
+
+def test_html_nests_each_node_below_its_parent(rng):
+  tree = random_tree(rng, depth=5, most_children=3)
+  parsed = Items(tree._repr_html_())
+  assert parsed.open == []
+  depth_of = {name: int(level) for name, level in zip(tree.names, tree.level, strict=True)}
+  assert sorted(parsed.found) == sorted((depth_of[name], name) for name in tree.names)
+
+
+def test_html_is_escaped_and_cut_at_200_nodes():
+  names = ["<script>", *(f"n{i}" for i in range(300))]
+  parsed = Items(from_paths([(name,) for name in names])._repr_html_())
+  assert parsed.found[0] == (0, "<script>") and parsed.found[-1] == (0, "... 101 more") and len(parsed.found) == 201
 
 
 def test_every_node_is_drawn_once_below_its_parent(rng):
@@ -125,6 +156,5 @@ def test_the_tree_of_a_file_of_labels(tmp_path, capsys, monkeypatch, argv):
   [("show", "cifar100", "--depth", "0"), ("check",), ("check", "--images", "a"), ("check", "x", "--format", "y")],
 )
 def test_bad_arguments_are_refused(argv, capsys):
-  with pytest.raises(SystemExit):
-    main(*argv)
+  assert main(*argv) == 2
   assert "error" in capsys.readouterr().err

@@ -22,7 +22,7 @@ FEATURES, NODES, TREE, ABOUT = "features.npy", "nodes.npy", "tree.json", "featur
 _LAYOUT = (
   f"a folder with a folder a split (train and test, say), and in each {FEATURES}, float32[n d], and {NODES}, integers "
   f"[n] or [n p]: the tree nodes that the labels end at. Its {TREE} is the tree, unless config.tree.source names it. "
-  "`python -m hierjax features` makes such a folder; configs/features.py says how to make one of any arrays"
+  "`hierjax data features` makes such a folder; configs/features.py says how to make one of any arrays"
 )
 
 

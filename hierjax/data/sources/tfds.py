@@ -1,13 +1,13 @@
-"""Image sets of TensorFlow Datasets that are prepared already, read without TensorFlow: one piece of code for all."""
+"""Prepared image sets of TensorFlow Datasets, read without TensorFlow."""
 
 from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import Int, Integer, UInt8
 from tqdm import tqdm
 
@@ -16,6 +16,7 @@ from hierjax.data.config import DataConfig
 from hierjax.data.read_image import read_image
 from hierjax.data.source import Splits, deepest_nodes, pad_nodes
 from hierjax.errors import UserError
+from hierjax.extras import require
 from hierjax.tree.catalog import class_nodes
 from hierjax.tree.label_tree import PAD, LabelTree
 
@@ -34,9 +35,11 @@ def tfds_splits(config: DataConfig, tree: LabelTree) -> Splits:
   nodes_of_class = class_nodes(tree, names, absent=PAD if several else None)
   if several and (nodes_of_class < 0).all():
     class_nodes(tree, names)  # raises, and lists a few
-  return {
-    split: functools.partial(TfdsSource, builder, split, config, nodes_of_class, tree) for split in builder.info.splits
-  }
+
+  def nodes_of(classes: Int[np.ndarray, "n p"]) -> Int[np.ndarray, "n q"]:
+    return deepest_nodes(np.where(classes < 0, PAD, nodes_of_class[classes]), tree)
+
+  return {split: functools.partial(TfdsSource, builder, split, config, nodes_of) for split in builder.info.splits}
 
 
 def tree_of(config: DataConfig) -> LabelTree:
@@ -49,6 +52,7 @@ def _classes(config: DataConfig, builder: Any) -> tuple[list[str], bool]:
   """Returns the names of the classes of `config.label_feature`, and whether an image may have several."""
   features, several = builder.info.features, False
   feature: Any = features
+  tfds = _tfds()
   for part in config.label_feature.split("/"):
     within = isinstance(feature, tfds.features.FeaturesDict) and part in feature
     feature, inner = _element(feature[part]) if within else (None, False)
@@ -64,25 +68,22 @@ def _classes(config: DataConfig, builder: Any) -> tuple[list[str], bool]:
 
 
 def _element(feature: Any) -> tuple[Any, bool]:
-  """Returns what a sequence is one of, and True; another feature itself, and False."""
-  is_sequence = isinstance(feature, tfds.features.Sequence)
+  """Returns the element feature of a sequence, and True; any other feature itself, and False."""
+  is_sequence = isinstance(feature, _tfds().features.Sequence)
   return (feature.feature, True) if is_sequence else (feature, False)
 
 
 class TfdsSource:
   """One split of a prepared set of TensorFlow Datasets."""
 
-  def __init__(
-    self, builder: Any, split: str, config: DataConfig, nodes_of_class: Int[np.ndarray, "k"], tree: LabelTree
-  ):
+  def __init__(self, builder: Any, split: str, config: DataConfig, nodes_of: Callable[[np.ndarray], np.ndarray]):
     """Opens the split.
 
     Args:
       builder: TFDS's.
       split: its name.
       config: `resize`, `fit` and `label_feature` are read.
-      nodes_of_class: the tree node of each class, PAD for one that is no label.
-      tree: the tree.
+      nodes_of: returns the end nodes of images, `i32[n p]`, from their classes, `i32[n p]` with -1 for none.
 
     Raises:
       UserError: no example of the split has a label.
@@ -95,11 +96,11 @@ class TfdsSource:
     self.fingerprint = f"{self.settings} {self._files}"
     self._fit = config.fit
     self._label_feature = config.label_feature
-    self._records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    self._records = builder.as_data_source(split, decoders={"image": _tfds().decode.SkipDecoding()})
     labels = self._labels()  # i32[n p], -1 where there are fewer than p
     if labels.max(initial=-1) < 0:
-      raise UserError(f"{self.name}: the set does not tell the labels of this split; choose another in config.data")
-    self.nodes = deepest_nodes(np.where(labels < 0, PAD, nodes_of_class[labels]), tree)
+      raise UserError(f"{self.name}: the set has no labels for this split; choose another in config.data")
+    self.nodes = nodes_of(labels)
 
   def __len__(self) -> int:
     return len(self._records)
@@ -117,7 +118,7 @@ class TfdsSource:
     return f"{self.name} example {index}"
 
   def _labels(self) -> Int[np.ndarray, "n p"]:
-    """Reads every record for its classes, the first time: ImageNet's are 150 GB, so they are kept whatever it took."""
+    """Returns the classes of every record. ImageNet has 150 GB of records, so they are kept after the first time."""
     name, fingerprint = f"{self.name} labels {self._label_feature}", f"{self._label_feature} {self._files}"
     labels = cache.load(name, fingerprint, (len(self), None), np.int32)
     if labels is None:
@@ -140,12 +141,22 @@ class TfdsSource:
     return np.unique(record).tolist()
 
 
+def _tfds() -> Any:
+  """Returns the module `tensorflow_datasets`, which is optional and slow to import; raises UserError without it."""
+  require("tfds")
+  import tensorflow_datasets
+
+  return tensorflow_datasets
+
+
 def _builder(config: DataConfig) -> Any:
+  kinds = "choose from shapes, noise, folder, arrays, features, or a set of TensorFlow Datasets, `cifar100` for example"
+  try:
+    tfds = _tfds()
+  except UserError as error:
+    raise UserError(f"config.data.name = {config.name!r}: {kinds} ({error})") from None
   folder = os.path.expanduser(config.root or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
-  command = (
-    "python -m pip install -r requirements-prepare.txt && "
-    f"python -m hierjax.data.prepare {config.name} --data-dir={folder}"
-  )
+  command = f'pip install "hierjax[prepare]" && hierjax data prepare {config.name} --data-dir={folder}'
   try:
     builder = tfds.core.read_only_builder.builder_from_files(config.name, data_dir=folder)
   except tfds.core.registered.DatasetNotFoundError:
@@ -154,10 +165,7 @@ def _builder(config: DataConfig) -> Any:
       f"names another folder). This prepares it, with TensorFlow, which hierjax itself does not need:\n  {command}"
     ) from None
   except ValueError:
-    raise UserError(
-      f"config.data.name = {config.name!r}: choose from shapes, noise, folder, arrays, features, or a set of "
-      "TensorFlow Datasets, `cifar100` or `sun397/tfds` say"
-    ) from None
+    raise UserError(f"config.data.name = {config.name!r}: {kinds}") from None
   if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
     raise UserError(
       f"{builder.data_path} is prepared as {builder.info.file_format.value}, which cannot be read by number without "

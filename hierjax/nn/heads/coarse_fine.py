@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,13 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
-from hierjax.functional.decoding import Step, beam_search
-from hierjax.functional.distributions import block_parents, level_argmax, level_blocks, log_sums, split_levels
+from hierjax.functional.decoding import level_scorer
+from hierjax.functional.distributions import block_parents, by_chain_rule, level_blocks, log_sums
 from hierjax.functional.losses import level_cross_entropy
-from hierjax.functional.node_probability import by_chain_rule
 from hierjax.functional.paths import complete, ends, single_path
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import UNKNOWN
-from hierjax.types import DecodeOptions, Features, Prediction
+from hierjax.types import DecodeOptions, Distribution, Features
 
 STRATEGIES = ("parallel", "coarse_to_fine", "fine_to_coarse")
 
@@ -40,6 +39,9 @@ class CoarseFineHead(nn.Module):
       where all levels read one vector.
     dtype: of the products; weights and probabilities are float32.
   """
+
+  multilabel: ClassVar[bool] = False
+  has_states: ClassVar[bool] = False
 
   block_sizes: tuple[int, ...]
   stop_at: str
@@ -119,31 +121,32 @@ class CoarseFineHead(nn.Module):
     return jnp.stack(losses, axis=1).sum(axis=1)
 
   @nn.nowrap
-  def check(self, options: DecodeOptions) -> None:
-    """Takes any options."""
+  def validate(self, options: DecodeOptions) -> None:
+    """Accepts any options."""
 
-  def decode(
+  @nn.nowrap
+  def describe(self, features: Features) -> list[str]:
+    """Returns nothing: the head chooses nothing by itself."""
+    return []
+
+  def distribution(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
-  ) -> Prediction:
-    """Returns the best paths by the sum of their levels' log-probabilities, those below an early leaf included.
+  ) -> Distribution:
+    """Returns the softmax of each level, and node probabilities by the chain rule.
 
-    `level_nodes` is the paper's own inference, the argmax of each level. So is a beam of 1 with `restrict = raw`, as
-    far down as nodes win: such paths end where a leaf above has more than any node. Where a label is known, its level's
+    The paper's own inference is `Prediction.raw_nodes`, the argmax of each level. A beam of 1 with `restrict = raw` gives
+    the same nodes, down to the level at which a leaf above has more than any node. Where a label is known, its level's
     distribution is certain of it, and so are those below a leaf.
     """
     log_probs = self._log_probs(self(features), tree)
     batch = log_probs.shape[0]
     known = jnp.full((batch, tree.depth), UNKNOWN, jnp.int32) if known is None else complete(known, tree)
-    level_prob = _given(jnp.exp(log_probs), known, tree)
-    step = _step(log_probs, tree)
-    best = beam_search(step, jnp.zeros((batch, options.beam), jnp.int32), known, tree, options)
-    return Prediction(
-      paths=best.paths,
-      log_prob=best.log_prob,
-      stop_prob=best.stop_prob,
-      node_prob=by_chain_rule(step, jnp.zeros((batch, 1), jnp.int32), known, tree),
-      level_nodes=level_argmax(level_prob, tree),
-      level_prob=level_prob,
+    scorer = level_scorer(log_probs, tree)
+    return Distribution(
+      node_prob=by_chain_rule(scorer.step, jnp.zeros((batch, 1), jnp.int32), known, tree),
+      level_prob=_given(jnp.exp(log_probs), known, tree),
+      known=known,
+      scorer=scorer,
       summed_levels=tuple(t for t in range(tree.depth) if t not in self._learnt()),
     )
 
@@ -159,36 +162,3 @@ def _given(prob: Float[Array, "b e"], known: Int[Array, "b l"], tree: TreeArrays
 
 def _level_of_entries(tree: TreeArrays) -> NDArray[np.int32]:
   return np.repeat(np.arange(tree.depth, dtype=np.int32), tree.block_sizes)
-
-
-def _step(log_probs: Float[Array, "b e"], tree: TreeArrays) -> Step:
-  """Returns a step that looks up `log_probs`; what it carries is the number of the level, `i32[b k]`.
-
-  STOP, which follows a leaf that ends early, has the sum of what the leaf has on the levels below it. As one of all
-  outputs it stands for the leaves above the level, and has the best one's.
-  """
-  blocks, numbers = split_levels(log_probs, tree), np.diff(tree.level_offsets).tolist()
-  nodes = jnp.concatenate([block[:, :number] for block, number in zip(blocks, numbers, strict=True)], axis=1)
-  early = [block[:, number:] for block, number in zip(blocks, numbers, strict=True)]
-  best_early = jnp.stack([leaves.max(axis=1, initial=-jnp.inf) for leaves in early], axis=1)
-  stops = jnp.zeros_like(nodes)
-  for leaves in early:
-    stops = stops.at[:, jnp.asarray(tree.leaves)[: leaves.shape[1]]].add(leaves)
-
-  def step(level: Array, previous: Array, candidates: Array | None) -> tuple[Array, Array]:
-    rows = jnp.arange(nodes.shape[0])[:, None]
-    if candidates is not None:
-      stop = stops[rows, jnp.maximum(previous, 0)][..., None]
-      node = nodes[rows[..., None], jnp.minimum(candidates, tree.num_nodes - 1)]
-      return level + 1, jnp.where(candidates == tree.num_nodes, stop, node)
-    here = _level_of_nodes(tree)[None, None] == level[..., None]
-    outputs = [jnp.where(here, nodes[:, None], -jnp.inf)]
-    if tree.has_stop:
-      outputs.append(best_early[rows, level][..., None])
-    return level + 1, jnp.concatenate(outputs, axis=-1)
-
-  return step
-
-
-def _level_of_nodes(tree: TreeArrays) -> NDArray[np.int32]:
-  return np.repeat(np.arange(tree.depth, dtype=np.int32), np.diff(tree.level_offsets))

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from hierjax.functional.decoding import beam_search
-from hierjax.functional.distributions import level_argmax
+from hierjax.functional.distributions import by_chain_rule
 from hierjax.functional.losses import path_cross_entropy
-from hierjax.functional.node_probability import by_chain_rule
+from hierjax.functional.multilabel import multilabel_distribution
 from hierjax.functional.paths import complete, single_path
-from hierjax.functional.step_scores import lookup_step
+from hierjax.functional.search import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.nn.heads.multilabel import check_several, check_weights, several_decoded, several_loss
+from hierjax.nn.heads.multilabel import check_thresholds, check_weights, multilabel_loss
 from hierjax.nn.layers.bidirectional import CELLS, Bidirectional
 from hierjax.nn.layers.stage_sequence import StageSequence, Subsets
 from hierjax.tree.label_tree import UNKNOWN
-from hierjax.types import DecodeOptions, Features, Prediction
+from hierjax.types import DecodeOptions, Distribution, Features, Scorer
 
 
 class DHNNHead(nn.Module):
@@ -49,6 +48,8 @@ class DHNNHead(nn.Module):
     order: of the stages, where `subsets` is ().
     dtype: of the products; weights, state and probabilities are float32.
   """
+
+  has_states: ClassVar[bool] = False
 
   num_nodes: int
   level_offsets: tuple[int, ...]
@@ -100,8 +101,8 @@ class DHNNHead(nn.Module):
     self.bias = self.param("output_bias", nn.initializers.zeros, (depth, self.num_nodes), jnp.float32)
 
   @property
-  def predicts_several(self) -> bool:
-    """Whether predictions have `node_score`."""
+  def multilabel(self) -> bool:
+    """Whether distributions have `node_score`."""
     return self.output == "sigmoid"
 
   def __call__(
@@ -120,46 +121,42 @@ class DHNNHead(nn.Module):
   def loss(self, outputs: Float[Array, "b l n"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:
     """Returns sum_t w_t CE(y_t, softmax(o_t)) over the steps that are known, or the sum over the nodes' sigmoids."""
     if self.output == "sigmoid":
-      return several_loss(own_levels(outputs, self.level_offsets), paths, tree, self.level_weights)
+      return multilabel_loss(own_levels(outputs, self.level_offsets), paths, tree, self.level_weights)
     return path_cross_entropy(outputs, single_path(paths), tree, weights=self.level_weights)
 
   @nn.nowrap
-  def check(self, options: DecodeOptions) -> None:
-    """Raises UserError for options that this head cannot decode with."""
-    check_options(self, options)
+  def validate(self, options: DecodeOptions) -> None:
+    """Raises UserError for options that this head cannot be decoded with."""
+    validate_options(self, options)
 
   @nn.nowrap
-  def remarks(self, features: Features) -> list[str]:
-    """Returns what becomes of each stage's map; `features` may be shapes."""
+  def describe(self, features: Features) -> list[str]:
+    """Returns the conversion of each stage's map; `features` may be shapes."""
     return stage_sequence(self, len(self.level_offsets) - 1, parent=None).describe(map_shapes(features))
 
-  def decode(
+  def distribution(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
-  ) -> Prediction:
-    """Returns the best paths (the slides' Algorithm 1; READINGS K10), or with sigmoids those that pass the thresholds.
+  ) -> Distribution:
+    """Returns the probabilities of each step (the slides' Algorithm 1; READINGS K10), or the sigmoid of each node.
 
-    With softmax, `level_prob` is each step's softmax over the nodes of its level, and `level_nodes` the argmax there.
+    With softmax, `level_prob` is each step's softmax over the nodes of its level.
     """
     logits = self(features)
-    if self.output == "sigmoid":
-      return several_decoded(own_levels(logits, self.level_offsets), known, tree, options)
+    if self.multilabel:
+      return multilabel_distribution(jax.nn.sigmoid(own_levels(logits, self.level_offsets)), known, tree)
     batch = len(logits)
     known = jnp.full((batch, tree.depth), UNKNOWN, jnp.int32) if known is None else complete(known, tree)
     step = lookup_step(jax.nn.log_softmax(logits, axis=-1))
-    best = beam_search(step, jnp.zeros((batch, options.beam), jnp.int32), known, tree, options)
     blocks = []
-    for t, (first, end) in enumerate(zip(tree.level_offsets[:-1], tree.level_offsets[1:], strict=True)):
+    for t, (first, end) in enumerate(itertools.pairwise(tree.level_offsets)):
       given = jnp.arange(first, end, dtype=jnp.int32)[None] == known[:, t, None]
       prob = jax.nn.softmax(logits[:, t, first:end], axis=-1)
       blocks.append(jnp.where(known[:, t, None] >= 0, given.astype(jnp.float32), prob))
-    level_prob = jnp.concatenate(blocks, axis=1)
-    return Prediction(
-      paths=best.paths,
-      log_prob=best.log_prob,
-      stop_prob=best.stop_prob,
+    return Distribution(
       node_prob=by_chain_rule(step, jnp.zeros((batch, 1), jnp.int32), known, tree),
-      level_nodes=level_argmax(level_prob, tree),
-      level_prob=level_prob,
+      level_prob=jnp.concatenate(blocks, axis=1),
+      known=known,
+      scorer=Scorer(step, jnp.zeros(batch, jnp.int32)),
     )
 
 
@@ -187,10 +184,10 @@ def check_unmerged(branch_levels: tuple[int, ...]) -> None:
     )
 
 
-def check_options(head: Any, options: DecodeOptions) -> None:
+def validate_options(head: Any, options: DecodeOptions) -> None:
   """Raises UserError for options that a head of Koo et al. cannot decode with."""
   if head.output == "sigmoid":
-    check_several(options, len(head.level_offsets) - 1)
+    check_thresholds(options, len(head.level_offsets) - 1)
 
 
 def own_levels(logits: Float[Array, "b l o"], level_offsets: tuple[int, ...]) -> Float[Array, "b n"]:

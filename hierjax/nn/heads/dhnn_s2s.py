@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,25 +10,26 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from hierjax.functional.decoding import Step, beam_search
+from hierjax.functional.decoding import beams
+from hierjax.functional.distributions import by_chain_rule
 from hierjax.functional.losses import path_cross_entropy
-from hierjax.functional.node_probability import by_chain_rule
+from hierjax.functional.multilabel import multilabel_distribution
 from hierjax.functional.paths import complete, single_path
-from hierjax.functional.step_scores import lookup_step
+from hierjax.functional.search import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.dhnn_rnn import (
   check_fields,
-  check_options,
   check_unmerged,
   map_shapes,
   own_levels,
   stage_sequence,
+  validate_options,
 )
-from hierjax.nn.heads.multilabel import several_decoded, several_loss
+from hierjax.nn.heads.multilabel import multilabel_loss
 from hierjax.nn.layers.bidirectional import Bidirectional, Recurrence
 from hierjax.nn.layers.stage_sequence import Subsets
 from hierjax.tree.label_tree import STOP, UNKNOWN
-from hierjax.types import DecodeOptions, Features, Prediction
+from hierjax.types import DecodeOptions, Distribution, Features, Scorer
 
 
 class DHNNSequenceHead(nn.Module):
@@ -59,6 +60,8 @@ class DHNNSequenceHead(nn.Module):
     order: of the stages, where `subsets` is ().
     dtype: of the products; weights, state and probabilities are float32.
   """
+
+  has_states: ClassVar[bool] = False
 
   num_nodes: int
   num_outputs: int
@@ -111,8 +114,8 @@ class DHNNSequenceHead(nn.Module):
     return self.num_nodes if self.output == "sigmoid" else self.num_outputs
 
   @property
-  def predicts_several(self) -> bool:
-    """Whether predictions have `node_score`."""
+  def multilabel(self) -> bool:
+    """Whether distributions have `node_score`."""
     return self.output == "sigmoid"
 
   def __call__(
@@ -172,58 +175,44 @@ class DHNNSequenceHead(nn.Module):
   def loss(self, outputs: Float[Array, "b l o"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:
     """Returns sum_t w_t CE(y_t, softmax(o_t)) over the known steps, STOP's included, or the sum over the sigmoids."""
     if self.output == "sigmoid":
-      return several_loss(own_levels(outputs, self.level_offsets), paths, tree, self.level_weights)
+      return multilabel_loss(own_levels(outputs, self.level_offsets), paths, tree, self.level_weights)
     return path_cross_entropy(outputs, single_path(paths), tree, weights=self.level_weights)
 
   @nn.nowrap
-  def check(self, options: DecodeOptions) -> None:
-    """Raises UserError for options that this head cannot decode with."""
-    check_options(self, options)
+  def validate(self, options: DecodeOptions) -> None:
+    """Raises UserError for options that this head cannot be decoded with."""
+    validate_options(self, options)
 
   @nn.nowrap
-  def remarks(self, features: Features) -> list[str]:
-    """Returns what becomes of each stage's map; `features` may be shapes."""
+  def describe(self, features: Features) -> list[str]:
+    """Returns the conversion of each stage's map; `features` may be shapes."""
     return stage_sequence(self, 0, parent=None).describe(map_shapes(features))
 
-  def decode(
+  def distribution(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
-  ) -> Prediction:
-    """Returns the best paths (the slides' Algorithm 1; READINGS K10), or with sigmoids those that pass the thresholds.
-
-    With softmax, `level_nodes` is the argmax over all outputs at each step, fed to the next with `feedback = labels`.
-    """
-    batch = len(features.pooled)
-    if self.output == "sigmoid":
+  ) -> Distribution:
+    """Returns the probabilities of the decoder's steps (the slides' Algorithm 1; READINGS K10), or of sigmoids."""
+    if self.multilabel:
       given = None if known is None else complete(known, tree)
-      return several_decoded(own_levels(self._fed_back(features, given), self.level_offsets), known, tree, options)
+      logits = own_levels(self._fed_back(features, given), self.level_offsets)
+      return multilabel_distribution(jax.nn.sigmoid(logits), known, tree)
+    batch = len(features.pooled)
     known = jnp.full((batch, tree.depth), UNKNOWN, jnp.int32) if known is None else complete(known, tree)
-    step, carry = self._decoding(features, known)
+    scorer = self._scorer(features, known)
+    node_prob = by_chain_rule(scorer.step, beams(scorer.carry, 1), known, tree)
+    return Distribution(node_prob, known=known, scorer=scorer)
 
-    def beams(k: int) -> Any:
-      return jax.tree.map(lambda x: jnp.repeat(x[:, None], k, axis=1), carry)
-
-    best = beam_search(step, beams(options.beam), known, tree, options)
-    plain = beam_search(step, beams(1), known, tree, DecodeOptions(restrict="raw"))
-    return Prediction(
-      paths=best.paths,
-      log_prob=best.log_prob,
-      stop_prob=best.stop_prob,
-      node_prob=by_chain_rule(step, beams(1), known, tree),
-      level_nodes=plain.paths[:, 0],
-      level_prob=None,
-    )
-
-  def _decoding(self, features: Features, known: Int[Array, "b l"]) -> tuple[Step, Any]:
-    """Returns the step as a pure function, and the state before the first, a row an example."""
+  def _scorer(self, features: Features, known: Int[Array, "b l"]) -> Scorer:
+    """Returns the step as a pure function, and the state before the first."""
     if self.feedback == "soft":
       logits = self._fed_back(features, known)
-      return lookup_step(jax.nn.log_softmax(logits, axis=-1)), jnp.zeros(len(logits), jnp.int32)
+      return Scorer(lookup_step(jax.nn.log_softmax(logits, axis=-1)), jnp.zeros(len(logits), jnp.int32))
     head, variables = self.unbind()
 
     def step(carry: Any, previous: Array, candidates: Array | None) -> tuple[Any, Array]:
       fed: Any = head.apply(variables, previous, method="label")
-      beams = jax.tree.leaves(carry)[0].shape[:2]
-      fed = jnp.broadcast_to(fed, (*beams, fed.shape[-1]))
+      rows = jax.tree.leaves(carry)[0].shape[:2]
+      fed = jnp.broadcast_to(fed, (*rows, fed.shape[-1]))
       after: Any = head.apply(variables, carry, fed, method="step")
       carry, scores = after[0], jax.nn.log_softmax(after[1], axis=-1)
       if candidates is not None:
@@ -232,4 +221,4 @@ class DHNNSequenceHead(nn.Module):
         )
       return carry, scores
 
-    return step, self.encode(features)
+    return Scorer(step, self.encode(features))

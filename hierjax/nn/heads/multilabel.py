@@ -1,8 +1,8 @@
-"""Heads of images with several label paths: a sigmoid a node, on a network's last features or behind another head."""
+"""The multi-label head: a sigmoid for each node, on a network's last features."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from hierjax.errors import UserError
-from hierjax.functional.multilabel import several_cross_entropy, several_prediction
+from hierjax.functional.multilabel import multilabel_cross_entropy, multilabel_distribution
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.types import DecodeOptions, Features, Prediction
+from hierjax.types import DecodeOptions, Distribution, Features
 
 
 class MultiLabelHead(nn.Module):
@@ -24,6 +24,9 @@ class MultiLabelHead(nn.Module):
     level_weights: of the nodes' losses, by level; () for 1.
     dtype: of the product; weights and probabilities are float32.
   """
+
+  multilabel: ClassVar[bool] = True
+  has_states: ClassVar[bool] = False
 
   num_nodes: int
   level_offsets: tuple[int, ...]
@@ -40,11 +43,6 @@ class MultiLabelHead(nn.Module):
     """Returns the head for a tree; `fields` are the attributes that have a default."""
     return cls(arrays.num_nodes, arrays.level_offsets, **fields)
 
-  @property
-  def predicts_several(self) -> bool:
-    """Whether predictions have `node_score`."""
-    return True
-
   @nn.compact
   def __call__(
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False
@@ -54,33 +52,31 @@ class MultiLabelHead(nn.Module):
 
   @nn.nowrap
   def loss(self, outputs: Float[Array, "b n"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:
-    """Returns the sum of the nodes' losses; see `several_cross_entropy`."""
-    return several_loss(outputs, paths, tree, self.level_weights)
+    """Returns the sum of the nodes' losses; see `multilabel_cross_entropy`."""
+    return multilabel_loss(outputs, paths, tree, self.level_weights)
 
   @nn.nowrap
-  def check(self, options: DecodeOptions) -> None:
-    """Raises UserError for options that this head cannot decode with."""
-    check_several(options, len(self.level_offsets) - 1)
+  def validate(self, options: DecodeOptions) -> None:
+    """Raises UserError for a number of thresholds that the tree does not have."""
+    check_thresholds(options, len(self.level_offsets) - 1)
 
-  def decode(
+  @nn.nowrap
+  def describe(self, features: Features) -> list[str]:
+    """Returns nothing: the head chooses nothing by itself."""
+    return []
+
+  def distribution(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
-  ) -> Prediction:
-    """Returns the paths whose nodes pass the thresholds; see `several_prediction`."""
-    return several_decoded(self(features), known, tree, options)
+  ) -> Distribution:
+    """Returns the sigmoid of each node; see `multilabel_distribution`."""
+    return multilabel_distribution(jax.nn.sigmoid(self(features)), known, tree)
 
 
-def several_loss(
+def multilabel_loss(
   logits: Float[Array, "b n"], paths: Int[Array, "b *p l"], tree: TreeArrays, weights: tuple[float, ...]
 ) -> Float[Array, "b"]:
-  """Returns `several_cross_entropy`, of one path an image too."""
-  return several_cross_entropy(logits, paths.reshape(len(paths), -1, paths.shape[-1]), tree, weights)
-
-
-def several_decoded(
-  logits: Float[Array, "b n"], known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
-) -> Prediction:
-  """Returns `several_prediction` of logits."""
-  return several_prediction(jax.nn.sigmoid(logits), known, tree, options.thresholds, options.beam)
+  """Returns `multilabel_cross_entropy` for one label path an image or several."""
+  return multilabel_cross_entropy(logits, paths.reshape(len(paths), -1, paths.shape[-1]), tree, weights)
 
 
 def check_weights(weights: tuple[float, ...], depth: int) -> None:
@@ -89,8 +85,8 @@ def check_weights(weights: tuple[float, ...], depth: int) -> None:
     raise ValueError(f"level_weights = {weights}: give {depth} of them, one a level, 0 or more")
 
 
-def check_several(options: DecodeOptions, depth: int) -> None:
-  """Raises UserError for options with which several paths an image cannot be predicted."""
+def check_thresholds(options: DecodeOptions, depth: int) -> None:
+  """Raises UserError for a number of thresholds that is neither 0, 1 nor one a level."""
   if len(options.thresholds) not in (0, 1, depth):
     raise UserError(
       f"config.decode.thresholds = {options.thresholds}: give one, or {depth}, one a level; () has them chosen"

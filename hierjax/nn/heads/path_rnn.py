@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +13,15 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from hierjax.errors import UserError
-from hierjax.functional.decoding import Step, beam_search, continuations, output_numbers
+from hierjax.functional.distributions import by_chain_rule, by_paths
 from hierjax.functional.losses import path_cross_entropy, sibling_cross_entropy
-from hierjax.functional.node_probability import by_chain_rule, by_paths
 from hierjax.functional.paths import single_path
+from hierjax.functional.search import Step, beam_search, continuations, output_numbers
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.layers.recurrent import LSTM, STRONG, LSTMCarry, by_gate
 from hierjax.nn.layers.window_products import window_products
 from hierjax.tree.label_tree import ROOT, UNKNOWN
-from hierjax.types import DecodeOptions, Features, Leaf, Prediction
+from hierjax.types import DecodeOptions, Distribution, Features, Leaf, Scorer
 
 # The paper is silent on initial values. With the usual ones the input and output gates, open by half, leave the
 # backbone a quarter of its gradient, and the first epochs are slow. These open them by 0.88, the forget gate by 0.73.
@@ -43,7 +43,7 @@ class ChildOutputs:
   bias: Leaf
 
   def logits(self, numbers: Int[Array, "#b l s"], has_stop: bool, dtype: Any) -> Float[Array, "b l s"]:
-    """Returns the logits of the outputs for each state, which are those of `decoding.continuations`.
+    """Returns the logits of the outputs for each state, which are those of `search.continuations`.
 
     Where the last of a range is repeated, what stands there is no logit. With `has_stop` the last column is STOP's.
     """
@@ -93,6 +93,9 @@ class PathRNNHead(nn.Module):
       trees they are lower bounds, from the paths of the beam.
     dtype: of the products; weights, state and probabilities are float32.
   """
+
+  multilabel: ClassVar[bool] = False
+  has_states: ClassVar[bool] = True
 
   num_nodes: int
   num_outputs: int
@@ -167,7 +170,7 @@ class PathRNNHead(nn.Module):
     """Feeds each beam its previous node, and returns the state after it and the scores of what comes next.
 
     They are log-probabilities of the candidates, or of all outputs where that is None. With `softmax = siblings` they
-    are logits, and the candidates are those of `decoding.continuations`.
+    are logits, and the candidates are those of `search.continuations`.
     """
     carry, h = self.lstm.step(carry, self._label_gates(previous) + image[:, None])
     if self.softmax == "siblings":
@@ -212,51 +215,42 @@ class PathRNNHead(nn.Module):
     return sibling_cross_entropy(logits, tokens, allowed, paths, self.reduction)
 
   @nn.nowrap
-  def check(self, options: DecodeOptions) -> None:
-    """Raises UserError for options that this head cannot decode with."""
+  def validate(self, options: DecodeOptions) -> None:
+    """Raises UserError for options that this head cannot be decoded with."""
     if self.softmax == "siblings" and options.restrict == "raw":
       raise UserError(
         "config.decode.restrict = raw: with config.head.softmax = siblings only the children of a node have a "
         "probability after it; set restrict = tree, or softmax = nodes"
       )
 
-  def decode(
-    self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
-  ) -> Prediction:
-    """Returns the best paths, from one LSTM step a level for each beam.
+  @nn.nowrap
+  def describe(self, features: Features) -> list[str]:
+    """Returns nothing: the head chooses nothing by itself."""
+    return []
 
-    `level_nodes` is the paper's own inference: the argmax over all outputs at each step, fed to the next (G2, G3). With
-    `softmax = siblings` that is the greedy path.
+  def distribution(
+    self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
+  ) -> Distribution:
+    """Returns node probabilities, from one LSTM step a level below every inner node, and the step itself.
+
+    In trees of more than `exact_inner_nodes` inner nodes the node probabilities are lower bounds, from the paths that a
+    beam of `options.beam` finds.
 
     Raises:
       UserError: `restrict = raw` with a softmax over siblings.
     """
-    self.check(options)
-    step = self._step(self.image_gates(features))
-    batch = features.pooled.shape[0]
+    self.validate(options)
+    step, batch = self._step(self.image_gates(features)), features.pooled.shape[0]
     if known is None:
       known = jnp.full((batch, tree.depth), UNKNOWN, jnp.int32)
-
-    @functools.cache  # options that come to the same
-    def search(options: DecodeOptions) -> Any:
-      return beam_search(step, self.lstm.initial_carry(batch, options.beam), known, tree, options)
-
-    consistent = dataclasses.replace(options, restrict="tree", normalise="siblings")
-    best = search(options if self.softmax == "nodes" else consistent)
-    plain = DecodeOptions(restrict="raw") if self.softmax == "nodes" else dataclasses.replace(consistent, beam=1)
     if tree.inner_offsets[-1] <= self.exact_inner_nodes:
       node_prob = by_chain_rule(step, self.lstm.initial_carry(batch, 1), known, tree)
     else:
-      node_prob = by_paths(search(consistent).paths, search(consistent).log_prob, tree)
-    return Prediction(
-      paths=best.paths,
-      log_prob=best.log_prob,
-      stop_prob=best.stop_prob,
-      node_prob=node_prob,
-      level_nodes=search(plain).paths[:, 0],
-      level_prob=None,
-      level_nodes_walk=self.softmax == "siblings",
-    )
+      consistent = dataclasses.replace(options, restrict="tree", normalise="siblings")
+      best = beam_search(step, self.lstm.initial_carry(batch, options.beam), known, tree, consistent)
+      node_prob = by_paths(best.paths, best.log_prob, tree)
+    scorer = Scorer(step, self.lstm.initial_carry(batch), every_output=self.softmax == "nodes")
+    return Distribution(node_prob, known=known, scorer=scorer)
 
   def _step(self, image: Float[Array, "b g"]) -> Step:
     """Returns the step as a pure function, for the decoders; they scan it, which a bound module does not allow."""

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from hierjax.evaluation.ensemble import Errors
+from hierjax.evaluation.ensembles import Errors
 from hierjax.report.plots.canvas import GREY, Page, grid
 from hierjax.runs.folder import RunFolder, write_table
 
@@ -26,16 +26,16 @@ _WIDTH, _HEIGHT, _LEGEND, _LINE = 2.9, 2.5, 2.1, 0.2
 
 
 @dataclasses.dataclass(frozen=True)
-class Sweep:
-  """What a sweep over alpha has found.
+class AlphaSweep:
+  """The errors of a run or an ensemble by alpha.
 
   Attributes:
-    name: of what was measured.
-    split: what the images that it is drawn for are called.
-    images: how many.
+    name: of the run or the ensemble.
+    split: the name of the split that is drawn.
+    images: their number.
     errors: on them.
     validation: the errors on validation, by which alpha was chosen; None where there is no such split.
-    alpha: what was chosen there, or None.
+    alpha: the chosen one, or None.
   """
 
   name: str
@@ -46,7 +46,7 @@ class Sweep:
   alpha: float | None
 
 
-def draw_sweep(out: RunFolder, found: Sweep) -> Path:
+def draw_alpha_sweep(out: RunFolder, found: AlphaSweep) -> Path:
   """Writes pictures/adaptation.png and, beside it, adaptation.csv, which also has validation's; returns the PNG's path.
 
   A panel for each level and one for the whole path; a line for each size of ensemble, the mean over its subsets, in a
@@ -72,11 +72,11 @@ def draw_sweep(out: RunFolder, found: Sweep) -> Path:
 
 
 def names_of(errors: Errors) -> list[str]:
-  """Returns what the last axis of errors is called: the levels, and the whole path."""
-  return [f"level {i + 1}" for i in range(len(errors.counted) - 1)] + ["whole path"]
+  """Returns the names of the last axis of errors: the levels, and the path."""
+  return [f"level {i + 1}" for i in range(len(errors.counted) - 1)] + ["path"]
 
 
-def _head(page: Page, found: Sweep) -> None:
+def _head(page: Page, found: AlphaSweep) -> None:
   width = page.width - 2 * _MARGIN
   page.text(_MARGIN, 0.22, "Top-1 error by alpha, the strength of adaptation", width=width, size=13.0, bold=True)
   chosen = f"dashed: alpha = {found.alpha:g}, chosen on validation" if found.alpha is not None else "none is chosen"
@@ -84,7 +84,7 @@ def _head(page: Page, found: Sweep) -> None:
   page.text(_MARGIN, 0.48, about, width=width, size=9.0, colour=GREY)
 
 
-def _draw(axes: Axes, found: Sweep, i: int) -> None:
+def _draw(axes: Axes, found: AlphaSweep, i: int) -> None:
   errors, alphas = found.errors, np.array(found.errors.alphas)
   for size, colour in zip(errors.sizes, COLOURS, strict=False):
     mean, deviation = errors.mean(size)[:, i], np.nan_to_num(errors.deviation(size)[:, i])
@@ -108,7 +108,7 @@ def _legend(page: Page, left: float, top: float, errors: Errors) -> None:
   page.text(left, top + _LINE / 2, "Band: one standard deviation", width=_LEGEND, colour=GREY)
 
 
-def _rows(found: Sweep) -> Iterator[tuple[object, ...]]:
+def _rows(found: AlphaSweep) -> Iterator[tuple[object, ...]]:
   """Yields the rows of the CSV file, as HEADER names their columns; no deviation where there is one ensemble."""
   several = {found.split: found.errors}
   if found.validation is not None:

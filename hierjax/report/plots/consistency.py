@@ -14,11 +14,12 @@ from jaxtyping import Array, Float, Int
 
 from hierjax.data.source import Source
 from hierjax.errors import UserError
+from hierjax.evaluation.answers import Rows
 from hierjax.functional.adaptation import adapted
-from hierjax.functional.combine import ensemble as averaged
+from hierjax.functional.combine import mean_of_members
 from hierjax.functional.distributions import split_levels
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.inference.members import Asked, Ensemble, Images
+from hierjax.inference.members import Answered, Ensemble, Images
 from hierjax.report.plots.canvas import GREEN, GREY, NodeNames, Page
 from hierjax.runs.folder import RunFolder, write_table
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
@@ -34,11 +35,11 @@ _SIDE = 3.6
 
 @dataclasses.dataclass(frozen=True)
 class Consistency:
-  """What an ensemble gives to a node, and to its children together.
+  """The probabilities that an ensemble gives to a node, and to its children together.
 
   Attributes:
-    name: what the ensemble is called.
-    split: what the images are called.
+    name: of the ensemble.
+    split: the name of the images' split.
     source: the images.
     tree: the label tree.
     node: the node.
@@ -55,6 +56,15 @@ class Consistency:
   inside: np.ndarray
   counted: np.ndarray
   probability: np.ndarray
+
+  @classmethod
+  def of(cls, masses: Rows, ensemble: Ensemble, images: Images, node: int) -> Consistency:
+    """Returns the probabilities that a taker of `node_masses` has collected."""
+    tree = ensemble.tree
+    mask, probability = masses.values(len(images.source))
+    label = tree.encode(images.source.nodes[:, 0])[:, tree.level[node]]
+    counted = (mask > 0) & (label != UNKNOWN)
+    return cls(ensemble.name, images.split, images.source, tree, node, label == node, counted, probability)
 
 
 def find_node(tree: LabelTree, name: str) -> int:
@@ -77,40 +87,24 @@ def find_node(tree: LabelTree, name: str) -> int:
   return found[0]
 
 
-class ConsistencyCount:
-  """Notes what the ensemble of all members gives to a node and its children."""
-
-  def __init__(self, ensemble: Ensemble, node: int):
-    self._tree, self._node, self._arrays = ensemble.tree, node, ensemble.whole.run.method.tree
-    self._found: list[np.ndarray] = []
-    self._mask: list[np.ndarray] = []
-
-  def hear(self, asked: Asked) -> None:
-    """Takes the answers for one batch."""
-    found = _masses(self._arrays, asked, int(self._tree.level[self._node]), np.int32(self._node))
-    self._found.append(np.asarray(found))
-    self._mask.append(np.asarray(asked.mask))
-
-  def consistency(self, images: Images, name: str) -> Consistency:
-    """Returns what has been noted, of images, by an ensemble that is called `name`."""
-    tree, node, count = self._tree, self._node, len(images.source)
-    label = tree.encode(images.source.nodes[:, 0])[:, tree.level[node]]
-    counted = (np.concatenate(self._mask)[:count] > 0) & (label != UNKNOWN)
-    probability = np.concatenate(self._found)[:count]
-    return Consistency(name, images.split, images.source, tree, node, label == node, counted, probability)
+def node_masses(ensemble: Ensemble, node: int) -> Rows:
+  """Returns a taker of the probabilities that an ensemble gives to a node and to its children; see `Consistency.of`."""
+  level = int(ensemble.tree.level[node])
+  return Rows(functools.partial(_masses, ensemble.whole.run.method.tree, level, np.int32(node)))
 
 
-@functools.partial(jax.jit, static_argnames="level")
-def _masses(tree: TreeArrays, asked: Asked, level: int, node: Int[Array, ""]) -> Float[Array, "b a 2"]:
-  mean = averaged(asked.predictions, tree, beam=1)
+@functools.partial(jax.jit, static_argnums=1)
+def _masses(tree: TreeArrays, level: int, node: Int[Array, ""], answered: Answered) -> tuple[Array, Array]:
+  """Returns the mask of a batch, and `f32[b a 2]`."""
+  mean = mean_of_members(answered.distributions, tree)
   first, below, end = tree.level_offsets[level : level + 3]
   children = jnp.asarray(tree.parent)[below:end] == node
   found = []
   for alpha in ALPHAS:
-    blocks = split_levels(adapted(mean, alpha, tree, beam=1).level_prob, tree)
+    blocks = split_levels(adapted(mean, alpha, tree).level_prob, tree)
     own = jnp.take(blocks[level], node - first, axis=1)
     found.append(jnp.stack([own, jnp.where(children, blocks[level + 1][:, : len(children)], 0.0).sum(axis=1)], axis=1))
-  return jnp.stack(found, axis=1)
+  return answered.mask, jnp.stack(found, axis=1)
 
 
 def draw_consistency(out: RunFolder, found: Consistency) -> Path:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hierjax.data.source import Source
-from hierjax.evaluation.neighbours import NEAREST, Neighbours
 from hierjax.report.plots.canvas import BLUE, GREEN, GREY, RED, Page, frame, mark_region, seen_images
+from hierjax.report.plots.neighbour_search import NEAREST, Neighbours
 from hierjax.runs.folder import RunFolder, write_table
 
 HEADER = (

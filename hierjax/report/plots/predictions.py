@@ -1,4 +1,4 @@
-"""The picture of what `paths_sheet.py` finds, and the table beside it."""
+"""Figure 7 of Guo et al. (2018): predicted paths beside their images, right and wrong, and the table beside it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from hierjax.evaluation.predictions import PathSheet, Said, said
 from hierjax.report.plots.canvas import GREEN, GREY, RED, Page, frame, grid, seen_images, wrap
+from hierjax.report.plots.path_sheet import PathLine, PathSheet, path_lines
 from hierjax.runs.folder import RunFolder, write_table
 from hierjax.tree.label_tree import UNKNOWN
 
@@ -48,7 +48,7 @@ class Line:
   right: float = 0.0
   bold: bool = False
   colour: str = "black"
-  said: Said | None = None
+  said: PathLine | None = None
 
 
 def draw_paths(folder: RunFolder, found: PathSheet) -> Path:
@@ -75,7 +75,7 @@ def lines(found: PathSheet, image: int) -> list[Line]:
   """Returns what stands beside an image: its label, and under it the predicted path, a node a line."""
   names = found.run.tree.path_names(int(found.source.nodes[image, 0]))
   shown = [Line(text, bold=True) for text in wrap(" > ".join(names), width=_TEXT, bold=True, most=6)]
-  for level, part in enumerate(said(found, image)):
+  for level, part in enumerate(path_lines(found, image)):
     left = _MARK + min(level, _MOST_INDENTS) * _INDENT
     bold, colour = part.right is False, RED if part.right is False else "black"
     pieces = wrap(part.name, width=_TEXT - left - _PROBABILITY, bold=bold, most=2)
@@ -91,10 +91,12 @@ def _row_heights(blocks: Sequence[list[Line]], columns: int) -> list[float]:
 def _head(page: Page, folder: RunFolder, found: PathSheet) -> None:
   width = page.width - 2 * _MARGIN
   page.text(_MARGIN, 0.25, "Predicted paths, right and wrong", width=width, size=13.0, bold=True)
-  counts = ", ".join(f"{mask.sum():,} {name}" for name, mask in found.judged.groups.items())
-  marks = "✓ right, ✗ wrong" + (", ? where the label does not say" if (found.judged.labels == UNKNOWN).any() else "")
+  counts = ", ".join(f"{mask.sum():,} {name}" for name, mask in found.predictions.groups.items())
+  marks = "✓ right, ✗ wrong" + (
+    ", ? where the label does not say" if (found.predictions.labels == UNKNOWN).any() else ""
+  )
   about = (
-    f"{folder.path.name}: {found.judged.counted.sum():,} images of {found.split}: {counts}",
+    f"{folder.path.name}: {found.predictions.counted.sum():,} images of {found.split}: {counts}",
     f"Bold: the label. Below it: the predicted path, with the probability of each node; {marks}",
   )
   for line, text in enumerate(about):
@@ -134,7 +136,7 @@ def _rows(found: PathSheet) -> Iterator[tuple[object, ...]]:
   for group, images in found.chosen.items():
     for place, image in enumerate(images.tolist(), 1):
       label = found.run.tree.path_text(int(found.source.nodes[image, 0]))
-      for level, part in enumerate(said(found, image), 1):
+      for level, part in enumerate(path_lines(found, image), 1):
         right = "" if part.right is None else int(part.right)
         row = found.source.describe(image), label, level, part.name, f"{part.probability:.6f}", right
         yield group, sizes[group], place, *row

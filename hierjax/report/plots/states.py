@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hierjax.evaluation.states import FEWEST, NONE, States, Step, rates
 from hierjax.evaluation.tables import percent
 from hierjax.report.plots.canvas import GREY, Page, grid
+from hierjax.report.plots.state_maps import FEWEST, NONE, States, Step, rates
 from hierjax.runs.folder import RunFolder, write_table
 
 HEADER = ("image", "label", "predicted", "step", "x", "y", "nearest", "same_top_label", "same_whole_label")

@@ -1,0 +1,349 @@
+"""`hierjax evaluate`: the metrics of a run or an ensemble on a split."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hierjax import extras
+from hierjax.cli.common import add_data_root, add_json, add_split, output
+from hierjax.errors import UserError
+
+if TYPE_CHECKING:
+  from jax.sharding import Mesh
+
+  from hierjax.evaluation.ensembles import Errors
+  from hierjax.evaluation.selective import Confidences
+  from hierjax.inference.members import Ensemble, Images
+  from hierjax.runs.folder import RunFolder
+
+HELP = "Measure a run, or an ensemble of runs, on a split of its data set."
+EXAMPLES = """
+hierjax evaluate runs/quickstart
+hierjax evaluate runs/quickstart --split val --json
+hierjax evaluate runs/quickstart --threshold sweep --selective-accuracy 0.95
+hierjax evaluate runs/a runs/b runs/c --alpha 1 --out runs/ensemble
+hierjax evaluate runs/a runs/b --against runs/x runs/y
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the arguments."""
+  parser.add_argument(
+    "workdir", nargs="+", metavar="WORKDIR",
+    help="a run's folder; several folders are an ensemble, in which COARSE+FINE, two runs joined by +, is one member",
+  )  # fmt: skip
+  add_split(parser)
+  add_data_root(parser)
+  parser.add_argument(
+    "--views", type=int, default=0, help="crops of each image whose probabilities are averaged: 1 or 10 (default: as "
+    "in config.json)",
+  )  # fmt: skip
+  parser.add_argument(
+    "--known-levels", type=int, default=0, metavar="N", help="give the first N levels of each label (default 0)"
+  )
+  _add_choices(parser)
+  _add_comparison(parser)
+  parser.add_argument("--out", default="", metavar="FOLDER", help="the folder for the results of several runs")
+  add_json(parser)
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--alpha", default="", metavar="A",
+    help="strength of classifier adaptation, 0 to 2 (1: the levels agree); `sweep` draws the errors for all A and "
+    "chooses one on validation, `chosen` uses that one",
+  )  # fmt: skip
+  parser.add_argument(
+    "--threshold", default="", metavar="P",
+    help="confidence threshold, 0 to 1: paths end above nodes with a probability below P; `sweep` draws coverage and "
+    "accuracy for all P and chooses one on validation, `chosen` uses that one",
+  )  # fmt: skip
+  parser.add_argument(
+    "--selective-accuracy", type=float, metavar="SHARE",
+    help="the share of right answers that such a sweep aims at on validation (default 0.95)",
+  )  # fmt: skip
+  parser.add_argument(
+    "--node", default="", help="the node whose probability a sweep of alpha compares with the sum of its children's"
+  )
+
+
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--against", nargs="+", default=[], metavar="WORKDIR", help="runs to compare with, paired in order: t-tests"
+  )
+  parser.add_argument("--against-alpha", default="", metavar="A", help="alpha of these runs (default: --alpha)")
+
+
+def run(args: argparse.Namespace) -> int:
+  """Prints tables, or with --json the contents of eval/NAME.json, by NAME."""
+  from hierjax.runs import devices
+
+  _check(args)
+  devices.use_compilation_cache()
+  with output(args.json) as print_json:
+    print_json(_evaluate(args, devices.data_mesh()))
+  return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+  """Raises UserError for arguments that do not go together."""
+  if args.known_levels and (args.alpha or args.threshold or args.against or not _is_single(args)):
+    raise UserError("--known-levels is for a single run, without --alpha, --threshold and --against")
+  if args.selective_accuracy is not None and args.threshold != "sweep":
+    raise UserError("--selective-accuracy is the goal of --threshold sweep")
+  if args.selective_accuracy is not None and not 0 < args.selective_accuracy <= 1:
+    raise UserError(f"--selective-accuracy {args.selective_accuracy:g}: must be above 0, and at most 1")
+  if args.threshold and (args.against or args.alpha == "sweep"):
+    raise UserError("--threshold needs one set of runs at one alpha: leave out --against, and --alpha sweep")
+  if args.node and args.alpha != "sweep":
+    raise UserError("--node belongs to the picture of --alpha sweep")
+  if args.against and args.alpha in ("sweep", "chosen"):
+    raise UserError(f"--against compares at one alpha: give a number in place of --alpha {args.alpha}")
+  if args.against_alpha and not args.against:
+    raise UserError("--against-alpha is the alpha of the runs of --against, of which there are none")
+
+
+def _is_single(args: argparse.Namespace) -> bool:
+  """Returns whether the command is about one run."""
+  return len(args.workdir) == 1 and (Path(args.workdir[0]).is_dir() or "+" not in args.workdir[0])
+
+
+def _evaluate(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
+  """Returns the contents of the files in eval/ by name; of two sets of runs, `significance`."""
+  if args.against:
+    return _against(args, mesh)
+  if _is_single(args) and not args.alpha and not args.threshold:
+    return _plain(args, mesh)
+  from hierjax.inference.members import open_ensemble, open_images
+
+  out = _out(args)
+  ensemble = open_ensemble(args.workdir, mesh, args.data_root, args.views)
+  _drop_idle_alpha(args, ensemble)
+  if args.threshold:
+    return _selective(args, ensemble, out)
+  if _is_single(args) and not args.alpha:
+    return _plain(args, mesh)
+  if args.alpha == "sweep":
+    return _alpha_sweep(args, ensemble, _needed(out))
+  from hierjax.inference.settings import asked_alpha
+
+  alpha = asked_alpha(args.alpha, ensemble.tree.depth, out, ensemble.runs)
+  return _adapted(ensemble, open_images(ensemble, args.split), (0.0, alpha) if alpha else (0.0,), out)
+
+
+def _plain(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
+  """Measures one run."""
+  from hierjax.evaluation.console import print_metrics
+  from hierjax.evaluation.evaluate import SplitSettings, evaluate_run
+  from hierjax.runs.folder import NotWritten, RunFolder
+
+  folder = RunFolder(args.workdir[0])
+  settings = SplitSettings(args.split, args.data_root, args.views, args.known_levels)
+  try:
+    metrics = evaluate_run(folder, mesh, settings)
+  except NotWritten as error:
+    print_metrics(folder, error.metrics)
+    raise
+  print_metrics(folder, metrics)
+  known = f"-known{args.known_levels}" if args.known_levels else ""
+  return {f"{metrics['split']}{known}": metrics}
+
+
+def _drop_idle_alpha(args: argparse.Namespace, ensemble: Ensemble) -> None:
+  """Checks --alpha; removes it, with a sentence, where it changes nothing."""
+  from hierjax.evaluation.ensembles import why_alpha_is_idle
+  from hierjax.inference.settings import parse_alpha
+
+  if args.alpha not in ("", "sweep", "chosen"):
+    parse_alpha(args.alpha, ensemble.tree.depth)
+  if args.alpha and (why := why_alpha_is_idle(ensemble)):
+    print(why, flush=True)
+    args.alpha = ""
+
+
+def _adapted(ensemble: Ensemble, images: Images, alphas: tuple[float, ...], out: RunFolder | None) -> dict[str, Any]:
+  """Measures an ensemble, of one member or several, at several alphas."""
+  from hierjax.evaluation.answers import fold
+  from hierjax.evaluation.ensembles import all_metrics, errors_of, metrics_of, subset_errors
+  from hierjax.inference.pipeline import Stages
+
+  stages = Stages(ensemble.whole.run.options)
+  errors, metrics = subset_errors(ensemble, alphas, stages), all_metrics(ensemble, alphas, stages)
+  fold(ensemble, images, errors, metrics)
+  found = dict(zip(alphas, metrics_of(metrics), strict=True))
+  return _report(ensemble, images.split, _Measured(errors_of(errors, ensemble, alphas), found), out)
+
+
+def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -> dict[str, Any]:
+  """Chooses alpha on validation, and draws the errors on another split for all alphas."""
+  extras.require("report")
+  from hierjax.evaluation.alpha import alpha_grid, choose_alpha
+  from hierjax.evaluation.answers import fold
+  from hierjax.evaluation.ensembles import all_metrics, errors_of, metrics_of, subset_errors
+  from hierjax.inference.members import open_images
+  from hierjax.inference.pipeline import Stages
+  from hierjax.report.plots.adaptation import AlphaSweep, draw_alpha_sweep
+  from hierjax.report.plots.consistency import Consistency, draw_consistency, find_node, node_masses
+
+  node, images = find_node(ensemble.tree, args.node), open_images(ensemble, args.split)
+  alphas, validation, alpha = alpha_grid(ensemble.tree.depth), None, None
+  stages = Stages(ensemble.whole.run.options)
+  if ensemble.whole.run.source("validation") is not None:
+    sums = subset_errors(ensemble, alphas, stages)
+    fold(ensemble, open_images(ensemble, "validation"), sums)
+    validation = errors_of(sums, ensemble, alphas)
+    alpha = choose_alpha(out, ensemble, validation)
+  shown = (0.0, 1.0 if alpha is None else alpha)
+  sums, metrics = subset_errors(ensemble, alphas, stages), all_metrics(ensemble, shown, stages)
+  masses = node_masses(ensemble, node)
+  fold(ensemble, images, sums, metrics, masses)
+  errors = errors_of(sums, ensemble, alphas)
+  measured = _Measured(errors.at(shown), dict(zip(shown, metrics_of(metrics), strict=True)))
+  found = _report(ensemble, images.split, measured, out)
+  if alpha is None:
+    print(f"\n{ensemble.whole.run.data.name!r} has no validation split: no alpha is chosen, and 1 is shown")
+  else:
+    print(f"\nalpha = {alpha:g} is chosen on validation: {out.path / 'choices.json'}")
+  sweep = AlphaSweep(ensemble.name, images.split, len(images.source), errors, validation, alpha)
+  print(draw_alpha_sweep(out, sweep))
+  print(draw_consistency(out, Consistency.of(masses, ensemble, images, node)))
+  return found
+
+
+def _selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder | None) -> dict[str, Any]:
+  """Measures answers that abstain below a confidence threshold."""
+  from hierjax.evaluation.predictions import predict_split
+  from hierjax.evaluation.selective import Confidences, ThresholdGoal, choose_threshold, conditions_of
+  from hierjax.inference.members import open_images
+  from hierjax.inference.pipeline import Stages
+  from hierjax.inference.settings import asked_alpha, asked_threshold
+
+  alpha = asked_alpha(args.alpha, ensemble.tree.depth, out, ensemble.runs)
+  stages = Stages(ensemble.whole.run.options, alpha=alpha)
+  images = open_images(ensemble, args.split)
+  if args.threshold != "sweep":
+    threshold = asked_threshold(args.threshold, out, ensemble.runs, conditions_of(ensemble, alpha))
+    found = Confidences.of(predict_split(ensemble, images, stages))
+    return _report_selective(ensemble, images.split, _Selective(found, threshold, alpha), out)
+  extras.require("report")
+  from hierjax.report.plots.selective import ThresholdSweep, draw_threshold_sweep
+
+  if ensemble.whole.run.source("validation") is None:
+    raise UserError(
+      f"--threshold sweep: it chooses on validation, and {ensemble.whole.run.data.name!r} has no such split; train with "
+      "config.data.validation = 0.1, or give a probability"
+    )
+  goal = ThresholdGoal(ensemble, alpha, 0.95 if args.selective_accuracy is None else args.selective_accuracy)
+  validation = Confidences.of(predict_split(ensemble, open_images(ensemble, "validation"), stages))
+  folder = _needed(out)
+  threshold = choose_threshold(folder, goal, validation)
+  found = Confidences.of(predict_split(ensemble, images, stages))
+  written = _report_selective(ensemble, images.split, _Selective(found, threshold, alpha), out)
+  print(f"\n{threshold:g} is chosen on validation, {100 * goal.accuracy:g}% right: {folder.path / 'choices.json'}")
+  sweep = ThresholdSweep(ensemble.name, images.split, found, validation, goal.accuracy, threshold)
+  print(draw_threshold_sweep(folder, sweep))
+  return written
+
+
+class _Selective(NamedTuple):
+  """Answers at a confidence threshold and an alpha."""
+
+  found: Confidences
+  threshold: float
+  alpha: float
+
+
+def _report_selective(ensemble: Ensemble, split: str, answers: _Selective, out: RunFolder | None) -> dict[str, Any]:
+  """Prints coverage and accuracy, writes them to eval/SPLIT-threshold.json of a folder, and returns them by name."""
+  from hierjax.evaluation.selective import selective_table
+
+  count = len(answers.found.length)
+  print(f"\n{ensemble.name}: {count:,} images of {split}; confidence threshold {answers.threshold:g}")
+  print(selective_table(answers.found, answers.threshold))
+  about = {"split": split, "members": ensemble.about(), "alpha": answers.alpha, "num_examples": count}
+  name, found = f"{split}-threshold", {**about, "threshold": answers.threshold, **answers.found.at(answers.threshold)}
+  if out is not None:
+    out.write_evaluation(name, found)
+  return {name: found}
+
+
+class _Measured(NamedTuple):
+  """Errors of the subsets of an ensemble, and all metrics of the whole, by alpha."""
+
+  errors: Errors
+  metrics: dict[float, dict[str, Any]]
+
+
+def _report(ensemble: Ensemble, split: str, measured: _Measured, out: RunFolder | None) -> dict[str, Any]:
+  """Prints the metrics by alpha, writes them to eval/ of a folder, and returns them by name."""
+  import numpy as np
+
+  from hierjax.evaluation.console import ensemble_errors, print_ensemble
+
+  several = len(ensemble.members) > 1
+  about = {"split": split, "members": ensemble.about(), "level_sizes": np.diff(ensemble.tree.level_offsets).tolist()}
+  found = {alpha: {**about, "alpha": alpha, **values} for alpha, values in measured.metrics.items()}
+  for number, values in enumerate(found.values()):
+    if several:
+      values["ensembles"] = ensemble_errors(measured.errors, number)
+  print_ensemble(ensemble.name, found)
+  named = {f"{split}-alpha{alpha:g}" if alpha or not several else split: values for alpha, values in found.items()}
+  for name, values in named.items():
+    if out is not None:
+      out.write_evaluation(name, values)
+  return named
+
+
+def _against(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
+  """Compares two sets of runs, pair by pair."""
+  from hierjax.evaluation import significance
+  from hierjax.evaluation.ensembles import Pair
+  from hierjax.inference.members import open_ensemble, open_images
+  from hierjax.inference.settings import parse_alpha
+  from hierjax.runs.folder import write_table
+
+  out = _own_folder(args.out) if args.out else None
+  first, second = (open_ensemble(w, mesh, args.data_root, args.views) for w in (args.workdir, args.against))
+  pair = Pair(first, second, (open_images(first, args.split), open_images(second, args.split)))
+  depth = pair.first.tree.depth
+  alpha = parse_alpha(args.alpha or "0", depth)
+  other_alpha = parse_alpha(args.against_alpha, depth, "--against-alpha") if args.against_alpha else alpha
+  found = pair.differences((alpha, other_alpha))
+  names = [f"{e.name}, alpha {a:g}" for e, a in ((pair.first, alpha), (pair.second, other_alpha))]
+  print(f"\n{len(pair.images[0].source):,} images of {pair.images[0].split}\n  first: {names[0]}\n  second: {names[1]}")
+  print(significance.difference_table(found))
+  if out is not None:
+    table = out.path / "significance.csv"
+    write_table(table, significance.HEADER, significance.csv_rows(found))
+    print(table)
+  rows = [dict(zip(significance.HEADER, row, strict=True)) for row in significance.csv_rows(found)]
+  return {"significance": rows}
+
+
+def _out(args: argparse.Namespace) -> RunFolder | None:
+  """Returns the folder for results, or None."""
+  from hierjax.runs.folder import RunFolder
+
+  if args.out:
+    return _own_folder(args.out)
+  if _is_single(args):
+    return RunFolder(args.workdir[0])
+  for flag, text in (("alpha", args.alpha), ("threshold", args.threshold)):
+    if text in ("sweep", "chosen"):
+      raise UserError(f"--{flag} {text} of several runs needs a folder of their own: give --out FOLDER")
+  return None
+
+
+def _needed(out: RunFolder | None) -> RunFolder:
+  assert out is not None  # `_out` refuses a sweep without a folder
+  return out
+
+
+def _own_folder(path: str) -> RunFolder:
+  from hierjax.runs.folder import RunFolder
+
+  if (Path(path) / "config.json").exists():
+    raise UserError(f"--out {path} is the folder of a run: give another folder for results of several runs")
+  return RunFolder(path)

@@ -1,0 +1,44 @@
+"""`hierjax plot neighbours`: regions of test images and the nearest training regions."""
+
+from __future__ import annotations
+
+import argparse
+
+from hierjax import extras
+from hierjax.cli.common import add_data_root, add_seed, add_workdir
+
+HELP = "Draw regions of test images beside the nearest regions of training images."
+EXAMPLES = """
+hierjax plot neighbours runs/hlstm
+hierjax plot neighbours runs/hlstm --scale 2x3 --queries 4
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the arguments."""
+  add_workdir(parser, "the folder of a run with a context neck")
+  parser.add_argument(
+    "--scale", default="", metavar="CELLS", help="regions a side, 3 or 2x3 (default: 3, or else the network's finest)"
+  )
+  parser.add_argument("--queries", type=int, default=6, metavar="N", help="regions to draw (default 6)")
+  parser.add_argument(
+    "--searched", type=int, default=5000, metavar="M", help="training images to search, at most (default 5000)"
+  )
+  add_seed(parser)
+  add_data_root(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+  """Prints how often neighbours have the same label, and the picture's path."""
+  extras.require("report")
+  from hierjax.inference.loaded_run import LoadedRun
+  from hierjax.report.plots.neighbour_search import NeighbourQuery, find_neighbours, neighbours_table
+  from hierjax.report.plots.neighbours import draw_neighbours
+  from hierjax.runs import devices
+
+  devices.use_compilation_cache()
+  wanted = NeighbourQuery(args.scale, args.queries, args.seed, args.searched)
+  loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
+  found = find_neighbours(loaded, wanted)
+  print(f"{neighbours_table(found)}\n{draw_neighbours(loaded.folder, found)}")
+  return 0

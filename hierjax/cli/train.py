@@ -1,0 +1,81 @@
+"""`hierjax train`: a run of a config."""
+
+from __future__ import annotations
+
+import argparse
+import traceback
+from pathlib import Path
+
+from hierjax.errors import UserError
+
+HELP = "Train the model of a config, or continue the run in its folder."
+EXAMPLES = """
+hierjax train quickstart
+hierjax train quickstart:flat --workdir=runs/flat
+hierjax train my_config.py --config.batch_size=64 --config.optim.lr=0.05
+python train.py --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the arguments."""
+  add_config(parser)
+  parser.add_argument("--workdir", default="", metavar="FOLDER", help="the run's folder (default: runs/CONFIG-VARIANT)")
+  parser.add_argument(
+    "--multihost", default="", metavar="HOSTS", help="auto, or ADDRESS,N,I: join a run of several processes"
+  )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+  """Adds the config, by position or as `--config`, and its overrides."""
+  about = "a name that `hierjax config list` shows, or a file; with variants, CONFIG:WORD,WORD"
+  parser.add_argument("config_name", metavar="CONFIG", nargs="?", default="", help=about)
+  parser.add_argument("--config", default="", metavar="CONFIG", help="the same, as an option")
+  parser.add_argument(
+    "--config.KEY", dest="_", metavar="VALUE", help="another value for a key, written --config.KEY=VALUE"
+  )
+  parser.set_defaults(overrides=[], refuse=parser.error)
+
+
+def config_of(args: argparse.Namespace) -> str:
+  """Returns the one config that the command line names."""
+  named = [name for name in (args.config_name, args.config) if name]
+  if len(named) != 1:
+    args.refuse(
+      f"two configs: {' and '.join(named)} (a key's value is written --config.KEY=VALUE)"
+      if named
+      else "name a config, `hierjax config list` shows which there are: hierjax train quickstart"
+    )
+  return named[0]
+
+
+def default_workdir(name: str) -> str:
+  """Returns runs/CONFIG-VARIANT."""
+  file, _, variant = name.partition(":")
+  return "-".join([f"runs/{Path(file).stem}", *(word for word in variant.split(",") if word)])
+
+
+def run(args: argparse.Namespace) -> int:
+  """Trains; returns 128 and the signal's number where a signal stopped the run."""
+  from absl import logging
+
+  from hierjax.config_files import load_config
+  from hierjax.runs import devices
+  from hierjax.training import loop
+
+  logging.set_verbosity(logging.WARNING)
+  name = config_of(args)
+  config = load_config(name, args.overrides)
+  try:
+    devices.join(args.multihost)
+    devices.use_compilation_cache()
+    devices.prepare_cpu()
+    loop.train_and_evaluate(config, args.workdir or default_workdir(name))
+  except loop.Stopped as stopped:
+    print(stopped)
+    return 128 + stopped.signal
+  except Exception as error:
+    if args.multihost:  # one of several processes must end at once
+      devices.fail(f"error: {error}" if isinstance(error, UserError | OSError) else traceback.format_exc())
+    raise
+  return 0

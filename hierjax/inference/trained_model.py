@@ -1,0 +1,160 @@
+"""A trained run with its choices as one pure function from pixels to paths: the model of `predict`, `export` and `Predictor`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, UInt8
+
+from hierjax.data.augment import check_views
+from hierjax.errors import UserError
+from hierjax.inference.features import as_features, origin
+from hierjax.inference.members import distribution_shape
+from hierjax.inference.pipeline import Stages, finish, view_distributions
+from hierjax.inference.settings import asked_alpha, asked_threshold, kept_thresholds, why_unadapted
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
+from hierjax.tree.label_tree import UNKNOWN
+from hierjax.types import DecodeOptions, Examples, Method, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerSettings:
+  """The settings of the answers to `predict`, as on the command line.
+
+  Attributes:
+    top: the number of paths of each image. A multi-label head returns all paths that its beam finds.
+    alpha: of classifier adaptation: a number, or `chosen`; '' for none.
+    threshold: the confidence threshold: a number, or `chosen`; '' for none.
+  """
+
+  top: int = 1
+  alpha: str = ""
+  threshold: str = ""
+
+  def __post_init__(self) -> None:
+    """Raises UserError for a value out of range."""
+    if self.top < 1:
+      raise UserError(f"--top {self.top}: give 1 or more paths an image")
+
+
+class Answer(NamedTuple):
+  """The answer for a batch of images.
+
+  Attributes:
+    paths: `i32[b k l]`, the best paths; tokens below 0 after the end of a path.
+    log_prob: `f32[b k]`, the score that ranks them (READINGS A4); -inf where there is no further path.
+    node_prob: `f32[b n]`, the probability of each node.
+  """
+
+  paths: Int[Array, "b k l"]
+  log_prob: Float[Array, "b k"]
+  node_prob: Float[Array, "b n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+  """A run with its weights and its choices.
+
+  Attributes:
+    run: the run that predicts.
+    eye: the run that reads the images: the same one, or the one that made the features which `run` reads.
+    step: the step of the weights.
+    weights: those of `run` by the name `model`, and of another `eye` by `eye`, without its head.
+    top: the number of paths of each image.
+    stages: the settings of the pipeline.
+  """
+
+  run: Run
+  eye: Run
+  step: int
+  weights: Mapping[str, Variables]
+  top: int
+  stages: Stages
+
+  @classmethod
+  def open(cls, workdir: str | Path, mesh: Mesh, settings: AnswerSettings = AnswerSettings()) -> TrainedModel:
+    """Opens a run's folder.
+
+    Raises:
+      UserError: the folder is not that of a run, or has no checkpoint, or nothing makes the features that it reads; or
+        its images are neither grey nor RGB; or a setting is out of range, or has not been chosen.
+    """
+    folder = RunFolder(workdir)
+    run = Run.from_folder(folder)
+    eye, weights = (run, {}) if len(run.example_shape) == 3 else origin(run, mesh)
+    _check_reads_files(eye)
+    step, variables = run.restored_variables(folder, mesh)
+    stages = _stages(run, folder, step, variables, settings)
+    body = {name: {part: w for part, w in kind.items() if part != "head"} for name, kind in weights.items()}
+    both = {"model": variables} | ({"eye": body} if eye is not run else {})
+    top = stages.options.beam if run.method.module.head.multilabel else settings.top
+    return cls(run, eye, step, both, top, stages)
+
+  @property
+  def may_abstain(self) -> bool:
+    """Whether an image may get no path at all."""
+    return self.stages.threshold > 0 or bool(self.run.method.module.head.multilabel)
+
+  def answer(self, method: Method, weights: Mapping[str, Variables], images: UInt8[Array, "b h w c"]) -> Answer:
+    """Returns the answer for images; jittable, with `run.method` and `weights` as arguments.
+
+    Args:
+      method: `run.method`.
+      weights: `weights`.
+      images: squares of `eye.data.resize` pixels, as `read_image` makes them, with a channel for each number of
+        `eye.data.mean`.
+    """
+    b = images.shape[0]
+    paths = jnp.full((b, 1, self.run.tree.depth), UNKNOWN, jnp.int32)
+    examples = Examples(images=images, paths=paths, mask=jnp.ones(b), draw=jnp.zeros((b, 2), jnp.int32))
+    see = self.eye.preprocess if self.eye is self.run else functools.partial(as_features, self.eye, weights["eye"])
+    found, _ = view_distributions(method, weights["model"], functools.partial(see, examples), self.stages.options)
+    prediction = finish(found, self.stages, method.tree)
+    return Answer(prediction.paths[:, : self.top], prediction.log_prob[:, : self.top], prediction.node_prob)
+
+
+def _stages(run: Run, folder: RunFolder, step: int, variables: Variables, settings: AnswerSettings) -> Stages:
+  """Returns the settings of the pipeline for a run, with the values that were chosen for it."""
+  options = dataclasses.replace(run.options, beam=max(settings.top, run.options.beam))
+  if run.method.module.head.multilabel:
+    if settings.threshold:
+      raise UserError(
+        "--threshold: a multi-label head has thresholds of its own, config.decode.thresholds; leave it out"
+      )
+    options = dataclasses.replace(options, thresholds=_thresholds(folder, step, options))
+  alpha = asked_alpha(settings.alpha, run.tree.depth, folder, [(folder, step)])
+  if alpha and (why := why_unadapted(distribution_shape(run, variables), run.tree.depth)):
+    print(why, file=sys.stderr)
+    alpha = 0.0
+  conditions = {"views": [options.views], "alpha": alpha}
+  threshold = asked_threshold(settings.threshold, folder, [(folder, step)], conditions)
+  return Stages(options, alpha=alpha, threshold=threshold)
+
+
+def _check_reads_files(run: Run) -> None:
+  channels = len(run.data.mean)
+  if channels not in (1, 3):
+    raise UserError(
+      f"config.data.mean = {run.data.mean}: this run reads images of {channels} channels, and image files are grey or "
+      "RGB; `evaluate` measures it on the images of its set"
+    )
+  check_views(run.options.views, (run.data.resize, run.data.resize, channels), run.data.crop)
+
+
+def _thresholds(folder: RunFolder, step: int, options: DecodeOptions) -> tuple[float, ...]:
+  """Returns the thresholds of the config, or else those that were chosen; () where there are none, with a warning."""
+  kept = options.thresholds or kept_thresholds(folder, step, options)
+  if not kept:
+    print(
+      f"thresholds: none were chosen for step {step}, so each is 0.5; `hierjax evaluate` chooses them on validation",
+      file=sys.stderr,
+    )
+  return kept

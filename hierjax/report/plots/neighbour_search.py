@@ -1,0 +1,301 @@
+"""Figure 4 of Zuo et al. (2016): regions of test images, and the training regions whose features are nearest.
+
+A region is a cell of one scale of a `ContextNeck`. Regions are compared in the context map (the paper's hrnn6) and in
+the pooled map that the recurrences read (its conv5), by chi-square distance (READINGS Z15).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Float32, Int
+
+from hierjax.data.source import Source, View
+from hierjax.errors import UserError
+from hierjax.evaluation.tables import table
+from hierjax.inference.images import sample
+from hierjax.inference.loaded_run import LoadedRun
+from hierjax.nn.classifier import Classifier
+from hierjax.nn.layers.pyramid import window
+from hierjax.nn.necks.context import ContextNeck
+from hierjax.nn.necks.context import grid as cells_of
+from hierjax.report.plots.canvas import Box, NodeNames
+from hierjax.runs.run import Run, judged_split
+from hierjax.types import Examples, Inputs, Leaf, Method, Variables
+
+NEAREST = 8
+LAYERS = ("context map", "pooled map")
+MOST_QUERIES = 100  # more would be taller than a PNG file of matplotlib's can be
+Maps = tuple[Float32[Array, "b s c"], ...]
+_EPSILON = 1e-10
+
+
+@struct.dataclass
+class Nearest:
+  """The nearest regions to each of q queries, nearest first, at most one of an image.
+
+  Attributes:
+    distance: `f32[q k]`, inf where there are fewer.
+    image: `i32[q k]`, the number of the image, -1 where there are fewer.
+    cell: `i32[q k]`, the cell of its region, row after row.
+  """
+
+  distance: Leaf
+  image: Leaf
+  cell: Leaf
+
+  @classmethod
+  def none(cls, queries: int, count: int) -> Nearest:
+    """Returns what is known before the search."""
+    whole = (queries, count)
+    return cls(np.full(whole, np.inf, np.float32), np.full(whole, -1, np.int32), np.zeros(whole, np.int32))
+
+  def updated(self, distance: Float[Array, "q b s"], images: Int[Array, "b"], mask: Float[Array, "b"]) -> Nearest:
+    """Returns the nearest of these regions and those of further images.
+
+    Args:
+      distance: from each query to each cell of each image.
+      images: their numbers.
+      mask: 0 for an image that does not count.
+    """
+    nearest = jnp.where(mask[None] > 0, distance.min(axis=2), jnp.inf)
+    numbers = jnp.where(jnp.isinf(nearest), -1, jnp.broadcast_to(images[None], nearest.shape))
+    further = Nearest(nearest, numbers, distance.argmin(axis=2).astype(jnp.int32))
+    every = jax.tree.map(lambda kept, new: jnp.concatenate([kept, new], axis=1), self, further)
+    order = jax.lax.top_k(-every.distance, self.distance.shape[1])[1]  # of equal ones, the first come first
+    return jax.tree.map(lambda values: jnp.take_along_axis(values, order, axis=1), every)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """The regions of a scale.
+
+  Attributes:
+    index: of the scale among the neck's.
+    rows: regions from top to bottom.
+    columns: regions from left to right.
+    height: of the map that they are pooled from.
+    width: of that map.
+    layers: those of LAYERS that differ: without recurrences, as on a scale of one cell, the context map is the pooled.
+  """
+
+  index: int
+  rows: int
+  columns: int
+  height: int
+  width: int
+  layers: tuple[str, ...]
+
+  def box(self, cell: int) -> Box:
+    """Returns where a region is in the image: the window of the map that it pools (READINGS Z10), scaled up.
+
+    What the trunk sees from that window reaches further; that is not drawn.
+    """
+    row, column = divmod(cell, self.columns)
+    top, bottom = window(row, self.rows, self.height)
+    left, right = window(column, self.columns, self.width)
+    return Box(top / self.height, left / self.width, bottom / self.height, right / self.width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbours:
+  """The answer for q regions of test images.
+
+  Attributes:
+    run: the run that was asked.
+    split: what the test images are called: test, or validation.
+    asked: the q images.
+    cells: `i64[q]`, the region of each.
+    searched: the training images that were searched.
+    grid: the regions.
+    found: the nearest regions by layer; `image` numbers those of `searched`.
+  """
+
+  run: Run
+  split: str
+  asked: Source
+  cells: np.ndarray
+  searched: Source
+  grid: Grid
+  found: Mapping[str, Nearest]
+
+  @functools.cached_property
+  def names(self) -> NodeNames:
+    """Names of nodes for captions."""
+    return NodeNames(self.run.tree)
+
+  def same_label(self, query: int, image: int) -> bool:
+    """Returns whether a searched image has the label of a query's; where they have several, whether they share one."""
+    return bool((np.intersect1d(self.asked.nodes[query], self.searched.nodes[image]) >= 0).any())
+
+  def answers(self, layer: str, query: int) -> list[tuple[int, int, float]]:
+    """Returns the image, cell and distance of each region found, nearest first."""
+    nearest = self.found[layer]
+    columns = (nearest.image[query], nearest.cell[query], nearest.distance[query])
+    return [row for row in zip(*(column.tolist() for column in columns), strict=True) if row[0] >= 0]
+
+  def hits(self, layer: str, query: int) -> tuple[int, int]:
+    """Returns how many of the regions found have the query's label, and how many there are."""
+    images = [image for image, _, _ in self.answers(layer, query)]
+    return sum(self.same_label(query, image) for image in images), len(images)
+
+
+@dataclasses.dataclass(frozen=True)
+class NeighbourQuery:
+  """The regions whose neighbours are searched.
+
+  Attributes:
+    scale: one of the neck's, by its cells a side: `3` or `3x3`, `2x3` where rows and columns differ; '' for 3, as in the
+      paper, or the finest where there is no such scale.
+    queries: the number of regions, each of another image.
+    seed: chooses the regions, and the images that are searched where there are more; 0 or more.
+    searched: at most this many training images.
+  """
+
+  scale: str = ""
+  queries: int = 6
+  seed: int = 0
+  searched: int = 5000
+
+  def __post_init__(self) -> None:
+    """Raises UserError for a value out of range."""
+    if not 1 <= self.queries <= MOST_QUERIES:
+      raise UserError(f"--queries {self.queries}: choose from 1 to {MOST_QUERIES}")
+    if self.searched < 1:
+      raise UserError(f"--searched {self.searched}: at least 1 training image")
+    if self.seed < 0:
+      raise UserError(f"--seed {self.seed}: must be 0 or more")
+
+
+def find_neighbours(loaded: LoadedRun, wanted: NeighbourQuery = NeighbourQuery()) -> Neighbours:
+  """Returns the training regions that are nearest to random regions of random test images.
+
+  Of each training image only the nearest region counts, so that eight neighbours are of eight images. Images without a
+  known label are left out, and so are those that cannot be read, where the config skips them. Training images are read
+  once, a batch at a time.
+
+  Raises:
+    UserError: the run has no context neck or no such scale, its data cannot be used, or no query can be read.
+  """
+  run = loaded.run
+  grid = find_grid(run, wanted.scale)
+  rng = np.random.default_rng(wanted.seed)
+  split = judged_split(run) or "test"
+  queries, training = sample(run, split, wanted.queries, rng), sample(run, "train", wanted.searched, rng)
+  cells = rng.integers(grid.rows * grid.columns, size=len(queries))
+  maps_of = _region_maps(run, grid)
+  mask, *maps = loaded.collect(
+    jax.jit(lambda method, variables, examples: (examples.mask, *maps_of(method, variables, examples))), queries
+  )
+  kept = np.flatnonzero(mask)
+  if not len(kept):
+    raise UserError(f"--seed {wanted.seed}: none of the {split} images that it chooses can be read; try another")
+  queries, cells = View(queries.source, queries.indices[kept], queries.nodes[kept]), cells[kept]
+  found = _search(loaded, training, maps_of, tuple(x[kept, cells] for x in maps))
+  return Neighbours(run, split, queries, cells, training, grid, dict(zip(grid.layers, found, strict=True)))
+
+
+def _search(
+  loaded: LoadedRun,
+  training: View,
+  maps_of: Callable[[Method, Variables, Examples], Maps],
+  wanted: tuple[np.ndarray, ...],
+) -> tuple[Nearest, ...]:
+  """Returns the nearest regions of training images, of each layer, for the wanted regions."""
+
+  @jax.jit
+  def update(found: tuple[Nearest, ...], examples: Examples, maps: Maps) -> tuple[Nearest, ...]:
+    return tuple(
+      kept.updated(_distances(jnp.asarray(x), y), examples.draw[:, 1], examples.mask)
+      for kept, x, y in zip(found, wanted, maps, strict=True)
+    )
+
+  found = tuple(Nearest.none(len(wanted[0]), NEAREST) for _ in wanted)
+  with contextlib.closing(loaded.map(jax.jit(maps_of), training)) as batches:
+    for examples, maps in batches:
+      found = update(found, examples, maps)
+  nearest: tuple[Nearest, ...] = jax.device_get(found)
+  return nearest
+
+
+def find_grid(run: Run, scale: str) -> Grid:
+  """Returns the regions of a scale; raises UserError where the run's neck has none, or not at that scale."""
+  neck = run.method.module.neck
+  if not isinstance(neck, ContextNeck):
+    raise UserError(
+      f"config.neck.name = {run.config.neck['name']!r}: this run has no regions to compare; a run whose neck is "
+      "`context` has"
+    )
+  sizes = [cells_of(scale) for scale in neck.scales]
+  names = [str(rows) if rows == columns else f"{rows}x{columns}" for rows, columns in sizes]
+  scale = scale or ("3" if "3" in names else names[-1])
+  index = next((i for i, (rows, columns) in enumerate(sizes) if scale in (names[i], f"{rows}x{columns}")), None)
+  if index is None:
+    raise UserError(f"--scale {scale}: the scales of this run, in cells a side, are {', '.join(names)}")
+  height, width = _map_size(run)
+  layers = LAYERS if neck.cell != "none" and sizes[index] != (1, 1) else LAYERS[1:]
+  return Grid(index, *sizes[index], height, width, layers)
+
+
+def _map_size(run: Run) -> tuple[int, int]:
+  shape = (1, run.data.crop, run.data.crop, len(run.data.mean))
+  variables = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), shape[1:]))
+  backbone = jax.eval_shape(
+    lambda v, x: run.method.module.apply(v, x, method=lambda module, x: module.backbone(x, train=False)),
+    variables,
+    jax.ShapeDtypeStruct(shape, jnp.float32),
+  )
+  return backbone.stages[-1].shape[1:3]
+
+
+def _region_maps(run: Run, grid: Grid) -> Callable[[Method, Variables, Examples], Maps]:
+  """Returns the function that gives the features of each region of each image, one array a layer of the grid."""
+
+  def maps(method: Method, variables: Variables, examples: Examples) -> Maps:
+    inputs = run.preprocess(examples).inputs
+    found: Any = method.module.apply(variables, inputs, grid.index, method=_context_and_pooled)
+    return tuple(x.reshape(len(x), -1, x.shape[-1]) for x in found[-len(grid.layers) :])
+
+  return maps
+
+
+def _context_and_pooled(module: Classifier, inputs: Inputs, scale: int) -> tuple[Array, ...]:
+  assert isinstance(module.neck, ContextNeck)
+  pooled, context = module.neck.regions(module.backbone(inputs, train=False), scale)
+  return context, pooled
+
+
+def _distances(queries: Float[Array, "q c"], regions: Float[Array, "b s c"]) -> Float32[Array, "q b s"]:
+  flat = chi_square(queries, regions.reshape(-1, regions.shape[-1]))
+  return flat.reshape(len(queries), *regions.shape[:2])
+
+
+def neighbours_table(answer: Neighbours) -> str:
+  """Returns how many of the regions found have the label of their query, by layer, as text for a terminal."""
+  rows: list[tuple[str, ...]] = [("nearest regions", "same label", "of")]
+  for layer in answer.found:
+    hits = np.array([answer.hits(layer, query) for query in range(len(answer.cells))]).sum(axis=0)
+    rows.append((layer, *map(str, hits.tolist())))
+  return f"{len(answer.cells)} regions, {len(answer.searched):,} training images\n{table(rows)}"
+
+
+def chi_square(x: Float[Array, "q c"], y: Float[Array, "m c"]) -> Float32[Array, "q m"]:
+  """Returns the chi-square distance of each row of `x` to each row of `y`: sum (x - y)^2 / (|x| + |y| + 1e-10).
+
+  Features may be negative, hence the absolute values (READINGS Z15). It works in float32, row after row of `x`, so no
+  array is larger than `y` or the result.
+  """
+  y = y.astype(jnp.float32)
+
+  def to_all(row: Float32[Array, "c"]) -> Float32[Array, "m"]:
+    return (jnp.square(row[None] - y) / (jnp.abs(row)[None] + jnp.abs(y) + _EPSILON)).sum(axis=1)
+
+  return jax.lax.map(to_all, x.astype(jnp.float32))

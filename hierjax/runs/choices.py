@@ -1,0 +1,106 @@
+"""Choices: values that were chosen on validation images, with what they were chosen for; choices.json of a run folder.
+
+One record type holds all of them: the temperature, the alpha of classifier adaptation, the confidence threshold, and the
+thresholds of a multi-label head.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hierjax.config import read_json
+from hierjax.errors import UserError
+from hierjax.runs.folder import RunFolder, write_whole
+
+FILE = "choices.json"
+KINDS = ("temperature", "alpha", "threshold", "thresholds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """A value chosen on validation.
+
+  Attributes:
+    kind: one of KINDS.
+    value: a number, or several for `thresholds`.
+    made_for: the conditions under which it holds, as plain data: runs and steps, views, alpha.
+    about: how it was chosen, as plain data: the split, its number of images, the criterion.
+  """
+
+  kind: str
+  value: float | Sequence[float]
+  made_for: Mapping[str, Any]
+  about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def read_choices(folder: RunFolder) -> list[Choice]:
+  """Returns the choices that a folder keeps; none where it has no choices.json.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  path = folder.path / FILE
+  try:
+    found = read_json(path, "a file of choices")
+  except FileNotFoundError:
+    return []
+  rows = found.get("choices") if set(found) == {"choices"} else None
+  if not isinstance(rows, list) or not all(map(_is_choice, rows)):
+    raise UserError(f"{path} is damaged: it holds no choices; remove it, and choose again with `hierjax evaluate`")
+  return [Choice(**row) for row in rows]
+
+
+def _is_choice(row: Any) -> bool:
+  """Returns whether plain data are the fields of a Choice."""
+  if not isinstance(row, dict) or set(row) != {field.name for field in dataclasses.fields(Choice)}:
+    return False
+  values = row["value"] if row["kind"] == "thresholds" else [row["value"]]
+  numbers = isinstance(values, list) and bool(values) and all(type(v) in (int, float) for v in values)
+  return row["kind"] in KINDS and numbers and all(isinstance(row[name], dict) for name in ("made_for", "about"))
+
+
+def keep_choice(folder: RunFolder, choice: Choice) -> None:
+  """Writes a choice to choices.json, in place of one of the same kind under the same conditions."""
+  made_for = _plain(choice.made_for)
+  others = [c for c in read_choices(folder) if (c.kind, c.made_for) != (choice.kind, made_for)]
+  rows = [dataclasses.asdict(c) for c in (*others, choice)]
+  write_whole(folder.path / FILE, json.dumps({"choices": rows}, indent=2) + "\n")
+
+
+def find_choice(folder: RunFolder, kind: str, made_for: Mapping[str, Any]) -> Choice | None:
+  """Returns the choice of a kind that holds under these conditions; None where there is none."""
+  conditions = _plain(made_for)
+  return next((c for c in read_choices(folder) if (c.kind, c.made_for) == (kind, conditions)), None)
+
+
+def chosen_value(folder: RunFolder, kind: str, made_for: Mapping[str, Any]) -> float:
+  """Returns the value for `--KIND chosen`.
+
+  Raises:
+    UserError: nothing of this kind was chosen, or only under other conditions.
+  """
+  found = find_choice(folder, kind, made_for)
+  again = f"`hierjax evaluate ... --{kind} sweep` chooses it on validation"
+  if found is not None:
+    assert isinstance(found.value, float | int)
+    return float(found.value)
+  if any(c.kind == kind for c in read_choices(folder)):
+    raise UserError(
+      f"--{kind} chosen: {folder.path / FILE} has a choice for other runs, weights, views or alpha; {again} again"
+    )
+  raise UserError(f"--{kind} chosen: {folder.path / FILE} has none; {again}")
+
+
+def run_identity(out: RunFolder, runs: Sequence[tuple[RunFolder, int]]) -> list[dict[str, Any]]:
+  """Returns runs by their relative paths from a folder, so that all may be moved together, with their steps; sorted."""
+  found = [{"run": Path(os.path.relpath(folder.path, out.path)).as_posix(), "step": step} for folder, step in runs]
+  return sorted(found, key=lambda part: part["run"])
+
+
+def _plain(value: Mapping[str, Any]) -> Any:
+  return json.loads(json.dumps(value))

@@ -1,0 +1,5 @@
+"""The packages of the wheel: `hierjax`, and `configs` as `hierjax/configs`; pyproject.toml has the rest."""
+
+from setuptools import find_packages, setup
+
+setup(packages=[*find_packages(include=["hierjax*"]), "hierjax.configs"], package_dir={"hierjax.configs": "configs"})
