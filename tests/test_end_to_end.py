@@ -309,9 +309,9 @@ def test_foreign_folders_get_a_clear_sentence(folder, command, tmp_path, capsys)
     (["--config=configs/quickstart.py:huge"], "unknown variant 'huge'; choose from: flat, smoke"),
     (
       ["--config=configs/quickstart.py", "--config.batchsize=3"],
-      "config.batchsize: the config has no key 'batchsize'; did you mean 'batch_size'?",
+      "config.batchsize: there is no such key; did you mean 'batch_size'?",
     ),
-    (["--config=configs/quickstart.py", "--config.neck.scales=(1,)"], "config.neck.scales: the config has no key"),
+    (["--config=configs/quickstart.py", "--config.neck.scales=(1,)"], "config.neck.scales: there is no such key"),
     (["--config=configs/chrnn.py"], "configs/chrnn.py is not a config: it has no function get_config"),
     (["--config=configs/quickstart.py", "--config.batch_size=0"], "config.batch_size = 0: must be above 0"),
     (

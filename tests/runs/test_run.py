@@ -131,7 +131,7 @@ def test_labels_below_a_truncated_tree_count_for_their_ancestors():
     ({"class_weights": "heavy"}, "choose from none, balanced"),
     ({"head": dict(name="oracle")}, r"config\.head\.name = 'oracle': choose from coarse_fine, dhnn_rnn, .*, path_rnn"),
     ({"backbone": dict(name="small_resnet", width=3)}, r"config\.backbone\.width: there is no such key; did you mean"),
-    ({"dtype": "float16"}, "choose from bfloat16, float32"),
+    ({"dtype": "float16"}, "choose from float32, bfloat16"),
     ({"decode": dict(beam=0)}, r"config\.decode\.beam = 0: a beam keeps at least 1 path"),
     (
       {"head": dict(name="path_rnn", softmax="siblings"), "decode": dict(restrict="raw")},
