@@ -30,7 +30,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 FAST = (
   "data",
   "functional",
-  "report/plots",
+  "report/plots/test_canvas.py",
+  "report/plots/test_chi_square.py",
   "runs/test_folder.py",
   "tree",
   "test_config.py",
