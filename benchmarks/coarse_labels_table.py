@@ -87,7 +87,7 @@ def train(cell: Cell, features: Path | None, workdir: Path, words: Sequence[str]
 
 def share_right(config: dict) -> float:
   """Returns the share of the pseudo-labels of a config that are right, 0 to 1."""
-  data = {arm: dict(config["data"], coarse_images=arm) for arm in ("pseudo", "truth", "direct")}
+  data = {arm: dict(config["data"], partial_labels=arm) for arm in ("pseudo", "truth", "direct")}
   nodes = {arm: Run.from_config(config | {"data": data[arm]}).source("train").nodes for arm in data}
   coarse = nodes["direct"] != nodes["truth"]
   return float((nodes["pseudo"] == nodes["truth"])[coarse].mean())

@@ -23,11 +23,12 @@ from benchmarks.spatial import Side, interleaved, load_average, machine, table_h
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.classifier import ModelMethod
 from hierjax.nn.layers.conversions import KINDS
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.training.optim import OptimConfig, make_optimizer
+from hierjax.training.phases import Phase
 from hierjax.training.state import init_state
-from hierjax.training.step import make_train_step
+from hierjax.training.step import StepSettings, make_train_step
 from hierjax.tree import catalog
 from hierjax.types import Examples
 
@@ -42,7 +43,7 @@ def method_of(network: str, conversion: str, size: int, width: int) -> ModelMeth
   head: dict[str, Any] = {"name": "multilabel"}
   if conversion:
     head = {"name": "dhnn_s2s", "output": "sigmoid", "conversion": conversion, "size": size, "width": width}
-  return make_method(NETWORKS[network], head, tree_arrays(catalog.load("openimages30")))
+  return make_method(ModelConfig(NETWORKS[network], head), tree_arrays(catalog.load("openimages30")))
 
 
 def lowered(method: ModelMethod, batch: Examples) -> tuple[Any, Any, Any]:
@@ -54,7 +55,7 @@ def lowered(method: ModelMethod, batch: Examples) -> tuple[Any, Any, Any]:
   def start() -> Any:
     return init_state(method.module.init(jax.random.key(0), image), optimizer)
 
-  step = make_train_step(optimizer, lambda step: jnp.float32(1e-4), preprocess=normalised, key=jax.random.key(1))
+  step = make_train_step(Phase(optimizer), StepSettings(lambda step: jnp.float32(1e-4), normalised, jax.random.key(1)))
   compiled = jax.jit(step, donate_argnums=1).lower(method, jax.eval_shape(start), batch).compile()
   return compiled, start, sum(x.size for x in jax.tree.leaves(shapes["params"]))
 

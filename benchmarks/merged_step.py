@@ -22,11 +22,12 @@ from benchmarks.train_step import cifar100_tree, examples
 from configs import merged_cifar100
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.classifier import ModelMethod
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.training.optim import OptimConfig, make_optimizer
+from hierjax.training.phases import Phase
 from hierjax.training.state import init_state
-from hierjax.training.step import make_train_step
+from hierjax.training.step import StepSettings, make_train_step
 from hierjax.types import Examples
 
 NETWORKS = ("resnet164", "densenet100", "cpu")
@@ -41,7 +42,9 @@ def method_of(network: str, words: str) -> ModelMethod:
   tree = cifar100_tree()
   levels = config["tree"]["levels"]
   arrays = tree_arrays(tree.truncated(levels) if levels else tree)
-  return make_method(config["backbone"], config["head"], arrays, dtype=config["dtype"], merged=config["merged"])
+  return make_method(
+    ModelConfig(config["backbone"], config["head"], dtype=config["dtype"], merged=config["merged"]), arrays
+  )
 
 
 def parameters(method: ModelMethod) -> int:
@@ -61,7 +64,7 @@ def train_step(method: ModelMethod, batch: Examples) -> Side:
   """Returns a call that takes the next step of a training run, with its own state."""
   variables = jax.jit(method.module.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
   optimizer = make_optimizer(OptimConfig(lr=0.01, nesterov=True), variables["params"])
-  step = make_train_step(optimizer, lambda step: jnp.float32(0.01), preprocess=normalised, key=jax.random.key(1))
+  step = make_train_step(Phase(optimizer), StepSettings(lambda step: jnp.float32(0.01), normalised, jax.random.key(1)))
   step = jax.jit(step, donate_argnums=1)
   state = init_state(variables, optimizer)
   own = batch.replace(paths=batch.paths[..., : method.tree.depth])

@@ -22,7 +22,7 @@ from benchmarks.spatial import load_average, machine, table_head, table_row
 from benchmarks.train_step import cifar100_tree
 from hierjax.data.augment import Transform, train_batch
 from hierjax.data.config import DataConfig
-from hierjax.data.loader import train_batches
+from hierjax.data.loader import LabelledImages, ProcessRows, TrainSteps, train_batches
 from hierjax.data.source import ArraySource
 from hierjax.runs import devices
 from hierjax.types import Examples
@@ -38,7 +38,7 @@ def source(size: int) -> ArraySource:
 
 def batches(images: ArraySource, batch: int, threads: int, steps: int) -> Iterator[Examples]:
   config = DataConfig(threads=threads)
-  return train_batches(images, cifar100_tree(), config=config, batch_size=batch, seed=0, num_steps=steps)
+  return train_batches(LabelledImages(images, cifar100_tree()), config, ProcessRows(batch), TrainSteps(0, steps))
 
 
 def augmentation() -> Callable[[Examples], Any]:

@@ -25,11 +25,12 @@ from benchmarks.chrnn_step import normalised
 from benchmarks.spatial import Side, cores, interleaved, load_average, machine, table_head, table_row, torch_device
 from benchmarks.spatial_torch import use_threads
 from hierjax.functional.tree_arrays import TreeArrays, tree_arrays
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.training.optim import OptimConfig, make_optimizer
+from hierjax.training.phases import Phase
 from hierjax.training.state import init_state
-from hierjax.training.step import make_train_step
+from hierjax.training.step import StepSettings, make_train_step
 from hierjax.tree.label_tree import LabelTree
 from hierjax.types import Examples, Features
 
@@ -57,7 +58,7 @@ def examples(batch: int) -> Examples:
 
 
 def method_of(network: str, tree: TreeArrays) -> tuple[Any, Any]:
-  method = make_method(NETWORKS[network], HEAD, tree)
+  method = make_method(ModelConfig(NETWORKS[network], HEAD), tree)
   return method, jax.jit(method.module.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
 
@@ -66,7 +67,7 @@ def train_step(network: str, tree: TreeArrays, batch: Examples, mesh: Mesh) -> S
   method, variables = method_of(network, tree)
   decay = (("kernel$", 5e-4), (".*", 0.0))
   optimizer = make_optimizer(OptimConfig(lr=0.01, nesterov=True, decay=decay), variables["params"])
-  step = make_train_step(optimizer, lambda step: jnp.float32(0.01), preprocess=normalised, key=jax.random.key(1))
+  step = make_train_step(Phase(optimizer), StepSettings(lambda step: jnp.float32(0.01), normalised, jax.random.key(1)))
   whole = devices.replicated(mesh)
   step = jax.jit(step, donate_argnums=1, out_shardings=whole)
   method, state = jax.device_put((method, init_state(variables, optimizer)), whole)

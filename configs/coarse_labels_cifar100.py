@@ -28,8 +28,8 @@ Variants, at most one of each line:
     S_fine and in S_coarse
   fine: S_fine alone | pseudo: S_fine + S_coarse^- | truth: S_fine + S_coarse^+ | direct (the default)
   path_rnn (the default): CNN-RNN | flat: a softmax over the leaves | coarse_fine: a softmax a level
-  cnn7 | wrn | wider | cpu | cpu_long: end to end, with that network and its schedule
-  smoke: generated features, seconds; not together with a network
+  cnn7 | wrn | wider | cpu | cpu_long: end to end, with that network and its schedule | smoke: generated features,
+    seconds
 
 A tenth of the training images validates and keeps its labels: the weights that count are the best on it. Every variant
 trains for as many steps as if S_fine and S_coarse were all images: fewer images are seen more often. So who changes
@@ -58,7 +58,7 @@ def get_config(variant: str = "") -> mlc.ConfigDict:
 
 def of_all_images(c: mlc.ConfigDict) -> mlc.ConfigDict:
   """Lets everything that counts epochs count those of all images."""
-  used = c.data.fine + (0.0 if c.data.coarse_images == "drop" else c.data.coarse)
+  used = c.data.fine + (0.0 if c.data.partial_labels == "drop" else c.data.coarse)
   for section, key in ((c, "epochs"), (c, "eval_every"), (c, "checkpoint_every"), (c.schedule, "warmup")):
     section[key] = section[key] / used
   c.schedule.boundaries = tuple(epoch / used for epoch in c.schedule.boundaries)
@@ -71,7 +71,7 @@ def parts(fine: int, coarse: int, c: mlc.ConfigDict) -> None:
 
 
 def images(what: str, c: mlc.ConfigDict) -> None:
-  c.data.coarse_images = what
+  c.data.partial_labels = what
 
 
 def head(edit: common.Edit, c: mlc.ConfigDict) -> None:

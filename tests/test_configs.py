@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import re
 from pathlib import Path
 
 import chex
@@ -9,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import common
+from configs import chrnn, common
 from hierjax.config import flatten, unpack
 from hierjax.errors import UserError
 from hierjax.runs.run import Run
 from hierjax.training import loop
-from hierjax.training.optim import OptimConfig, make_optimizer, make_schedule
+from hierjax.training.optim import OptimConfig, make_optimizer
+from hierjax.training.schedule import RunLength, make_schedule
 from hierjax.tree.builders import from_paths
 from hierjax.tree.label_tree import UNKNOWN
 
@@ -76,7 +78,7 @@ def test_every_variant_builds(path, variant):
   config = module(path).get_config(variant).to_dict()
   optim = unpack(OptimConfig, config["optim"], "optim")
   make_optimizer(optim, shapes_of(run_of(config)))  # every parameter is covered
-  make_schedule(config["schedule"], peak=1.0, steps_per_epoch=10.0, total_steps=100)
+  make_schedule(config["schedule"], 1.0, RunLength(10.0, 100))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -124,7 +126,7 @@ def test_the_rates_of_the_papers_networks_fall_as_theirs(name, variant, ends):
   config = module(path).get_config(variant).to_dict()
   steps_per_epoch = 50_000 / config["batch_size"]
   total = round(config["epochs"] * steps_per_epoch)
-  schedule, _ = make_schedule(config["schedule"], peak=1.0, steps_per_epoch=steps_per_epoch, total_steps=total)
+  schedule, _ = make_schedule(config["schedule"], 1.0, RunLength(steps_per_epoch, total))
   for epoch, rate in ends.items():
     assert float(schedule(round(epoch * steps_per_epoch))) == pytest.approx(rate)
 
@@ -146,9 +148,9 @@ def test_the_features_of_imagenet_are_of_whole_images():
 
 def test_unknown_and_clashing_variants_are_refused():
   kinds = ({"a": lambda c: None, "b": lambda c: None}, {"x": lambda c: None})
-  with pytest.raises(ValueError, match="unknown variant 'c'; choose from: a, b, x"):
+  with pytest.raises(UserError, match=r"unknown variant 'c' .choose from: a, b, x"):
     common.apply(common.base(), "a,c", kinds)
-  with pytest.raises(ValueError, match="a and b exclude each other"):
+  with pytest.raises(UserError, match="a and b exclude each other"):
     common.apply(common.base(), "a,b", kinds)
 
 
@@ -172,3 +174,17 @@ def test_the_learning_rate_follows_the_batch_size_where_it_is_meant_for_one():
   assert OptimConfig(lr=0.1, lr_batch=128).peak_lr(128) == 0.1
   assert OptimConfig(lr=0.1, lr_batch=128).peak_lr(64) == 0.05
   assert OptimConfig(lr=0.1, lr_batch=0).peak_lr(64) == 0.1
+
+
+def documented(text):
+  """Returns the words of each line of a docstring's list of variants: `WORD (...) | WORD: ... | ...`."""
+  lines = re.split(r"^Variants.*at most one of each line:\n", text, flags=re.M)[1].split("\n\n")[0]
+  entries = re.sub(r"\n {4,}", " ", lines).strip().splitlines()
+  return {frozenset(re.match(r"\w+", word.strip())[0] for word in entry.split(" | ")) for entry in entries}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_each_documented_word_is_a_variant_and_the_reverse(path):
+  found = module(path)
+  text = chrnn.__doc__ if "see configs/chrnn.py" in found.__doc__ else found.__doc__
+  assert documented(text) == {frozenset(kind) for kind in found.KINDS}

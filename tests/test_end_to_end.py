@@ -162,7 +162,7 @@ def test_a_signal_to_one_process_stops_both_at_one_step_and_they_go_on(tmp_path,
   printed = [p.communicate(timeout=200)[0] for p in processes]
   assert [p.returncode for p in processes] == [128 + signal.SIGTERM] * 2
   assert printed[0].splitlines()[-1] == printed[1].splitlines()[-1]
-  assert "the same command goes on from there" in printed[1]
+  assert "the same command resumes the run" in printed[1]
   processes = start()
   errors = [p.communicate(timeout=300)[1] for p in processes]
   assert [p.returncode for p in processes] == [0, 0], errors

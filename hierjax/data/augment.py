@@ -1,13 +1,12 @@
-"""Images on their way into a model, jitted: normalised and cropped, in training at random and mirrored.
+"""Preprocessing of batches of images, jitted: normalisation, crops, and the random augmentation of training.
 
 On two CPU cores, 256 CIFAR images a batch, in thousands of images a second: gathering rows and then columns as bytes
-(what is done here) 970, one gather of pixels 630, a dynamic slice an image 350, products with one-hot matrices 170.
+(this code) 970, one gather of pixels 630, a dynamic slice an image 350, products with one-hot matrices 170.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +18,16 @@ from hierjax.types import Batch, Examples
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-  """What is done to images on their way into a model; hashable, so that it can be static under jit.
+  """The settings of preprocessing; hashable, so that it can be static under jit.
 
   Attributes:
-    crop: the side of the square that the model sees, in pixels.
+    crop: the side of the square that the model reads, in pixels.
     pad: zeros put around an image before the random crop of training.
     mirror: whether training mirrors every other image.
     mean: of each channel, of pixels from 0 to 1.
     std: of each channel, of pixels from 0 to 1.
-    sides: the least and the most that an image's side is resized to before the crop, at random in training and midway
-      in evaluation; () for as it is.
+    sides: the smallest and the largest size of an image's shorter side before the crop: at random in training, the
+      middle in evaluation. (): images keep their size.
   """
 
   crop: int
@@ -40,127 +39,105 @@ class Transform:
 
 
 def train_batch(examples: Examples, key: PRNGKeyArray, transform: Transform) -> Batch:
-  """Returns examples ready to train on; `key` is the run's, the same at every step."""
+  """Returns a batch for training; `key` is the run's, the same at every step."""
   inputs = jnp.asarray(examples.images)
   if inputs.ndim == 4:
-    inputs = augment(inputs, jnp.asarray(examples.draw), key, **dataclasses.asdict(transform))
+    inputs = augment(inputs, jnp.asarray(examples.draw), key, transform)
   return Batch(inputs, examples.paths, examples.mask)
 
 
 def eval_batch(examples: Examples, transform: Transform, number: int | Int[Array, ""] = 0) -> Batch:
-  """Returns examples ready to evaluate on, seen as `view` sees them; nothing is random."""
+  """Returns a batch for evaluation, with the view `number` of each image, see `view`; nothing is random."""
   inputs = jnp.asarray(examples.images)
   if inputs.ndim == 4:
-    if transform.sides:
-      inputs = midway(inputs, crop=transform.crop, mean=transform.mean, std=transform.std, sides=transform.sides)
-    else:
-      inputs = view(inputs, number, crop=transform.crop, mean=transform.mean, std=transform.std)
+    inputs = midway(inputs, transform) if transform.sides else view(inputs, transform, number)
   return Batch(inputs, examples.paths, examples.mask)
 
 
 def augment(
-  images: UInt8[Array, "b h w c"],
-  draw: Int[Array, "b 2"],
-  key: PRNGKeyArray,
-  *,
-  crop: int,
-  pad: int,
-  mirror: bool,
-  mean: tuple[float, ...],
-  std: tuple[float, ...],
-  sides: tuple[int, ...] = (),
-) -> Float[Array, "b {crop} {crop} c"]:
-  """Normalises, resizes to a random side if asked to, pads with zeros, crops at random and mirrors at random.
+  images: UInt8[Array, "b h w c"], draw: Int[Array, "b 2"], key: PRNGKeyArray, transform: Transform
+) -> Float[Array, "b {transform.crop} {transform.crop} c"]:
+  """Returns normalised images, padded with zeros, cropped at random and mirrored at random.
 
-  What is drawn for an image depends on `key` and its row of `draw` alone, not on the batch that it is in.
+  With `transform.sides` the image is first resized: its shorter side to a random integer of that range, each equally
+  probable (Koo et al., section 4.1). Such images are not padded.
+
+  The random numbers of an image depend on `key` and its row of `draw` alone, not on the batch that it is in.
 
   Args:
     images: pixels from 0 to 255.
     draw: (epoch, number of the example).
     key: the run's.
-    crop: the side of the result, in pixels.
-    pad: zeros put around the normalised image, in pixels.
-    mirror: whether to mirror, with probability 1/2.
-    mean: of each channel, of pixels from 0 to 1.
-    std: of each channel, of pixels from 0 to 1.
-    sides: the least and the most that an image's shorter side is resized to, each as probable (Koo et al., section
-      4.1); () for as it is. Nothing is padded then.
+    transform: the settings; an image is mirrored with probability 1/2.
 
   Raises:
     ValueError: the crop is larger than the padded image.
   """
-  height, width = images.shape[1:3]
-  if sides:
-    return _resized_crops(images, draw, key, crop=crop, mirror=mirror, mean=mean, std=std, sides=sides)
+  if transform.sides:
+    return _resized_crops(images, draw, key, transform)
+  (height, width), crop, pad = images.shape[1:3], transform.crop, transform.pad
   _check_crop(crop, height + 2 * pad, width + 2 * pad)
   bits = jax.vmap(lambda d: jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, d[0]), d[1]), (3,)))(draw)
   top = (bits[:, 0] % jnp.uint32(height + 2 * pad - crop + 1)).astype(jnp.int32)
   left = (bits[:, 1] % jnp.uint32(width + 2 * pad - crop + 1)).astype(jnp.int32)
   steps = jnp.arange(crop, dtype=jnp.int32)[None]
-  mirrored = (bits[:, 2:] & jnp.uint32(1)).astype(bool) & mirror
+  mirrored = (bits[:, 2:] & jnp.uint32(1)).astype(bool) & transform.mirror
   rows = top[:, None] + steps - pad
   columns = left[:, None] + jnp.where(mirrored, crop - 1 - steps, steps) - pad
   cropped = jnp.take_along_axis(images, jnp.clip(rows, 0, height - 1)[:, :, None, None], axis=1, mode="clip")
   cropped = jnp.take_along_axis(cropped, jnp.clip(columns, 0, width - 1)[:, None, :, None], axis=2, mode="clip")
   inside = _inside(rows, height)[:, :, None, None] & _inside(columns, width)[:, None, :, None]
-  return jnp.where(inside, _normalise(cropped, mean, std), 0.0)
+  return jnp.where(inside, _normalise(cropped, transform), 0.0)
 
 
 def view(
-  images: UInt8[Array, "b h w c"],
-  number: int | Int[Array, ""] = 0,
-  *,
-  crop: int,
-  mean: tuple[float, ...],
-  std: tuple[float, ...],
-) -> Float[Array, "b {crop} {crop} c"]:
-  """Normalises and crops: the centre, or another of the ten views that evaluation can average (Zuo et al. IV-A).
+  images: UInt8[Array, "b h w c"], transform: Transform, number: int | Int[Array, ""] = 0
+) -> Float[Array, "b {transform.crop} {transform.crop} c"]:
+  """Returns normalised crops: the centre, or another of the ten views of test-time augmentation (Zuo et al. IV-A).
 
   Args:
     images: pixels from 0 to 255.
+    transform: the side of the crop, and the means and standard deviations of the channels.
     number: 0 for the centre, 1 to 4 for the corners nw, ne, sw, se; 5 to 9 for their mirror images in the same order.
-    crop: the side of the result, in pixels.
-    mean: of each channel, of pixels from 0 to 1.
-    std: of each channel, of pixels from 0 to 1.
 
   Raises:
     ValueError: the crop is larger than the image.
   """
-  height, width = images.shape[1:3]
+  (height, width), crop = images.shape[1:3], transform.crop
   _check_crop(crop, height, width)
   bottom, right = height - crop, width - crop
   tops = jnp.array([bottom // 2, 0, 0, bottom, bottom], jnp.int32)
   lefts = jnp.array([right // 2, 0, right, 0, right], jnp.int32)
   start = (0, tops[number % 5], lefts[number % 5], 0)
   cropped = jax.lax.dynamic_slice(images, start, (images.shape[0], crop, crop, images.shape[3]))
-  return _normalise(jnp.where(number >= 5, cropped[:, :, ::-1], cropped), mean, std)
+  return _normalise(jnp.where(number >= 5, cropped[:, :, ::-1], cropped), transform)
 
 
 def midway(
-  images: UInt8[Array, "b h w c"], *, crop: int, mean: tuple[float, ...], std: tuple[float, ...], sides: tuple[int, ...]
-) -> Float[Array, "b {crop} {crop} c"]:
-  """Normalises, resizes the shorter side to the middle of `sides`, and crops the centre."""
+  images: UInt8[Array, "b h w c"], transform: Transform
+) -> Float[Array, "b {transform.crop} {transform.crop} c"]:
+  """Returns normalised centre crops of images whose shorter side is resized to the middle of `transform.sides`."""
   extents = jnp.array(images.shape[1:3], jnp.float32)
-  scale = jnp.float32(sum(sides) / 2) / extents.min()
-  offsets = (jnp.float32(crop) - scale * extents) / 2
-  return jax.vmap(lambda image: _resized(image, scale, offsets, crop))(_normalise(images, mean, std))
+  scale = jnp.float32(sum(transform.sides) / 2) / extents.min()
+  offsets = (jnp.float32(transform.crop) - scale * extents) / 2
+  return jax.vmap(lambda image: _resized(image, scale, offsets, transform.crop))(_normalise(images, transform))
 
 
 def _resized_crops(
-  images: Array, draw: Array, key: Array, *, crop: int, mirror: bool, mean: Any, std: Any, sides: tuple[int, ...]
-) -> Array:
-  extents = jnp.array(images.shape[1:3], jnp.float32)
+  images: UInt8[Array, "b h w c"], draw: Int[Array, "b 2"], key: PRNGKeyArray, transform: Transform
+) -> Float[Array, "b {transform.crop} {transform.crop} c"]:
+  extents, crop, (least, most) = jnp.array(images.shape[1:3], jnp.float32), transform.crop, transform.sides
 
-  def one(image: Array, draw: Array) -> Array:
+  def one(image: Float[Array, "h w c"], draw: Int[Array, "2"]) -> Float[Array, "crop crop c"]:
     at = jax.random.fold_in(jax.random.fold_in(key, draw[0]), draw[1])
     numbers = jax.random.uniform(at, (4,))
-    side = jnp.floor(sides[0] + numbers[0] * (sides[1] - sides[0] + 1))
+    side = jnp.floor(least + numbers[0] * (most - least + 1))
     scale = side / extents.min()
     offsets = -jnp.floor(numbers[1:3] * (scale * extents - crop + 1))
     found = _resized(image, scale, offsets, crop)
-    return jnp.where((numbers[3] < 0.5) & mirror, found[:, ::-1], found)
+    return jnp.where((numbers[3] < 0.5) & transform.mirror, found[:, ::-1], found)
 
-  return jax.vmap(one)(_normalise(images, mean, std), draw)
+  return jax.vmap(one)(_normalise(images, transform), draw)
 
 
 def _resized(image: Float[Array, "h w c"], scale: Array, offsets: Array, crop: int) -> Float[Array, "crop crop c"]:
@@ -170,7 +147,7 @@ def _resized(image: Float[Array, "h w c"], scale: Array, offsets: Array, crop: i
 
 
 def check_views(views: int, shape: tuple[int, ...], crop: int) -> None:
-  """Raises UserError unless images of `shape`, (h, w, c), or vectors of precomputed features, (d,), have that many."""
+  """Raises UserError unless images of `shape`, (h, w, c), or vectors of features, (d,), have that many views."""
   if views == 1:
     return
   if len(shape) != 3:
@@ -191,9 +168,8 @@ def _inside(positions: Int[Array, "b m"], size: int) -> Bool[Array, "b m"]:
   return (positions >= 0) & (positions < size)
 
 
-def _normalise(
-  images: UInt8[Array, "b h w c"], mean: tuple[float, ...], std: tuple[float, ...]
-) -> Float[Array, "b h w c"]:
+def _normalise(images: UInt8[Array, "b h w c"], transform: Transform) -> Float[Array, "b h w c"]:
+  mean, std = transform.mean, transform.std
   if not len(mean) == len(std) == images.shape[-1]:
     raise ValueError(f"{len(mean)} means and {len(std)} standard deviations for {images.shape[-1]} channels")
   pixels = images.astype(jnp.float32) / 255.0

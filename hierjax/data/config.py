@@ -1,4 +1,4 @@
-"""The config section `data`: where images come from, how they are split, and how they are prepared."""
+"""The config section `data`: the source of images, their splits, and their preparation."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hierjax.errors import UserError
 ON_BAD_IMAGE = ("stop", "skip")
 ON_NO_LABEL = ("stop", "skip")
 MAX_SIDE = math.isqrt(MAX_PIXELS)
-COARSE_IMAGES = ("direct", "drop", "pseudo", "truth")
+PARTIAL_LABELS = ("direct", "drop", "pseudo", "truth")
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Where images come from, how they are split, and how they are prepared.
+  """The section `data` of a config: the source of images, their splits, and their preparation.
 
   Attributes:
     name: `shapes` (drawn by the package), `noise` (a pattern for each leaf of any tree, and noise on it), `folder`,
@@ -39,13 +39,14 @@ class DataConfig:
     validation: the fraction of the training images that is kept for validation where the set has no split for it. 0:
       there is no validation at all, and training sees everything.
     split_seed: chooses which images are kept; apart from the run's seed, so that runs of several seeds compare.
-    fine: the fraction of the training images, validation's not among them, that keep their whole labels. They are drawn
-      by `split_seed`, and neither other fractions nor `coarse_images` change which they are.
-    coarse: the fraction of them, others, whose labels are cut; what neither takes is left out.
-    coarse_level: how many levels, from the top, are left of a label that is cut.
-    coarse_images: what becomes of training images whose labels end above a leaf, cut or by themselves. `direct`: they
-      train what their labels say; `drop`: they are left out; `pseudo`: they have the labels of the file
-      `pseudo_labels`; `truth`: what was cut is not. Images of which no label is known at all are among them.
+    fine: the fraction of the training images, without those kept for validation, that keep their whole labels. They are
+      drawn by `split_seed`; neither other fractions nor `partial_labels` change the draw.
+    coarse: the fraction of the training images, disjoint from `fine`, whose labels are cut. Images in neither part are
+      left out.
+    coarse_level: the number of levels, from the top, that a cut label keeps.
+    partial_labels: the use of training images with partial labels, which end above a leaf, cut or in the set itself.
+      `direct`: the known part of the label is trained; `drop`: the images are left out; `pseudo`: they get the labels
+      of the file `pseudo_labels`; `truth`: cut labels are restored. Images without any known label are among them.
     pseudo_labels: a file that `hierjax data pseudo-label` wrote.
     examples: how many training images `shapes` and `noise` draw; a sixth as many each to validate and to test.
     width: how many features a vector has that `noise` draws in place of an image; 0 for images.
@@ -63,7 +64,7 @@ class DataConfig:
     on_bad_image: `stop` the run, naming the file, or `skip` the image, which is then reported and never counts: its row
       of a batch has mask 0 and the pixels of another row.
     on_no_label: `stop` the run where images of a split have no label, naming the first, or `skip` these: they are left
-      out of the split. What `coarse_images` drops, or has pseudo-labels for, does not stop a run.
+      out of the split. Images that `partial_labels` drops or gives pseudo-labels do not stop a run.
     cache_mib: a set that takes no more MiB than this is decoded once, into memory.
     threads: threads that read images.
     balanced: whether training draws every end node equally often, instead of every image once an epoch.
@@ -81,7 +82,7 @@ class DataConfig:
   fine: float = 1.0
   coarse: float = 0.0
   coarse_level: int = 1
-  coarse_images: str = "direct"
+  partial_labels: str = "direct"
   pseudo_labels: str = ""
   examples: int = 12_000
   width: int = 0
@@ -113,7 +114,7 @@ class DataConfig:
         f"from 0 to 1 - data.fine, which is {1 - self.fine:g}: an image is in one part only",
       ),
       "coarse_level": (self.coarse_level >= 1, "1 or more levels"),
-      "coarse_images": (self.coarse_images in COARSE_IMAGES, f"one of {', '.join(COARSE_IMAGES)}"),
+      "partial_labels": (self.partial_labels in PARTIAL_LABELS, f"one of {', '.join(PARTIAL_LABELS)}"),
       "examples": (self.examples >= 6, "6 or more"),
       "width": (self.width >= 0, "0 (images) or more"),
       "objects": (1 <= self.objects <= 3, "1, 2 or 3"),

@@ -1,7 +1,7 @@
-"""Batches as pure functions of their number, so that a run can go on and any process count sees the same.
+"""Batches as pure functions of their number, so that resumed runs and any number of processes read the same ones.
 
-Grain's threads make whole batches ahead; a batch's rows are gathered at once. Position q of the training stream is row
-q mod B of batch q // B, and example q mod N of the order of epoch q // N: batches run on across epochs.
+Grain's threads prepare whole batches ahead; the rows of a batch are gathered at once. Position q of the training stream
+is row q mod B of batch q // B, and example q mod N of the order of epoch q // N: batches run on across epochs.
 """
 
 from __future__ import annotations
@@ -23,41 +23,83 @@ from hierjax.types import Examples
 Order = Callable[[int], Int[np.ndarray, "n"]]
 
 
+@dataclasses.dataclass(frozen=True)
+class LabelledImages:
+  """Images with their label paths in a tree.
+
+  Attributes:
+    source: the images, and the end nodes of their labels.
+    tree: the label tree.
+    short_labels: the meaning of a label that ends above a leaf (READINGS A2).
+  """
+
+  source: Source
+  tree: LabelTree
+  short_labels: ShortLabels = "unknown"
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessRows:
+  """The rows of each global batch that one process reads: process p of n reads rows [pB/n, (p+1)B/n).
+
+  Attributes:
+    batch_size: B, the rows of a batch over all processes; a multiple of `process_count`.
+    process_index: p.
+    process_count: n.
+  """
+
+  batch_size: int
+  process_index: int = 0
+  process_count: int = 1
+
+  def __post_init__(self) -> None:
+    """Raises ValueError for a batch that does not divide evenly."""
+    if self.batch_size < 1 or self.batch_size % self.process_count:
+      raise ValueError(
+        f"batch_size = {self.batch_size} must be a multiple of {self.process_count}, the number of processes"
+      )
+
+  @property
+  def numbers(self) -> Int[np.ndarray, "b"]:
+    """The numbers of these rows in the batch."""
+    share = self.batch_size // self.process_count
+    return np.arange(self.process_index * share, (self.process_index + 1) * share, dtype=np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSteps:
+  """A part of the endless stream of training batches.
+
+  Attributes:
+    seed: of the order of examples; 0 or more.
+    count: the number of batches.
+    start: the number of the first batch.
+  """
+
+  seed: int
+  count: int
+  start: int = 0
+
+
 def train_batches(
-  source: Source,
-  tree: LabelTree,
-  *,
-  config: DataConfig,
-  batch_size: int,
-  seed: int,
-  num_steps: int,
-  start_step: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
-  short_labels: ShortLabels = "unknown",
+  images: LabelledImages, config: DataConfig, rows: ProcessRows, steps: TrainSteps
 ) -> Generator[Examples, None, None]:
   """Returns this process's rows of training batches, numpy arrays, each a pure function of (seed, step).
 
-  An epoch has every example once, in an order of its own; or, where `config.balanced`, as many draws, in which every
-  end node is as frequent. Close the generator, or run it to its end, to be rid of its threads.
+  An epoch has every example once, in an order of its own. With `config.balanced` it has as many draws, in which every
+  end node is equally frequent. Close the generator, or run it to its end, to stop its threads.
 
   Args:
-    source: the images.
-    tree: the tree that its nodes are of.
-    config: says how images are read, and whether end nodes are balanced.
-    batch_size: rows of a batch over all processes; a multiple of `process_count`.
-    seed: of the order; 0 or more.
-    num_steps: how many batches, from `start_step` on.
-    start_step: the number of the first batch.
-    process_index: which of the processes this is; process p of n gets rows [pB/n, (p+1)B/n).
-    process_count: how many there are.
-    short_labels: what follows a label that ends above a leaf (READINGS A2).
+    images: to train on.
+    config: how images are read, and whether end nodes are balanced.
+    rows: of each batch, for this process.
+    steps: the batches.
 
   Raises:
-    BadImageError: an image cannot be read, and `config.on_bad_image` is `stop`. If it is `skip`, the row has mask 0 and
-      the pixels of the first image of this process's rows that can be read, so that batch norm sees nothing foreign.
+    BadImageError: an image cannot be read, and `config.on_bad_image` is `stop`. With `skip`, its row has mask 0 and the
+      pixels of the first readable image of this process's rows, so that batch norm gets pixels of the data set.
   """
-  rows = _rows(batch_size, process_index, process_count)
+  source, seed = images.source, steps.seed
   order = functools.lru_cache(maxsize=4)(
     functools.partial(_balanced_order, seed, source.nodes[:, 0])
     if config.balanced
@@ -65,7 +107,7 @@ def train_batches(
   )
 
   def examples_of(step: int) -> tuple[np.ndarray, np.ndarray]:
-    epochs, places = np.divmod((start_step + step) * batch_size + rows, len(source))
+    epochs, places = np.divmod((steps.start + step) * rows.batch_size + rows.numbers, len(source))
     numbers = np.empty_like(places)
     for epoch in np.unique(epochs).tolist():
       here = epochs == epoch
@@ -73,39 +115,22 @@ def train_batches(
     # A balanced epoch can have an example twice: its place, which is its own, then keys its augmentation.
     return numbers, np.stack([epochs, places if config.balanced else numbers], axis=1)
 
-  return _stream(_Batches(source, tree, short_labels, config.on_bad_image, num_steps, examples_of), config.threads)
+  return _stream(_Batches(images, config.on_bad_image, steps.count, examples_of), config.threads)
 
 
-def eval_batches(
-  source: Source,
-  tree: LabelTree,
-  *,
-  config: DataConfig,
-  batch_size: int,
-  process_index: int = 0,
-  process_count: int = 1,
-  short_labels: ShortLabels = "unknown",
-) -> Generator[Examples, None, None]:
+def eval_batches(images: LabelledImages, config: DataConfig, rows: ProcessRows) -> Generator[Examples, None, None]:
   """Returns this process's rows of batches that have every example once, in order; arguments as in `train_batches`.
 
-  All batches have one shape: the last is padded with rows of mask 0, as are images that cannot be read where
+  All batches have one shape: the last is padded with rows of mask 0. So are images that cannot be read, where
   `config.on_bad_image` is `skip`.
   """
-  rows = _rows(batch_size, process_index, process_count)
+  size = len(images.source)
 
   def examples_of(step: int) -> tuple[np.ndarray, np.ndarray]:
-    numbers = step * batch_size + rows
-    return np.where(numbers < len(source), numbers, -1), np.stack([np.zeros_like(numbers), numbers], axis=1)
+    numbers = step * rows.batch_size + rows.numbers
+    return np.where(numbers < size, numbers, -1), np.stack([np.zeros_like(numbers), numbers], axis=1)
 
-  num_steps = -(-len(source) // batch_size)
-  return _stream(_Batches(source, tree, short_labels, config.on_bad_image, num_steps, examples_of), config.threads)
-
-
-def _rows(batch_size: int, process_index: int, process_count: int) -> np.ndarray:
-  if batch_size < 1 or batch_size % process_count:
-    raise ValueError(f"batch_size = {batch_size} must be a multiple of {process_count}, the number of processes")
-  share = batch_size // process_count
-  return np.arange(process_index * share, (process_index + 1) * share, dtype=np.int64)
+  return _stream(_Batches(images, config.on_bad_image, -(-size // rows.batch_size), examples_of), config.threads)
 
 
 def _shuffled_order(seed: int, size: int, epoch: int) -> Int[np.ndarray, "n"]:
@@ -130,17 +155,13 @@ class _Batches:
   """Grain's random access to whole batches.
 
   Attributes:
-    source: the images.
-    tree: their label tree.
-    short_labels: as in `train_batches`.
+    images: the examples.
     on_bad_image: `stop` or `skip`.
-    num_steps: how many batches there are.
-    examples_of: gives the number of each example of a batch, `i64[b]`, -1 for padding, and its draw, `i64[b 2]`.
+    num_steps: the number of batches.
+    examples_of: returns the number of each example of a batch, `i64[b]`, -1 for padding, and its draw, `i64[b 2]`.
   """
 
-  source: Source
-  tree: LabelTree
-  short_labels: ShortLabels
+  images: LabelledImages
   on_bad_image: str
   num_steps: int
   examples_of: Callable[[int], tuple[np.ndarray, np.ndarray]]
@@ -150,11 +171,12 @@ class _Batches:
 
   def __getitem__(self, step: int) -> Examples:
     numbers, draw = self.examples_of(step)
+    source, tree = self.images.source, self.images.tree
     real = numbers >= 0
-    read, bad = read_or_skip(self.source, numbers[real], self.on_bad_image)
+    read, bad = read_or_skip(source, numbers[real], self.on_bad_image)
     images = read
     if not real.all():
-      images = np.zeros((len(numbers), *self.source.shape), read.dtype)
+      images = np.zeros((len(numbers), *source.shape), read.dtype)
       images[real] = read
     if bad:
       report_skipped(bad.values())
@@ -162,10 +184,10 @@ class _Batches:
       real[bad_rows] = False
       if real.any():
         images[bad_rows] = images[np.argmax(real)]
-    nodes = np.where(real[:, None], self.source.nodes[numbers], PAD)
+    nodes = np.where(real[:, None], source.nodes[numbers], PAD)
     return Examples(
       images=images,
-      paths=self.tree.encode(nodes, self.short_labels),
+      paths=tree.encode(nodes, self.images.short_labels),
       mask=real.astype(np.float32),
       draw=draw.astype(np.int32),
     )

@@ -1,14 +1,15 @@
-"""Opens what the config section `data` names; the one table of kinds of sets."""
+"""The data set of the config section `data`: the table of kinds of sets, and the images of a split."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 
 from hierjax.data.config import DataConfig
 from hierjax.data.decode import in_memory, report_once
-from hierjax.data.partial_labels import PartlyLabelled, climb, partly_labelled, to_train_on
+from hierjax.data.partial_labels import PartialLabels, known_labels, nodes_in_top_levels, to_train_on
 from hierjax.data.source import ArraySource as ArraySource
 from hierjax.data.source import Source, Splits, View, data_checksum, has_label, same_data
 from hierjax.data.sources import shapes
@@ -16,11 +17,10 @@ from hierjax.data.sources.arrays import array_splits, noise_splits
 from hierjax.data.sources.features import feature_splits
 from hierjax.data.sources.folders import FolderSource, folder_splits
 from hierjax.data.sources.tfds import TfdsSource, tfds_splits
+from hierjax.data.split_names import split_name
 from hierjax.data.splits import kept_for_validation
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
-
-SPLITS = ("train", "validation", "test")
 
 _KINDS: dict[str, Callable[[DataConfig, LabelTree], Splits]] = {
   "arrays": array_splits,
@@ -31,114 +31,115 @@ _KINDS: dict[str, Callable[[DataConfig, LabelTree], Splits]] = {
 }
 
 
+@dataclasses.dataclass
 class Opened:
-  """What has been opened of one set: each of its own splits is read, and decoded, once, and kept."""
+  """The opened splits of one data set: each is read, and decoded, once, and kept.
 
-  def __init__(self) -> None:
-    self._splits: Splits | None = None
-    self._sources: dict[str, Source] = {}
+  Attributes:
+    full_tree: the tree in which labels are looked up, where the tree of the labels is only its top levels. Labels that
+      end below the top levels count for their ancestor there. None: labels are looked up in the tree itself.
+    splits_by_set: the splits of the set, once they are listed.
+    sources: all images of a split, by the set's own name of it.
+  """
+
+  full_tree: LabelTree | None = None
+  splits_by_set: dict[str, Splits] = dataclasses.field(default_factory=dict)
+  sources: dict[str, Source] = dataclasses.field(default_factory=dict)
 
   def splits(self, config: DataConfig, tree: LabelTree) -> Splits:
-    """Returns the splits that the set `config` has, labelled in `tree`; the arguments are the same at each call."""
-    if self._splits is None:
-      # Not `.get` with a default, which hides slips elsewhere: here every other name is TFDS's to know or to refuse.
-      self._splits = _KINDS[config.name](config, tree) if config.name in _KINDS else tfds_splits(config, tree)
-    return self._splits
+    """Returns the splits of the set `config`, labelled in `full_tree` or else `tree`, the same trees at each call."""
+    if config.name not in self.splits_by_set:
+      tree = self.full_tree or tree
+      # Not `.get` with a default, which hides slips elsewhere: any other name is that of a TFDS set, or an error there.
+      splits = _KINDS[config.name](config, tree) if config.name in _KINDS else tfds_splits(config, tree)
+      self.splits_by_set[config.name] = splits
+    return self.splits_by_set[config.name]
 
   def source(self, config: DataConfig, tree: LabelTree, own_name: str) -> Source:
     """Returns all images of a split, by the set's own name of it."""
-    if own_name not in self._sources:
+    if own_name not in self.sources:
       source = self.splits(config, tree)[own_name]()
       _check_fits(source, config)
-      self._sources[own_name] = _decoded(source, config)
-    return self._sources[own_name]
+      self.sources[own_name] = _decoded(source, config)
+    return self.sources[own_name]
 
 
-def open_source(
-  config: DataConfig, tree: LabelTree, split: str, full_tree: LabelTree | None = None, opened: Opened | None = None
-) -> Source | None:
+def open_source(config: DataConfig, tree: LabelTree, split: str, opened: Opened | None = None) -> Source | None:
   """Opens the images of a split.
 
   Args:
     config: the config section `data`.
     tree: the label tree.
-    split: `train`, `validation` or `test`, whatever the set calls them; see `DataConfig`.
-    full_tree: where `tree` is only the top levels of another, that tree: labels are looked up in it, and those that end
-      below `tree` count for their ancestor in it.
-    opened: what was opened before of the same set, with the same whole tree.
+    split: `train`, `validation` (or `val`) or `test`; `config` maps them to the set's own names, see `DataConfig`.
+    opened: the opened splits of the same set with the same trees; a new one without a `full_tree` by default.
 
   Returns:
-    The images; None where the set has no split to test on, or where there is no validation. Those to train on are as
-    `config.coarse_images` says.
+    The images; None where the set has no split to test on, or where there is no validation. Training images with
+    partial labels are treated as `config.partial_labels` says.
 
   Raises:
     UserError: the set cannot be found or read, a label is not in the tree, the set has no split that `config` names,
-      its images do not fit `config.crop`, `config.resize` or `config.mean`, or they cannot be divided as `config.fine`
-      says; or images have no label and `config.on_no_label` is `stop`, or none has.
+      its images do not fit `config.crop`, `config.resize` or `config.mean`, or they cannot be divided by `config.fine`;
+      or images have no label and `config.on_no_label` is `stop`, or no image has a label.
     BadImageError: an image of a set that is decoded once is bad, and `config.on_bad_image` is `stop`.
   """
-  images = _open(config, tree, split, full_tree, opened or Opened())
+  split = split_name(split)
+  images = _open(config, tree, split, opened or Opened())
   if images is None:
     return None
   return _labelled(to_train_on(images, config, tree) if split == "train" else images, config, split)
 
 
-def check_trained_on(
-  config: DataConfig, tree: LabelTree, checksum: str, full_tree: LabelTree | None = None, opened: Opened | None = None
-) -> None:
+def check_trained_on(config: DataConfig, tree: LabelTree, checksum: str, opened: Opened | None = None) -> None:
   """Raises UserError where validation is a part of the training images, and these have changed.
 
-  Then it is another part, among which are images that were trained on.
+  After such a change validation is another part, with images that the run was trained on.
 
   Args:
     config: the config section `data`.
     tree: the label tree.
     checksum: `data_checksum` of the images that were trained on.
-    full_tree: as in `open_source`.
     opened: as in `open_source`.
   """
   opened = opened or Opened()
-  if not is_carved(config, opened.splits(config, full_tree or tree)):
+  if not is_carved(config, opened.splits(config, tree)):
     return
-  train = open_source(config, tree, "train", full_tree, opened)
+  train = open_source(config, tree, "train", opened)
   if train is None or not same_data(checksum, data_checksum(train)):
     raise UserError(
       f"the set {config.name!r} has other images or labels than when this run was trained, and "
-      f"config.data.validation = {config.validation} keeps another part of it for validation: among that are images "
-      "that the run was trained on. Restore the set (--data-root says where it is), judge the run on --split test, or "
-      "train anew"
+      f"config.data.validation = {config.validation} keeps another part of it for validation, with images that the run "
+      "was trained on. Restore the set (--data-root is its folder), evaluate with --split test, or train a new run"
     )
 
 
-def open_partly_labelled(config: DataConfig, tree: LabelTree, full_tree: LabelTree | None = None) -> PartlyLabelled:
-  """Opens the training images, with their labels and as much of them as is known, whatever `config.coarse_images` says.
+def open_partial_labels(config: DataConfig, tree: LabelTree, full_tree: LabelTree | None = None) -> PartialLabels:
+  """Opens the training images, with their labels as far as they are known, for any `config.partial_labels`.
 
-  Arguments and errors are as in `open_source`.
+  Arguments and errors are as in `open_source` and `Opened`.
   """
-  images = _open(config, tree, "train", full_tree, Opened())
+  images = _open(config, tree, "train", Opened(full_tree))
   if images is None:
     raise UserError(f"the data set {config.name!r} has no training images")
-  return partly_labelled(images, config, tree)
+  return known_labels(images, config, tree)
 
 
 def is_carved(config: DataConfig, found: Splits) -> bool:
-  """Returns whether the images to validate on are a part of those that the set has to train on."""
+  """Returns whether the validation images are a part of the set's training images."""
   return config.validation > 0 and _own_name(config, found, "validation") is None
 
 
-def _open(config: DataConfig, tree: LabelTree, split: str, full_tree: LabelTree | None, opened: Opened) -> View | None:
+def _open(config: DataConfig, tree: LabelTree, split: str, opened: Opened) -> View | None:
   """Opens all images of a split, with the labels that the set has for them."""
-  if split not in SPLITS:
-    raise UserError(f"split {split!r}: choose from {', '.join(SPLITS)}")
-  label_tree = full_tree or tree
-  found = opened.splits(config, label_tree)
+  label_tree = opened.full_tree or tree
+  found = opened.splits(config, tree)
   own_name = _own_name(config, found, split)
   carved = split != "test" and is_carved(config, found)
   if carved:
     own_name = _own_name(config, found, "train")
   if own_name is None:
     return None
-  source = opened.source(config, label_tree, own_name)
+  source = opened.source(config, tree, own_name)
   rows = np.arange(len(source))
   if carved:
     # By the labels in the whole tree, so that runs on its top levels keep the same images.
@@ -149,7 +150,7 @@ def _open(config: DataConfig, tree: LabelTree, split: str, full_tree: LabelTree 
         f"config.data.validation = {config.validation}: that keeps no image of {len(source)}; "
         "set config.data.validation=0 to train on everything"
       )
-  return View(source, rows, climb(source.nodes[rows], label_tree, tree))
+  return View(source, rows, nodes_in_top_levels(source.nodes[rows], label_tree, tree))
 
 
 def _labelled(images: View, config: DataConfig, split: str) -> View:
@@ -168,7 +169,7 @@ def _labelled(images: View, config: DataConfig, split: str) -> View:
 
 
 def _own_name(config: DataConfig, found: Splits, split: str) -> str | None:
-  """Returns what the set calls a split; None where it has none."""
+  """Returns the set's own name of a split; None where the set has no such split."""
   test = config.test_split or "test"
   named, automatic = {
     "train": (config.train_split, []),

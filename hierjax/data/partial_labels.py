@@ -1,4 +1,4 @@
-"""Training labels that stop above the leaf: images that have such, and what is made of them (Guo et al. 2018, 4.2)."""
+"""Partial labels, which end above a leaf: the images that have them, and their use in training (Guo et al., 4.2)."""
 
 from __future__ import annotations
 
@@ -17,72 +17,71 @@ from hierjax.tree.label_tree import PAD, LabelTree, ShortLabels
 
 
 @dataclasses.dataclass(frozen=True)
-class PartlyLabelled:
-  """Training images, S_fine and S_coarse together, and as much of their labels as is known.
+class PartialLabels:
+  """Training images with their labels as far as they are known: S_fine and S_coarse of the paper together.
 
   Attributes:
-    images: them, with the labels that the set has for them.
-    known: `i32[n p]`, their labels as far as they are known, as `Source.nodes`.
-    coarse: `bool[n]`, which are in S_coarse: a label of theirs ends above a leaf.
+    images: the images, with the labels that the set has for them.
+    known: `i32[n p]`, the labels as far as they are known, as `Source.nodes`.
+    partial: `bool[n]`, whether an image is in S_coarse: one of its labels is partial, or none is known.
   """
 
   images: View
   known: Int[np.ndarray, "n p"]
-  coarse: Bool[np.ndarray, "n"]
+  partial: Bool[np.ndarray, "n"]
 
   @property
   def fine_checksum(self) -> str:
-    """SHA-256 of which images of the set S_fine are, and of their labels."""
-    fine = ~self.coarse
+    """SHA-256 of the numbers of the images of S_fine in the set, and of their labels."""
+    fine = ~self.partial
     digest = hashlib.sha256(np.ascontiguousarray(self.images.indices[fine], "<i8").tobytes())
     digest.update(np.ascontiguousarray(self.known[fine], "<i4").tobytes())
     return digest.hexdigest()
 
-  def coarse_images(self) -> View:
+  def partial_images(self) -> View:
     """Returns S_coarse, with its labels as far as they are known."""
-    return View(self.images.source, self.images.indices[self.coarse], self.known[self.coarse])
+    return View(self.images.source, self.images.indices[self.partial], self.known[self.partial])
 
 
-def partly_labelled(images: View, config: DataConfig, tree: LabelTree) -> PartlyLabelled:
-  """Divides training images at random, by `config.fine` and `config.coarse`, and cuts the labels of the coarse part.
+def known_labels(images: View, config: DataConfig, tree: LabelTree) -> PartialLabels:
+  """Divides training images at random, by `config.fine` and `config.coarse`, and cuts the labels of the second part.
 
   Raises:
-    UserError: a class has no example that keeps its whole label, or `config.coarse_level` leaves nothing to cut.
+    UserError: a class has no example that keeps its whole label, or the tree has no level below `config.coarse_level`.
   """
   known, used = images.nodes, np.arange(len(images))
   if config.fine < 1:
     fine, coarse = fine_and_coarse(len(images), config.fine, config.coarse, config.split_seed)
     _check_classes(images.nodes[:, 0], fine, config, tree)
-    known = np.where(coarse[:, None], climb(known, tree, _top(config, tree)), known)
+    known = np.where(coarse[:, None], nodes_in_top_levels(known, tree, _top_levels(config, tree)), known)
     used = np.flatnonzero(fine | coarse)
   known = known[used]
-  return PartlyLabelled(View(images.source, images.indices[used], images.nodes[used]), known, _ends_early(known, tree))
+  return PartialLabels(View(images.source, images.indices[used], images.nodes[used]), known, _ends_early(known, tree))
 
 
 def to_train_on(images: View, config: DataConfig, tree: LabelTree) -> View:
-  """Returns the training images as `config.coarse_images` says.
+  """Returns the training images, those with partial labels treated as `config.partial_labels` says.
 
   Raises:
-    UserError: as `partly_labelled`, or `config.pseudo_labels` cannot be read or is of other images.
+    UserError: as `known_labels`, or `config.pseudo_labels` cannot be read or is of other images.
   """
-  found = partly_labelled(images, config, tree)
-  if config.coarse_images == "truth":
+  found = known_labels(images, config, tree)
+  if config.partial_labels == "truth":
     return found.images
-  if config.coarse_images == "drop":
-    fine = ~found.coarse
+  if config.partial_labels == "drop":
+    fine = ~found.partial
     return View(images.source, found.images.indices[fine], found.known[fine])
   nodes = found.known.copy()
-  if config.coarse_images == "pseudo":
+  if config.partial_labels == "pseudo":
     labels = PseudoLabels.load(config.pseudo_labels)
-    coarse = found.coarse_images()
-    nodes[found.coarse, 0] = labels.nodes_of(coarse, tree, found.fine_checksum)
+    nodes[found.partial, 0] = labels.nodes_of(found.partial_images(), tree, found.fine_checksum)
   return View(images.source, found.images.indices, nodes)
 
 
-def climb(nodes: Int[np.ndarray, "n p"], full_tree: LabelTree, tree: LabelTree) -> Int[np.ndarray, "n p"]:
+def nodes_in_top_levels(nodes: Int[np.ndarray, "n p"], full_tree: LabelTree, tree: LabelTree) -> Int[np.ndarray, "n p"]:
   """Returns end nodes in `tree`, the top levels of `full_tree`: each node itself, or its lowest ancestor there.
 
-  Of the paths of an image that become one, the first is kept.
+  Where several paths of an image get the same end node, the first is kept.
   """
   nodes = nodes.copy()
   while (below := nodes >= tree.num_nodes).any():
@@ -93,25 +92,25 @@ def climb(nodes: Int[np.ndarray, "n p"], full_tree: LabelTree, tree: LabelTree) 
 
 
 def check_short_labels(config: DataConfig, short_labels: ShortLabels) -> None:
-  """Raises UserError where labels are to be filled in below their end, and that end means that the path stops there."""
-  if short_labels == "stop" and (config.coarse > 0 or config.coarse_images != "direct"):
+  """Raises UserError where `data` has settings for partial labels, and `tree.short_labels = stop` excludes them."""
+  if short_labels == "stop" and (config.coarse > 0 or config.partial_labels != "direct"):
     raise UserError(
-      "config.tree.short_labels = 'stop' says that nothing follows a label that ends above a leaf, while "
-      "config.data.coarse and config.data.coarse_images speak of labels whose rest is not known: set it to 'unknown'"
+      "config.tree.short_labels = 'stop': a label that ends above a leaf is then complete, while config.data.coarse "
+      "and config.data.partial_labels are for labels whose rest is unknown; set config.tree.short_labels = 'unknown'"
     )
 
 
-def _top(config: DataConfig, tree: LabelTree) -> LabelTree:
+def _top_levels(config: DataConfig, tree: LabelTree) -> LabelTree:
   if config.coarse_level >= tree.depth:
     raise UserError(
-      f"config.data.coarse_level = {config.coarse_level}: the tree has {tree.depth} levels, so a coarse label has at "
+      f"config.data.coarse_level = {config.coarse_level}: the tree has {tree.depth} levels, so a partial label has at "
       f"most {tree.depth - 1}"
     )
   return tree.truncated(config.coarse_level)
 
 
 def _ends_early(nodes: Int[np.ndarray, "n p"], tree: LabelTree) -> Bool[np.ndarray, "n"]:
-  """Returns which images have a path that ends above a leaf, or of which nothing is known."""
+  """Returns whether an image has a partial label, or no known label."""
   inner = np.diff(tree.child_offsets) > 0
   return ((nodes >= 0) & inner[np.maximum(nodes, 0) + 1]).any(axis=1) | ~has_label(nodes)
 

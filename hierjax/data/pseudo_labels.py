@@ -36,7 +36,7 @@ class PseudoLabels:
     nodes: `i32[m]`.
     probability: `f32[m]`, 0 to 1.
     tree: `LabelTree.checksum`.
-    fine: `PartlyLabelled.fine_checksum`.
+    fine: `PartialLabels.fine_checksum`.
     file: what the labels are called in messages.
   """
 

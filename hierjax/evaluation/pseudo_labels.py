@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from hierjax.data.augment import check_views
-from hierjax.data.open_source import open_partly_labelled
+from hierjax.data.open_source import open_partial_labels
 from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.data.source import View
 from hierjax.errors import UserError
@@ -76,9 +76,9 @@ def write_pseudo_labels(
     UserError: no label ends above a leaf, images have several label paths, or the data cannot be used.
   """
   run = loaded.run
-  found = open_partly_labelled(run.data, run.tree, run.full_tree())
-  _check(run, found.images, found.coarse)
-  coarse = found.coarse_images()
+  found = open_partial_labels(run.data, run.tree, run.full_tree())
+  _check(run, found.images, found.partial)
+  coarse = found.partial_images()
   nodes, probability = _predicted(loaded, coarse, rule.free)
   known = coarse.nodes[:, 0]
   labelled = (nodes >= 0) & (probability >= rule.min_confidence)
@@ -92,7 +92,7 @@ def write_pseudo_labels(
     file=str(out or loaded.folder.path / "pseudo_labels.npz"),
   )
   write_whole(Path(labels.file), labels.to_bytes())
-  true = found.images.nodes[found.coarse, 0]
+  true = found.images.nodes[found.partial, 0]
   judged = labelled & np.isin(true, run.tree.leaves)
   return Labelled(Path(labels.file), labelled, judged, judged & (nodes == true))
 

@@ -1,4 +1,4 @@
-"""The pooled features of a run's images: written once, so that heads train on them in seconds, and made again to predict.
+"""The pooled features of a run's images: written once, so that heads train in seconds, and made again to predict.
 
 OUT/SPLIT/features.npy  f32[n d]        OUT/tree.json      the label tree with its checksum, with all its levels
 OUT/SPLIT/nodes.npy     i32[n p]        OUT/features.json  what they are features of
@@ -21,9 +21,9 @@ from jaxtyping import Array, Int
 from tqdm import tqdm
 
 from hierjax.config import read_json
-from hierjax.data.open_source import SPLITS
 from hierjax.data.source import Source, labels_checksum
 from hierjax.data.sources.features import ABOUT, FEATURES, NODES, TREE, write_rows
+from hierjax.data.split_names import SPLITS
 from hierjax.errors import UserError
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.runs.folder import RunFolder, check_new_folder, whole_folder, write_whole

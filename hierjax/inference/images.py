@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hierjax.data.decode import read_or_skip
-from hierjax.data.partial_labels import climb
+from hierjax.data.partial_labels import nodes_in_top_levels
 from hierjax.data.source import Source, View
 from hierjax.errors import UserError
 from hierjax.runs.folder import RunFolder
@@ -58,7 +58,7 @@ def same_images(runs: tuple[Run, Run], first: Source, second: Source) -> bool:
   """
   if len(first) != len(second):
     return False
-  if not np.array_equal(climb(first.nodes, runs[0].tree, runs[1].tree), second.nodes):
+  if not np.array_equal(nodes_in_top_levels(first.nodes, runs[0].tree, runs[1].tree), second.nodes):
     return False
   if 1 in (len(first.shape), len(second.shape)):
     return True

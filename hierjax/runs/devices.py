@@ -46,7 +46,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
     )
 
 
-def describe() -> str:
+def devices_in_use() -> str:
   """Returns the devices in use in words: `2 processes, 8 x NVIDIA H100 (gpu)`."""
   devices = jax.devices()
   kinds = sorted({d.device_kind for d in devices})

@@ -1,10 +1,10 @@
-"""A config made real: its tree, data and method, for training and for whatever a run folder is asked afterwards."""
+"""The run that a config describes: its data, tree and model, for training and for every use of its folder."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +15,18 @@ from jaxtyping import Array, Float, Int
 from hierjax.config import unpack
 from hierjax.data.augment import check_views, eval_batch, train_batch
 from hierjax.data.config import DataConfig
-from hierjax.data.loader import eval_batches, train_batches
+from hierjax.data.loader import LabelledImages, ProcessRows, TrainSteps, eval_batches, train_batches
 from hierjax.data.open_source import Opened, check_trained_on, open_source
 from hierjax.data.partial_labels import check_short_labels
 from hierjax.data.source import Source
+from hierjax.data.split_names import split_name
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.functional.paths import ends
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.backbones.precomputed import PrecomputedFeatures
 from hierjax.nn.classifier import ModelMethod
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints, template
 from hierjax.runs.folder import RunFolder
@@ -33,30 +34,53 @@ from hierjax.tree.label_tree import UNKNOWN, LabelTree
 from hierjax.types import Batch, DecodeOptions, Examples, Variables
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-  """The top level of a config; see configs/common.py for what the keys mean."""
+  """The top level of a config.
 
-  seed: int
-  batch_size: int
-  epochs: float
-  dtype: str
-  class_weights: str
-  log_every: int
-  eval_every: float
-  checkpoint_every: float
+  Attributes:
+    seed: of the initial weights, the order of the images, augmentation and dropout.
+    batch_size: images of a training step, over all devices.
+    epochs: passes over the training images; 0 keeps the weights that the run starts from.
+    dtype: of the network's arithmetic: `float32`, or `bfloat16` on GPUs and TPUs; weights stay float32.
+    class_weights: `none`; or `balanced`, where each end node of a label counts the same in the loss.
+    log_every: steps between two lines of the training log.
+    eval_every: epochs between two validations, where there is a validation split.
+    checkpoint_every: epochs between two checkpoints.
+    metrics: further metrics of evaluation, each `package.module:thing`; see `hierjax.functional.metrics.Metric`.
+    tree: see `hierjax.data.trees.TreeConfig`.
+    data: see `hierjax.data.config.DataConfig`.
+    backbone: its name and its arguments.
+    neck: its name and its arguments.
+    head: its name and its attributes.
+    merged: see `hierjax.nn.merged.MergedConfig`.
+    optim: see `hierjax.training.optim.OptimConfig`.
+    schedule: see `hierjax.training.schedule.ScheduleConfig`.
+    phases: see `hierjax.training.phases.PhasesConfig`.
+    decode: see `hierjax.types.DecodeOptions`.
+    init: see `hierjax.training.init.InitConfig`.
+  """
+
+  seed: int = 0
+  batch_size: int = 128
+  epochs: float = 10.0
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  class_weights: Literal["none", "balanced"] = "none"
+  log_every: int = 50
+  eval_every: float = 1.0
+  checkpoint_every: float = 1.0
+  metrics: tuple[str, ...] = ()
   tree: Mapping[str, Any]
   data: Mapping[str, Any]
   backbone: Mapping[str, Any]
   neck: Mapping[str, Any]
   head: Mapping[str, Any]
+  merged: Mapping[str, Any]
   optim: Mapping[str, Any]
   schedule: Mapping[str, Any]
+  phases: Mapping[str, Any]
   decode: Mapping[str, Any]
-  # Older run folders have none of these.
-  init: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  merged: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  phases: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  init: Mapping[str, Any]
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no run can have."""
@@ -74,8 +98,11 @@ class RunConfig:
     for name, (holds, allowed) in laws.items():
       if not holds:
         raise UserError(f"config.{name} = {getattr(self, name)}: must be {allowed}")
-    if self.class_weights not in ("none", "balanced"):
-      raise UserError(f"config.class_weights = {self.class_weights!r}: choose from none, balanced")
+
+  @property
+  def model(self) -> ModelConfig:
+    """The sections that describe the model."""
+    return ModelConfig(self.backbone, self.head, self.neck, self.dtype, self.merged)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,14 +152,7 @@ class Run:
     if tree is None:
       tree = open_tree(tree_config, data)
       tree = tree.truncated(tree_config.levels) if tree_config.levels else tree
-    method = make_method(
-      settings.backbone,
-      settings.head,
-      tree_arrays(tree, tree_config.short_labels),
-      neck=settings.neck,
-      dtype=settings.dtype,
-      merged=settings.merged,
-    )
+    method = make_method(settings.model, tree_arrays(tree, tree_config.short_labels))
     options = unpack(DecodeOptions, dict(settings.decode) | ({"views": views} if views else {}), "decode")
     method.module.head.validate(options)
     if options.views > 1 and data.sides:
@@ -152,20 +172,21 @@ class Run:
   # Data.
 
   def full_tree(self) -> LabelTree:
-    """Returns the tree with all its levels, whatever `config.tree.levels` says."""
+    """Returns the tree with all its levels, for any `config.tree.levels`."""
     return open_tree(self.tree_config, self.data) if self.tree_config.levels else self.tree
 
   def source(self, split: str) -> Source | None:
-    """Returns the images of `train`, `validation` or `test`; None where the set has no such split.
+    """Returns the images of `train`, `validation` (or `val`) or `test`; None where the set has no such split.
 
     Raises:
       UserError: as `open_source` does, or, but for `test`, as `check_trained_on`; or the model does not read such data.
     """
     full, levels = self.full_tree(), self.tree_config.levels
-    source = open_source(self.data, self.tree, split, full, self.opened)
-    if self.trained_on and split != "test":
+    opened = dataclasses.replace(self.opened, full_tree=full)  # with the same splits
+    source = open_source(self.data, self.tree, split, opened)
+    if self.trained_on and split_name(split) != "test":
       trained = full.truncated(levels) if levels else full  # `tree` need not be that: `features` has labels in full
-      check_trained_on(self.data, trained, self.trained_on, full, self.opened)
+      check_trained_on(self.data, trained, self.trained_on, opened)
     if source is not None:
       check_reads(self.config, self.example_shape, source.shape)
       check_views(self.options.views, source.shape, self.data.crop)
@@ -173,18 +194,8 @@ class Run:
 
   def train_batches(self, source: Source, start: int, steps: int) -> Generator[Examples, None, None]:
     """Yields this process's rows of the training batches from step `start` on."""
-    return train_batches(
-      source,
-      self.tree,
-      config=self.data,
-      batch_size=self.config.batch_size,
-      seed=self.config.seed,
-      start_step=start,
-      num_steps=steps,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      short_labels=self.tree_config.short_labels,
-    )
+    rows = ProcessRows(self.config.batch_size, jax.process_index(), jax.process_count())
+    return train_batches(self._labelled(source), self.data, rows, TrainSteps(self.config.seed, steps, start))
 
   def eval_batches(self, source: Source) -> Generator[Examples, None, None]:
     """Yields this process's rows of batches that cover each example once, the last one padded.
@@ -192,15 +203,12 @@ class Run:
     A batch is as large as in training, or a little larger, so that the devices share it evenly.
     """
     devices_in_use = jax.device_count()
-    return eval_batches(
-      source,
-      self.tree,
-      config=self.data,
-      batch_size=-(-self.config.batch_size // devices_in_use) * devices_in_use,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      short_labels=self.tree_config.short_labels,
-    )
+    batch_size = -(-self.config.batch_size // devices_in_use) * devices_in_use
+    rows = ProcessRows(batch_size, jax.process_index(), jax.process_count())
+    return eval_batches(self._labelled(source), self.data, rows)
+
+  def _labelled(self, source: Source) -> LabelledImages:
+    return LabelledImages(source, self.tree, self.tree_config.short_labels)
 
   def augment(self, examples: Examples, key: jax.Array) -> Batch:
     """Returns a batch to train on; jittable."""
@@ -311,7 +319,7 @@ def asked_split(run: Run, split: str) -> tuple[str, Source]:
   Raises:
     UserError: the set has no such split.
   """
-  name = split or judged_split(run) or "test"
+  name = split_name(split) if split else judged_split(run) or "test"
   source = run.source(name)
   if source is None:
     raise UserError(f"the data set {run.data.name!r} has no split {name!r}; config.data says which it has")

@@ -1,4 +1,4 @@
-"""The weights that a new run starts from: fresh ones, those of another run, or a pretrained backbone's."""
+"""The initial weights of a run: fresh ones, those of another run, or a pretrained backbone's."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ Weights = dict[tuple[str, ...], Any]  # arrays, or shapes, by (collection, part,
 
 @dataclasses.dataclass(frozen=True)
 class InitConfig:
-  """The section `init` of a config: what a new run starts from. A run that goes on reads its own folder alone.
+  """The section `init` of a config: the initial weights of a new run. A run that resumes does not read it.
 
   Attributes:
-    run: the folder of a run whose weights, the best on validation or else the last, are the initial values; '' for
-      fresh ones.
-    skip: regexes over names such as `head/output/kernel`: what one is found in keeps its fresh initial value. All else
-      must be in both models, in one shape, batch statistics included.
-    weights: a file that `hierjax weights import` wrote, whose weights are the initial values of the backbone; '' for
-      none. The rest starts afresh.
+    run: the folder of a run whose best weights on validation (or last weights) are the initial values; '' for fresh
+      ones.
+    skip: regexes over names such as `head/output/kernel`; a weight whose name has a match is fresh.
+      All other weights, batch statistics included, must be in both models with the same shape.
+    weights: a file that `hierjax weights import` wrote, with the initial values of the backbone; '' for none. The other
+    weights
+      are fresh.
   """
 
   run: str = ""
@@ -40,9 +41,9 @@ class InitConfig:
   weights: str = ""
 
   def __post_init__(self) -> None:
-    """Raises UserError for a value that cannot be meant."""
+    """Raises UserError for a value outside its range, or values that contradict each other."""
     if isinstance(self.skip, str):
-      raise UserError(f"config.init.skip = {self.skip!r}: must be a tuple of regexes, {(self.skip,)!r} say")
+      raise UserError(f"config.init.skip = {self.skip!r}: must be a tuple of regexes, e.g. {(self.skip,)!r}")
     if self.run and self.weights:
       raise UserError(
         f"config.init.run = {self.run!r} and config.init.weights = {self.weights!r}: a run starts from one of "
@@ -51,17 +52,17 @@ class InitConfig:
     if self.skip and not (self.run or self.weights):
       raise UserError(
         "config.init.run is empty, and config.init.skip is not: name the folder of the run to start from (or a file of "
-        "weights, config.init.weights), or set config.init.skip to () to start afresh"
+        "weights, config.init.weights), or set config.init.skip to () for fresh weights"
       )
     for pattern in self.skip:
       try:
         re.compile(pattern)
       except (re.error, TypeError) as error:
-        raise UserError(f"config.init.skip: {pattern!r} is no regex ({error})") from None
+        raise UserError(f"config.init.skip: {pattern!r} is not a valid regex ({error})") from None
 
   @property
   def source(self) -> str:
-    """What the weights are of, as the config names it."""
+    """The config's key and value that name the weights."""
     return f"config.init.run = {self.run!r}" if self.run else f"config.init.weights = {self.weights!r}"
 
   def skips(self, path: tuple[str, ...]) -> bool:
@@ -72,7 +73,7 @@ class InitConfig:
 
 
 def start_weights(config: InitConfig, run: Run, shapes: Variables, mesh: Mesh) -> tuple[Weights, str]:
-  """Returns the weights that `config` takes from elsewhere, and what they are in words; none where it names nothing.
+  """Returns the initial weights that are read from a run or a file, and a line about them; ({}, '') for fresh weights.
 
   Args:
     config: the section `init`.
@@ -81,7 +82,7 @@ def start_weights(config: InitConfig, run: Run, shapes: Variables, mesh: Mesh) -
     mesh: the devices to put the weights on.
 
   Raises:
-    UserError: there is no such run or file, or its model does not fit; both sides are shown.
+    UserError: there is no such run or file, or its weights have other names or shapes; the message lists both sides.
   """
   if config.weights:
     return _of_file(config, shapes, mesh)
@@ -97,16 +98,16 @@ def start_weights(config: InitConfig, run: Run, shapes: Variables, mesh: Mesh) -
 
 
 def matching(saved: Variables, shapes: Variables, config: InitConfig, remark: str = "") -> Weights:
-  """Returns the saved weights that are not skipped; `remark` is what an error says besides.
+  """Returns the saved weights that are not skipped; `remark` is added to an error's message.
 
   Raises:
-    UserError: the others are not those of `shapes` exactly, or a regex of `config.skip` is found in no name.
+    UserError: their names and shapes are not exactly those of `shapes`, or a regex of `config.skip` matches no name.
   """
   return _matching(flatten_dict(saved), flatten_dict(shapes), config, remark)
 
 
 def started(fresh: Variables, taken: Weights) -> Variables:
-  """Returns fresh variables with the weights that were taken in their places; jittable, and those are never drawn."""
+  """Returns fresh variables with the weights of `taken` in their places; jittable, and drawn without their values."""
   return unflatten_dict(flatten_dict(fresh, keep_empty_nodes=True) | taken)
 
 
@@ -114,7 +115,7 @@ def _matching(has: Weights, wants: Weights, config: InitConfig, remark: str = ""
   for pattern in config.skip:
     if not any(re.search(pattern, _name(path)) for path in has | wants):
       where = config.run or config.weights
-      raise UserError(f"config.init.skip: {pattern!r} is found in no weight's name, here or in {where}")
+      raise UserError(f"config.init.skip: {pattern!r} matches no weight's name, here or in {where}")
   differing = {
     path: line for path in sorted(has | wants) if not config.skips(path) and (line := _difference(path, has, wants))
   }
@@ -124,13 +125,13 @@ def _matching(has: Weights, wants: Weights, config: InitConfig, remark: str = ""
     raise UserError(
       f"{config.source}: its weights are not those of this model.{remark}\n"
       + listed(list(differing.values()))
-      + f"\nconfig.init.skip names, by regexes, what starts afresh instead: {(*config.skip, *parts)!r} for all of these"
+      + f"\nto give these weights fresh values, set config.init.skip = {(*config.skip, *parts)!r}"
     )
   return {path: has[path] for path in wants if not config.skips(path)}
 
 
 def _of_file(config: InitConfig, shapes: Variables, mesh: Mesh) -> tuple[Weights, str]:
-  """Returns the backbone's weights of a file that `hierjax weights import` wrote, and what they are in words."""
+  """Returns the backbone's weights of a file that `hierjax weights import` wrote, and a line about them."""
   arrays = read_weights(config.weights)
   if not any(name.startswith("backbone/") for name in arrays):
     raise UserError(
@@ -150,7 +151,7 @@ def _name(path: tuple[str, ...]) -> str:
 
 
 def _difference(path: tuple[str, ...], has: Weights, wants: Weights) -> str:
-  """Returns what differs about a weight in words; '' where nothing does."""
+  """Returns a line on how a weight's name or shape differs; '' where it does not."""
   name = _name(path) + ("" if path[0] == "params" else f" ({path[0]})")
   return difference(name, *(side[path].shape if path in side else None for side in (has, wants)))
 

@@ -1,9 +1,11 @@
-"""Metrics of a run on their way to metrics.jsonl, TensorBoard and the console."""
+"""The log of a run's metrics: metrics.jsonl, TensorBoard and the console; and the rate of training images."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,10 +16,10 @@ from hierjax.runs.folder import RunFolder
 
 
 class MetricsLog:
-  """Writes metrics by step; only the first process of a run writes, and only while there are steps to do."""
+  """Writer of metrics by step; only the first process of a run writes, and only while steps are left."""
 
-  def __init__(self, run: RunFolder, *, start_step: int, total_steps: int, batch_size: int):
-    """Opens the files at `start_step`: what an earlier try wrote after it is cut off."""
+  def __init__(self, run: RunFolder, total_steps: int, batch_size: int, start_step: int = 0):
+    """Opens the files; metrics of steps after `start_step`, which an earlier process wrote, are removed."""
     self._batch_size = batch_size
     self._writes = jax.process_index() == 0 and start_step < total_steps
     if not self._writes:
@@ -25,7 +27,7 @@ class MetricsLog:
     run.cut_metrics(start_step)
     self._file = run.metrics.open("a", encoding="utf-8")
     self._events = _event_writer(run, start_step)
-    # disable=None: no bar where the output is not a terminal; the lines of `write` speak there.
+    # disable=None: no bar where the output is not a terminal; `write` prints lines there.
     self._bar = tqdm(
       total=total_steps * batch_size,
       initial=start_step * batch_size,
@@ -41,7 +43,7 @@ class MetricsLog:
       self._bar.update(self._batch_size)
 
   def write(self, step: int, split: str, metrics: Mapping[str, Any]) -> None:
-    """Writes the metrics that a split had at a step."""
+    """Writes the metrics of a split at a step."""
     if not self._writes:
       return
     self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
@@ -73,6 +75,37 @@ def _event_writer(run: RunFolder, start_step: int) -> Any:
   from tensorboardX import SummaryWriter
 
   return SummaryWriter(str(run.tensorboard), purge_step=start_step + 1)
+
+
+class ImageRate:
+  """Training images a second since the last log line; pauses do not count."""
+
+  def __init__(self, batch_size: int, step: int, clock: Callable[[], float] = time.perf_counter):
+    """Starts at a step.
+
+    Args:
+      batch_size: images of a step.
+      step: the number of steps done.
+      clock: returns the time in seconds.
+    """
+    self._batch_size = batch_size
+    self._clock = clock
+    self.restart(step)
+
+  def restart(self, step: int) -> None:
+    """Counts images and seconds from now on, after `step` steps."""
+    self._step, self._since = step, self._clock()
+
+  def per_second(self, step: int) -> float:
+    """Returns the rate since the last start, after `step` steps."""
+    return (step - self._step) * self._batch_size / (self._clock() - self._since)
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves the time within the context out."""
+    start = self._clock()
+    yield
+    self._since += self._clock() - start
 
 
 _SHOWN = {"loss", "lr", "images_per_second", "path_accuracy", "path_f1", "leaf_top1"}

@@ -1,12 +1,11 @@
-"""The one training loop. Every method goes through it: methods differ in backbone, neck, head and phases."""
+"""The training loop of every method, in three parts: set up, fit, finish."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import math
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from hierjax.config import unpack
 from hierjax.data.source import Source, data_checksum
@@ -26,185 +26,272 @@ from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints, template
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run, counting_step, judged_split
-from hierjax.training import optim
 from hierjax.training.init import InitConfig, Weights, start_weights, started
-from hierjax.training.log import MetricsLog
+from hierjax.training.log import ImageRate, MetricsLog
 from hierjax.training.optim import OptimConfig
-from hierjax.training.phases import Phase, PhasesConfig, make_phases
+from hierjax.training.phases import Phases, PhasesConfig, make_phases
+from hierjax.training.schedule import RunLength, ScheduleConfig, make_schedule
+from hierjax.training.sections import resolved
 from hierjax.training.signals import StopSignals
 from hierjax.training.state import TrainState, init_state
-from hierjax.training.step import make_train_step
+from hierjax.training.step import StepSettings, TrainStep, make_train_step
+from hierjax.types import Examples, Variables
 
 
 class Stopped(Exception):
-  """A signal ended the run early; the same command goes on with it."""
+  """A signal stopped the run before its last step; the same command resumes it."""
 
   def __init__(self, signal: int, step: int, total_steps: int):
-    super().__init__(f"stopped at step {step} of {total_steps}: the same command goes on from there")
+    super().__init__(f"stopped at step {step} of {total_steps}: the same command resumes the run from there")
     self.signal = signal
 
 
 class Diverged(UserError):
-  """The loss, the gradient or a metric on validation was not finite."""
+  """The loss, its gradient, a weight or a metric on validation was not finite."""
 
 
 def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any]:
-  """Trains the model of `config` in `workdir`, or goes on where the folder was left, and evaluates it.
+  """Trains the model of `config` in `workdir`, or resumes the run that is there, and evaluates it.
 
   Args:
     config: the resolved config as plain data; see configs/common.py.
     workdir: the run's folder; made if absent.
 
   Returns:
-    The metrics of the split that the run is judged on: test, or validation where the set has no test split; none where
-    it has neither, or for no epochs, when the weights that it starts from are kept.
+    The metrics of the test split, or of validation where the data set has no test split; {} where it has neither. With
+    `epochs = 0` the initial weights are saved, and the result is {} too.
 
   Raises:
-    UserError: the config, the folder or the data cannot be used; the message says why.
+    UserError: the config, the folder or the data cannot be used; the message gives the reason.
     Diverged: the loss was not finite, in training or on validation.
-    Stopped: SIGTERM or SIGINT came; a checkpoint was written.
+    Stopped: the process received SIGTERM or SIGINT; a checkpoint was written.
   """
+  config = resolved(config)
+  training = _set_up(config, workdir)
+  first_step = _fit(training, config)
+  return _finish(training, first_step)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Training:
+  """A run that is set up, before its folder is opened.
+
+  Attributes:
+    run: the data, tree and model of the config.
+    folder: the run's folder.
+    mesh: the devices.
+    init: the section `init` of the config.
+    schedule: the section `schedule` of the config.
+    train: the training images.
+    validation: the validation images; None where there are none.
+    judged: the split that is evaluated after training; None where there is none.
+    length: of the run.
+    make_variables: returns fresh variables; jittable.
+    phases: of the run.
+    train_steps: the jitted step of each phase.
+  """
+
+  run: Run
+  folder: RunFolder
+  mesh: Mesh
+  init: InitConfig
+  schedule: ScheduleConfig
+  train: Source
+  validation: Source | None
+  judged: str | None
+  length: RunLength
+  make_variables: Callable[[], Variables]
+  phases: Phases
+  train_steps: list[TrainStep]
+
+
+# Set up.
+
+
+def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   mesh = devices.data_mesh()
-  _say(f"devices: {devices.describe()}")
+  _say(f"devices: {devices.devices_in_use()}")
   run = Run.from_config(config)
-  settings, folder = run.config, RunFolder(workdir)
+  settings = run.config
   optim_config = unpack(OptimConfig, settings.optim, "optim")
   init_config = unpack(InitConfig, settings.init, "init")
   devices.check_batch_size(settings.batch_size, mesh, optim_config.accumulate)
-  train = run.source("train")
-  validation = run.source("validation")
-  if train is None or not len(train):
-    raise UserError("config.data: the set has no training images")
-  if settings.class_weights == "balanced" and run.data.balanced:
-    raise UserError("config.class_weights = balanced and config.data.balanced = True: choose one, both balance classes")
-  steps_per_epoch = len(train) / settings.batch_size
-  total_steps = math.ceil(settings.epochs * len(train) / settings.batch_size)
-  schedule, schedule_config = optim.make_schedule(
-    settings.schedule,
-    peak=optim_config.peak_lr(settings.batch_size),
-    steps_per_epoch=steps_per_epoch,
-    total_steps=total_steps,
+  train, validation = _sources(run)
+  length = RunLength(
+    steps_per_epoch=len(train) / settings.batch_size,
+    total_steps=math.ceil(settings.epochs * len(train) / settings.batch_size),
   )
+  schedule, schedule_config = make_schedule(settings.schedule, optim_config.peak_lr(settings.batch_size), length)
   if schedule_config.name == "plateau" and validation is None:
     raise UserError("config.schedule.name = plateau needs a validation split: set config.data.validation")
   judged = judged_split(run)  # opened now: labels that are not in the tree must show before the first step
 
   key = jax.random.key(settings.seed)
   make_variables = partial(run.init_variables, key, train.shape)
-  shapes = jax.eval_shape(make_variables)
-  phases = make_phases(
-    unpack(PhasesConfig, settings.phases, "phases"),
-    optim_config,
-    shapes,
-    steps_per_epoch=steps_per_epoch,
-    total_steps=total_steps,
+  phases_config = unpack(PhasesConfig, settings.phases, "phases")
+  phases = make_phases(phases_config, optim_config, jax.eval_shape(make_variables), length)
+  step_settings = StepSettings(
+    schedule,
+    preprocess=run.augment,
+    key=jax.random.fold_in(key, 1),
+    accumulate=optim_config.accumulate,
+    weights=run.class_weights(train),
   )
   whole = devices.replicated(mesh)
-
-  def jitted_step(phase: Phase) -> Any:
-    step = make_train_step(
-      phase.optimizer,
-      schedule,
-      preprocess=run.augment,
-      key=jax.random.fold_in(key, 1),
-      accumulate=optim_config.accumulate,
-      weights=run.class_weights(train),
-      frozen_parts=phase.frozen_parts,
-      frozen_collections=phase.frozen_collections,
-    )
-    return jax.jit(step, donate_argnums=1, out_shardings=whole)
-
-  train_steps = [jitted_step(phase) for phase in phases.all]
-  # While training, validation sees 1 view: 10 would cost 10 times as much.
-  validate = eval_step(run.data.transform, Stages(dataclasses.replace(run.options, views=1)))
-
-  goes_on = folder.has_checkpoint()
-  if goes_on and counting_step(folder) is None:
-    raise UserError(
-      f"{folder.checkpoints} holds no whole checkpoint to go on from, and the run does not start anew beside what is "
-      "there: remove that folder, or choose another --workdir"
-    )
-  taken, origin = ({}, "") if goes_on else start_weights(init_config, run, shapes, mesh)
-  _begin(folder, config, run, train)
-  checkpoints = Checkpoints(folder.checkpoints, select_best=validation is not None, create=True)
-  state = _restored_or_new(
-    checkpoints, lambda taken: init_state(started(make_variables(), taken), phases.all[-1].optimizer), taken, whole
+  return _Training(
+    run=run,
+    folder=RunFolder(workdir),
+    mesh=mesh,
+    init=init_config,
+    schedule=schedule_config,
+    train=train,
+    validation=validation,
+    judged=judged,
+    length=length,
+    make_variables=make_variables,
+    phases=phases,
+    train_steps=[
+      jax.jit(make_train_step(phase, step_settings), donate_argnums=1, out_shardings=whole) for phase in phases.all
+    ],
   )
-  del taken  # the state has them
-  start = int(state.step)
+
+
+def _sources(run: Run) -> tuple[Source, Source | None]:
+  """Returns the images to train and to validate on."""
+  train, validation = run.source("train"), run.source("validation")
+  if train is None or not len(train):
+    raise UserError("config.data: the set has no training images")
+  if run.config.class_weights == "balanced" and run.data.balanced:
+    raise UserError("config.class_weights = balanced and config.data.balanced = True: choose one, both balance classes")
+  return train, validation
+
+
+# Fit.
+
+
+def _fit(training: _Training, config: Mapping[str, Any]) -> int:
+  """Opens the run's folder, takes the steps that are left, and returns the number of steps that were done before."""
+  folder, total_steps = training.folder, training.length.total_steps
+  resumes = folder.has_checkpoint()
+  if resumes and counting_step(folder) is None:
+    raise UserError(
+      f"{folder.checkpoints} holds no complete checkpoint to resume from, and the run does not start anew beside its "
+      "files: remove that folder, or choose another --workdir"
+    )
+  steps = _Steps(training, *_opened(training, config, resumes))
+  start = int(steps.state.step)
+  batches = training.run.train_batches(training.train, start, total_steps - start)
+  closing = contextlib.closing
+  with closing(folder), closing(steps.log), closing(steps.checkpoints), closing(batches), _stop_signals() as signals:
+    for done, examples in enumerate(batches, start + 1):
+      steps.take(done, examples, signals)
+    if not total_steps and not resumes:
+      steps.checkpoints.save(0, steps.state.model, steps.state.training)
+  return start
+
+
+def _opened(training: _Training, config: Mapping[str, Any], resumes: bool) -> tuple[TrainState, Checkpoints]:
+  """Claims the run's folder and returns the state that the run starts or resumes from, and its checkpoints."""
+  run, folder, whole = training.run, training.folder, devices.replicated(training.mesh)
+  shapes = jax.eval_shape(training.make_variables)
+  taken, origin = ({}, "") if resumes else start_weights(training.init, run, shapes, training.mesh)
+  _begin(folder, config, run, training.train)
+  checkpoints = Checkpoints(folder.checkpoints, select_best=training.validation is not None, create=True)
+  optimizer = training.phases.all[-1].optimizer
+  state = _restored_or_new(
+    checkpoints, lambda taken: init_state(started(training.make_variables(), taken), optimizer), taken, whole
+  )
   if origin:
     _say(origin)
-  if start < total_steps:
-    _say(_summary(run, len(train), shapes["params"], total_steps, start))
+  if int(state.step) < training.length.total_steps:
+    _say(_summary(training, shapes["params"], int(state.step)))
     for remark in run.describe():
       _say(remark)
-  log = MetricsLog(folder, start_step=start, total_steps=total_steps, batch_size=settings.batch_size)
-  pending: list[jax.Array] = []
-  resumed = time.perf_counter()  # images a second are counted from here; evaluation moves it on
-  since = start
+  return state, checkpoints
 
-  batches = run.train_batches(train, start, total_steps - start)
-  closing = contextlib.closing
-  with closing(folder), closing(log), closing(checkpoints), closing(batches), _stop_signals() as signals:
-    for done, examples in enumerate(batches, start + 1):
-      train_step = train_steps[phases.at(done - 1)]
-      state, metrics = train_step(run.method, state, devices.put_batch(examples, mesh))
-      pending.append(metrics["loss"])
-      if len(pending) > 2:  # at most two steps in flight: batches must not pile up on the device
-        jax.block_until_ready(pending.pop(0))
-      log.advance()
 
-      if done % settings.log_every == 0 or done == total_steps:
-        _check_finite(state, checkpoints)
-        speed = (done - since) * settings.batch_size / (time.perf_counter() - resumed)
-        loss = float(state.loss_sum) / int(state.loss_count)
-        values = {name: float(value) for name, value in metrics.items()}
-        log.write(done, "train", values | {"loss": loss, "images_per_second": speed})
-        state = state.replace(**jax.device_put({"loss_sum": np.float32(0), "loss_count": np.int32(0)}, whole))
-        resumed, since = time.perf_counter(), done
+class _Steps:
+  """The steps of a run, each with the log line, the validation and the checkpoint that are due after it."""
 
-      scores = None
-      if validation is not None and _due(done, settings.eval_every * steps_per_epoch, total_steps):
-        _check_finite(state, checkpoints)
-        paused = time.perf_counter()
-        scores, _ = measure_split(validate, LoadedRun(folder, run, done, state.variables, mesh), validation)
-        for name, value in scores.items():
-          if not all(map(math.isfinite, jax.tree.leaves(value))):
-            raise _diverged(f"the {name} on validation", done, checkpoints)
-        log.write(done, "validation", scores)
-        if schedule_config.name == "plateau":
-          value = _monitored(scores, schedule_config.monitor)
-          state = state.replace(plateau=jax.device_put(state.plateau.after(value, schedule_config), whole))
-        resumed += time.perf_counter() - paused
+  def __init__(self, training: _Training, state: TrainState, checkpoints: Checkpoints):
+    self._training = training
+    self.state = state
+    self.checkpoints = checkpoints
+    length, batch_size, start = training.length, training.run.config.batch_size, int(state.step)
+    self.log = MetricsLog(training.folder, length.total_steps, batch_size, start_step=start)
+    self._rate = ImageRate(batch_size, start)
+    self._whole = devices.replicated(training.mesh)
+    # While training, validation uses 1 view: 10 would cost 10 times as much.
+    options = dataclasses.replace(training.run.options, views=1)
+    further = tuple(training.run.config.metrics)
+    self._validation_step = eval_step(training.run.data.transform, Stages(options), metrics=further)
+    self._pending: list[jax.Array] = []
 
-      stop = signals.received is not None or checkpoints.told_to_stop(done)
-      if scores or stop or _due(done, settings.checkpoint_every * steps_per_epoch, total_steps):
-        _check_finite(state, checkpoints)
-        if not _all_finite(state.model):
-          raise _diverged("a weight", done, checkpoints)
-        checkpoints.save(done, state.model, state.training, _headline(scores) if scores else None)
-      if stop and done < total_steps:
-        raise Stopped(signals.received or 15, done, total_steps)
-    if not total_steps and not goes_on:
-      checkpoints.save(0, state.model, state.training)
+  def take(self, done: int, examples: Examples, signals: StopSignals) -> None:
+    """Takes step `done` of the run; raises Stopped after the checkpoint if the process received a signal."""
+    settings, length = self._training.run.config, self._training.length
+    metrics = self._train(done, examples)
+    if done % settings.log_every == 0 or done == length.total_steps:
+      self._log(done, metrics)
+    scores = None
+    if self._training.validation is not None and length.due(done, settings.eval_every):
+      with self._rate.paused():
+        scores = self._validate(done, self._training.validation)
+    stop = signals.received is not None or self.checkpoints.told_to_stop(done)
+    if scores or stop or length.due(done, settings.checkpoint_every):
+      self._save(done, _headline(scores) if scores else None)
+    if stop and done < length.total_steps:
+      raise Stopped(signals.received or 15, done, length.total_steps)
 
-  if not total_steps:
-    _say(f"the weights that a run starts from are in {folder.path}; nothing is trained or judged with epochs = 0")
-    return {}
-  if judged is None:
-    _say(f"trained {total_steps} steps in {folder.path}; the set has no test or validation images to judge it on")
-    return {}
-  found = folder.evaluation(judged)
-  wanted = (counting_step(folder), run.options.views)
-  if start < total_steps or found is None or (found["step"], found["views"]) != wanted:
-    found = evaluate_run(folder, mesh, opened=run.opened)
-  if jax.process_index() == 0:
-    print_metrics(folder, found)
-  return found
+  def _train(self, done: int, examples: Examples) -> Mapping[str, jax.Array]:
+    train_step = self._training.train_steps[self._training.phases.at(done - 1)]
+    batch = devices.put_batch(examples, self._training.mesh)
+    self.state, metrics = train_step(self._training.run.method, self.state, batch)
+    self._pending.append(metrics["loss"])
+    if len(self._pending) > 2:  # at most two steps in flight: batches must not pile up on the device
+      jax.block_until_ready(self._pending.pop(0))
+    self.log.advance()
+    return metrics
+
+  def _log(self, done: int, metrics: Mapping[str, jax.Array]) -> None:
+    self._check_finite()
+    speed = self._rate.per_second(done)
+    loss = float(self.state.loss_sum) / int(self.state.loss_count)
+    values = {name: float(value) for name, value in metrics.items()}
+    self.log.write(done, "train", values | {"loss": loss, "images_per_second": speed})
+    zeros = {"loss_sum": np.float32(0), "loss_count": np.int32(0)}
+    self.state = dataclasses.replace(self.state, **jax.device_put(zeros, self._whole))
+    self._rate.restart(done)
+
+  def _validate(self, done: int, validation: Source) -> dict[str, Any]:
+    self._check_finite()
+    training = self._training
+    loaded = LoadedRun(training.folder, training.run, done, self.state.variables, training.mesh)
+    scores, _ = measure_split(self._validation_step, loaded, validation)
+    for name, value in scores.items():
+      if not all(map(math.isfinite, jax.tree.leaves(value))):
+        raise _diverged(f"the {name} on validation", done, self.checkpoints)
+    self.log.write(done, "validation", scores)
+    schedule = self._training.schedule
+    if schedule.name == "plateau":
+      plateau = self.state.plateau.after(_monitored(scores, schedule.monitor), schedule)
+      self.state = dataclasses.replace(self.state, plateau=jax.device_put(plateau, self._whole))
+    return scores
+
+  def _save(self, done: int, score: float | None) -> None:
+    self._check_finite()
+    if not _all_finite(self.state.model):
+      raise _diverged("a weight", done, self.checkpoints)
+    self.checkpoints.save(done, self.state.model, self.state.training, score)
+
+  def _check_finite(self) -> None:
+    bad_step = int(self.state.bad_step)
+    if bad_step >= 0:
+      raise _diverged("the loss or its gradient", bad_step, self.checkpoints)
 
 
 def _begin(folder: RunFolder, config: Mapping[str, Any], run: Run, train: Source) -> None:
-  """Claims the folder; where that fails on the first process, it fails on all."""
+  """Claims the folder for this run; a failure on the first process fails on all."""
   error: UserError | OSError | None = None
   if jax.process_index() == 0:
     try:
@@ -213,25 +300,14 @@ def _begin(folder: RunFolder, config: Mapping[str, Any], run: Run, train: Source
     except (UserError, OSError) as refused:
       error = refused
   if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(error is not None)) and error is None:
-    error = UserError("the first process refuses the folder, and says why")
+    error = UserError("the first process cannot use the folder; its message gives the reason")
   if error is not None:
     raise error
 
 
-def _due(done: int, every: float, total: int) -> bool:
-  """Whether a multiple of `every` steps, which need not be whole, was reached with this step, or the end."""
-  return done == total or int(done / every) > int((done - 1) / every)
-
-
-def _check_finite(state: TrainState, checkpoints: Checkpoints) -> None:
-  bad_step = int(state.bad_step)
-  if bad_step >= 0:
-    raise _diverged("the loss or its gradient", bad_step, checkpoints)
-
-
 @jax.jit
 def _all_finite(model: Any) -> jax.Array:
-  """Returns whether weights and statistics are finite: the loss of a step is of the weights before it."""
+  """Returns whether weights and statistics are finite; the loss of a step does not show it for its own update."""
   return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(model)]).all()
 
 
@@ -256,7 +332,7 @@ def _restored_or_new(checkpoints: Checkpoints, make: Any, taken: Weights, shardi
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[StopSignals]:
-  if jax.process_count() > 1:  # jax.distributed listens itself, and tells all processes at one step
+  if jax.process_count() > 1:  # jax.distributed handles the signals, and stops all processes at the same step
     yield StopSignals()
     return
   with StopSignals() as signals:
@@ -264,7 +340,7 @@ def _stop_signals() -> Iterator[StopSignals]:
 
 
 def _monitored(scores: Mapping[str, Any], monitor: str) -> float:
-  """Returns what the plateau watches, lower being better; infinity where nothing counted."""
+  """Returns the value that the plateau watches, lower being better; infinity where no example counted."""
   found = scores["loss"] if monitor == "loss" else _headline(scores)
   if found is None:
     return math.inf
@@ -277,13 +353,35 @@ def _headline(scores: Mapping[str, Any]) -> float | None:
   return found
 
 
-def _summary(run: Run, num_images: int, params: Any, total_steps: int, start: int) -> str:
+def _summary(training: _Training, params: Any, start: int) -> str:
+  run, total_steps = training.run, training.length.total_steps
   count = sum(int(np.prod(p.shape)) for p in jax.tree.leaves(params))
   verb = f"going on at step {start} of" if start else "training for"
   return (
-    f"{num_images:,} images, {len(run.tree.leaves)} leaves on {run.tree.depth} levels, "
+    f"{len(training.train):,} images, {len(run.tree.leaves)} leaves on {run.tree.depth} levels, "
     f"{count:,} weights; {verb} {total_steps} steps of {run.config.batch_size}"
   )
+
+
+# Finish.
+
+
+def _finish(training: _Training, first_step: int) -> dict[str, Any]:
+  """Evaluates the run, unless its folder holds the evaluation of its best checkpoint already; prints the accuracy."""
+  run, folder, total_steps = training.run, training.folder, training.length.total_steps
+  if not total_steps:
+    _say(f"the initial weights are in {folder.path}; with epochs = 0 the run is neither trained nor evaluated")
+    return {}
+  if training.judged is None:
+    _say(f"trained {total_steps} steps in {folder.path}; the set has no test or validation images to evaluate on")
+    return {}
+  found = folder.evaluation(training.judged)
+  wanted = (counting_step(folder), run.options.views)
+  if first_step < total_steps or found is None or (found["step"], found["views"]) != wanted:
+    found = evaluate_run(folder, training.mesh, opened=run.opened)
+  if jax.process_index() == 0:
+    print_metrics(folder, found)
+  return found
 
 
 def _say(text: str) -> None:

@@ -1,22 +1,29 @@
-"""Optimisers, schedules, and learning rates, decay and freezing by the names of parameters."""
+"""The optimiser, with learning rates, weight decay and freezing by the names of parameters.
+
+The update of one parameter p with gradient g, learning rate lr, factor k and weight decay d:
+
+    sgd     m <- momentum m + (g + d p)                              p <- p - lr k m
+    adamw   m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2
+            p <- p - lr k (m' / (sqrt(v') + eps) + d p),   m' = m / (1 - b1^t),  v' = v / (1 - b2^t)
+
+With `nesterov`, sgd's step is along (g + d p) + momentum m.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
-from hierjax.config import choose, misfit, unpack
+from hierjax.config import lookup, misfit
 from hierjax.errors import UserError
 
 Groups = Sequence[Sequence[Any]]  # ordered (regex, value) pairs
-Schedule = Callable[[ArrayLike], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,17 +32,19 @@ class OptimConfig:
 
   Attributes:
     name: `sgd` (momentum; decay joins the gradient, as the papers have it) or `adamw` (decay joins the update).
-    lr: the learning rate for batches of `lr_batch`; it grows in proportion to the batch size.
-    lr_batch: the batch size that `lr` is meant for; 0 for "whatever the batch size is".
+    lr: the learning rate for batches of `lr_batch`; it is scaled in proportion to the batch size.
+    lr_batch: the batch size that `lr` is given for; 0 for the run's own batch size, so that `lr` is not scaled.
     momentum: of sgd.
-    nesterov: whether sgd looks ahead.
-    b1, b2, eps: of adamw.
+    nesterov: whether sgd uses Nesterov momentum.
+    b1: decay of adamw's mean of the gradient.
+    b2: decay of adamw's mean of the squared gradient.
+    eps: added to the root of the latter.
     decay: (regex, weight decay) pairs over parameter names such as `head/cell/kernel`; the first match counts.
     lr_groups: (regex, factor) pairs that multiply the learning rate; None freezes, batch statistics included.
     clip_norm: the largest norm of the gradient; 0 does not clip.
-    clip_groups: regexes over parameter names: what the same one is found in first is clipped by its own norm, and what
-      none is found in, by that of the rest; () for one norm of the whole gradient.
-    accumulate: parts that a batch is worked through in, to save memory.
+    clip_groups: regexes over parameter names, one a group. The first regex found in a name gives its group; names
+      without a match are the last group. Each group is clipped by its own norm. (): one norm of the whole gradient.
+    accumulate: equal parts into which a batch is divided; their gradients are computed in turn, to save memory.
   """
 
   name: str = "sgd"
@@ -53,7 +62,7 @@ class OptimConfig:
   accumulate: int = 1
 
   def __post_init__(self) -> None:
-    """Raises UserError for a value that cannot be meant."""
+    """Raises UserError for a value outside its range."""
     least = {"lr": 0.0, "lr_batch": 0, "momentum": 0.0, "b1": 0.0, "b2": 0.0, "clip_norm": 0.0, "accumulate": 1}
     values = dataclasses.asdict(self)
     for name, bound in least.items():
@@ -68,83 +77,16 @@ class OptimConfig:
         if not frozen and not (pair and not misfit(group[1], float) and group[1] >= 0):
           raise UserError(f"config.optim.{name}: {group!r} must be a pair of a regex and a number of 0 or more{words}")
     if isinstance(self.clip_groups, str):
-      raise UserError(f"config.optim.clip_groups = {self.clip_groups!r}: must be a tuple, {(self.clip_groups,)!r} say")
+      raise UserError(f"config.optim.clip_groups = {self.clip_groups!r}: must be a tuple, e.g. {(self.clip_groups,)!r}")
     for pattern in self.clip_groups:
       try:
         re.compile(pattern)
       except (re.error, TypeError) as error:
-        raise UserError(f"config.optim.clip_groups: {pattern!r} is no regex ({error})") from None
+        raise UserError(f"config.optim.clip_groups: {pattern!r} is not a valid regex ({error})") from None
 
   def peak_lr(self, batch_size: int) -> float:
     """Returns the learning rate for batches of this size."""
     return self.lr * batch_size / self.lr_batch if self.lr_batch else self.lr
-
-
-@dataclasses.dataclass(frozen=True)
-class ScheduleConfig:
-  """The section `schedule` of a config: how the learning rate moves, in epochs.
-
-  Attributes:
-    name: `constant`, `step`, `cosine` (down to 0 at the end) or `plateau`.
-    warmup: epochs in which the rate climbs linearly from 0.
-    boundaries: epochs at which `step` multiplies the rate by `factor`.
-    factor: of `step` and `plateau`.
-    patience: evaluations without a better validation after which `plateau` multiplies the rate by `factor`.
-    min_delta: how much lower the loss, or higher the accuracy, must be to count as better.
-    monitor: what `plateau` watches on validation: `loss`, or `accuracy`, as Zuo et al.: that of whole paths, or their
-      F1 for heads that predict several an image.
-  """
-
-  name: str = "cosine"
-  warmup: float = 0.0
-  boundaries: Sequence[float] = ()
-  factor: float = 0.1
-  patience: int = 3
-  min_delta: float = 1e-3
-  monitor: str = "loss"
-
-  def __post_init__(self) -> None:
-    """Raises UserError for a value that cannot be meant."""
-    laws = {
-      "warmup": (0 <= self.warmup <= 100_000, "0 epochs or more, and at most 100,000"),
-      "boundaries": (all(0 < epoch <= 100_000 for epoch in self.boundaries), "epochs above 0, and at most 100,000"),
-      "factor": (0 < self.factor < 1, "above 0 and below 1"),
-      "patience": (self.patience >= 1, "1 evaluation or more"),
-      "min_delta": (self.min_delta >= 0, "0 or more"),
-      "monitor": (self.monitor in ("loss", "accuracy"), "loss or accuracy"),
-    }
-    for key, (holds, allowed) in laws.items():
-      if not holds:
-        raise UserError(f"config.schedule.{key} = {getattr(self, key)!r}: must be {allowed}")
-    early = [epoch for epoch in self.boundaries if epoch < self.warmup]
-    if self.name == "step" and early:
-      raise UserError(
-        f"config.schedule.boundaries: {early[0]} lies within the {self.warmup} epochs of config.schedule.warmup, in "
-        "which the rate climbs; boundaries must not be before its end"
-      )
-
-
-def make_schedule(
-  section: Mapping[str, Any], *, peak: float, steps_per_epoch: float, total_steps: int
-) -> tuple[Schedule, ScheduleConfig]:
-  """Returns the learning rate as a function of the step, and the section as it was read."""
-  config = unpack(ScheduleConfig, section, "schedule")
-  warmup = round(config.warmup * steps_per_epoch)
-  factors: dict[int, float] = {}
-  for epoch in config.boundaries:
-    step = round(epoch * steps_per_epoch) - warmup
-    factors[step] = factors.get(step, 1.0) * config.factor
-  after: dict[str, optax.Schedule] = {
-    "constant": optax.constant_schedule(peak),
-    "plateau": optax.constant_schedule(peak),
-    "cosine": optax.cosine_decay_schedule(peak, max(1, total_steps - warmup)),
-    "step": optax.piecewise_constant_schedule(peak, factors),
-  }
-  schedule = choose(after, config.name, "schedule.name")
-  if warmup:
-    schedule = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), schedule], [warmup])
-  # In float32, which is exact for the first 16 million steps: optax mixes its types.
-  return lambda step: jnp.asarray(schedule(jnp.asarray(step, jnp.float32)), jnp.float32), config
 
 
 def parameter_names(params: Any) -> Any:
@@ -155,10 +97,10 @@ def parameter_names(params: Any) -> Any:
 
 
 def match_groups(names: Any, groups: Groups, where: str) -> Any:
-  """Returns for each name the value of the first (regex, value) pair that is found in it.
+  """Returns, for each name, the value of the first (regex, value) pair whose regex is found in it.
 
   Raises:
-    UserError: a pair is no pair, a regex is no regex, or a name is matched by none.
+    UserError: an entry is not such a pair, a regex is invalid, or a name has no match.
   """
   try:
     compiled = [(re.compile(pattern), value) for pattern, value in groups]
@@ -193,7 +135,7 @@ class Optimizer:
     return self.transform.init(params)
 
   def update(self, grads: Any, state: Any, params: Any, lr: jax.Array) -> tuple[Any, Any, jax.Array]:
-    """Returns new parameters, the new state, and the gradient's norm; what is frozen keeps its bits, state included."""
+    """Returns new parameters, the new state, and the gradient's norm; frozen leaves keep their bits."""
     grads = jax.tree.map(lambda g, frozen: jnp.zeros_like(g) if frozen else g, grads, self.frozen)
     norm = optax.tree.norm(grads)
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
@@ -216,7 +158,7 @@ def make_optimizer(config: OptimConfig, params: Any, own_counts: bool = False) -
   Args:
     config: the section `optim`.
     params: the parameters, or their shapes.
-    own_counts: whether Adam counts the steps of each parameter by itself, as it must where some are frozen for a time.
+    own_counts: whether Adam counts the steps of each parameter separately; needed where some are frozen for a time.
 
   Raises:
     UserError: as `match_groups`.
@@ -233,7 +175,7 @@ def make_optimizer(config: OptimConfig, params: Any, own_counts: bool = False) -
     "sgd": lambda: [decayed, optax.trace(config.momentum, config.nesterov)],
     "adamw": lambda: [_with_own_counts(adam) if own_counts else adam, decayed],
   }
-  chain = choose(kinds, config.name, "optim.name")()
+  chain = lookup(kinds, config.name, "optim.name")()
   if config.clip_norm > 0:
     chain.insert(0, _clip(config, names))
   return Optimizer(optax.chain(*chain), factors, frozen)
@@ -249,10 +191,10 @@ def _clip(config: OptimConfig, names: Any) -> optax.GradientTransformation:
 
 
 def _with_own_counts(adam: optax.GradientTransformation) -> optax.GradientTransformation:
-  """Returns `adam` with a count a parameter, which is held with the moments while that is frozen.
+  """Returns `adam` with a step count for each parameter, which stays as it is while the parameter is frozen.
 
-  With one count for all, the moments of a parameter that was frozen would be taken for means over more steps than
-  they are, and its steps would be several times too large.
+  With one count for all parameters, the bias correction 1 - b^t of a parameter that was frozen for a time would use too
+  large a t, and its steps would be several times too large.
   """
 
   def init(params: Any) -> Any:
@@ -275,7 +217,7 @@ def _add_decay(decay: Any) -> optax.GradientTransformation:
 
 
 def frozen_statistics(config: OptimConfig, variables: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
-  """Returns what is frozen besides parameters.
+  """Returns the frozen variables other than parameters, and the frozen parts of the module.
 
   Args:
     config: the section `optim`; None in `lr_groups` freezes batch statistics by their own names as well.

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish to stop at the next step."""
+"""SIGTERM and SIGINT as requests to stop after the current step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import FrameType, TracebackType
 
 
 class StopSignals:
-  """While open, the first SIGTERM or SIGINT sets `received`; a second one acts as it always does.
+  """Handlers of SIGTERM and SIGINT: the first signal sets `received`; a second one has its usual effect.
 
   Attributes:
     received: the signal's number, or None.

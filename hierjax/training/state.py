@@ -1,4 +1,4 @@
-"""All that a training step changes, as one pytree."""
+"""The state of a training run, one pytree."""
 
 from __future__ import annotations
 
@@ -7,36 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import struct
 
-from hierjax.training.optim import Optimizer, ScheduleConfig
+from hierjax.training.optim import Optimizer
+from hierjax.training.schedule import Plateau
 from hierjax.types import Leaf
-
-
-@struct.dataclass
-class Plateau:
-  """What the plateau schedule remembers; it moves when it is shown a validation, never within a step.
-
-  It watches what should fall: the loss, or 1 - accuracy.
-
-  Attributes:
-    scale: `f32[]`, multiplies the learning rate.
-    best: `f32[]`, the lowest value so far.
-    waited: `i32[]`, evaluations since.
-  """
-
-  scale: Leaf
-  best: Leaf
-  waited: Leaf
-
-  def after(self, value: float, config: ScheduleConfig) -> Plateau:
-    """Returns the plateau after a validation."""
-    better = value < self.best - config.min_delta
-    waited = jnp.where(better, 0, self.waited + 1).astype(jnp.int32)
-    drop = waited >= config.patience
-    return Plateau(
-      scale=jnp.where(drop, self.scale * config.factor, self.scale).astype(jnp.float32),
-      best=jnp.where(better, value, self.best).astype(jnp.float32),
-      waited=jnp.where(drop, 0, waited).astype(jnp.int32),
-    )
 
 
 @struct.dataclass
@@ -44,7 +17,7 @@ class TrainState:
   """The state of a training run.
 
   Attributes:
-    step: `i32[]`, steps done.
+    step: `i32[]`, number of steps done.
     params: the weights.
     collections: the other variables: batch statistics.
     opt_state: the optimiser's state.
@@ -65,7 +38,7 @@ class TrainState:
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What `module.apply` takes."""
+    """The variables for `module.apply`."""
     return {"params": self.params, **self.collections}
 
   @property
@@ -75,7 +48,7 @@ class TrainState:
 
   @property
   def training(self) -> dict[str, Any]:
-    """The other half."""
+    """The half of a checkpoint that only training needs."""
     return {
       "step": self.step,
       "opt_state": self.opt_state,
@@ -95,7 +68,7 @@ def init_state(variables: Any, optimizer: Optimizer) -> TrainState:
     params=params,
     collections=collections,
     opt_state=optimizer.init(params),
-    plateau=Plateau(jnp.float32(1), jnp.float32(jnp.inf), jnp.int32(0)),
+    plateau=Plateau.initial(),
     loss_sum=jnp.float32(0),
     loss_count=jnp.int32(0),
     bad_step=jnp.int32(-1),

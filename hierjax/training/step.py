@@ -1,4 +1,4 @@
-"""The training step: one jitted, data-parallel function from state and examples to the next state."""
+"""The training step: a jittable, data-parallel function from a state and a batch of examples to the next state."""
 
 from __future__ import annotations
 
@@ -8,94 +8,67 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from hierjax.training.optim import Optimizer, Schedule
+from hierjax.training.phases import Phase
+from hierjax.training.schedule import Schedule
 from hierjax.training.state import TrainState
 from hierjax.types import Batch, Examples, Method
 
 Preprocess = Callable[[Examples, jax.Array], Batch]
 Weights = Callable[[Int[Array, "b p l"]], Float[Array, "b"]]
 TrainStep = Callable[[Method, TrainState, Examples], tuple[TrainState, dict[str, jax.Array]]]
+Weighted = tuple[Batch, Float[Array, "b"]]  # a batch, and the weight of each example's loss
 
 
-def make_train_step(
-  optimizer: Optimizer,
-  schedule: Schedule,
-  *,
-  preprocess: Preprocess,
-  key: jax.Array,
-  accumulate: int = 1,
-  weights: Weights | None = None,
-  frozen_parts: tuple[str, ...] = (),
-  frozen_collections: Any = None,
-) -> TrainStep:
-  """Returns `(method, state, examples) -> (state, metrics)`, to be jitted with the state donated.
+@dataclasses.dataclass(frozen=True)
+class StepSettings:
+  """The settings of the training steps of all phases.
 
-  The loss of a batch is the mean, over the examples that its mask counts, of their losses times their `weights`. It is
-  not divided by the weights' sum in the batch, which rare classes make large: they would count for less in an epoch.
-
-  Args:
-    optimizer: turns the gradient into new parameters.
+  Attributes:
     schedule: the learning rate by step, before the plateau's scale.
     preprocess: augmentation, jitted with the step; its key is the run's, since each example has its own draw.
-    key: the run's key; dropout's is folded from it and the step, so that a resumed run draws the same.
-    accumulate: parts that a batch is worked through in, one after the other; must divide the batch.
-    weights: class weights, from label paths to a factor an example, of mean 1 over the training set.
-    frozen_parts: parts of the module that run with `train=False`.
-    frozen_collections: a tree of bools like the state's collections: what keeps its bits; None for nothing.
+    key: the run's key; dropout's key is folded from it and the step, so that a resumed run draws the same numbers.
+    accumulate: the number of parts of a batch whose gradients are computed in turn; must divide the batch.
+    weights: class weights: a function from label paths to a factor for each example, of mean 1 over the training set.
   """
 
-  draw_key, dropout_key = jax.random.split(key)
+  schedule: Schedule
+  preprocess: Preprocess
+  key: PRNGKeyArray
+  accumulate: int = 1
+  weights: Weights | None = None
 
-  def loss_of(
-    params: Any, method: Method, collections: Any, batch: Batch, weight: Array, dropout: Array
-  ) -> tuple[Array, Any]:
-    outputs, updated = method.module.apply(
-      {"params": params, **collections},
-      batch.inputs,
-      batch.paths,
-      train=True,
-      frozen=frozen_parts,
-      rngs={"dropout": dropout},
-      mutable=list(collections),
-    )
-    return (method.loss(outputs, batch.paths) * weight).sum(), updated
 
-  def gradient(
-    method: Method, state: TrainState, batch: Batch, weight: Array, dropout: Array
-  ) -> tuple[Array, Any, Any]:
-    grad_of = jax.value_and_grad(loss_of, has_aux=True)
-    if accumulate == 1:
-      (loss, collections), grads = grad_of(state.params, method, state.collections, batch, weight, dropout)
-      return loss, collections, grads
+def make_train_step(phase: Phase, settings: StepSettings) -> TrainStep:
+  """Returns `(method, state, examples) -> (state, metrics)`, to be jitted with the state donated.
 
-    def part(carry: Any, xs: Any) -> tuple[Any, None]:
-      loss, collections, grads = carry
-      i, part_batch, part_weight = xs
-      (more, collections), part_grads = grad_of(
-        state.params, method, collections, part_batch, part_weight, jax.random.fold_in(dropout, i)
-      )
-      return (loss + more, collections, jax.tree.map(jnp.add, grads, part_grads)), None
+  The loss of a batch with mask m, class weights w and losses L of its examples is
 
-    # Example i goes to part i % accumulate: each device keeps its own rows.
-    parts = jax.tree.map(
-      lambda x: x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1), (batch, weight)
-    )
-    start = (jnp.float32(0), state.collections, jax.tree.map(jnp.zeros_like, state.params))
-    return jax.lax.scan(part, start, (jnp.arange(accumulate), *parts))[0]
+      sum_i m_i w_i L_i / sum_i m_i.
+
+  It is not divided by the sum of w: a batch with rare classes has a large one, and they would count for less in an
+  epoch.
+
+  Args:
+    phase: the optimiser, and the frozen variables.
+    settings: of the steps of all phases.
+  """
+  draw_key, dropout_key = jax.random.split(settings.key)
 
   def train_step(method: Method, state: TrainState, examples: Examples) -> tuple[TrainState, dict[str, jax.Array]]:
-    batch = preprocess(examples, draw_key)
+    batch = settings.preprocess(examples, draw_key)
     weight = batch.mask / jnp.maximum(batch.mask.sum(), 1)
-    weight = weight if weights is None else weight * weights(batch.paths)
-    loss, collections, grads = gradient(method, state, batch, weight, jax.random.fold_in(dropout_key, state.step))
-    if frozen_collections is not None:
+    weight = weight if settings.weights is None else weight * settings.weights(batch.paths)
+    dropout = jax.random.fold_in(dropout_key, state.step)
+    gradient = _Gradient(method, phase.frozen_parts, settings.accumulate)
+    loss, collections, grads = gradient(state, (batch, weight), dropout)
+    if phase.frozen_collections is not None:
       collections = jax.tree.map(
-        lambda new, old, frozen: old if frozen else new, collections, state.collections, frozen_collections
+        lambda new, old, frozen: old if frozen else new, collections, state.collections, phase.frozen_collections
       )
-    lr = schedule(state.step) * state.plateau.scale
-    params, opt_state, grad_norm = optimizer.update(grads, state.opt_state, state.params, lr)
+    lr = settings.schedule(state.step) * state.plateau.scale
+    params, opt_state, grad_norm = phase.optimizer.update(grads, state.opt_state, state.params, lr)
     bad = (state.bad_step < 0) & ~(jnp.isfinite(loss) & jnp.isfinite(grad_norm))
     state = dataclasses.replace(
       state,
@@ -110,3 +83,56 @@ def make_train_step(
     return state, {"loss": loss, "grad_norm": grad_norm, "lr": lr}
 
   return train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class _Gradient:
+  """The loss of a batch, the updated collections, and the gradient.
+
+  Gradients of `accumulate` parts are summed within one step. optax.MultiSteps does not fit: it takes each part for a
+  step of its own, keeps the sum in the optimiser's state between steps, and means over parts whatever their masks.
+
+  Attributes:
+    method: the model.
+    frozen_parts: parts of the module that run with `train=False`.
+    accumulate: the number of parts.
+  """
+
+  method: Method
+  frozen_parts: tuple[str, ...]
+  accumulate: int
+
+  def __call__(self, state: TrainState, batch: Weighted, dropout: PRNGKeyArray) -> tuple[Float[Array, ""], Any, Any]:
+    grad_of = jax.value_and_grad(self._loss, has_aux=True)
+    if self.accumulate == 1:
+      (loss, collections), grads = grad_of(state.params, state.collections, batch, dropout)
+      return loss, collections, grads
+
+    def add_part(carry: Any, xs: Any) -> tuple[Any, None]:
+      loss, collections, grads = carry
+      i, part = xs
+      (more, collections), part_grads = grad_of(state.params, collections, part, jax.random.fold_in(dropout, i))
+      return (loss + more, collections, jax.tree.map(jnp.add, grads, part_grads)), None
+
+    # Example i goes to part i % accumulate: each device keeps its own rows.
+    parts = jax.tree.map(
+      lambda x: x.reshape(x.shape[0] // self.accumulate, self.accumulate, *x.shape[1:]).swapaxes(0, 1), batch
+    )
+    start = (jnp.float32(0), state.collections, jax.tree.map(jnp.zeros_like, state.params))
+    found: tuple[Any, Any, Any] = jax.lax.scan(add_part, start, (jnp.arange(self.accumulate), parts))[0]
+    return found
+
+  def _loss(
+    self, params: Any, collections: Any, weighted: Weighted, dropout: PRNGKeyArray
+  ) -> tuple[Float[Array, ""], Any]:
+    batch, weight = weighted
+    outputs, updated = self.method.module.apply(
+      {"params": params, **collections},
+      batch.inputs,
+      batch.paths,
+      train=True,
+      frozen=self.frozen_parts,
+      rngs={"dropout": dropout},
+      mutable=list(collections),
+    )
+    return (self.method.loss(outputs, batch.paths) * weight).sum(), updated

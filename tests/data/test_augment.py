@@ -31,7 +31,7 @@ def draws(epoch, numbers):
 
 @functools.partial(jax.jit, static_argnames=("crop", "pad", "mirror"))
 def augmented(images, draw, key, crop=CROP, pad=PAD, mirror=True):
-  return augment(images, draw, key, crop=crop, pad=pad, mirror=mirror, mean=MEAN, std=STD)
+  return augment(images, draw, key, Transform(crop, pad, mirror, MEAN, STD))
 
 
 def choices(image):
@@ -83,14 +83,14 @@ def test_without_pad_and_mirror_the_whole_image_is_itself(images, key):
 def test_evaluation_sees_the_centre(images, crop):
   top, left = (H - crop) // 2, (W - crop) // 2
   expected = normalised(images)[:, top : top + crop, left : left + crop]
-  np.testing.assert_allclose(view(jnp.asarray(images), crop=crop, mean=MEAN, std=STD), expected, atol=1e-6)
+  np.testing.assert_allclose(view(jnp.asarray(images), Transform(crop, mean=MEAN, std=STD)), expected, atol=1e-6)
 
 
 def test_the_ten_views_are_centre_and_corners_and_their_mirror_images(images):
   crop = 3
   down, right = H - crop, W - crop
   starts = [(down // 2, right // 2), (0, 0), (0, right), (down, 0), (down, right)]
-  look = jax.jit(lambda number: view(jnp.asarray(images), number, crop=crop, mean=MEAN, std=STD))
+  look = jax.jit(lambda number: view(jnp.asarray(images), Transform(crop, mean=MEAN, std=STD), number))
   for number in range(10):
     top, left = starts[number % 5]
     expected = normalised(images)[:, top : top + crop, left : left + crop]
@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_refused(images, key):
   with pytest.raises(ValueError, match="crop = 12"):
     augmented(images, draws(0, np.arange(B)), key, crop=12)
   with pytest.raises(ValueError, match="2 means"):
-    view(jnp.asarray(images), crop=4, mean=(0.5, 0.5), std=(0.2, 0.2))
+    view(jnp.asarray(images), Transform(4, mean=(0.5, 0.5), std=(0.2, 0.2)))
 
 
 def test_a_side_is_sampled_and_the_middle_of_the_range_is_evaluated():  # Koo et al., section 4.1

@@ -6,9 +6,9 @@ import itertools
 import numpy as np
 import pytest
 
-from hierjax.data.config import COARSE_IMAGES, DataConfig
-from hierjax.data.open_source import open_partly_labelled, open_source
-from hierjax.data.partial_labels import check_short_labels, partly_labelled, to_train_on
+from hierjax.data.config import PARTIAL_LABELS, DataConfig
+from hierjax.data.open_source import Opened, open_partial_labels, open_source
+from hierjax.data.partial_labels import check_short_labels, known_labels, to_train_on
 from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.data.source import ArraySource, View, nodes_column
 from hierjax.data.splits import fine_and_coarse
@@ -59,16 +59,16 @@ def test_a_part_of_a_seed_lies_within_the_larger_ones_and_does_not_depend_on_the
 
 
 def test_every_arm_divides_the_images_alike():
-  found = open_partly_labelled(noise(), TREE)
-  opened = {arm: open_source(noise(coarse_images=arm), TREE, "train") for arm in ("direct", "drop", "truth")}
-  assert found.coarse.sum() == 200 and (~found.coarse).sum() == 80
+  found = open_partial_labels(noise(), TREE)
+  opened = {arm: open_source(noise(partial_labels=arm), TREE, "train") for arm in ("direct", "drop", "truth")}
+  assert found.partial.sum() == 200 and (~found.partial).sum() == 80
   assert numbers(opened["direct"]) == numbers(opened["truth"]) == numbers(found.images)
-  assert numbers(opened["drop"]) == found.images.indices[~found.coarse].tolist()
+  assert numbers(opened["drop"]) == found.images.indices[~found.partial].tolist()
   whole = open_source(noise(fine=1.0, coarse=0.0), TREE, "train").nodes
   np.testing.assert_array_equal(opened["truth"].nodes, whole[opened["truth"].indices])
   np.testing.assert_array_equal(opened["drop"].nodes, whole[opened["drop"].indices])
   direct, truth = (opened[arm].nodes[:, 0].tolist() for arm in ("direct", "truth"))
-  for cut, node, coarse in zip(direct, truth, found.coarse.tolist(), strict=True):
+  for cut, node, coarse in zip(direct, truth, found.partial.tolist(), strict=True):
     assert cut == (TREE.path(node)[0] if coarse else node)
 
 
@@ -88,12 +88,12 @@ def test_validation_and_test_keep_whole_labels_and_training_shares_no_image_with
 
 
 def test_labels_are_cut_to_the_levels_that_are_left_in_the_tree_in_use():
-  deep = open_partly_labelled(noise(coarse_level=2), TREE)
-  assert set(deep.known[deep.coarse, 0]) == {DOG}, "what ends on the second level has nothing to lose"
-  assert set(deep.images.nodes[deep.coarse, 0]) == {BASENJI, LEONBERG}
-  top = open_partly_labelled(noise(), TREE.truncated(2), TREE)
-  assert set(top.images.nodes[:, 0]) == {DOG, CAT, CUP} and set(top.known[top.coarse, 0]) == {0, 1}
-  assert numbers(top.images) == numbers(open_partly_labelled(noise(), TREE).images)
+  deep = open_partial_labels(noise(coarse_level=2), TREE)
+  assert set(deep.known[deep.partial, 0]) == {DOG}, "what ends on the second level has nothing to lose"
+  assert set(deep.images.nodes[deep.partial, 0]) == {BASENJI, LEONBERG}
+  top = open_partial_labels(noise(), TREE.truncated(2), TREE)
+  assert set(top.images.nodes[:, 0]) == {DOG, CAT, CUP} and set(top.known[top.partial, 0]) == {0, 1}
+  assert numbers(top.images) == numbers(open_partial_labels(noise(), TREE).images)
 
 
 def own_images(nodes):
@@ -106,16 +106,16 @@ def test_labels_that_end_early_by_themselves_are_coarse_too():
   expected = {"direct": [BASENJI, DOG, CUP, ROOT, CAT, 0], "drop": [BASENJI, CUP, CAT]}
   expected["truth"] = expected["direct"]
   for arm, nodes in expected.items():
-    assert to_train_on(images, DataConfig(coarse_images=arm), TREE).nodes[:, 0].tolist() == nodes
+    assert to_train_on(images, DataConfig(partial_labels=arm), TREE).nodes[:, 0].tolist() == nodes
   several = own_images([[BASENJI, CUP], [CAT, DOG], [CUP, PAD]])
-  assert partly_labelled(several, DataConfig(), TREE).coarse.tolist() == [False, True, False]
+  assert known_labels(several, DataConfig(), TREE).partial.tolist() == [False, True, False]
 
 
 # Pseudo-labels.
 
 
 def answers(found, nodes):
-  coarse = found.coarse_images()
+  coarse = found.partial_images()
   return PseudoLabels(
     rows=coarse.indices,
     known=coarse.nodes[:, 0],
@@ -130,7 +130,7 @@ def answers(found, nodes):
 @pytest.fixture
 def labels_file(tmp_path, rng):
   """Returns a file of random pseudo-labels for `noise()`."""
-  found = open_partly_labelled(noise(), TREE)
+  found = open_partial_labels(noise(), TREE)
   file = tmp_path / "labels.npz"
   file.write_bytes(answers(found, rng.choice(TREE.leaves, 200)).to_bytes())
   return str(file)
@@ -141,11 +141,11 @@ def test_pseudo_labels_are_read_as_they_were_written_and_serve_a_smaller_s_coars
   by_row = dict(zip(saved.rows.tolist(), saved.nodes.tolist(), strict=True))
   for coarse in (0.5, 0.1):
     config = noise(coarse=coarse)
-    found = open_partly_labelled(config, TREE)
-    source = open_source(dataclasses.replace(config, coarse_images="pseudo", pseudo_labels=labels_file), TREE, "train")
+    found = open_partial_labels(config, TREE)
+    source = open_source(dataclasses.replace(config, partial_labels="pseudo", pseudo_labels=labels_file), TREE, "train")
     assert numbers(source) == numbers(found.images)
     truth = found.images.nodes[:, 0].tolist()
-    expected = [by_row[i] if c else y for i, c, y in zip(numbers(source), found.coarse, truth, strict=True)]
+    expected = [by_row[i] if c else y for i, c, y in zip(numbers(source), found.partial, truth, strict=True)]
     assert source.nodes[:, 0].tolist() == expected
   np.testing.assert_allclose(saved.probability, np.linspace(0, 1, 200), rtol=1e-6)
 
@@ -162,9 +162,9 @@ def test_pseudo_labels_are_read_as_they_were_written_and_serve_a_smaller_s_coars
   ],
 )
 def test_pseudo_labels_of_something_else_are_refused(labels_file, changes, tree, message):
-  config = noise(coarse_images="pseudo", pseudo_labels=labels_file, **changes)
+  config = noise(partial_labels="pseudo", pseudo_labels=labels_file, **changes)
   with pytest.raises(UserError, match=rf"config\.data\.pseudo_labels = '.*npz': these labels are {message}"):
-    open_source(config, tree, "train", TREE)
+    open_source(config, tree, "train", Opened(TREE))
 
 
 @pytest.mark.parametrize("rows", [[0, 1], [0, 1, 4], [1, 2, 3], []])
@@ -188,45 +188,45 @@ def test_a_file_that_holds_no_pseudo_labels_is_refused_and_never_unpickled(tmp_p
   (tmp_path / "text").write_text("labels")
   np.savez(tmp_path / "other.npz", images=np.zeros(3))
   np.save(tmp_path / "array.npy", np.zeros(3))
-  whole = answers(open_partly_labelled(noise(), TREE), np.full(200, CUP))
+  whole = answers(open_partial_labels(noise(), TREE), np.full(200, CUP))
   (tmp_path / "whole.npz").write_bytes(whole.to_bytes())
   arrays = dict(np.load(tmp_path / "whole.npz"))
   np.savez(tmp_path / "short.npz", **arrays | {"nodes": whole.nodes[1:]})
   np.savez(tmp_path / "pickled.npz", **arrays | {"nodes": np.full(200, object())})
   for name in ("text", "other.npz", "array.npy", "short.npz", "pickled.npz", "absent", ""):
-    config = noise(coarse_images="pseudo", pseudo_labels=str(tmp_path / name) if name else "")
+    config = noise(partial_labels="pseudo", pseudo_labels=str(tmp_path / name) if name else "")
     with pytest.raises(UserError, match=r"pseudo_labels = '.*': must be a file that `hierjax data pseudo-label RUN`"):
       open_source(config, TREE, "train")
   (tmp_path / "outside.npz").write_bytes(dataclasses.replace(whole, nodes=whole.nodes + 9).to_bytes())
   with pytest.raises(UserError, match=r"outside\.npz' holds 13 in row 0; the tree has nodes 0 to 6"):
-    open_source(noise(coarse_images="pseudo", pseudo_labels=str(tmp_path / "outside.npz")), TREE, "train")
+    open_source(noise(partial_labels="pseudo", pseudo_labels=str(tmp_path / "outside.npz")), TREE, "train")
 
 
 # What cannot be meant.
 
 
 def test_an_s_fine_with_no_example_of_a_class_is_refused_by_every_arm():
-  for arm in COARSE_IMAGES:
+  for arm in PARTIAL_LABELS:
     with pytest.raises(
       UserError, match=r"fine = 0\.005: of the 100 training images of '\w.*' none keeps its whole label \(nor any of"
     ):
-      open_source(noise(fine=0.005, coarse_images=arm, split_seed=1), TREE, "train")
+      open_source(noise(fine=0.005, partial_labels=arm, split_seed=1), TREE, "train")
   images = own_images([CAT] * 99 + [CUP])
   seed = next(s for s in range(9) if not fine_and_coarse(100, 0.5, 0.5, s)[0][99])
   with pytest.raises(
     UserError, match=r"of the 1 training images of 'thing/cup' none keeps its whole label; raise conf"
   ):
-    partly_labelled(images, DataConfig(fine=0.5, coarse=0.5, split_seed=seed), TREE)
+    known_labels(images, DataConfig(fine=0.5, coarse=0.5, split_seed=seed), TREE)
 
 
 def test_keys_that_cannot_be_meant_are_refused_by_name():
-  for key, value in (("fine", 0.0), ("fine", 1.1), ("coarse", 0.1), ("coarse_level", 0), ("coarse_images", "all")):
+  for key, value in (("fine", 0.0), ("fine", 1.1), ("coarse", 0.1), ("coarse_level", 0), ("partial_labels", "all")):
     with pytest.raises(UserError, match=rf"config\.data\.{key} = {value!r}: must be "):
       DataConfig(**{key: value})
   assert DataConfig(fine=0.9, coarse=0.1).coarse == 0.1, "rounding is no error"
-  with pytest.raises(UserError, match=r"coarse_level = 3: the tree has 3 levels, so a coarse label has at most 2"):
+  with pytest.raises(UserError, match=r"coarse_level = 3: the tree has 3 levels, so a partial label has at most 2"):
     open_source(noise(coarse_level=3), TREE, "train")
-  for config in (noise(), DataConfig(coarse_images="drop")):
+  for config in (noise(), DataConfig(partial_labels="drop")):
     check_short_labels(config, "unknown")
     with pytest.raises(UserError, match=r"config\.tree\.short_labels = 'stop'"):
       check_short_labels(config, "stop")

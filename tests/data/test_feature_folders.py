@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hierjax.data.config import DataConfig
-from hierjax.data.loader import eval_batches
+from hierjax.data.loader import LabelledImages, ProcessRows, eval_batches
 from hierjax.data.open_source import open_source
 from hierjax.data.read_image import BadImageError
 from hierjax.data.sources.features import write_rows
@@ -103,7 +103,7 @@ def test_a_row_that_is_not_finite_is_named_or_skipped(tmp_path, features):
   with pytest.raises(BadImageError, match=r"train/features\.npy row 3 has values that are NaN"):
     source.read(np.array([0, 3, 5]))
   skipping = config(tmp_path, on_bad_image="skip", threads=1)
-  (batch,) = eval_batches(source, TREE, config=skipping, batch_size=6)
+  (batch,) = eval_batches(LabelledImages(source, TREE), skipping, ProcessRows(6))
   assert batch.mask.tolist() == [1, 1, 1, 0, 1, 1] and batch.images.dtype == np.float32
   np.testing.assert_array_equal(batch.images, features[[0, 1, 2, 0, 4, 5]])
 

@@ -9,7 +9,7 @@ import pytest
 
 from hierjax.data import decode
 from hierjax.data.config import DataConfig
-from hierjax.data.loader import eval_batches, train_batches
+from hierjax.data.loader import LabelledImages, ProcessRows, TrainSteps, eval_batches, train_batches
 from hierjax.data.read_image import BadImageError
 from hierjax.data.source import ArraySource
 from hierjax.tree.label_tree import PAD, STOP, UNKNOWN
@@ -17,6 +17,7 @@ from hierjax.tree.label_tree import PAD, STOP, UNKNOWN
 N = 23
 ENDS = np.array([3, 4, 5, 6, 2] * 5, np.int32)[:N, None]
 CONFIG = DataConfig(threads=2)
+ROWS = ProcessRows(6)
 
 
 @pytest.fixture
@@ -25,9 +26,9 @@ def source():
   return ArraySource(images, ENDS, "numbers", bad={})
 
 
-def stream(source, tree, count=8, config=CONFIG, **changes):
-  arguments = {"config": config, "batch_size": 6, "seed": 1, "num_steps": count} | changes
-  return list(train_batches(source, tree, **arguments))
+def stream(source, tree, count=8, config=CONFIG, seed=1, start=0, rows=ROWS, short_labels="unknown"):
+  images = LabelledImages(source, tree, short_labels)
+  return list(train_batches(images, config, rows, TrainSteps(seed, count, start)))
 
 
 def numbers(batches):
@@ -58,12 +59,15 @@ def test_going_on_from_a_step_is_the_tail_of_the_stream(source, toy_tree, balanc
   config = DataConfig(threads=3, balanced=balanced)
   whole = stream(source, toy_tree, config=config)
   for start in (0, 1, 5, 8):
-    assert_equal(stream(source, toy_tree, 8 - start, config, start_step=start), whole[start:])
+    assert_equal(stream(source, toy_tree, 8 - start, config, start=start), whole[start:])
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_processes_share_the_batches_of_one(source, toy_tree, count):
-  for make in (lambda **p: stream(source, toy_tree, **p), lambda **p: evaluation(source, toy_tree, 6, **p)):
+  for make in (
+    lambda **p: stream(source, toy_tree, rows=ProcessRows(6, **p)),
+    lambda **p: evaluation(source, toy_tree, 6, **p),
+  ):
     parts = [make(process_index=i, process_count=count) for i in range(count)]
     joined = [jax.tree.map(lambda *leaves: np.concatenate(leaves), *batch) for batch in zip(*parts, strict=True)]
     assert_equal(joined, make())
@@ -77,7 +81,7 @@ def test_the_seed_alone_chooses_the_order(source, toy_tree):
 
 
 def test_a_batch_larger_than_the_set_spans_epochs(source, toy_tree):
-  (batch,) = stream(source, toy_tree, count=1, batch_size=3 * N)
+  (batch,) = stream(source, toy_tree, count=1, rows=ProcessRows(3 * N))
   np.testing.assert_array_equal(np.sort(batch.images[:, 0, 0, 0].reshape(3, N), axis=1), np.tile(np.arange(N), (3, 1)))
 
 
@@ -94,8 +98,8 @@ def test_balanced_draws_every_end_node_equally_often(toy_tree):
   assert len(np.unique(draws, axis=0)) == len(draws), "an image that comes twice is augmented twice"
 
 
-def evaluation(source, tree, batch_size, config=CONFIG, **changes):
-  return list(eval_batches(source, tree, config=config, batch_size=batch_size, **changes))
+def evaluation(source, tree, batch_size, config=CONFIG, **process):
+  return list(eval_batches(LabelledImages(source, tree), config, ProcessRows(batch_size, **process)))
 
 
 @pytest.mark.parametrize("batch_size", [1, 6, 23, 40])
@@ -157,7 +161,7 @@ def grain_threads():
 
 def test_an_abandoned_stream_leaves_no_thread(source, toy_tree):
   before = grain_threads()
-  batches = train_batches(source, toy_tree, config=CONFIG, batch_size=6, seed=0, num_steps=10**9)
+  batches = train_batches(LabelledImages(source, toy_tree), CONFIG, ProcessRows(6), TrainSteps(0, 10**9))
   assert len(list(islice(batches, 3))) == 3
   started = grain_threads() - before
   assert started
@@ -169,4 +173,4 @@ def test_an_abandoned_stream_leaves_no_thread(source, toy_tree):
 
 def test_a_batch_that_does_not_split_over_the_processes_is_refused_at_once(source, toy_tree):
   with pytest.raises(ValueError, match="multiple of 4"):
-    train_batches(source, toy_tree, config=CONFIG, batch_size=6, seed=0, num_steps=1, process_count=4)
+    ProcessRows(6, process_count=4)

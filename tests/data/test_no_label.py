@@ -8,7 +8,7 @@ from absl import logging
 from PIL import Image
 
 from hierjax.data.config import DataConfig
-from hierjax.data.open_source import open_partly_labelled, open_source
+from hierjax.data.open_source import open_partial_labels, open_source
 from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.data.source import deepest_nodes
 from hierjax.data.trees import TreeConfig, open_tree
@@ -86,7 +86,7 @@ def test_where_none_has_a_label_nothing_is_left(tmp_path):
 
 def test_validation_is_kept_of_labelled_images_only(tmp_path):
   nodes = [CUP, CAT, DOG, ROOT] * 20
-  config = arrays(tmp_path, nodes, validation=0.5, coarse_images="drop")
+  config = arrays(tmp_path, nodes, validation=0.5, partial_labels="drop")
   train, validation = (shades(open_source(config, TREE, split)) for split in ("train", "validation"))
   assert sorted(train + validation) == [i for i in range(80) if nodes[i] != ROOT] and len(validation) == 30
 
@@ -95,16 +95,16 @@ def test_validation_is_kept_of_labelled_images_only(tmp_path):
 def test_unlabelled_images_may_be_coarse_ones(tmp_path, none):
   """They can be given pseudo-labels; those that get none, or whose set is used as it is, stop the run."""
   config = arrays(tmp_path, [CUP, none, CAT, none])
-  found = open_partly_labelled(config, TREE)
-  assert found.coarse.tolist() == [False, True, False, True]
-  coarse = found.coarse_images()
+  found = open_partial_labels(config, TREE)
+  assert found.partial.tolist() == [False, True, False, True]
+  coarse = found.partial_images()
   for nodes, message in (([DOG, CUP], ""), ([DOG, ROOT], "1 of 4 train images has no label, .* example 3 the first")):
     labels = PseudoLabels(
       coarse.indices, coarse.nodes[:, 0], np.array(nodes, np.int32), np.ones(2, np.float32),
       TREE.checksum, found.fine_checksum, "",
     )  # fmt: skip
     (tmp_path / "labels").write_bytes(labels.to_bytes())
-    config = arrays(tmp_path, [CUP, none, CAT, none], coarse_images="pseudo", pseudo_labels=str(tmp_path / "labels"))
+    config = arrays(tmp_path, [CUP, none, CAT, none], partial_labels="pseudo", pseudo_labels=str(tmp_path / "labels"))
     if message:
       with pytest.raises(UserError, match=message):
         open_source(config, TREE, "train")
@@ -117,7 +117,7 @@ def test_images_at_the_top_of_a_folder_tree(tmp_path):
   config = DataConfig(name="folder", root=str(tmp_path), **SMALL)
   with pytest.raises(UserError, match=rf"{tmp_path}: b\.png lies in no folder of a label.*\(2 images do\)"):
     open_source(config, TREE, "train")
-  for left_out in (skipping(config), DataConfig(**{**config.__dict__, "coarse_images": "drop"})):
+  for left_out in (skipping(config), DataConfig(**{**config.__dict__, "partial_labels": "drop"})):
     assert shades(open_source(left_out, TREE, "train")) == [0, 3]
   assert open_tree(TreeConfig(), skipping(config)) == open_tree(TreeConfig(), config)
 

@@ -13,7 +13,8 @@ from PIL import Image
 from hierjax.data import cache, decode
 from hierjax.data.cache import cache_folder
 from hierjax.data.config import DataConfig
-from hierjax.data.open_source import climb, open_source
+from hierjax.data.open_source import Opened, open_source
+from hierjax.data.partial_labels import nodes_in_top_levels
 from hierjax.data.read_image import BadImageError, read_image
 from hierjax.data.source import ArraySource
 from hierjax.data.sources.folders import tree_of
@@ -221,13 +222,13 @@ def test_images_of_a_csv_file_that_are_no_files(photos):
   text = "image,label\n" + "".join(f"{name},cup\n" for name in names)
   shown = ", ".join(rf"'x{i}\.png' \(line {i + 3}\)" for i in range(5))
   message = (
-    rf"labels\.csv: 7 of 8 images are no files below {photos}: {shown} and 2 more; correct .*on_bad_image = skip"
+    rf"labels\.csv: 7 of 8 images are not files below {photos}: {shown} and 2 more; correct .*on_bad_image = skip"
   )
   with pytest.raises(UserError, match=message):
     open_source(csv_config(photos, text, cache_mib=0), TREE, "train")
   source = open_source(csv_config(photos, text, on_bad_image="skip"), TREE, "train")
   assert len(decode.read_or_skip(source, np.arange(8), "skip")[1]) == 7
-  with pytest.raises(UserError, match=r"2 of 2 images are no files .*; is config\.data\.root right\?"):
+  with pytest.raises(UserError, match=r"2 of 2 images are not files .*; is config\.data\.root right\?"):
     open_source(csv_config(photos, "image,label\nx.png,cup\ny.png,cup\n"), TREE, "train")
 
 
@@ -542,17 +543,17 @@ def test_noise_is_over_any_tree_and_each_leaf_has_its_own_pattern(width, shape):
 
 def test_labels_below_the_top_levels_count_for_their_ancestors(photos):
   top = TREE.truncated(2)
-  source = open_source(folder_config(photos), top, "train", full_tree=TREE)
+  source = open_source(folder_config(photos), top, "train", Opened(TREE))
   whole = open_source(folder_config(photos), TREE, "train")
   for node, cut in zip(whole.nodes[:, 0].tolist(), source.nodes[:, 0].tolist(), strict=True):
     assert top.path(cut) == TREE.path(node)[:2]
   nodes = np.array([[BASENJI, TREE.find(("animal", "dog", "leonberg")), CUP]], np.int32)
-  np.testing.assert_array_equal(climb(nodes, TREE, top), [[DOG, PAD, CUP]])
+  np.testing.assert_array_equal(nodes_in_top_levels(nodes, TREE, top), [[DOG, PAD, CUP]])
 
 
 def test_the_validation_split_is_the_same_for_the_top_levels(photos):
   config = folder_config(photos, validation=0.3)
-  cut = open_source(config, TREE.truncated(1), "validation", full_tree=TREE)
+  cut = open_source(config, TREE.truncated(1), "validation", Opened(TREE))
   whole = open_source(config, TREE, "validation")
   assert [cut.describe(i) for i in range(len(cut))] == [whole.describe(i) for i in range(len(whole))]
 

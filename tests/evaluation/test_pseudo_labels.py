@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hierjax.cli.main import main
-from hierjax.data.open_source import open_partly_labelled
+from hierjax.data.open_source import open_partial_labels
 from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.errors import UserError
 from hierjax.evaluation.pseudo_labels import describe, write_pseudo_labels
@@ -12,7 +12,7 @@ from hierjax.runs.devices import data_mesh
 from hierjax.runs.run import Run
 
 WIDTH = 6
-DIVIDED = dict(name="noise", width=WIDTH, examples=400, fine=0.3, coarse=0.4, coarse_images="drop")
+DIVIDED = dict(name="noise", width=WIDTH, examples=400, fine=0.3, coarse=0.4, partial_labels="drop")
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,10 @@ def teacher(make_run, on_vectors):
 def leaf_probabilities(folder):
   """Returns the run, its S_fine and S_coarse, and the softmax over the leaves for each image of S_coarse."""
   run = Run.from_folder(folder)
-  found = open_partly_labelled(run.data, run.tree)
+  found = open_partial_labels(run.data, run.tree)
   _, variables = run.restored_variables(folder, data_mesh())
   layer = {name: np.asarray(value) for name, value in variables["params"]["head"]["output"].items()}
-  coarse = found.coarse_images()
+  coarse = found.partial_images()
   logits = coarse.read(np.arange(len(coarse))) @ layer["kernel"] + layer["bias"]
   prob = np.exp(logits - logits.max(axis=1, keepdims=True))
   return run, found, prob / prob.sum(axis=1, keepdims=True)
@@ -47,17 +47,17 @@ def leaf_probabilities(folder):
 
 def test_the_best_leaf_below_the_known_label_with_its_probability(teacher):
   run, found, prob = leaf_probabilities(teacher)
-  known, leaves = found.known[found.coarse, 0], run.tree.leaves
+  known, leaves = found.known[found.partial, 0], run.tree.leaves
   below = np.array([[run.tree.path(leaf)[0] for leaf in leaves]]) == known[:, None]
   given = np.where(below, prob, 0)
   said = write_pseudo_labels(teacher, data_mesh())
   labels = PseudoLabels.load(str(said.file))
   assert said.file == teacher.path / "pseudo_labels.npz" and len(labels.rows) == 160
-  np.testing.assert_array_equal(labels.rows, found.images.indices[found.coarse])
+  np.testing.assert_array_equal(labels.rows, found.images.indices[found.partial])
   np.testing.assert_array_equal(labels.known, known)
   np.testing.assert_array_equal(labels.nodes, leaves[given.argmax(axis=1)])
   np.testing.assert_allclose(labels.probability, given.max(axis=1) / given.sum(axis=1), rtol=1e-4)
-  truth = found.images.nodes[found.coarse, 0]
+  truth = found.images.nodes[found.partial, 0]
   share = (labels.nodes == truth).mean()
   assert said.labelled.all() and said.judged.all() and said.right.mean() == share and 0 < share < 1
   assert "160 of 160 training images" in describe(said) and f"{100 * share:.2f}% of 160 are right" in describe(said)
@@ -77,9 +77,9 @@ def test_another_run_trains_on_them_and_below_a_confidence_on_what_is_known(teac
   sure = labels.probability >= least
   np.testing.assert_array_equal(said.labelled, sure)
   assert f"{(~sure).sum()} keep the label that they have" in describe(said)
-  data = dict(coarse_images="pseudo", pseudo_labels=str(said.file))
+  data = dict(partial_labels="pseudo", pseudo_labels=str(said.file))
   source = Run.from_config(on_vectors(data=data)).source("train")
-  truth = Run.from_config(on_vectors(data=dict(coarse_images="truth"))).source("train")
+  truth = Run.from_config(on_vectors(data=dict(partial_labels="truth"))).source("train")
   coarse = np.isin(source.indices, labels.rows)
   np.testing.assert_array_equal(source.nodes[coarse, 0], np.where(sure, labels.nodes, labels.known))
   np.testing.assert_array_equal(source.nodes[~coarse], truth.nodes[~coarse])
@@ -112,8 +112,8 @@ def test_own_images_whose_labels_end_above_a_leaf(make_run, on_vectors, tmp_path
   printed = capsys.readouterr().out
   assert "14 of 14 training images whose labels end above a leaf have a pseudo-label" in printed
   assert "are right" not in printed, "nobody knows"
-  assert f"--config.data.coarse_images=pseudo --config.data.pseudo_labels={tmp_path / 'labels.npz'}" in printed
-  data = own | dict(coarse_images="pseudo", pseudo_labels=str(tmp_path / "labels.npz"))
+  assert f"--config.data.partial_labels=pseudo --config.data.pseudo_labels={tmp_path / 'labels.npz'}" in printed
+  data = own | dict(partial_labels="pseudo", pseudo_labels=str(tmp_path / "labels.npz"))
   filled = Run.from_config(on_vectors(data=data)).source("train").nodes[:, 0]
   short = ~np.isin(nodes, tree.leaves)
   assert np.isin(filled, tree.leaves).all()
@@ -124,7 +124,7 @@ def test_own_images_whose_labels_end_above_a_leaf(make_run, on_vectors, tmp_path
 def test_what_cannot_be_labelled_is_said_in_a_sentence(make_run, on_vectors, teacher, capsys):
   with pytest.raises(UserError, match=r"--min-confidence 1\.5: must be from 0 to 1"):
     write_pseudo_labels(teacher, data_mesh(), min_confidence=1.5)
-  whole = dict(fine=1.0, coarse=0.0, coarse_images="direct")
+  whole = dict(fine=1.0, coarse=0.0, partial_labels="direct")
   for changes, message in (
     (dict(data=whole), "there is nothing to label: no training image of 'noise' has a label that ends above a leaf"),
     (dict(data=whole, tree=dict(short_labels="stop")), "short_labels = 'stop' says that nothing follows a label"),

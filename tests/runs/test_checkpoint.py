@@ -26,6 +26,14 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
   assert {p.name for p in tmp_path.iterdir()} == {"2", "5"}
 
 
+def test_checkpoints_without_a_score_are_removed_once_they_are_not_the_latest(tmp_path):
+  checkpoints = Checkpoints(tmp_path, select_best=True, create=True)
+  for step, score in ((1, None), (2, 0.5), (3, None), (4, None), (5, 0.4), (6, None)):
+    checkpoints.save(step, *state(step), score)
+  checkpoints.close()
+  assert {p.name for p in tmp_path.iterdir()} == {"2", "6"}
+
+
 def test_without_validation_the_last_one_counts(tmp_path):
   checkpoints = Checkpoints(tmp_path, select_best=False, create=True)
   for step in (1, 2):

@@ -58,8 +58,7 @@ def test_a_mismatch_shows_both_sides_and_the_way_out():
     "  head/output/bias: has shape (3,), wants shape (5,)",
     "  head/output/kernel: has shape (4, 3), wants shape (4, 5)",
     "  neck/kernel: missing, wants shape (1,)",
-    "config.init.skip names, by regexes, what starts afresh instead: "
-    "('conv', '^backbone/', '^attic/', '^head/', '^neck/') for all of these",
+    "to give these weights fresh values, set config.init.skip = ('conv', '^backbone/', '^attic/', '^head/', '^neck/')",
   ]
 
 
@@ -67,8 +66,8 @@ def test_a_mismatch_shows_both_sides_and_the_way_out():
   ("section", "message"),
   [
     ({"skip": ("head",)}, r"config\.init\.run is empty, and config\.init\.skip is not"),
-    ({"run": "runs/a", "skip": "head"}, r"config\.init\.skip = 'head': must be a tuple of regexes, \('head',\) say"),
-    ({"run": "runs/a", "skip": ("(",)}, r"config\.init\.skip: '\(' is no regex"),
+    ({"run": "runs/a", "skip": "head"}, r"config\.init\.skip = 'head': must be a tuple of regexes, e\.g\. \('head',\)"),
+    ({"run": "runs/a", "skip": ("(",)}, r"config\.init\.skip: '\(' is not a valid regex"),
   ],
 )
 def test_bad_values_get_a_clear_sentence(section, message):
@@ -77,7 +76,7 @@ def test_bad_values_get_a_clear_sentence(section, message):
 
 
 def test_a_regex_that_is_found_in_nothing_is_a_slip():
-  with pytest.raises(UserError, match="'haed' is found in no weight's name, here or in runs/a"):
+  with pytest.raises(UserError, match="'haed' matches no weight's name, here or in runs/a"):
     matching(variables(), variables(), InitConfig("runs/a", ("haed",)))
 
 
@@ -133,6 +132,6 @@ def test_a_folder_whose_checkpoint_is_not_whole_is_not_begun_anew(tmp_path):
   folder.begin(tuned, run.tree, data_checksum(run.source("train")))
   folder.checkpoints.mkdir()
   (folder.checkpoints / "7").write_bytes(b"")
-  with pytest.raises(UserError, match="checkpoints holds no whole checkpoint to go on from"):
+  with pytest.raises(UserError, match="checkpoints holds no complete checkpoint"):
     train_and_evaluate(tuned, str(tmp_path))
   assert not folder.metrics.exists()

@@ -1,5 +1,7 @@
 """What the loop makes of what validation says, which is given here."""
 
+import functools
+import itertools
 import json
 
 import pytest
@@ -7,13 +9,14 @@ import pytest
 from configs import common
 from hierjax.runs.folder import RunFolder
 from hierjax.training import loop
+from hierjax.training.log import ImageRate
 
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
   """Trains steps of an epoch each; after each, validation says the next of `scores`, or raises it."""
 
-  def train(scores, decay=0.0, **schedule):
+  def train(scores, decay=0.0, eval_every=1.0, **schedule):
     c = common.base()
     c.tree.source = c.data.name = "shapes"
     c.data.examples, c.data.resize, c.data.crop = 16, 16, 16
@@ -22,6 +25,7 @@ def train(tmp_path, monkeypatch):
     c.head = dict(name="flat")
     c.optim.decay = ((".*", decay),)
     c.schedule.update(schedule)
+    c.eval_every = eval_every
     left = iter(scores)
 
     def evaluate(*_):
@@ -74,3 +78,14 @@ def test_the_plateau_watches_the_accuracy_where_it_is_asked_to_and_a_stopped_run
     train([(2.0, 0.2), (2.0, 0.2), (2.0, 0.4), (2.0, 0.4), end], **settings)
   rates = [line["lr"] for line in lines("train")]
   assert [rate / rates[0] for rate in rates] == [1, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]
+
+
+def test_validation_comes_every_eval_every_epochs_and_its_time_is_not_that_of_training(train, lines, monkeypatch):
+  """The clock goes on by a second whenever it is read, which a validation does once more than a step without one."""
+  ticks = itertools.count()
+  monkeypatch.setattr(loop, "ImageRate", functools.partial(ImageRate, clock=lambda: float(next(ticks))))
+  with pytest.raises(loop.Diverged):
+    train([(0.5, 0.1)] * 4 + [(float("nan"), 0.1)], eval_every=2.0)
+  assert [line["step"] for line in lines("validation")] == [2, 4, 6, 8]
+  rates = {line["step"]: line["images_per_second"] for line in lines("train")}
+  assert rates == {step: 8.0 if step in (3, 5, 7, 9) else 16.0 for step in range(1, 10)}

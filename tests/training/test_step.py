@@ -18,8 +18,9 @@ from hierjax.nn.heads.flat import FlatHead
 from hierjax.runs.devices import put_batch, replicated
 from hierjax.runs.run import Run
 from hierjax.training.optim import OptimConfig, frozen_statistics, make_optimizer
+from hierjax.training.phases import Phase
 from hierjax.training.state import init_state
-from hierjax.training.step import make_train_step
+from hierjax.training.step import StepSettings, make_train_step
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
 from hierjax.types import Batch, Examples, Features
 
@@ -46,7 +47,9 @@ def batch(rng, toy_tree):
   return Examples(images, toy_tree.encode(nodes), np.ones(8, np.float32), draw)
 
 
-def run(toy_tree, batch, *, config=PLAIN, steps=3, devices=1, plateau=1.0, norm=False, dropout=0.0, **options):
+def run(
+  toy_tree, batch, *, config=PLAIN, steps=3, devices=1, plateau=1.0, norm=False, dropout=0.0, weights=None, **frozen
+):
   """Returns the initial state, the state after some steps, and their losses."""
   tree = tree_arrays(toy_tree)
   method = ModelMethod(Classifier(Trunk(norm, dropout), FlatHead(tree.num_leaves)), tree)
@@ -56,12 +59,14 @@ def run(toy_tree, batch, *, config=PLAIN, steps=3, devices=1, plateau=1.0, norm=
   first = jax.device_put(init_state(variables, optimizer), replicated(mesh))
   step = jax.jit(
     make_train_step(
-      optimizer,
-      lambda step: jnp.float32(0.1),
-      preprocess=lambda e, key: Batch(e.images, e.paths, e.mask),
-      key=jax.random.key(1),
-      accumulate=config.accumulate,
-      **options,
+      Phase(optimizer, **frozen),
+      StepSettings(
+        schedule=lambda step: jnp.float32(0.1),
+        preprocess=lambda e, key: Batch(e.images, e.paths, e.mask),
+        key=jax.random.key(1),
+        accumulate=config.accumulate,
+        weights=weights,
+      ),
     ),
     out_shardings=replicated(mesh),
   )
@@ -140,11 +145,13 @@ def test_balanced_classes_share_the_gradient_of_an_epoch_at_any_batch_size(rng, 
   optimizer = make_optimizer(OptimConfig(momentum=0.0, decay=((".*", 0.0),)), variables["params"])
   step = jax.jit(
     make_train_step(
-      optimizer,
-      lambda step: jnp.float32(batch_size / 3200),
-      preprocess=lambda e, key: Batch(e.images, e.paths, e.mask),
-      key=jax.random.key(1),
-      weights=weights,
+      Phase(optimizer),
+      StepSettings(
+        schedule=lambda step: jnp.float32(batch_size / 3200),
+        preprocess=lambda e, key: Batch(e.images, e.paths, e.mask),
+        key=jax.random.key(1),
+        weights=weights,
+      ),
     )
   )
   state, ones = init_state(variables, optimizer), np.ones(batch_size, np.float32)

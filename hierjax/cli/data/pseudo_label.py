@@ -38,5 +38,5 @@ def run(args: argparse.Namespace) -> int:
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
   found = write_pseudo_labels(loaded, Path(args.out) if args.out else None, rule)
   print(f"{pseudo_label_summary(found)}\nnext: the same training command, with another --workdir and")
-  print(f"  --config.data.coarse_images=pseudo --config.data.pseudo_labels={quoted(found.file)}")
+  print(f"  --config.data.partial_labels=pseudo --config.data.pseudo_labels={quoted(found.file)}")
   return 0

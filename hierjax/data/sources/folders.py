@@ -1,4 +1,4 @@
-"""The user's own images: nested folders that are the label paths, or one folder and a CSV file of labels."""
+"""Image files of the user: nested folders that are the label paths, or a folder and a CSV file of labels."""
 
 from __future__ import annotations
 
@@ -28,22 +28,21 @@ _OR_SKIP = "; config.data.on_no_label = skip leaves such images out"
 class FolderSource:
   """Images in files."""
 
-  def __init__(self, name: str, files: Sequence[str], nodes: Int[np.ndarray, "n p"], resize: int, fit: str):
-    """Opens nothing yet.
+  def __init__(self, name: str, files: Sequence[str], nodes: Int[np.ndarray, "n p"], config: DataConfig):
+    """Keeps the paths; no file is opened yet.
 
     Args:
-      name: what the set is called in messages and in the cache; no other split has it.
+      name: of the split in messages and in the cache, different from those of other splits.
       files: their paths.
       nodes: as in `Source`.
-      resize: the side of the squares that `read` returns, in pixels.
-      fit: how an image becomes that square, see `read_image`.
+      config: `resize` and `fit` are read, see `read_image`.
     """
     self.name = name
     self.files = files
     self.nodes = nodes
-    self.shape = (resize, resize, 3)
-    self.settings = f"{resize} {fit}"
-    self._fit = fit
+    self.shape = (config.resize, config.resize, 3)
+    self.settings = f"{config.resize} {config.fit}"
+    self._fit = config.fit
 
   def __len__(self) -> int:
     return len(self.files)
@@ -61,7 +60,7 @@ class FolderSource:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """Everything that the pixels depend on: files by path, size and time of their last change."""
+    """All that the pixels depend on: files by path, size and time of their last change."""
     return "\n".join([self.settings, *(f"{os.path.abspath(file)} {_status(file)}" for file in self.files)])
 
 
@@ -76,9 +75,9 @@ def _status(file: str) -> str:
 def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
   """Returns the splits of the images below `config.root`.
 
-  With `config.labels`, see `read_label_rows`; without a column `split` all are to train on. Otherwise the folders an
-  image is in are its label path. Where the folders of `root` are called as splits, see `split_folders`, they are that;
-  else all of `root` is to train on.
+  With `config.labels`, see `read_label_rows`; without a column `split` all images are training images. Otherwise the
+  folders of an image are its label path. Folders of `root` that have the names of splits are the splits, see
+  `split_folders`; without such folders all images below `root` are training images.
 
   Raises:
     UserError: there is no such folder, a part of it cannot be read, or an image's label is not in `tree`.
@@ -91,7 +90,7 @@ def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
 
 
 def tree_of(config: DataConfig) -> LabelTree:
-  """Returns the label tree that the set itself is: the folders to train on, or all labels of the CSV file.
+  """Returns the label tree of the set: the folders of the training images, or all labels of the CSV file.
 
   Raises:
     UserError: there is no such folder or file, or it holds no tree.
@@ -108,14 +107,14 @@ def _root(config: DataConfig) -> Path:
     raise UserError("config.data.root = '': set config.data.root to the folder of the images")
   if not root.is_dir():
     raise UserError(
-      f"config.data.root = {config.root!r}: there is no such folder; set config.data.root or, where a run that was "
-      "trained is asked, --data-root"
+      f"config.data.root = {config.root!r}: there is no such folder; set config.data.root or, for a trained run, "
+      "--data-root"
     )
   return root
 
 
 def _labels_file(config: DataConfig) -> Path:
-  """Returns the CSV file of labels, which is looked for where it says and then below the images' folder."""
+  """Returns the CSV file of labels; a relative path is tried from the working folder and from the images' folder."""
   path = Path(config.labels).expanduser()
   below = _root(config) / path if config.root and not path.is_file() else path
   if not below.is_file():
@@ -154,16 +153,16 @@ def _nested(root: Path, config: DataConfig, tree: LabelTree) -> FolderSource:
   _raise_faults(faults, root)
   if not files:
     raise UserError(f"{root}: there is no image below it")
-  return FolderSource(os.path.abspath(root), files, pad_nodes(nodes), config.resize, config.fit)
+  return FolderSource(os.path.abspath(root), files, pad_nodes(nodes), config)
 
 
 def _may_lack_label(config: DataConfig) -> bool:
-  """Returns whether images without a label are left out later, or may be given one."""
-  return config.on_no_label == "skip" or config.coarse_images in ("drop", "pseudo")
+  """Returns whether images without a label are left out later, or may get a pseudo-label."""
+  return config.on_no_label == "skip" or config.partial_labels in ("drop", "pseudo")
 
 
 def _csv_rows(path: Path, config: DataConfig) -> list[LabelRow]:
-  """Returns the rows of a CSV file of labels; raises UserError with all that say nothing."""
+  """Returns the rows of a CSV file of labels; raises UserError with all rows that have a fault."""
   named = filter(None, (config.train_split, config.validation_split, config.test_split))
   rows = read_label_rows(path, (*SPLIT_NAMES, *named), os.path.expanduser(config.root) or None)
   skip = _may_lack_label(config)
@@ -194,31 +193,33 @@ def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> 
       faults.append(f"{path}:{row.line}: {error.args[0]}")
       continue
     nodes = labels.setdefault(split, {}).setdefault(image, [])
-    if node not in (ROOT, *nodes):  # a row that says nothing takes nothing from the others of its image
+    if node not in (ROOT, *nodes):  # a row without a label changes nothing for the other rows of its image
       nodes.append(node)
   both = {"val", "validation"}
   if both <= set(labels) and not both & {config.validation_split, config.test_split}:
     faults.append(f"{path}: some rows are in split 'val' and others in 'validation'; write one of them")
   _raise_faults(faults, path)
-  return {
-    split: functools.partial(_listed, path, split, [row for row in rows if row.image in images], images, root, config)
-    for split, images in labels.items()
-  }
+
+  def opened(split: str) -> FolderSource:
+    images = labels[split]
+    if config.on_bad_image == "stop":
+      _check_files(path, root, [row for row in rows if row.image in images], len(images))
+    files = [str(root / image) for image in images]
+    return FolderSource(f"{os.path.abspath(path)} {split}", files, pad_nodes(list(images.values())), config)
+
+  return {split: functools.partial(opened, split) for split in labels}
 
 
-def _listed(
-  path: Path, split: str, rows: list[LabelRow], labels: dict[str, list[int]], root: Path, config: DataConfig
-) -> FolderSource:
-  name = f"{os.path.abspath(path)} {split}"
-  missing = missing_images(rows, root) if config.on_bad_image == "stop" else []
-  if missing:
-    what = f"{path}: {len(missing):,} of {len(labels):,} images are no files below {root}: {named_with_lines(missing)}"
-    remedy = "is config.data.root right?"
-    if len(missing) < len(labels):
-      remedy = "correct them, or set config.data.on_bad_image = skip to leave them out"
-    raise UserError(f"{what}; {remedy}")
-  files = [str(root / image) for image in labels]
-  return FolderSource(name, files, pad_nodes(list(labels.values())), config.resize, config.fit)
+def _check_files(path: Path, root: Path, rows: list[LabelRow], count: int) -> None:
+  """Raises UserError where some of the `count` images of rows are missing."""
+  missing = missing_images(rows, root)
+  if not missing:
+    return
+  what = f"{path}: {len(missing):,} of {count:,} images are not files below {root}: {named_with_lines(missing)}"
+  remedy = "is config.data.root right?"
+  if len(missing) < count:
+    remedy = "correct them, or set config.data.on_bad_image = skip to leave them out"
+  raise UserError(f"{what}; {remedy}")
 
 
 def _raise_faults(faults: list[str], where: Path) -> None:

@@ -1,7 +1,7 @@
 """The figures of the `shapes` set, as signed distances: negative inside, in units of the figure's radius.
 
-They are made of sums, products, quotients and square roots only, which IEEE 754 rounds the same everywhere: so the set
-is the same, byte for byte, on every machine.
+They use sums, products, quotients and square roots only, which IEEE 754 rounds the same everywhere. So the set is the
+same, byte for byte, on every machine.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ def polygon(vertices: Sequence[Point]) -> Figure:
   def distance(x: Plane, y: Plane) -> Plane:
     squared = np.full_like(x, np.inf)
     inside = np.zeros(x.shape, bool)
-    for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-      squared = np.minimum(squared, _squared_to_segment(x, y, ax, ay, bx, by))
+    for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+      squared = np.minimum(squared, _squared_to_segment(x, y, a, b))
+      (ax, ay), (bx, by) = a, b
       if ay != by:
         inside ^= ((ay > y) != (by > y)) & (x < ax + (bx - ax) * ((y - ay) / (by - ay)))
     return np.where(inside, -np.sqrt(squared), np.sqrt(squared))
@@ -46,14 +47,16 @@ def strokes(*lines: Sequence[Point], width: float = 0.16) -> Figure:
     squared = np.full_like(x, np.inf)
     for line in lines:
       points = np.asarray(line, np.float32)
-      for (ax, ay), (bx, by) in itertools.pairwise(points):
-        squared = np.minimum(squared, _squared_to_segment(x, y, ax, ay, bx, by))
+      for a, b in itertools.pairwise(points):
+        squared = np.minimum(squared, _squared_to_segment(x, y, a, b))
     return np.sqrt(squared) - np.float32(width)
 
   return distance
 
 
-def _squared_to_segment(x: Plane, y: Plane, ax: np.float32, ay: np.float32, bx: np.float32, by: np.float32) -> Plane:
+def _squared_to_segment(x: Plane, y: Plane, a: Float32[np.ndarray, "2"], b: Float32[np.ndarray, "2"]) -> Plane:
+  """Returns the squared distance to the segment from a to b."""
+  (ax, ay), (bx, by) = a, b
   dx, dy = bx - ax, by - ay
   along = np.clip(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy), np.float32(0), np.float32(1))
   return (x - ax - along * dx) ** 2 + (y - ay - along * dy) ** 2

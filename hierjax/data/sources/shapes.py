@@ -1,13 +1,14 @@
-"""`shapes`: an image set that the package draws itself, from a seed: geometric figures in a tree of 31 leaves.
+"""The image set `shapes`, drawn by the package from a seed: geometric figures in a tree of 31 leaves.
 
-Figures come in any place, size, turn and colour, among clutter, under strokes and noise; siblings at the bottom of the
-tree differ by the width of a border or the number of holes. An example depends on its split and number only.
+Figures have random places, sizes, rotations and colours, among clutter, below strokes and noise. Siblings at the bottom
+of the tree differ by the width of a border or the number of holes. An example depends only on its split and number.
 """
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
@@ -51,23 +52,23 @@ def splits(config: DataConfig, tree: LabelTree) -> Splits:
     ) from None
   sizes = (config.examples, config.examples // 6, config.examples // 6)
   return {
-    name: functools.partial(_source, split, size, config.resize, config.objects, nodes)
+    name: functools.partial(_source, split, size, config, nodes)
     for split, (name, size) in enumerate(zip(SPLIT_NAMES, sizes, strict=True))
   }
 
 
-def _source(split: int, size: int, side: int, objects: int, nodes: Int[np.ndarray, "k"]) -> ArraySource:
-  images, figures = draw(np.arange(size), split, side, objects)
+def _source(split: int, size: int, config: DataConfig, nodes: Int[np.ndarray, "k"]) -> ArraySource:
+  images, figures = draw(np.arange(size), split, config.resize, config.objects)
   ends = np.where(figures >= 0, nodes[figures], PAD).astype(np.int32)
   return ArraySource(images, ends, f"shapes {SPLIT_NAMES[split]}")
 
 
 def write_folders(root: Path, count: int, side: int = 64) -> None:
-  """Writes images as PNG files in folders named as their labels: a set like a user's own.
+  """Writes images as PNG files in folders named as their labels, an example of a user's own set.
 
   Args:
     root: the folder; made if absent.
-    count: images; leaf after leaf takes its turn.
+    count: the number of images, equally many of each leaf.
     side: of the images, in pixels.
 
   Raises:
@@ -122,7 +123,8 @@ def _draw(indices: np.ndarray, split: int, side: int, objects: int) -> tuple[np.
   for layer in layers[:_CLUTTER]:
     _paint(canvas, _stroke(layer, x, y), _against(background, layer))
   for i, layer in enumerate(layers[_CLUTTER:-1]):
-    _paint(canvas, _figure(layer, background, figures[:, i], i, present, x, y), _against(background, layer))
+    place = _Place(background[:, _X] + np.float32(1) * i / np.maximum(present, 1).astype(np.float32), present == 1)
+    _paint(canvas, _figure(layer, place, figures[:, i], (x, y)), _against(background, layer))
   _paint(canvas, _stroke(layers[-1], x, y), _against(background, layers[-1]))
   return np.round(np.clip(canvas + _NOISE * noise, 0, 1) * np.float32(255)).astype(np.uint8), figures
 
@@ -142,18 +144,25 @@ def _stroke(layer: np.ndarray, x: np.ndarray, y: np.ndarray) -> Float32[np.ndarr
   return np.sqrt(beyond * beyond + across * across) - np.float32(0.05)
 
 
+class _Place(NamedTuple):
+  """The places of one figure in each of m images.
+
+  Attributes:
+    turn: `f32[m]`, the place on a ring, as a fraction of a full turn.
+    alone: `bool[m]`, whether it is the only figure, which is near the middle instead.
+  """
+
+  turn: np.ndarray
+  alone: np.ndarray
+
+
 def _figure(
-  layer: np.ndarray,
-  background: np.ndarray,
-  figures: np.ndarray,
-  place: int,
-  present: np.ndarray,
-  x: np.ndarray,
-  y: np.ndarray,
+  layer: np.ndarray, place: _Place, figures: np.ndarray, grid: tuple[np.ndarray, np.ndarray]
 ) -> Float32[np.ndarray, "m s s"]:
-  """Returns the distance to one figure, in half image sides: large and about the middle if alone, else in a ring."""
-  alone = (present == 1)[:, None, None]
-  cos, sin = _direction(background[:, _X] + np.float32(1) * place / np.maximum(present, 1).astype(np.float32))
+  """Returns the distance to one figure, in half image sides: large and near the middle if alone, else on a ring."""
+  x, y = grid
+  alone = place.alone[:, None, None]
+  cos, sin = _direction(place.turn)
   away = np.where(alone, np.float32(0), np.float32(0.5))
   jitter = np.where(alone, np.float32(0.3), np.float32(0.08))
   radius = np.where(alone, np.float32(0.5), np.float32(0.34))

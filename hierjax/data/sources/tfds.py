@@ -1,9 +1,10 @@
-"""Image sets of TensorFlow Datasets that are prepared already, read without TensorFlow: one piece of code for all."""
+"""Prepared image sets of TensorFlow Datasets, read without TensorFlow."""
 
 from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,11 @@ def tfds_splits(config: DataConfig, tree: LabelTree) -> Splits:
   nodes_of_class = class_nodes(tree, names, absent=PAD if several else None)
   if several and (nodes_of_class < 0).all():
     class_nodes(tree, names)  # raises, and lists a few
-  return {
-    split: functools.partial(TfdsSource, builder, split, config, nodes_of_class, tree) for split in builder.info.splits
-  }
+
+  def nodes_of(classes: Int[np.ndarray, "n p"]) -> Int[np.ndarray, "n q"]:
+    return deepest_nodes(np.where(classes < 0, PAD, nodes_of_class[classes]), tree)
+
+  return {split: functools.partial(TfdsSource, builder, split, config, nodes_of) for split in builder.info.splits}
 
 
 def tree_of(config: DataConfig) -> LabelTree:
@@ -65,7 +68,7 @@ def _classes(config: DataConfig, builder: Any) -> tuple[list[str], bool]:
 
 
 def _element(feature: Any) -> tuple[Any, bool]:
-  """Returns what a sequence is one of, and True; another feature itself, and False."""
+  """Returns the element feature of a sequence, and True; any other feature itself, and False."""
   is_sequence = isinstance(feature, _tfds().features.Sequence)
   return (feature.feature, True) if is_sequence else (feature, False)
 
@@ -73,17 +76,14 @@ def _element(feature: Any) -> tuple[Any, bool]:
 class TfdsSource:
   """One split of a prepared set of TensorFlow Datasets."""
 
-  def __init__(
-    self, builder: Any, split: str, config: DataConfig, nodes_of_class: Int[np.ndarray, "k"], tree: LabelTree
-  ):
+  def __init__(self, builder: Any, split: str, config: DataConfig, nodes_of: Callable[[np.ndarray], np.ndarray]):
     """Opens the split.
 
     Args:
       builder: TFDS's.
       split: its name.
       config: `resize`, `fit` and `label_feature` are read.
-      nodes_of_class: the tree node of each class, PAD for one that is no label.
-      tree: the tree.
+      nodes_of: returns the end nodes of images, `i32[n p]`, from their classes, `i32[n p]` with -1 for none.
 
     Raises:
       UserError: no example of the split has a label.
@@ -99,8 +99,8 @@ class TfdsSource:
     self._records = builder.as_data_source(split, decoders={"image": _tfds().decode.SkipDecoding()})
     labels = self._labels()  # i32[n p], -1 where there are fewer than p
     if labels.max(initial=-1) < 0:
-      raise UserError(f"{self.name}: the set does not tell the labels of this split; choose another in config.data")
-    self.nodes = deepest_nodes(np.where(labels < 0, PAD, nodes_of_class[labels]), tree)
+      raise UserError(f"{self.name}: the set has no labels for this split; choose another in config.data")
+    self.nodes = nodes_of(labels)
 
   def __len__(self) -> int:
     return len(self._records)
@@ -118,7 +118,7 @@ class TfdsSource:
     return f"{self.name} example {index}"
 
   def _labels(self) -> Int[np.ndarray, "n p"]:
-    """Reads every record for its classes, the first time: ImageNet's are 150 GB, so they are kept whatever it took."""
+    """Returns the classes of every record. ImageNet has 150 GB of records, so they are kept after the first time."""
     name, fingerprint = f"{self.name} labels {self._label_feature}", f"{self._label_feature} {self._files}"
     labels = cache.load(name, fingerprint, (len(self), None), np.int32)
     if labels is None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from hierjax.errors import UserError
-from hierjax.nn.layers import grid_recurrence
+from hierjax.nn.layers.cells import FORWARD, GATES
+from hierjax.nn.layers.grid_recurrence import Setting, Weights, recurrence
 
-CELLS = tuple(grid_recurrence.GATES)
+CELLS = tuple(GATES)
 DIRECTIONS = ("nw", "ne", "sw", "se")
 
 
@@ -28,20 +29,37 @@ def spatial_recurrence(
   cell: str,
   directions: tuple[str, ...],
 ) -> Float[Array, "b h w d"]:
-  """Runs a recurrence over the map from each of k corners, and sums the states (eqs. 10-14 or 15-20).
+  """Runs a recurrence over the map from each of k corners, and sums the states (Zuo et al., eqs. 10-20).
 
-  The result is float32, whatever the dtypes of the map and the drive. There is a reverse-mode derivative only.
+  For the direction from the upper left corner (`nw`), with s the drive, the spatial SRN is
+
+      h(r,q) = relu(W^r h(r-1,q) + W^c h(r,q-1) + W_x x(r,q) + s(r,q) + b)                              (10, 22)
+
+  and the spatial LSTM, with the neighbours' terms N_p = W^r_p h(r-1,q) + W^c_p h(r,q-1) of each gate p,
+
+      i(r,q) = sigmoid(N_i + W_xi x(r,q) + s(r,q) + b_i)                                                 (15, 23)
+      f(r,q) = sigmoid(N_f + W_xf x(r,q) + s(r,q) + b_f)                                                 (16, 23)
+      o(r,q) = sigmoid(N_o + W_xo x(r,q) + s(r,q) + b_o)                                                 (17, 23)
+      g(r,q) = tanh(N_g + W_xg x(r,q) + s(r,q) + b_g)                                                    (18, 23)
+      c(r,q) = f(r,q) * (c(r-1,q) + c(r,q-1)) + i(r,q) * g(r,q)                                          (19)
+      h(r,q) = o(r,q) * tanh(c(r,q))                                                                     (20)
+
+  States outside of the map are zero. The other directions are the same on the mirrored map: r+1 replaces r-1 for `sw`
+  and `se`, and q+1 replaces q-1 for `ne` and `se` (eqs. 11-13; READINGS Z2). The result is the sum over the directions,
+
+      y(r,q) = h_nw(r,q) + h_ne(r,q) + h_sw(r,q) + h_se(r,q)                                             (14, 24)
+
+  It is float32 for every dtype of the map and the drive. There is a reverse-mode derivative only.
 
   Args:
-    x: the map. Its dtype is that of the products; states add up in float32.
-    drive: what every gate of every direction is given besides, such as the scale links of eqs. 21-23; None for nothing.
-    input_kernel: W_x of each direction. g = d for the SRN; 4 d for the LSTM, whose gates lie in the order input,
-      forget, output, modulation.
-    row_kernel: W^r, applied to the state of the neighbour in the previous row, as the direction goes.
-    column_kernel: W^c, to that of the neighbour in the previous column.
-    bias: of each gate.
-    cell: `srn`, with ReLU, or `lstm`, with one forget gate on the sum of both neighbours' memories (READINGS Z7, Z8).
-    directions: the corners that the recurrences start from: `nw` goes down and right (READINGS Z2).
+    x: the map. The products have its dtype; their sums are float32.
+    drive: s, a term of every gate of every direction, such as the scale links of eqs. 21-23; None for zero.
+    input_kernel: W_x of each direction. g = d for the SRN; 4 d for the LSTM, whose gates lie in the order i, f, o, g.
+    row_kernel: W^r, of the state of the neighbour in the previous row, in the order of the direction.
+    column_kernel: W^c, of the state of the neighbour in the previous column.
+    bias: b of each gate.
+    cell: `srn` or `lstm` (READINGS Z7, Z8).
+    directions: the corners that the recurrences start from: `nw` goes down and right.
 
   Raises:
     UserError: no such cell or direction, an empty map, or channels that do not match.
@@ -49,8 +67,8 @@ def spatial_recurrence(
   check_cell(cell)
   check_directions(directions)
   if 0 in x.shape[1:3]:
-    raise UserError(f"a recurrence needs a map of one cell or more; this has {x.shape[1]} x {x.shape[2]}")
-  gates = grid_recurrence.GATES[cell]
+    raise UserError(f"a recurrence needs a map of one cell or more; the map has {x.shape[1]} x {x.shape[2]}")
+  gates = GATES[cell]
   k, channels, width = len(directions), x.shape[-1], row_kernel.shape[1]
   expected = {
     "input_kernel": (input_kernel.shape, (k, channels, gates * width)),
@@ -63,22 +81,21 @@ def spatial_recurrence(
   for name, (has, wants) in expected.items():
     if has != wants:
       raise UserError(f"{name} has shape {has}; for {channels} channels and a {cell} of width {width} it is {wants}")
-  run = functools.partial(grid_recurrence.recurrence, cell)
-  if x.shape[1] > x.shape[2]:  # it wants no more rows than columns
+  if x.shape[1] > x.shape[2]:  # `grid_recurrence` takes no more rows than columns
     x, drive = jnp.swapaxes(x, 1, 2), None if drive is None else jnp.swapaxes(drive, 1, 2)
-    flipped = tuple({"ne": "sw", "sw": "ne"}.get(d, d) for d in directions)
-    return jnp.swapaxes(run(flipped, x, drive, input_kernel, column_kernel, row_kernel, bias), 1, 2)
-  return run(directions, x, drive, input_kernel, row_kernel, column_kernel, bias)
+    setting = Setting(cell, tuple({"ne": "sw", "sw": "ne"}.get(d, d) for d in directions))
+    return jnp.swapaxes(recurrence(setting, x, drive, Weights(input_kernel, column_kernel, row_kernel, bias)), 1, 2)
+  return recurrence(Setting(cell, directions), x, drive, Weights(input_kernel, row_kernel, column_kernel, bias))
 
 
 def check_cell(cell: str) -> None:
-  """Raises UserError for a cell that there is not."""
+  """Raises UserError for an unknown cell."""
   if cell not in CELLS:
     raise UserError(f"cell = {cell!r}: choose from {', '.join(CELLS)}")
 
 
 def check_directions(directions: tuple[str, ...]) -> None:
-  """Raises UserError unless there is a direction, and each is known and there once."""
+  """Raises UserError for no directions, an unknown one, or one that is given twice."""
   wrong = [d for d in directions if d not in DIRECTIONS]
   if not directions or wrong or len(set(directions)) < len(directions):
     raise UserError(f"directions = {directions!r}: one or more of {', '.join(DIRECTIONS)}, each at most once")
@@ -91,9 +108,9 @@ class SpatialRNN(nn.Module):
     width: of the state; None for as many as the map has channels.
     cell: `srn` or `lstm`.
     directions: the corners that the recurrences start from.
-    neighbours: whether W^r and W^c read the neighbours' states. If not, they read the cell's own input instead, as in
-      the modified CNN of section IV-C2 that has the same weights and no context (READINGS Z14).
-    dtype: of the products and of the states h that they read; memories, sums, weights and the result are float32.
+    neighbours: whether W^r and W^c multiply the neighbours' states. If not, they multiply the cell's own input, as in
+      the modified CNN of section IV-C2, which has the same weights and no context (READINGS Z14).
+    dtype: of the products and of the states h in them; memories, sums, weights and the result are float32.
   """
 
   width: int | None = None
@@ -106,14 +123,14 @@ class SpatialRNN(nn.Module):
   def __call__(
     self, x: Float[Array, "b h w c"], drive: Float[Array, "b h w d"] | None = None
   ) -> Float[Array, "b h w d"]:
-    """Returns the sum of the states over the directions, float32. `drive` is what all gates are given besides."""
+    """Returns the sum of the states over the directions, float32. `drive` is a further term of all gates."""
     check_cell(self.cell)
     check_directions(self.directions)
     k, channels = len(self.directions), x.shape[-1]
     width = channels if self.width is None else self.width
     if not self.neighbours and channels != width:
       raise UserError(f"neighbours = False needs as many channels as the width, {width}; the map has {channels}")
-    gates = grid_recurrence.GATES[self.cell] * width
+    gates = GATES[self.cell] * width
     input_kernel = self.param("input_kernel", _each(nn.initializers.lecun_normal()), (k, channels, gates))
     row_kernel = self.param("row_kernel", _each(_orthogonal_by_gate), (k, width, gates))
     column_kernel = self.param("column_kernel", _each(_orthogonal_by_gate), (k, width, gates))
@@ -126,17 +143,17 @@ class SpatialRNN(nn.Module):
     kernel = (input_kernel + row_kernel + column_kernel).astype(self.dtype)
     pre = jnp.einsum("bhwi,kij->kbhwj", x, kernel, preferred_element_type=jnp.float32) + bias[:, None, None, None]
     if drive is not None:
-      pre = pre + jnp.tile(drive.astype(jnp.float32), grid_recurrence.GATES[self.cell])[None]
-    return jnp.sum(grid_recurrence.FORWARD[self.cell](pre, 0.0, self.dtype)[0].h.astype(jnp.float32), axis=0)
+      pre = pre + jnp.tile(drive.astype(jnp.float32), GATES[self.cell])[None]
+    return jnp.sum(FORWARD[self.cell](pre, 0.0, self.dtype)[0].h.astype(jnp.float32), axis=0)
 
 
-def _each(init: Any) -> Any:
+def _each(init: Callable[..., Array]) -> Callable[[PRNGKeyArray, tuple[int, ...]], Float[Array, "k i j"]]:
   """Returns an initialiser of f[k i j] that draws each of the k matrices by `init`."""
   return lambda key, shape: jnp.stack([init(draw, shape[1:], jnp.float32) for draw in jax.random.split(key, shape[0])])
 
 
-def _orthogonal_by_gate(key: Any, shape: tuple[int, int], dtype: Any) -> Array:
-  # Two neighbours add up in a state: with 1/2 each, their sum is as large as they are.
+def _orthogonal_by_gate(key: PRNGKeyArray, shape: tuple[int, int], dtype: Any) -> Float[Array, "d g"]:
+  # A state has two neighbours: with a factor of 1/2, the sum of their terms is as large as each of them.
   width, gates = shape
   draws = jax.random.split(key, gates // width)
   return jnp.concatenate([nn.initializers.orthogonal(0.5)(draw, (width, width), dtype) for draw in draws], axis=1)

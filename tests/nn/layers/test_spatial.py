@@ -10,6 +10,7 @@ from jaxtyping import config as jaxtyping_config
 
 from hierjax.errors import UserError
 from hierjax.nn.layers import diagonals, grid_recurrence
+from hierjax.nn.layers.grid_steps import FEWEST_OVER
 from hierjax.nn.layers.recurrent import LSTM
 from hierjax.nn.layers.spatial import DIRECTIONS, SpatialRNN, spatial_recurrence
 from spatial_oracle import Gradients, own_input_only, recurrence, recurrence_gradients
@@ -149,7 +150,7 @@ def test_values_and_all_gradients_are_the_equations_on_random_shapes(
 
 @pytest.mark.parametrize("cell", GATES)
 # From so many channels on, loops write the gates over the inputs' product, and their gradients over the gates.
-@pytest.mark.parametrize("width", [4, grid_recurrence._FEWEST_OVER])
+@pytest.mark.parametrize("width", [4, FEWEST_OVER])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
 def test_diagonals_in_loops_are_the_same_as_single_ones(rng, cell, width, dtype, tolerance, unroll):
   how = cell, ("nw", "se")
@@ -174,7 +175,7 @@ def test_diagonals_in_loops_are_the_same_as_single_ones(rng, cell, width, dtype,
   [
     ("srn", 3, 3, 4, DIRECTIONS, 3, True, 4),
     ("lstm", 5, 4, 6, ("se", "nw"), 3, True, 4),
-    ("lstm", 2, 4, 5, ("sw", "ne"), 3, False, grid_recurrence._FEWEST_OVER),
+    ("lstm", 2, 4, 5, ("sw", "ne"), 3, False, FEWEST_OVER),
     ("lstm", 3, 2, 3, ("nw", "se"), 50, True, 4),  # each diagonal a step of its own
   ],
 )
@@ -195,7 +196,7 @@ def test_images_side_by_side_know_nothing_of_each_other(
   assert max(off.values()) <= 1e-5, off
 
 
-@pytest.mark.parametrize("width", [grid_recurrence._FEWEST_OVER - 1, grid_recurrence._FEWEST_OVER])
+@pytest.mark.parametrize("width", [FEWEST_OVER - 1, FEWEST_OVER])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_no_step_of_a_loop_copies_what_all_steps_keep(rng, dtype, width, unroll):
   """XLA does so, silently, where it cannot tell that a step reads what none wrote before, or to write bfloat16."""
@@ -216,10 +217,10 @@ def test_no_step_of_a_loop_copies_what_all_steps_keep(rng, dtype, width, unroll)
 
 def test_without_a_gradient_a_loop_keeps_no_gates(rng, unroll):
   unroll(3)
-  arguments, _ = single(draw(rng, "lstm", ("nw",), 4, 20, d=grid_recurrence._FEWEST_OVER))
+  arguments, _ = single(draw(rng, "lstm", ("nw",), 4, 20, d=FEWEST_OVER))
   text = run.lower(*arguments, cell="lstm", directions=("nw",)).compile().as_text()
   assert "while(" in text
-  gates = 4 * grid_recurrence._FEWEST_OVER
+  gates = 4 * FEWEST_OVER
   assert not re.search(rf",{gates}\]\S* dynamic-update-slice\(", text)
 
 
@@ -243,7 +244,7 @@ def test_only_images_of_one_device_lie_side_by_side(rng, unroll, monkeypatch):
   seen, layout_of = set(), diagonals.layout_of
   monkeypatch.setattr(grid_recurrence, "layout_of", lambda *given: seen.add(given[-1]) or layout_of(*given))
   how = {"cell": "lstm", "directions": ("nw",)}
-  arguments, dy = single(draw(rng, *how.values(), 2, 3, b=24, d=grid_recurrence._FEWEST_OVER))
+  arguments, dy = single(draw(rng, *how.values(), 2, 3, b=24, d=FEWEST_OVER))
   for backend, devices, images in (("cpu", 1, 8), ("cpu", 4, 6), ("cpu", 8, 3), ("cpu", 16, 3), ("gpu", 1, 1)):
     with monkeypatch.context() as patch:
       patch.setattr(jax, "device_count", lambda devices=devices: devices)

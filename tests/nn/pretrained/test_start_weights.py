@@ -71,13 +71,12 @@ def test_a_mismatch_shows_both_sides_and_skip_is_the_way_out(run, shapes, rng, t
     "  backbone/stages_0/conv1/bias: has shape (3,), wants shape (2,)",
     "  backbone/top/fc6/bias/more: left over, it has shape (5,)",
     "  backbone/top/fc8/bias: left over, it has shape (5,)",
-    "config.init.skip names, by regexes, what starts afresh instead: "
-    "('^backbone/stages_0/', '^backbone/top/') for all of these",
+    "to give these weights fresh values, set config.init.skip = ('^backbone/stages_0/', '^backbone/top/')",
   ]
   taken, said = start("^backbone/(stages_0|top)/")
   assert "fresh are backbone/stages_0/conv1/bias, " in said and said.endswith("backbone/top/fc7/kernel, head.")
   assert {path[2] for path in taken} == {"stages_1", "stages_2", "stages_3", "stages_4"}
-  with pytest.raises(UserError, match=r"'haed' is found in no weight's name, here or in .*a\.npz"):
+  with pytest.raises(UserError, match=r"'haed' matches no weight's name, here or in .*a\.npz"):
     start("haed")
 
 
