@@ -30,6 +30,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 FAST = (
   "cli",
   "data",
+  "evaluation/test_confidences.py",
+  "evaluation/test_significance.py",
   "functional",
   "inference/test_image_inputs.py",
   "report/plots/test_canvas.py",
@@ -38,6 +40,7 @@ FAST = (
   "tree",
   "test_config.py",
   "test_layering.py",
+  "test_package.py",
   "test_readings.py",
   "test_tiers.py",
   "test_types.py",
@@ -47,6 +50,7 @@ FAST = (
 NOT_FAST = (
   "data/test_tfds.py::test_real_cifar100",
   "functional/test_combine.py",  # ensembles of every kind of head
+  "test_package.py::test_without_extras_the_core_works_and_other_commands_name_what_they_lack",
   "tree/test_builders.py::test_fifty_thousand_nodes",
 )
 TESTS = Path(__file__).parent
