@@ -27,8 +27,8 @@ def draw_comparison(folder: RunFolder, found: Comparison) -> Path:
   """Writes pictures/compare.png and, beside it, compare.csv, which says what is on it; returns the PNG's path.
 
   Above a dashed line are two rows of images that only the first run has right, below it one of those that only the
-  second has right: those with the largest gain in the probability of the true end node. Under each image is what the
-  first run says, and below that what the second does; what is right is in bold.
+  second has right: those with the largest gain in the probability of the true end node. Under each image are
+  the prediction of the first run and that of the second; right ones are in bold.
   """
   pictures = folder.path / "pictures"
   shown = (found.won(0)[: 2 * COLUMNS], found.won(1)[:COLUMNS])
@@ -50,7 +50,7 @@ def _head(page: Page, found: Comparison, width: float) -> None:
   page.text(_MARGIN, 0.25, f"{first} against {second}", width=width, size=13.0, bold=True)
   about = (
     f"{found.split.capitalize()} images with the largest gain in the probability of the label",
-    f"Under each, with its probability: what {first} says, then what {second} says; what is right is bold",
+    f"Under each, the predictions of {first} and then of {second}, with their probabilities; right ones in bold",
   )
   for line, text in enumerate(about):
     page.text(_MARGIN, 0.54 + 0.19 * line, text, width=width, size=9.0, colour=GREY)

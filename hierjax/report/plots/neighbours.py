@@ -1,4 +1,4 @@
-"""The picture of what `neighbours.py` finds, and the table beside it."""
+"""The picture of the nearest regions, and the table beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADER = (
 )  # fmt: skip
 
 _LEGEND = (
-  (BLUE, False, "the region asked about"),
+  (BLUE, False, "the query"),
   (GREEN, False, "has the same label"),
   (RED, True, "has another label"),
 )
@@ -69,10 +69,10 @@ def _draw_query(page: Page, top: float, answer: Neighbours, query: int) -> None:
 
 
 def _draw_layer(page: Page, top: float, answer: Neighbours, query: int, layer: str) -> None:
-  right, count = answer.hits(layer, query)
+  same, count = answer.hits(layer, query)
   beside, width, middle = _MARGIN + _QUERY_SIDE, _FIRST - _MARGIN - _QUERY_SIDE - 0.1, top + _SIDE / 2
   page.text(beside, middle - 0.15, layer, width=width, align="right")
-  page.text(beside, middle + 0.02, f"{right} of {count} right", width=width, align="right", colour=GREY)
+  page.text(beside, middle + 0.02, f"{same} of {count} with the label", width=width, align="right", colour=GREY)
   answers = answer.answers(layer, query)
   images = seen_images(answer.searched, [image for image, _, _ in answers], answer.run.data.crop)
   for rank, ((image, cell, _), pixels) in enumerate(zip(answers, images, strict=True)):

@@ -1,4 +1,4 @@
-"""The picture of what `states.py` finds, and the table beside it."""
+"""The picture of the states of an LSTM, and the table beside it."""
 
 from __future__ import annotations
 
