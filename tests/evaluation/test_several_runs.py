@@ -1,6 +1,5 @@
 """Runs with a multi-label head: each command answers, or says why it cannot."""
 
-import json
 import os
 import shutil
 import socket
