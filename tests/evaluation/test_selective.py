@@ -144,7 +144,7 @@ def test_what_was_chosen_otherwise_does_not_count(run):
   for change in ({"views": [10]}, {"alpha": 0.5}, {"members": [{"run": ".", "step": 7}]}):
     (run.path / "choices.json").unlink()
     keep_choice(run, dataclasses.replace(saved, made_for={**saved.made_for, **change}))
-    with pytest.raises(UserError, match="has a choice for other runs, weights, views or alpha; .* again"):
+    with pytest.raises(UserError, match=r"has a choice for other runs, weights, views or alpha; .* again"):
       evaluate(run.path, threshold="chosen")
 
 
