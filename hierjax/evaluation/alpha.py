@@ -19,7 +19,7 @@ def alpha_grid(depth: int) -> tuple[float, ...]:
 
 
 def best_alpha(errors: Errors) -> int:
-  """Returns the number of the alpha at which the ensemble of all members has the smallest mean error of the raw argmax over the levels.
+  """Returns the number of the alpha with the smallest mean over the levels of the raw error of all members together.
 
   Of equally good ones it is the nearest to 1, where the levels agree, and then the smaller.
   """

@@ -1,4 +1,4 @@
-"""Choices of a run folder: one record type, kept by kind and conditions, in a file that is refused where it is damaged."""
+"""Choices of a run folder: one record type, by kind and conditions, in a file that is refused where it is damaged."""
 
 import dataclasses
 import json
