@@ -178,7 +178,7 @@ def test_a_chain_rule_head_says_that_nothing_changes(runs, oracle, capsys, monke
     with pytest.raises(UserError, match=message):
       evaluate_by_name(runs, "chain", alpha=alpha)
     with pytest.raises(UserError, match=message):
-      Predictor(runs["chain"].path, alpha=alpha)
+      Predictor(runs["both"].path, alpha=alpha)
 
   plain = []
   monkeypatch.setattr(command, "_plain", lambda args, mesh: plain.append(args.workdir))
