@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import ml_collections as mlc
 
-from hierjax.config import did_you_mean
-from hierjax.errors import UserError
+from hierjax.errors import UserError, did_you_mean
 from hierjax.training.sections import defaults
 
 Edit = Callable[[mlc.ConfigDict], None]

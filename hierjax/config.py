@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import functools
 import inspect
 import itertools
@@ -18,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from hierjax.errors import UserError
+from hierjax.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
@@ -126,12 +125,6 @@ def unknown_key(key: str, allowed: Iterable[str]) -> UserError:
   allowed = sorted(allowed)
   close = did_you_mean(key.rpartition(".")[2], allowed)
   return UserError(f"{key}: there is no such key{close} (allowed: {', '.join(allowed) or 'none'})")
-
-
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-  """Returns "; did you mean 'x'?" for the choice x that is nearest to a word; '' where none is near."""
-  close = difflib.get_close_matches(word, list(choices), n=1)
-  return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def check_kind(value: Any, kind: Any, key: str) -> None:

@@ -28,8 +28,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # The tier `fast` (python -m pytest -m fast): files and folders whose tests compile no network, but for the tests below.
 FAST = (
+  "cli",
   "data",
   "functional",
+  "inference/test_image_inputs.py",
   "report/plots",
   "runs/test_folder.py",
   "tree",

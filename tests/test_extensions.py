@@ -1,4 +1,4 @@
-"""Parts from a module outside the package: the file of docs/extending.md, as it stands."""
+"""Parts from a module outside the package: the file of docs/how_to/own_parts.md, as it stands."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ from hierjax.runs.run import Run
 from hierjax.training import loop
 from hierjax.types import Features
 
-PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "how_to" / "own_parts.md").read_text(encoding="utf-8")
 TINY = ("--config.backbone.widths=(4,)", "--config.backbone.stem_stride=2")
 PARTS = {
   "linen backbone": ("--config.backbone.name=my_parts:PlainNet", "--config.backbone.width=4"),

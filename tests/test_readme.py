@@ -84,5 +84,7 @@ def test_preparing_a_set_without_tensorflow_says_what_to_install():
 
 
 def test_api_md_lists_what_the_package_offers():
-  listed = set(re.findall(r"^\| `(\w+)", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE))
+  listed = set(
+    re.findall(r"^\| `(\w+)", (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+  )
   assert listed == set(hierjax.__all__)

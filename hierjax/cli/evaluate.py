@@ -232,8 +232,8 @@ def _selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder | No
 
   if ensemble.whole.run.source("validation") is None:
     raise UserError(
-      f"--threshold sweep: it chooses on validation, and {ensemble.whole.run.data.name!r} has no such split; train with "
-      "config.data.validation = 0.1, or give a probability"
+      f"--threshold sweep: it chooses on validation, and {ensemble.whole.run.data.name!r} has no such split; train "
+      "with config.data.validation = 0.1, or give a probability"
     )
   goal = ThresholdGoal(ensemble, alpha, 0.95 if args.selective_accuracy is None else args.selective_accuracy)
   validation = Confidences.of(predict_split(ensemble, open_images(ensemble, "validation"), stages))

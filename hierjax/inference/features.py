@@ -1,4 +1,4 @@
-"""The pooled features of a run's images: written once, so that heads train on them in seconds, and made again to predict.
+"""The pooled features of a run's images: written once, so that heads train in seconds, and made again to predict.
 
 OUT/SPLIT/features.npy  f32[n d]        OUT/tree.json      the label tree with its checksum, with all its levels
 OUT/SPLIT/nodes.npy     i32[n p]        OUT/features.json  what they are features of

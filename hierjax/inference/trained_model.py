@@ -1,4 +1,4 @@
-"""A trained run with its choices as one pure function from pixels to paths: the model of `predict`, `export` and `Predictor`."""
+"""A trained run with its choices as one pure function from pixels to paths: of `predict`, `export` and `Predictor`."""
 
 from __future__ import annotations
 

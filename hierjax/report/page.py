@@ -60,7 +60,7 @@ class Findings:
   predictions: Predictions
 
 
-def findings_of(loaded: LoadedRun, settings: SplitSettings = SplitSettings()) -> Findings:  # noqa: B008
+def findings_of(loaded: LoadedRun, settings: SplitSettings = SplitSettings()) -> Findings:
   """Predicts all images of a split, and evaluates the run there unless its metrics are of these weights already.
 
   Args:

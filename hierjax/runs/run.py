@@ -47,6 +47,7 @@ class RunConfig:
     log_every: steps between two lines of the training log.
     eval_every: epochs between two validations, where there is a validation split.
     checkpoint_every: epochs between two checkpoints.
+    metrics: further metrics of evaluation, each `package.module:thing`; see `hierjax.functional.metrics.Metric`.
     tree: see `hierjax.data.trees.TreeConfig`.
     data: see `hierjax.data.config.DataConfig`.
     backbone: its name and its arguments.
@@ -54,7 +55,7 @@ class RunConfig:
     head: its name and its attributes.
     merged: see `hierjax.nn.merged.MergedConfig`.
     optim: see `hierjax.training.optim.OptimConfig`.
-    schedule: see `hierjax.training.optim.ScheduleConfig`.
+    schedule: see `hierjax.training.schedule.ScheduleConfig`.
     phases: see `hierjax.training.phases.PhasesConfig`.
     decode: see `hierjax.types.DecodeOptions`.
     init: see `hierjax.training.init.InitConfig`.
@@ -68,6 +69,7 @@ class RunConfig:
   log_every: int = 50
   eval_every: float = 1.0
   checkpoint_every: float = 1.0
+  metrics: tuple[str, ...] = ()
   tree: Mapping[str, Any]
   data: Mapping[str, Any]
   backbone: Mapping[str, Any]

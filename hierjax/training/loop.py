@@ -223,7 +223,8 @@ class _Steps:
     self._whole = devices.replicated(training.mesh)
     # While training, validation uses 1 view: 10 would cost 10 times as much.
     options = dataclasses.replace(training.run.options, views=1)
-    self._validation_step = eval_step(training.run.data.transform, Stages(options))
+    further = tuple(training.run.config.metrics)
+    self._validation_step = eval_step(training.run.data.transform, Stages(options), metrics=further)
     self._pending: list[jax.Array] = []
 
   def take(self, done: int, examples: Examples, signals: StopSignals) -> None:

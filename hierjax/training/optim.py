@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hierjax.config import misfit
+from hierjax.config import lookup, misfit
 from hierjax.errors import UserError
 
 Groups = Sequence[Sequence[Any]]  # ordered (regex, value) pairs

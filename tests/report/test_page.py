@@ -131,7 +131,7 @@ def test_the_page_says_how_far_probabilities_can_be_believed(folder):
 
 def test_answers_that_stop_are_on_it_once_they_have_been_measured(folder, make_run):
   page = Page(write_report(find(folder, MESH)).read_text())
-  assert "--stop-below sweep" in page.text and "end at level" not in page.text
+  assert "--threshold sweep" in page.text and "end at level" not in page.text
   evaluate(Question([str(folder.path)], stop_below="sweep", right=0.05), MESH)
   stopped = Page(write_report(find(folder, MESH)).read_text())
   saved = folder.stopped_evaluation("test")

@@ -45,7 +45,7 @@ class ThresholdSweep:
 
 
 def draw_threshold_sweep(out: RunFolder, found: ThresholdSweep) -> Path:
-  """Writes pictures/selective.png and, beside it, selective.csv, which also has validation's; returns the PNG's path."""
+  """Writes pictures/selective.png and, beside it, selective.csv with both splits; returns the PNG's path."""
   pictures = out.path / "pictures"
   curves = {"validation": found.validation.curve(GRID), found.split: found.found.curve(GRID)}
   levels = [f"level {i + 1}" for i in range(found.found.confidence.shape[1])]
@@ -91,7 +91,7 @@ def _head(page: Page, found: ThresholdSweep) -> None:
   width = page.width - 2 * _MARGIN
   page.text(_MARGIN, 0.22, "Answers by the confidence threshold", width=width, size=13.0, bold=True)
   about = (
-    f"{found.name}: {len(found.found.length):,} images of {found.split}; dashed: the threshold {found.threshold:g}, at which "
+    f"{found.name}: {len(found.found.length):,} images of {found.split}; dashed: {found.threshold:g}, at which "
     f"{100 * found.accuracy:g}% of the answers on validation are right"
   )
   page.text(_MARGIN, 0.48, about, width=width, size=9.0, colour=GREY)
