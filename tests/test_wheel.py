@@ -8,7 +8,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from fast_compiling import FAST
+from compiled_programs import FLAGS
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,7 +54,7 @@ def installed(tmp_path_factory):
 def test_every_command_works_in_order(installed):
   folder, command = installed
   (folder / "mine.py").write_text((ROOT / "configs" / "quickstart.py").read_text())
-  environment = os.environ | {"XLA_FLAGS": FAST, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "cache")}
+  environment = os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "cache")}
   environment.pop("PYTHONPATH", None)
   for arguments, expected in COMMANDS:
     result = subprocess.run(

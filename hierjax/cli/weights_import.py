@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
   from hierjax.nn.pretrained.files import FORMATS, to_bytes
   from hierjax.nn.pretrained.name_maps import NETWORKS
-  from hierjax.nn.pretrained.restore import describe, restore
+  from hierjax.nn.pretrained.restore import imported_summary, restore
   from hierjax.nn.registry import BACKBONES
   from hierjax.runs.folder import write_whole
 
@@ -41,5 +41,5 @@ def run(args: argparse.Namespace) -> int:
     raise UserError(f"--out {out}: must be another file than {file}, and end with {' or '.join(FORMATS)}")
   weights = restore(file, network, BACKBONES[network.backbone](**network.settings))
   write_whole(out, to_bytes(weights, out))
-  print(describe(weights, network, out))
+  print(imported_summary(weights, network, out))
   return 0
