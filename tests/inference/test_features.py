@@ -148,13 +148,13 @@ def test_the_command_says_what_comes_next(maker, tmp_path, capsys):
 
 
 def test_what_goes_wrong_leaves_nothing(maker, tmp_path, monkeypatch):
-  as_features = module.as_features
+  features_of_images = module.features_of_images
 
   def broken(*arguments):
-    batch = as_features(*arguments)
+    batch = features_of_images(*arguments)
     return batch.replace(inputs=jnp.where(arguments[2].draw[:, 1:] == 11, jnp.nan, batch.inputs))
 
-  monkeypatch.setattr(module, "as_features", broken)
+  monkeypatch.setattr(module, "features_of_images", broken)
   with pytest.raises(UserError, match=r"the features of shapes test example 11 are not finite"):
     write_features(opened(maker), tmp_path / "out", splits=("test",))
   assert not list(tmp_path.iterdir())
