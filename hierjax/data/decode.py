@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import logging
@@ -16,6 +17,8 @@ from tqdm import tqdm
 from hierjax.data import cache
 from hierjax.data.read_image import BadImageError
 from hierjax.data.source import ArraySource, Images, Source, StoredSource
+
+T = TypeVar("T")
 
 _CHUNK = 256
 # Below this, reading again is no burden, and the file would be.
@@ -108,7 +111,7 @@ def _decode(source: StoredSource, on_bad_image: str, threads: int) -> tuple[np.n
   return images, bad
 
 
-def _parallel(function: Callable, items: Iterator, threads: int) -> Iterator:
+def _parallel(function: Callable[[Any], T], items: Iterator[Any], threads: int) -> Iterator[T]:
   """Yields `function(item)` in order; when one raises, those not yet begun are dropped."""
   pool = ThreadPoolExecutor(threads)
   try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hierjax.errors import UserError
 from hierjax.tree.readers.folders import IMAGE_SUFFIXES as IMAGE_SUFFIXES
@@ -56,7 +56,7 @@ def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: 
     raise
   except (Image.DecompressionBombWarning, Image.DecompressionBombError):
     raise BadImageError(f"{name}: more than the {MAX_PIXELS} pixels that are allowed") from None
-  except Image.UnidentifiedImageError:
+  except UnidentifiedImageError:
     raise BadImageError(f"{name}: not an image in one of the formats {', '.join(_FORMATS)}") from None
   # What a decoder meets in a damaged file, it raises: struct.error, SyntaxError, EOFError...
   except Exception as error:
