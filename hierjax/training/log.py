@@ -99,7 +99,7 @@ class ImageRate:
 
 
 def _event_writer(run: RunFolder, start_step: int) -> Any:
-  """Returns a writer of TensorBoard events from a step on; None, and a line that says so, without tensorboardX."""
+  """Returns a writer of TensorBoard events from a step on; None, with a printed line, where tensorboardX is missing."""
   if extras.missing("tensorboard"):
     print(f"metrics go to {run.metrics} alone; for TensorBoard events: {extras.command('tensorboard')}", flush=True)
     return None

@@ -1,4 +1,4 @@
-"""The one class of backbones."""
+"""The class of all backbones: a stem, stages, and an optional top."""
 
 from __future__ import annotations
 
