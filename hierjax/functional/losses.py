@@ -102,7 +102,7 @@ def sibling_cross_entropy(
 
   Args:
     logits: of each step's `tokens`.
-    tokens: the window of nodes and STOP of each step, see `decoding.continuations`.
+    tokens: the window of nodes and STOP of each step, see `search.continuations`.
     allowed: whether a token is in C_t.
     paths: the targets.
     reduction: `mean` divides by the number of targets.

@@ -212,7 +212,7 @@ class RunFolder:
     )
 
   def evaluation(self, split: str, keys: Collection[str] = _MEASURED) -> dict[str, Any] | None:
-    """Returns the contents of eval/SPLIT.json; None where there is no file with these keys, so that it is made again."""
+    """Returns the contents of eval/SPLIT.json; None where there is no file with these keys."""
     try:
       found = read_json(self.path / "eval" / f"{split}.json", "what `evaluate` writes")
     except (FileNotFoundError, UserError):

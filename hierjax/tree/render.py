@@ -62,7 +62,7 @@ def render(
 
 _Line = tuple[
   int, str, bool, int
-]  # node, prefix of the line, whether it is the last child, number of children not shown
+]  # node, prefix, whether it is the last child, number of children not shown
 
 
 def _children_lines(tree: LabelTree, node: int, prefix: str, max_children: int) -> list[_Line]:

@@ -41,8 +41,8 @@ Report = Callable[[str, str, str, str], None]
 def split_folders(root: str | Path, train: str = "train", named: Collection[str] = ()) -> dict[str, Path]:
   """Returns the folders of the splits right below `root`, by name; {} where the folders there are labels.
 
-  They are splits where one is named `train` and every other visible folder has the name of a split too. So `train` among
-  `car` and `plane` is a label.
+  They are splits where one is named `train` and every other visible folder has the name of a split too. So `train`
+  among `car` and `plane` is a label.
 
   Args:
     root: where to look.

@@ -78,7 +78,7 @@ class _Reader:
     self._draft = draft
     self._lines = iter(lines)
     self._line = 1
-    # The values left to read, each with its parent node, the next one last: without recursion, memory is the only limit.
+    # The values left to read, each with its parent node, the next one last: a stack, as there is no limit of depth.
     self._waiting: list[tuple[int, Any]] = []
 
   def read(self, value: Any) -> Draft:
