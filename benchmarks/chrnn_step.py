@@ -22,7 +22,7 @@ from benchmarks.spatial import Side, interleaved, load_average, machine, table_h
 from benchmarks.spatial_baselines import with_gradient
 from hierjax.functional.tree_arrays import TreeArrays, tree_arrays
 from hierjax.nn.necks.context import ContextNeck
-from hierjax.nn.registry import DTYPES, make_method
+from hierjax.nn.registry import DTYPES, ModelConfig, make_method
 from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.phases import Phase
 from hierjax.training.state import init_state
@@ -46,7 +46,7 @@ def train_step(neck: dict[str, Any], tree: TreeArrays, batch: int, dtype: str) -
   images = jnp.asarray(rng.integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8))
   paths = jnp.asarray(rng.integers(0, tree.num_leaves, (batch, 1, 1), dtype=np.int32))
   examples = Examples(images, paths, jnp.ones(batch), jnp.zeros((batch, 2), jnp.int32))
-  method = make_method({"name": "sppnet"}, {"name": "flat"}, tree, {"name": "context", **neck}, dtype)
+  method = make_method(ModelConfig({"name": "sppnet"}, {"name": "flat"}, {"name": "context", **neck}, dtype), tree)
   variables = jax.jit(method.module.init)(jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
   optimizer = make_optimizer(OptimConfig(lr=0.01), variables["params"])
   schedule = lambda step: jnp.float32(0.01)  # noqa: E731

@@ -23,7 +23,7 @@ from benchmarks.spatial import Side, interleaved, load_average, machine, table_h
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.classifier import ModelMethod
 from hierjax.nn.layers.conversions import KINDS
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.phases import Phase
@@ -43,7 +43,7 @@ def method_of(network: str, conversion: str, size: int, width: int) -> ModelMeth
   head: dict[str, Any] = {"name": "multilabel"}
   if conversion:
     head = {"name": "dhnn_s2s", "output": "sigmoid", "conversion": conversion, "size": size, "width": width}
-  return make_method(NETWORKS[network], head, tree_arrays(catalog.load("openimages30")))
+  return make_method(ModelConfig(NETWORKS[network], head), tree_arrays(catalog.load("openimages30")))
 
 
 def lowered(method: ModelMethod, batch: Examples) -> tuple[Any, Any, Any]:

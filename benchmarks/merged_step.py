@@ -22,7 +22,7 @@ from benchmarks.train_step import cifar100_tree, examples
 from configs import merged_cifar100
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.classifier import ModelMethod
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.phases import Phase
@@ -42,7 +42,9 @@ def method_of(network: str, words: str) -> ModelMethod:
   tree = cifar100_tree()
   levels = config["tree"]["levels"]
   arrays = tree_arrays(tree.truncated(levels) if levels else tree)
-  return make_method(config["backbone"], config["head"], arrays, dtype=config["dtype"], merged=config["merged"])
+  return make_method(
+    ModelConfig(config["backbone"], config["head"], dtype=config["dtype"], merged=config["merged"]), arrays
+  )
 
 
 def parameters(method: ModelMethod) -> int:

@@ -25,7 +25,7 @@ from benchmarks.chrnn_step import normalised
 from benchmarks.spatial import Side, cores, interleaved, load_average, machine, table_head, table_row, torch_device
 from benchmarks.spatial_torch import use_threads
 from hierjax.functional.tree_arrays import TreeArrays, tree_arrays
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.phases import Phase
@@ -58,7 +58,7 @@ def examples(batch: int) -> Examples:
 
 
 def method_of(network: str, tree: TreeArrays) -> tuple[Any, Any]:
-  method = make_method(NETWORKS[network], HEAD, tree)
+  method = make_method(ModelConfig(NETWORKS[network], HEAD), tree)
   return method, jax.jit(method.module.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
 

@@ -28,8 +28,8 @@ Variants, at most one of each line:
     S_fine and in S_coarse
   fine: S_fine alone | pseudo: S_fine + S_coarse^- | truth: S_fine + S_coarse^+ | direct (the default)
   path_rnn (the default): CNN-RNN | flat: a softmax over the leaves | coarse_fine: a softmax a level
-  cnn7 | wrn | wider | cpu | cpu_long: end to end, with that network and its schedule
-  smoke: generated features, seconds; not together with a network
+  cnn7 | wrn | wider | cpu | cpu_long: end to end, with that network and its schedule | smoke: generated features,
+    seconds
 
 A tenth of the training images validates and keeps its labels: the weights that count are the best on it. Every variant
 trains for as many steps as if S_fine and S_coarse were all images: fewer images are seen more often. So who changes

@@ -1,95 +1,30 @@
-"""Every key of a config, with its default, and the variants that all configs share.
+"""The config that all others start from, and the variants that several share.
 
-A config file is `get_config(variant)`: it takes `base()`, sets what its experiment needs, and applies the words of
-`FILE.py:WORD,WORD`. What derives from the batch size or the number of images (steps, the learning rate at another batch
-size) is computed when training starts, so that `--config.batch_size=64` stays right.
+A config file has a function `get_config(variant)`. It takes `base()`, sets the values of its experiment, and applies
+the words of `FILE.py:WORD,WORD`. Fields that it does not set have the defaults of hierjax, and each can be set on the
+command line. Steps and the learning rate of another batch size are computed when training starts, so that
+`--config.batch_size=64` changes both.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
 import ml_collections as mlc
 
+from hierjax.errors import UserError, did_you_mean
+from hierjax.training.sections import defaults
+
 Edit = Callable[[mlc.ConfigDict], None]
 
 
 def base() -> mlc.ConfigDict:
-  """Returns all keys. The sections are the arguments of what they name; its docstring says what each means."""
-  c = mlc.ConfigDict()
-  c.seed = 0
-  c.batch_size = 128
-  c.epochs = 10.0
-  c.dtype = "float32"  # of the network's arithmetic; bfloat16 on GPUs and TPUs. Weights stay float32
-  c.class_weights = "none"  # balanced: each end node of a label counts the same in the loss
-  c.log_every = 50  # steps
-  c.eval_every = 1.0  # epochs, where there is a validation split
-  c.checkpoint_every = 1.0  # epochs
-  c.tree = mlc.ConfigDict(  # hierjax/data/trees.py: TreeConfig
-    dict(source="images", levels=0, short_labels="unknown")
-  )
-  c.data = mlc.ConfigDict(  # hierjax/data/config.py: DataConfig
-    dict(
-      name="shapes",
-      root="",
-      labels="",
-      label_feature="label",
-      train_split="train",
-      validation_split="",
-      test_split="",
-      validation=0.1,
-      split_seed=0,
-      fine=1.0,
-      coarse=0.0,
-      coarse_level=1,
-      partial_labels="direct",
-      pseudo_labels="",
-      examples=12_000,
-      width=0,
-      objects=1,
-      resize=32,
-      fit="crop",
-      crop=32,
-      sides=(),
-      pad=4,
-      mirror=True,
-      mean=(0.5, 0.5, 0.5),
-      std=(0.25, 0.25, 0.25),
-      on_bad_image="stop",
-      on_no_label="stop",
-      cache_mib=1024,
-      threads=4,
-      balanced=False,
-    )
-  )
+  """Returns all keys but those of the parts; `hierjax config show` prints them all, with their descriptions."""
+  c = mlc.ConfigDict(defaults())
   c.backbone = dict(name="small_resnet")
-  c.neck = dict(name="none")
-  c.merged = mlc.ConfigDict(dict(shared=-1, levels=()))  # hierjax/nn/merged.py: MergedConfig
   c.head = dict(name="path_rnn", width=128, softmax="nodes")
-  c.optim = mlc.ConfigDict(  # hierjax/training/optim.py: OptimConfig
-    dict(
-      name="sgd",
-      lr=0.1,
-      lr_batch=128,
-      momentum=0.9,
-      nesterov=True,
-      decay=(("(bias|scale)$", 0.0), (".*", 5e-4)),
-      lr_groups=((".*", 1.0),),
-      clip_norm=0.0,
-      clip_groups=(),
-      accumulate=1,
-    ),
-  )
-  c.schedule = mlc.ConfigDict(  # hierjax/training/schedule.py: ScheduleConfig
-    dict(name="cosine", warmup=0.0, boundaries=(), factor=0.1, patience=3, min_delta=1e-3, monitor="loss"),
-  )
-  c.phases = mlc.ConfigDict(  # hierjax/training/phases.py: PhasesConfig
-    dict(alternate=0.0, period=1.0, frozen=(("^backbone/",), ("^head/(?!sequence/)",)))
-  )
-  c.decode = mlc.ConfigDict(  # hierjax/types.py: DecodeOptions
-    dict(beam=5, restrict="tree", normalise="trained", views=1, thresholds=(), threshold_per="tree")
-  )
-  c.init = mlc.ConfigDict(  # hierjax/training/init.py: InitConfig
-    dict(run="", weights="", skip=())  # weights: the backbone's, a file that `hierjax weights import` wrote
-  )
+  c.optim.lr_batch = 128
+  c.optim.nesterov = True
+  c.optim.decay = (("(bias|scale)$", 0.0), (".*", 5e-4))
+  c.decode.beam = 5
   return c
 
 
@@ -115,17 +50,18 @@ def apply(c: mlc.ConfigDict, variant: str, kinds: Sequence[Mapping[str, Edit]]) 
     kinds: tables from a word to what it changes; a variant may have at most one word of each.
 
   Raises:
-    ValueError: a word is in no table, or two are of one kind.
+    UserError: a word is in no table, or two are of one kind.
   """
   words = [word for word in variant.split(",") if word]
+  known = sorted(word for kind in kinds for word in kind)
   for word in words:
-    if not any(word in kind for kind in kinds):
-      choices = ", ".join(sorted(w for kind in kinds for w in kind)) or "none"
-      raise ValueError(f"unknown variant {word!r}; choose from: {choices}")
+    if word not in known:
+      choices = ", ".join(known) or "none"
+      raise UserError(f"unknown variant {word!r}; choose from: {choices}{did_you_mean(word, known)}")
   for kind in kinds:
     chosen = [word for word in words if word in kind]
     if len(chosen) > 1:
-      raise ValueError(f"variants {' and '.join(chosen)} exclude each other")
+      raise UserError(f"variants {' and '.join(chosen)} exclude each other")
     for word in chosen:
       kind[word](c)
   return c.lock()

@@ -9,8 +9,8 @@ networks and schedules are those of configs/flat_cifar100.py. Over three seeds `
 
 Variants, at most one of each line:
   cnn7 | wrn (the default) | wider | cpu | cpu_long | smoke
-  soft (the default): each step is fed the softmax of the one before | labels: the label before (READINGS K7)
-  flat: a softmax over the leaves in place of all that
+  soft (the default): each step is fed the softmax of the one before | labels: the label before (READINGS K7) | flat: a
+    softmax over the leaves in place of the recurrences
   together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half (READINGS K14)
   pool (the default) | pool_linear | linear | conv | dense: the conversion; not with `flat`
   plain: no augmentation

@@ -17,8 +17,7 @@ import ml_collections as mlc
 
 from configs import common
 from configs.dhnn import CONVERSIONS, alternating, together
-from configs.dhnn_openimages import KINDS as OPENIMAGES
-from configs.dhnn_openimages import photographs
+from configs.dhnn_openimages import BACKBONES, photographs
 
 
 def get_config(variant: str = "") -> mlc.ConfigDict:
@@ -65,7 +64,7 @@ def several(c: mlc.ConfigDict) -> None:
 
 
 KINDS = (
-  {**OPENIMAGES[0], "small": small, "smoke": smoke},
+  {**BACKBONES, "small": small, "smoke": smoke},
   {"one": one, "several": several},
   {"together": together, "alternating": alternating},
   CONVERSIONS,

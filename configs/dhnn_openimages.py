@@ -13,7 +13,9 @@ The tree is `openimages30`: 30 classes on 3 levels below the root, where a node'
 Open Images has such. It is of our own choosing, for the paper's is not in its text (READINGS K12); so its numbers are
 not to be compared. A label that ends above a leaf ends there (`short_labels = stop`). None of this has been run.
 
-A row of Table 3 is a variant, Res-S2S-Alt-Pool-L say `resnet50,alternating,pool,large`; at most one of each line:
+A row of Table 3 is a variant: Res-S2S-Alt-Pool-L is `resnet50,alternating,pool,large`.
+
+Variants, at most one of each line:
   vgg16 | resnet50 (the default) | cbam_resnet50 | se_resnet50 | resnet152 | smoke
   folder (the default) | tfds
   s2s (the default) | cnn: the plain network, a sigmoid a node on its last features; VGG-16's are those of fc6 and fc7,
@@ -101,9 +103,10 @@ def large(c: mlc.ConfigDict) -> None:
 
 
 NETWORKS = ("vgg16", "resnet50", "cbam_resnet50", "se_resnet50", "resnet152")
+BACKBONES = {name: partial(backbone, name=name) for name in NETWORKS}
 KINDS = (
   {"folder": folder, "tfds": tfds},
-  {**{name: partial(backbone, name=name) for name in NETWORKS}, "smoke": smoke},
+  {**BACKBONES, "smoke": smoke},
   {"small": small, "large": large},
   {"together": together, "alternating": alternating},
   CONVERSIONS,

@@ -1,9 +1,14 @@
-r"""CNN-RNN label paths (Guo et al. 2018) on `shapes`, which the package draws itself: nothing is downloaded.
+r"""CNN-RNN label paths (Guo et al. 2018) on `shapes`, images that hierjax draws: nothing is downloaded.
 
   python train.py --config=configs/quickstart.py --workdir=runs/quickstart
   python train.py --config=configs/quickstart.py:smoke                       # seconds
 
-Variants: `smoke`; `flat`, a softmax over the leaves in place of the CNN-RNN head.
+Variants, at most one of each line:
+  flat: a softmax over the leaves in place of the CNN-RNN head
+  smoke: generated images, seconds
+
+Every field can be set on the command line, and a part can be exchanged by its name, which then has its own defaults:
+--config.head.dropout=0.5, --config.backbone.name=wide_resnet --config.backbone.depth=10 --config.backbone.width=1.
 """
 
 import ml_collections as mlc

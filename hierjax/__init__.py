@@ -28,6 +28,7 @@ if TYPE_CHECKING:
   from hierjax.inference.predictor import Predictor as Predictor
   from hierjax.nn.backbones.backbone import Backbone as Backbone
   from hierjax.nn.backbones.densenet import densenet as densenet
+  from hierjax.nn.backbones.foreign import ForeignBackbone as ForeignBackbone
   from hierjax.nn.backbones.plain import alexnet as alexnet
   from hierjax.nn.backbones.plain import cnn7 as cnn7
   from hierjax.nn.backbones.plain import sppnet as sppnet
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
   from hierjax.nn.merged import MergedBackbone as MergedBackbone
   from hierjax.nn.merged import merge as merge
   from hierjax.nn.necks.context import ContextNeck as ContextNeck
+  from hierjax.nn.registry import ModelConfig as ModelConfig
   from hierjax.nn.registry import make_method as make_method
   from hierjax.tree.builders import from_paths as from_paths
   from hierjax.tree.label_finder import class_nodes as class_nodes
@@ -90,6 +92,7 @@ _MODULES = {
   "Predictor": "hierjax.inference.predictor",
   "Backbone": "hierjax.nn.backbones.backbone",
   "densenet": "hierjax.nn.backbones.densenet",
+  "ForeignBackbone": "hierjax.nn.backbones.foreign",
   "alexnet": "hierjax.nn.backbones.plain",
   "cnn7": "hierjax.nn.backbones.plain",
   "sppnet": "hierjax.nn.backbones.plain",
@@ -117,6 +120,7 @@ _MODULES = {
   "MergedBackbone": "hierjax.nn.merged",
   "merge": "hierjax.nn.merged",
   "ContextNeck": "hierjax.nn.necks.context",
+  "ModelConfig": "hierjax.nn.registry",
   "make_method": "hierjax.nn.registry",
   "from_paths": "hierjax.tree.builders",
   "class_nodes": "hierjax.tree.label_finder",

@@ -1,91 +1,132 @@
-"""Config files by name or path, and their values with the overrides of a command line."""
+"""Config files: where they are, what they are called, and the configs that they describe."""
 
 from __future__ import annotations
 
-import ast
-import difflib
-import json
+import dataclasses
+import importlib.util
 import re
 import sys
-from collections.abc import Sequence
+import types
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hierjax.errors import UserError
+from hierjax.errors import UserError, did_you_mean
+from hierjax.nn.registry import PARTS
+from hierjax.training.sections import SECTIONS, overridden, section_fields, top_fields
 
 _PACKAGE = Path(__file__).parent
 # In a wheel the files are a folder of the package, in a checkout one beside it.
 CONFIGS = next(path for path in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if path.is_dir())
 
 
-def list_configs() -> list[tuple[str, str, tuple[tuple[str, ...], ...]]]:
-  """Returns the name of each config, the first line of its docstring, and its variants."""
-  found: list[tuple[str, str, tuple[tuple[str, ...], ...]]] = []
-  for file in sorted(CONFIGS.glob("*.py")):
-    module = ast.parse(file.read_text(encoding="utf-8"))
-    if any(isinstance(node, ast.FunctionDef) and node.name == "get_config" for node in module.body):
-      found.append((file.stem, (ast.get_docstring(module) or "").splitlines()[0], ()))
-  return found
+@dataclasses.dataclass(frozen=True)
+class ConfigFile:
+  """A config file and a variant of it.
+
+  Attributes:
+    path: the file.
+    variant: words joined by commas; '' for none.
+  """
+
+  path: Path
+  variant: str = ""
+
+  def module(self) -> types.ModuleType:
+    """Runs the file; raises UserError where it has no `get_config` or cannot be run."""
+    _make_configs_importable()
+    name = f"hierjax_config_{self.path.stem}"
+    spec = importlib.util.spec_from_file_location(name, self.path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+      spec.loader.exec_module(module)
+    except (ImportError, SyntaxError, NameError) as error:
+      raise UserError(f"{self.path}: {type(error).__name__}: {error}") from error
+    if "get_config" not in vars(module):
+      raise UserError(f"{self.path} is not a config: it has no function get_config; choose from {', '.join(names())}")
+    return module
+
+  def load(self, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Returns the config, with all its fields; see `hierjax.training.sections.overridden`."""
+    config: Mapping[str, Any] = self.module().get_config(self.variant).to_dict()
+    return overridden(config, overrides)
 
 
-def find_config(name: str) -> str:
-  """Returns FILE.py:VARIANT for a config's name or file, with its variants.
+def names() -> list[str]:
+  """Returns the names of the configs that hierjax has."""
+  files = sorted(CONFIGS.glob("*.py"))
+  return [file.stem for file in files if "def get_config(" in file.read_text(encoding="utf-8")]
+
+
+def find_config(spec: str) -> ConfigFile:
+  """Returns the config file that a command line names.
+
+  Args:
+    spec: `quickstart` or `quickstart:flat,smoke`, one that hierjax has, with or without a variant; or the path of a
+      file, `my_config.py` or `my_config.py:flat`.
 
   Raises:
     UserError: there is no such config.
   """
-  file, colon, variant = name.partition(":")
-  if file.endswith(".py") or "/" in file:
-    return name
-  known = [name for name, *_ in list_configs()]
-  if file not in known:
-    close = difflib.get_close_matches(file, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise UserError(f"there is no config {file!r}{hint} (choose from {', '.join(known)}, or name a file FILE.py)")
-  return f"{CONFIGS / file}.py{colon}{variant}"
+  name, _, variant = spec.partition(":")
+  path = Path(name).expanduser()
+  if path.suffix == ".py" and path.is_file():
+    return ConfigFile(path, variant)
+  own = path.suffix in ("", ".py") and path.parent in (Path(), Path("configs"), CONFIGS)
+  if own and path.stem in names():
+    return ConfigFile(CONFIGS / f"{path.stem}.py", variant)
+  if path.suffix != ".py" and path.with_suffix(".py").is_file():
+    raise UserError(f"there is no config {name!r}; for the file, write {path.with_suffix('.py')}")
+  raise UserError(
+    f"there is no config {name!r}{did_you_mean(path.stem, names())} (choose from {', '.join(names())}, or name a file "
+    "FILE.py)"
+  )
 
 
-def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-  """Returns a config's values as plain data.
+def load_config(spec: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
+  """Returns the resolved config that a command line names.
 
   Args:
-    name: a config's name, or a file; with variants, NAME:WORD,WORD.
-    overrides: `--config.KEY=VALUE`, as on the command line.
+    spec: as of `find_config`.
+    overrides: such as `--config.optim.lr=0.1`.
 
   Raises:
-    UserError: a config, variant or key is not there, or a value is of another kind.
+    UserError: there is no such config, variant, key or part, or a value is of another kind.
   """
-  from absl import flags
-  from ml_collections import config_flags
-
-  if str(CONFIGS.parent) not in sys.path:
-    sys.path.append(str(CONFIGS.parent))  # config files say `from configs import common`
-  argv = ["hierjax", f"--config={find_config(name)}", *overrides]
-  values = flags.FlagValues()
-  holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-  try:
-    values(argv)
-    return holder.value.to_dict()  # a file that could not be read raises here
-  except AttributeError as error:  # of ml_collections: there is no such key, or a file is no config
-    raise UserError(_no_such_key(str(error), name, overrides)) from None
-  except (flags.Error, OSError, TypeError, ValueError) as error:
-    text = str(error).strip().splitlines()
-    last = text[-1].strip() if text else type(error).__name__
-    raise UserError(f"{last} (in the flags, or the config they name)") from None
+  return find_config(spec).load(overrides)
 
 
-def _no_such_key(text: str, name: str, overrides: Sequence[str]) -> str:
-  if "'get_config'" in text:
-    return f"{name} is not a config: it has no function get_config; `hierjax config list` shows configs"
-  named = re.search(r"'(\w+)", text)
-  key = named[1] if named else text
-  keys = (word.lstrip("-").partition("=")[0] for word in overrides)
-  full = next((k for k in keys if key in k.split(".")), key)
-  meant = re.search(r'Did you mean "(\w+)"', text)
-  hint = f"; did you mean {meant[1]!r}?" if meant else " (the keys of a part come with it: see the config's variants)"
-  return f"{full}: the config has no key {key!r}{hint}"
+def show_config(config: Mapping[str, Any]) -> str:
+  """Returns a resolved config as lines `key = value  # description`."""
+  lines = []
+  for key, field in top_fields().items():
+    if key not in (*SECTIONS, *PARTS):
+      lines.append(_line(key, repr(config[key]), field.text))
+      continue
+    for name, inner in section_fields(key, config[key]).items():
+      shown = repr(config[key][name]) if name in config[key] else "(must be set)"
+      lines.append(_line(f"{key}.{name}", shown, inner.text))
+  return "\n".join(lines)
 
 
-def show_config(config: dict[str, Any]) -> str:
-  """Returns a config as text."""
-  return json.dumps(config, indent=2)
+def _line(key: str, value: str, text: str) -> str:
+  return f"{key} = {value}" + (f"  # {text}" if text else "")
+
+
+def list_configs() -> list[tuple[str, str, tuple[tuple[str, ...], ...]]]:
+  """Returns the name of each config, the first line of its docstring, and its variants: at most one word of a tuple."""
+  return [_described(ConfigFile(CONFIGS / f"{name}.py").module(), name) for name in names()]
+
+
+def _described(module: types.ModuleType, name: str) -> tuple[str, str, tuple[tuple[str, ...], ...]]:
+  first = re.split(r"\n\s*\n", (module.__doc__ or "").strip())[0]
+  return name, " ".join(first.split()), tuple(map(tuple, vars(module).get("KINDS", ())))
+
+
+def _make_configs_importable() -> None:
+  """Lets config files say `from configs import common`, whatever folder they are in."""
+  package = sys.modules.setdefault("configs", types.ModuleType("configs"))
+  found = list(getattr(package, "__path__", ()))
+  beside = [str(Path(entry) / "configs") for entry in sys.path if (Path(entry) / "configs").is_dir()]
+  package.__path__ = list(dict.fromkeys([*found, str(CONFIGS), *beside]))

@@ -1,15 +1,14 @@
-"""Strict switches for every test: promotion, ranks, 4 virtual devices; programs are unoptimised, and kept a session."""
+"""Strict switches for every test, one folder of compiled programs for all runs of the tests, and shared fixtures."""
 
 import os
-import tempfile
+from pathlib import Path
 
-from fast_compiling import FAST
+from compiled_programs import FLAGS, folder_of_programs
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers, and the commands that tests start, use the same folder
-  PROGRAMS = tempfile.TemporaryDirectory(prefix="hierjax-xla-", ignore_cleanup_errors=True)
-  os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS.name
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder_of_programs()))
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # reading one takes a fifth of compiling the smallest
-os.environ["XLA_FLAGS"] = f"{FAST} {os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
@@ -25,6 +24,58 @@ from hierjax.tree.label_tree import LabelTree
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+# The tier `fast` (python -m pytest -m fast): files and folders whose tests compile no network, but for the tests below.
+FAST = (
+  "cli",
+  "data",
+  "evaluation/test_confidences.py",
+  "evaluation/test_significance.py",
+  "functional",
+  "inference/test_image_inputs.py",
+  "report/plots/test_canvas.py",
+  "report/plots/test_chi_square.py",
+  "runs/test_folder.py",
+  "tree",
+  "test_config.py",
+  "test_layering.py",
+  "test_package.py",
+  "test_readings.py",
+  "test_tiers.py",
+  "test_types.py",
+  "training/test_optim.py",
+  "training/test_state.py",
+)
+NOT_FAST = (
+  "data/test_tfds.py::test_real_cifar100",
+  "functional/test_combine.py",  # ensembles of every kind of head
+  "test_package.py::test_without_extras_the_core_works_and_other_commands_name_what_they_lack",
+  "tree/test_builders.py::test_fifty_thousand_nodes",
+)
+TESTS = Path(__file__).parent
+
+
+def pytest_configure(config):
+  config.addinivalue_line("markers", "fast: compiles no network; less than a minute in all")
+
+
+def pytest_ignore_collect(collection_path, config):
+  """Imports no other file where only the fast tests are wanted."""
+  if config.option.markexpr == "fast" and collection_path.is_file() and TESTS in collection_path.parents:
+    return None if _within(collection_path.relative_to(TESTS).as_posix(), FAST) else True
+  return None
+
+
+def pytest_collection_modifyitems(items):
+  for item in items:
+    name = f"{item.path.relative_to(TESTS).as_posix()}::{item.originalname}"
+    if _within(name, FAST) and not _within(name, NOT_FAST) and not item.get_closest_marker("slow"):
+      item.add_marker("fast")
+
+
+def _within(name, paths):
+  return any(name == path or name.startswith((f"{path}/", f"{path}::")) for path in paths)
 
 
 @pytest.fixture

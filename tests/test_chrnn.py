@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw
 
 from configs import chrnn
-from hierjax.__main__ import main
+from hierjax.cli.main import main
 from hierjax.config import unpack
 from hierjax.nn.necks.context import ContextNeck
 from hierjax.runs import devices

@@ -23,7 +23,7 @@ from hierjax.runs.run import Run
     (tuple[int | tuple[int, int], ...], [(1, (2, 3))], [(1, (2, 3, 4)), (1, (2, 0.5)), 1]),
     (Sequence[Sequence[Any]], [(("x", None),)], ["x", ("x",)]),
     (Mapping[str, Any], [{}, {"a": 1}], [[1], None, "x"]),
-    (Literal["a", "b"], ["a", "c"], [["a"], 1]),
+    (Literal["a", "b"], ["a", "b"], ["c", ["a"], 1]),
     (Any, [None, [1], "x"], []),
     (None, [1, "x"], []),
   ],

@@ -2,12 +2,15 @@
 
 import importlib.util
 import itertools
+import re
 from pathlib import Path
 
+import chex
 import jax
+import jax.numpy as jnp
 import pytest
 
-from configs import common
+from configs import chrnn, common
 from hierjax.config import flatten, unpack
 from hierjax.errors import UserError
 from hierjax.runs.run import Run
@@ -15,6 +18,7 @@ from hierjax.training import loop
 from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.schedule import RunLength, make_schedule
 from hierjax.tree.builders import from_paths
+from hierjax.tree.label_tree import UNKNOWN
 
 FILES = sorted(
   p for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem not in ("chrnn", "common", "dhnn")
@@ -43,28 +47,45 @@ def variants():
       yield pytest.param(path, variant, id=f"{path.stem}:{variant}")
 
 
-SHAPES: dict[str, dict] = {}  # of the weights, by what they depend on: tracing is most of the time
+BODIES, HEADS, TREES = {}, {}, {}  # shapes and trees, by what they depend on: many variants have the same
 
 
-def shapes_of(run, config):
-  """Returns the shapes of a run's weights; many variants have the same network."""
-  parts = [config[section] for section in ("backbone", "neck", "head", "merged", "dtype", "tree", "data")]
-  shown = {name: parts[-1][name] for name in ("name", "crop", "width", "mean")}
-  key = repr([*parts[:-1], shown, run.tree.checksum])
-  if key not in SHAPES:
-    SHAPES[key] = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), run.example_shape))
-  return SHAPES[key]
+def shapes_of(run):
+  """Returns the shapes of a run's weights, from one trace of each distinct backbone with its neck, and of each head."""
+  network, rngs = run.method.module, dict.fromkeys(("params", "dropout"), jax.random.key(0))
+  body = repr((network.backbone, network.neck, run.example_shape))
+  if body not in BODIES:
+    inputs = jnp.zeros((1, *run.example_shape))
+    BODIES[body] = jax.eval_shape(lambda: network.init_with_output(rngs, inputs, method="features"))
+  features, variables = BODIES[body]
+  head = repr((network.head, features, run.tree.depth))
+  if head not in HEADS:
+    paths = jnp.full((1, 1, run.tree.depth), UNKNOWN, jnp.int32)
+    HEADS[head] = jax.eval_shape(lambda features: network.head.init(rngs, features, paths), features)
+  return {**variables.get("params", {}), "head": HEADS[head]["params"]}
+
+
+def run_of(config):
+  source = repr((config["tree"], config["data"]["name"]))
+  toy = from_paths([("animal", "dog"), ("thing", "cup")]) if config["tree"]["source"] == "images" else None
+  run = Run.from_config(config, TREES.get(source, toy))
+  TREES[source] = run.tree
+  return run
 
 
 @pytest.mark.parametrize(("path", "variant"), list(variants()))
 def test_every_variant_builds(path, variant):
   config = module(path).get_config(variant).to_dict()
-  tree = from_paths([("animal", "dog"), ("thing", "cup")]) if config["tree"]["source"] == "images" else None
-  run = Run.from_config(config, tree)
-  shapes = shapes_of(run, config)
   optim = unpack(OptimConfig, config["optim"], "optim")
-  make_optimizer(optim, shapes["params"])  # every parameter is covered
+  make_optimizer(optim, shapes_of(run_of(config)))  # every parameter is covered
   make_schedule(config["schedule"], 1.0, RunLength(10.0, 100))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_the_weights_of_the_parts_are_those_of_the_whole(path):
+  run = run_of(module(path).get_config("smoke").to_dict())
+  whole = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), run.example_shape))
+  chex.assert_trees_all_equal(shapes_of(run), whole["params"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -127,9 +148,9 @@ def test_the_features_of_imagenet_are_of_whole_images():
 
 def test_unknown_and_clashing_variants_are_refused():
   kinds = ({"a": lambda c: None, "b": lambda c: None}, {"x": lambda c: None})
-  with pytest.raises(ValueError, match="unknown variant 'c'; choose from: a, b, x"):
+  with pytest.raises(UserError, match="unknown variant 'c'; choose from: a, b, x"):
     common.apply(common.base(), "a,c", kinds)
-  with pytest.raises(ValueError, match="a and b exclude each other"):
+  with pytest.raises(UserError, match="a and b exclude each other"):
     common.apply(common.base(), "a,b", kinds)
 
 
@@ -153,3 +174,17 @@ def test_the_learning_rate_follows_the_batch_size_where_it_is_meant_for_one():
   assert OptimConfig(lr=0.1, lr_batch=128).peak_lr(128) == 0.1
   assert OptimConfig(lr=0.1, lr_batch=128).peak_lr(64) == 0.05
   assert OptimConfig(lr=0.1, lr_batch=0).peak_lr(64) == 0.1
+
+
+def documented(text):
+  """Returns the words of each line of a docstring's list of variants: `WORD (...) | WORD: ... | ...`."""
+  lines = re.split(r"^Variants.*at most one of each line:\n", text, flags=re.M)[1].split("\n\n")[0]
+  entries = re.sub(r"\n {4,}", " ", lines).strip().splitlines()
+  return {frozenset(re.match(r"\w+", word.strip())[0] for word in entry.split(" | ")) for entry in entries}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_each_documented_word_is_a_variant_and_the_reverse(path):
+  found = module(path)
+  text = chrnn.__doc__ if "see configs/chrnn.py" in found.__doc__ else found.__doc__
+  assert documented(text) == {frozenset(kind) for kind in found.KINDS}

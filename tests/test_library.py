@@ -13,7 +13,7 @@ def test_train_over_seeds_and_decode(toy_tree):
   paths = jnp.asarray(toy_tree.encode([5, 6, 3, 4]))
 
   tree = hj.tree_arrays(toy_tree)
-  head = hj.PathRNNHead(tree.num_nodes, tree.num_outputs, width=16)
+  head = hj.PathRNNHead.for_tree(tree, width=16)
   method = hj.ModelMethod(hj.Classifier(hj.small_resnet(widths=(8, 16)), head), tree)
   optimizer = optax.sgd(0.1, momentum=0.9)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from hierjax import extras
 from hierjax.cli.common import add_data_root, add_workdir
 
 HELP = "Count and draw the images that one run has right and another wrong."
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Prints the counts and the picture's path."""
+  extras.require("report")
   from hierjax.evaluation.compare import compare, comparison_table
   from hierjax.inference.loaded_run import LoadedRun
   from hierjax.report.plots.comparison import draw_comparison

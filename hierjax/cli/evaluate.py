@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hierjax import extras
 from hierjax.cli.common import add_data_root, add_json, add_split, output
 from hierjax.errors import UserError
 
@@ -177,6 +178,7 @@ def _adapted(ensemble: Ensemble, images: Images, alphas: tuple[float, ...], out:
 
 def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -> dict[str, Any]:
   """Chooses alpha on validation, and draws the errors on another split for all alphas."""
+  extras.require("report")
   from hierjax.evaluation.alpha import alpha_grid, choose_alpha
   from hierjax.evaluation.answers import fold
   from hierjax.evaluation.ensembles import all_metrics, errors_of, metrics_of, subset_errors
@@ -217,7 +219,6 @@ def _selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder | No
   from hierjax.inference.members import open_images
   from hierjax.inference.pipeline import Stages
   from hierjax.inference.settings import asked_alpha, asked_threshold
-  from hierjax.report.plots.selective import ThresholdSweep, draw_threshold_sweep
 
   alpha = asked_alpha(args.alpha, ensemble.tree.depth, out, ensemble.runs)
   stages = Stages(ensemble.whole.run.options, alpha=alpha)
@@ -226,10 +227,13 @@ def _selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder | No
     threshold = asked_threshold(args.threshold, out, ensemble.runs, conditions_of(ensemble, alpha))
     found = Confidences.of(predict_split(ensemble, images, stages))
     return _report_selective(ensemble, images.split, _Selective(found, threshold, alpha), out)
+  extras.require("report")
+  from hierjax.report.plots.selective import ThresholdSweep, draw_threshold_sweep
+
   if ensemble.whole.run.source("validation") is None:
     raise UserError(
-      f"--threshold sweep: it chooses on validation, and {ensemble.whole.run.data.name!r} has no such split; train with "
-      "config.data.validation = 0.1, or give a probability"
+      f"--threshold sweep: it chooses on validation, and {ensemble.whole.run.data.name!r} has no such split; train "
+      "with config.data.validation = 0.1, or give a probability"
     )
   goal = ThresholdGoal(ensemble, alpha, 0.95 if args.selective_accuracy is None else args.selective_accuracy)
   validation = Confidences.of(predict_split(ensemble, open_images(ensemble, "validation"), stages))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from hierjax import extras
 from hierjax.cli.common import add_data_root, add_split, add_workdir
 
 HELP = "Write an HTML page of a run's accuracy, calibration and mistakes."
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Writes the page and prints its path."""
+  extras.require("report")
   from hierjax.evaluation.evaluate import SplitSettings
   from hierjax.inference.loaded_run import LoadedRun
   from hierjax.report.page import findings_of, write_report

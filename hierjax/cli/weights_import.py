@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hierjax.cli.common import suggestion
-from hierjax.errors import UserError
+from hierjax.errors import UserError, did_you_mean
 
 HELP = "Convert torchvision's or timm's weights to those of a backbone."
 EXAMPLES = """
@@ -34,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.runs.folder import write_whole
 
   if args.backbone not in NETWORKS:
-    hint = suggestion(args.backbone, NETWORKS)
+    hint = did_you_mean(args.backbone, NETWORKS)
     raise UserError(f"--backbone {args.backbone}: choose from {', '.join(NETWORKS)}{hint}")
   network, file = NETWORKS[args.backbone], Path(args.file)
   out = Path(args.out) if args.out else file.with_name(f"{file.stem}.hierjax.safetensors")

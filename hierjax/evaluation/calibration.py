@@ -1,4 +1,4 @@
-"""Calibration: the accuracy of predicted nodes by their probability, and the expected calibration error (ECE); numpy."""
+"""Calibration: the accuracy of predicted nodes by probability, and the expected calibration error (ECE); numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Abstaining: coverage and selective accuracy by the confidence threshold, and the choice of the threshold on validation."""
+"""Abstaining: coverage and selective accuracy by the confidence threshold, and its choice on validation."""
 
 from __future__ import annotations
 

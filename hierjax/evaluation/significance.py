@@ -93,7 +93,8 @@ def paired_t(first: Float[np.ndarray, "m"], second: Float[np.ndarray, "m"]) -> t
 def bootstrap(values: Float[np.ndarray, "n"], rng: np.random.Generator) -> tuple[float, float]:
   """Returns where the mean of `values` lies in 95% of 10,000 samples of n of them, drawn with replacement.
 
-  Values that are equal are drawn together, by how often: the samples need no memory of their own.
+  `scipy.stats.bootstrap` would hold an array of resamples x n. Equal values are drawn together here, by a multinomial
+  distribution of their counts, so that the samples need no memory of their own.
   """
   kinds, counts = np.unique(values, return_counts=True)
   drawn = rng.multinomial(len(values), counts / len(values), size=_RESAMPLES)

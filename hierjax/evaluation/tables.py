@@ -55,7 +55,13 @@ def accuracy_rows(columns: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, .
   for name, title in (("path_f1", "path F1"), ("node_f1", "node F1")):
     if name in several[0]:
       rows.append((title, "", *(percent(metrics[name]) for metrics in several)))
+  for name in several[0].get("further_metrics", ()):
+    rows.append((name, "", *(_number(metrics[name]) for metrics in several)))
   return rows
+
+
+def _number(value: Any) -> str:
+  return "-" if value is None else f"{value:.4g}"
 
 
 def _edges(value: float | None) -> str:

@@ -167,8 +167,8 @@ def _check_trees(folders: Sequence[RunFolder], runs: Sequence[Run]) -> None:
   for folder, run in zip(folders, runs, strict=True):
     if run.tree != tree.truncated(run.tree.depth):
       raise UserError(
-        f"{folders[whole].path} (tree {_short_checksum(tree)}) and {folder.path} (tree {_short_checksum(run.tree)}) have "
-        "different label trees, so their probabilities cannot be averaged"
+        f"{folders[whole].path} (tree {_short_checksum(tree)}) and {folder.path} (tree {_short_checksum(run.tree)}) "
+        "have different label trees, so their probabilities cannot be averaged"
       )
 
 

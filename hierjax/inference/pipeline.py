@@ -5,9 +5,9 @@
            -> calibrated(T) -> adapted(alpha) -> restricted(only) (Distribution -> Distribution)
            -> decode(options) -> abstain(threshold)               (Distribution -> Prediction)
 
-Every stage is the identity at its default: one view, one member, T = 1, alpha = 0, no restriction, threshold 0. Then the
-answer is that of the head's own decoding, bit for bit. No stage before `decode` decodes, so a decoding rule holds for
-all of them.
+Every stage is the identity at its default: one view, one member, T = 1, alpha = 0, no restriction, threshold 0. Then
+the answer is that of the head's own decoding, bit for bit. No stage before `decode` decodes, so a decoding rule holds
+for all of them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Stages:
     threshold: the confidence threshold, 0 to 1; 0 changes nothing.
   """
 
-  options: DecodeOptions = DecodeOptions()  # noqa: RUF009 (frozen)
+  options: DecodeOptions = DecodeOptions()
   temperature: float = 1.0
   alpha: float = 0.0
   only: tuple[int, ...] | None = None

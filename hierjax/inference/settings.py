@@ -1,4 +1,4 @@
-"""Settings of the pipeline as a person gives them: a number, or `chosen` for the value that was chosen on validation."""
+"""Settings of the pipeline as flags give them: a number, or `chosen` for the value that was chosen on validation."""
 
 from __future__ import annotations
 

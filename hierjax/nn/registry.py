@@ -1,18 +1,20 @@
-"""The one place where names become parts."""
+"""The tables of the names of parts, and the models that sections of a config describe."""
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
+from flax import nnx
 
-from hierjax.config import choose, unpack
+from hierjax.config import REQUIRED, Field, fields_of, is_plain, lookup, lookup_or_import, unpack
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.backbones.densenet import densenet
+from hierjax.nn.backbones.foreign import as_backbone
 from hierjax.nn.backbones.plain import alexnet, cnn7, sppnet
 from hierjax.nn.backbones.preact import preact_resnet, small_resnet, wide_resnet, wider_resnet
 from hierjax.nn.backbones.precomputed import PrecomputedFeatures
@@ -56,87 +58,113 @@ HEADS: Table = {
   "multilabel": MultiLabelHead,
   "path_rnn": PathRNNHead,
 }
+PARTS: Mapping[str, Table] = {"backbone": BACKBONES, "neck": NECKS, "head": HEADS}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
+# Arguments of parts that no section sets: the model's, and linen's own.
+_GIVEN = ("arrays", "branch_levels", "dtype", "parent", "name")
 
-def make_method(
-  backbone: Section,
-  head: Section,
-  tree: TreeArrays,
-  neck: Section | None = None,
-  dtype: str = "float32",
-  merged: Section | None = None,
-) -> ModelMethod:
-  """Returns the model that the sections of a config describe.
 
-  A section is a part's name and its settings: `{"name": "path_rnn", "width": 512}`. The tree's sizes and the dtype are
-  not among the settings.
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """The sections of a config that describe a model.
 
-  Args:
-    backbone: names one of BACKBONES.
-    head: names one of HEADS.
-    tree: the tree to predict.
-    neck: names one of NECKS; None is as `none`.
+  A part's section is its name and its settings: `{"name": "path_rnn", "width": 512}`. A name is that of a table of this
+  module, or `package.module:Thing` for a part of another package.
+
+  Attributes:
+    backbone: names a backbone.
+    head: names a head.
+    neck: names a neck.
     dtype: of the computation: float32 or bfloat16. Weights are float32.
-    merged: the keys of `MergedConfig`; None for a backbone that is not merged.
+    merged: the keys of `MergedConfig`.
+  """
+
+  backbone: Section
+  head: Section
+  neck: Section = dataclasses.field(default_factory=lambda: {"name": "none"})
+  dtype: str = "float32"
+  merged: Section = dataclasses.field(default_factory=dict)
+
+
+def make_method(config: ModelConfig, tree: TreeArrays) -> ModelMethod:
+  """Returns the model that the sections of a config describe, for a tree.
 
   Raises:
-    UserError: there is no such part, or it has no such setting, or not with such a value; the message says what there
-      is.
+    UserError: there is no such part, it has no such setting, or a value is not allowed; the message lists what is.
   """
-  merging = unpack(MergedConfig, merged or {}, "merged")
-  if merging.shared >= 0 and neck is not None and neck.get("name") != "none":
+  merging = unpack(MergedConfig, config.merged, "merged")
+  levels = merging.branch_levels(tree.depth)
+  if levels and config.neck != {"name": "none"}:
     raise UserError(
       f"config.merged.shared = {merging.shared}: a merged network has no neck; set config.neck.name = none, or "
       "config.merged.shared = -1"
     )
-  levels = merging.branch_levels(tree.depth)
-  given = {
-    "num_nodes": tree.num_nodes,
-    "num_outputs": tree.num_outputs,
-    "num_leaves": tree.num_leaves,
-    "block_sizes": tree.block_sizes,
-    "level_offsets": tree.level_offsets,
-    "stop_at": tree.stop_at,
-    "branch_levels": levels,
-    "dtype": choose(DTYPES, dtype, "dtype"),
-    "parent": None,  # linen's own fields, which no section sets
-    "name": None,
-  }
-  build = partial(_part, BACKBONES, backbone, "backbone", given)
-  made = _part(HEADS, head, "head", given)
-  if levels:
-    _check_branches_are_read(made, head["name"], merging.shared, levels)
+  given = {"dtype": lookup(DTYPES, config.dtype, "dtype"), "branch_levels": levels}
+  build = partial(make_part, "backbone", config.backbone, given)
+  head = make_part("head", config.head, given | {"arrays": tree})
   module = Classifier(
     backbone=merge(build, merging.shared, levels) if levels else build(),
-    head=made,
-    neck=None if neck is None else _part(NECKS, neck, "neck", given),
+    head=head,
+    neck=make_part("neck", config.neck, given),
   )
   return ModelMethod(module, tree)
 
 
-def _check_branches_are_read(head: nn.Module, name: str, shared: int, levels: tuple[int, ...]) -> None:
-  """Raises UserError for a head that would leave branches of a merged network unread, and so untrained."""
-  where = f"config.merged.shared = {shared}"
-  if isinstance(head, (DHNNHead, DHNNSequenceHead)):
-    raise UserError(
-      f"{where}: config.head.name = {name} reads the maps of stages, and of no branch; choose coarse_fine, flat, "
-      "path_rnn or multilabel, or set config.merged.shared = -1"
-    )
-  if isinstance(head, CoarseFineHead) and head.strategy != "parallel" and len(levels) > 1:
-    raise UserError(
-      f"{where}: with config.head.strategy = {head.strategy} one branch alone would be read; set config.head.strategy "
-      "= parallel, where each level reads its own, or config.merged.shared = -1"
-    )
+def part_fields(part: str, name: Any) -> dict[str, Field]:
+  """Returns the settings of a part: its arguments whose default, if there is one, is plain data.
+
+  Args:
+    part: `backbone`, `neck` or `head`.
+    name: as a section names it.
+
+  Raises:
+    UserError: there is no such part.
+  """
+  fields = fields_of(_builder(part, name), _GIVEN)
+  return {key: field for key, field in fields.items() if field.default is REQUIRED or is_plain(field.default)}
 
 
-def _part(table: Table, section: Section, where: str, given: Mapping[str, Any]) -> Any:
+def make_part(part: str, section: Section, given: Mapping[str, Any]) -> Any:
+  """Returns the part that a section describes.
+
+  Args:
+    part: `backbone`, `neck` or `head`.
+    section: its name and its settings.
+    given: arguments that are passed on where the part has them.
+
+  Raises:
+    UserError: as `make_method`.
+  """
   if not isinstance(section, Mapping) or "name" not in section:
-    raise UserError(f"config.{where}.name is missing: choose from {', '.join(sorted(table))}")
-  build = choose(table, section["name"], f"{where}.name")
-  parameters = inspect.signature(build).parameters
+    raise UserError(f"config.{part}.name is missing: choose from {', '.join(sorted(PARTS[part]))}")
+  name = section["name"]
+  build = _builder(part, name)
+  taken = fields_of(build).keys()
+  passed = {key: value for key, value in given.items() if key in taken} | dict.fromkeys(taken & {"parent", "name"})
   settings = {key: value for key, value in section.items() if key != "name"}
   try:
-    return unpack(build, settings, where, **{key: value for key, value in given.items() if key in parameters})
+    made = unpack(build, settings, part, **passed)
   except (UserError, ValueError) as error:  # of `unpack`, which names the key, or of the part, which does not
-    raise UserError(str(error) if str(error).startswith("config.") else f"config.{where}: {error}") from None
+    raise UserError(str(error) if str(error).startswith("config.") else f"config.{part}: {error}") from None
+  return as_backbone(made, name) if part == "backbone" and name not in BACKBONES else made
+
+
+def _builder(part: str, name: Any) -> Callable[..., Any]:
+  """Returns the function that makes a part from its settings."""
+  where = f"config.{part}.name = {name!r}"
+  found = lookup_or_import(PARTS[part], name, f"{part}.name")
+  if isinstance(found, type) and issubclass(found, nnx.Module):
+    raise UserError(
+      f"{where}: this is an nnx module; name a function that returns a linen one, made by flax.nnx.bridge.ToLinen (see "
+      "hierjax.ForeignBackbone)"
+    )
+  if part == "head":
+    if not hasattr(found, "for_tree"):
+      raise UserError(
+        f"{where}: a head is a class with the classmethod for_tree(arrays, **fields); see hierjax.FlatHead"
+      )
+    found = found.for_tree
+  if not callable(found):
+    raise UserError(f"{where}: this is a {type(found).__name__}; name a class or a function")
+  return found

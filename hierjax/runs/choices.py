@@ -1,7 +1,7 @@
 """Choices: values that were chosen on validation images, with what they were chosen for; choices.json of a run folder.
 
-One record type holds all of them: the temperature, the alpha of classifier adaptation, the confidence threshold, and the
-thresholds of a multi-label head.
+One record type holds all of them: the temperature, the alpha of classifier adaptation, the confidence threshold, and
+the thresholds of a multi-label head.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     workdir/eval/SPLIT.json  every metric by name       workdir/tensorboard/     the same metrics as events
                              (SPLIT-knownN.json: N upper levels of the labels were given; SPLIT-alphaA.json: classifier
                              adaptation; SPLIT-threshold.json: answers that abstain below a confidence threshold)
-    workdir/data.json        the checksum of the training images: their labels and names
+    workdir/data.json        the format of the folder, and the checksum of the training images: their labels and names
     workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV; and the sweep of alpha
     workdir/report.html      what the run can do and where it errs; with it, eval/SPLIT-nodes.csv, SPLIT-confusions.csv,
                              SPLIT-calibration.csv and SPLIT-images.csv
@@ -34,6 +34,7 @@ from hierjax.data.source import same_data
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
 
+FORMAT = "hierjax run 2"
 _MEASURED = ("split", "step", "views", "num_examples", "level_sizes")
 
 
@@ -125,7 +126,7 @@ class RunFolder:
       raise UserError(f"{other} config; give this one another --workdir.\n" + "\n".join(differing))
     if not self.has_checkpoint():
       write_whole(self.path / "tree.json", tree.to_json())
-      write_whole(self.path / "data.json", json.dumps({"sha256": data_checksum}) + "\n")
+      write_whole(self.path / "data.json", json.dumps({"format": FORMAT, "sha256": data_checksum}) + "\n")
       return
     if self.tree() != tree:
       raise UserError(f"{other} label tree: it has changed since; give this one another --workdir")
@@ -164,7 +165,20 @@ class RunFolder:
       raise UserError(f"{self.path} is not a run folder: {reason}") from None
     if not {"tree", "data", "backbone", "head"} <= config.keys():
       raise UserError(f"{path} is not the config of a hierjax run")
+    self._check_format()
     return config
+
+  def _check_format(self) -> None:
+    """Raises UserError for a folder that another version of hierjax wrote in another format."""
+    try:
+      found = read_json(self.path / "data.json", "the checksum of training images").get("format", "none")
+    except FileNotFoundError:
+      return  # a crash left the folder so; reading anything else of it is refused
+    if found != FORMAT:
+      raise UserError(
+        f"{self.path} has the format {found!r}, and this version of hierjax reads {FORMAT!r}: train it anew, or use "
+        "the version that wrote it"
+      )
 
   def tree(self) -> LabelTree:
     """Returns the label tree; raises UserError where it is missing or damaged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from hierjax.functional.paths import ends
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.backbones.precomputed import PrecomputedFeatures
 from hierjax.nn.classifier import ModelMethod
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints, template
 from hierjax.runs.folder import RunFolder
@@ -34,30 +34,53 @@ from hierjax.tree.label_tree import UNKNOWN, LabelTree
 from hierjax.types import Batch, DecodeOptions, Examples, Variables
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-  """The top level of a config; see configs/common.py for what the keys mean."""
+  """The top level of a config.
 
-  seed: int
-  batch_size: int
-  epochs: float
-  dtype: str
-  class_weights: str
-  log_every: int
-  eval_every: float
-  checkpoint_every: float
+  Attributes:
+    seed: of the initial weights, the order of the images, augmentation and dropout.
+    batch_size: images of a training step, over all devices.
+    epochs: passes over the training images; 0 keeps the weights that the run starts from.
+    dtype: of the network's arithmetic: `float32`, or `bfloat16` on GPUs and TPUs; weights stay float32.
+    class_weights: `none`; or `balanced`, where each end node of a label counts the same in the loss.
+    log_every: steps between two lines of the training log.
+    eval_every: epochs between two validations, where there is a validation split.
+    checkpoint_every: epochs between two checkpoints.
+    metrics: further metrics of evaluation, each `package.module:thing`; see `hierjax.functional.metrics.Metric`.
+    tree: see `hierjax.data.trees.TreeConfig`.
+    data: see `hierjax.data.config.DataConfig`.
+    backbone: its name and its arguments.
+    neck: its name and its arguments.
+    head: its name and its attributes.
+    merged: see `hierjax.nn.merged.MergedConfig`.
+    optim: see `hierjax.training.optim.OptimConfig`.
+    schedule: see `hierjax.training.schedule.ScheduleConfig`.
+    phases: see `hierjax.training.phases.PhasesConfig`.
+    decode: see `hierjax.types.DecodeOptions`.
+    init: see `hierjax.training.init.InitConfig`.
+  """
+
+  seed: int = 0
+  batch_size: int = 128
+  epochs: float = 10.0
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  class_weights: Literal["none", "balanced"] = "none"
+  log_every: int = 50
+  eval_every: float = 1.0
+  checkpoint_every: float = 1.0
+  metrics: tuple[str, ...] = ()
   tree: Mapping[str, Any]
   data: Mapping[str, Any]
   backbone: Mapping[str, Any]
   neck: Mapping[str, Any]
   head: Mapping[str, Any]
+  merged: Mapping[str, Any]
   optim: Mapping[str, Any]
   schedule: Mapping[str, Any]
+  phases: Mapping[str, Any]
   decode: Mapping[str, Any]
-  # Older run folders have none of these.
-  init: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  merged: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  phases: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  init: Mapping[str, Any]
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no run can have."""
@@ -75,8 +98,11 @@ class RunConfig:
     for name, (holds, allowed) in laws.items():
       if not holds:
         raise UserError(f"config.{name} = {getattr(self, name)}: must be {allowed}")
-    if self.class_weights not in ("none", "balanced"):
-      raise UserError(f"config.class_weights = {self.class_weights!r}: choose from none, balanced")
+
+  @property
+  def model(self) -> ModelConfig:
+    """The sections that describe the model."""
+    return ModelConfig(self.backbone, self.head, self.neck, self.dtype, self.merged)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,14 +152,7 @@ class Run:
     if tree is None:
       tree = open_tree(tree_config, data)
       tree = tree.truncated(tree_config.levels) if tree_config.levels else tree
-    method = make_method(
-      settings.backbone,
-      settings.head,
-      tree_arrays(tree, tree_config.short_labels),
-      neck=settings.neck,
-      dtype=settings.dtype,
-      merged=settings.merged,
-    )
+    method = make_method(settings.model, tree_arrays(tree, tree_config.short_labels))
     options = unpack(DecodeOptions, dict(settings.decode) | ({"views": views} if views else {}), "decode")
     method.module.head.validate(options)
     if options.views > 1 and data.sides:

@@ -67,6 +67,16 @@ class MetricsLog:
       self._file.close()
 
 
+def _event_writer(run: RunFolder, start_step: int) -> Any:
+  """Returns a writer of TensorBoard events from a step on; None, and a line that says so, without tensorboardX."""
+  if extras.missing("tensorboard"):
+    print(f"metrics go to {run.metrics} alone; for TensorBoard events: {extras.command('tensorboard')}", flush=True)
+    return None
+  from tensorboardX import SummaryWriter
+
+  return SummaryWriter(str(run.tensorboard), purge_step=start_step + 1)
+
+
 class ImageRate:
   """Training images a second since the last log line; pauses do not count."""
 
@@ -96,16 +106,6 @@ class ImageRate:
     start = self._clock()
     yield
     self._since += self._clock() - start
-
-
-def _event_writer(run: RunFolder, start_step: int) -> Any:
-  """Returns a writer of TensorBoard events from a step on; None, with a printed line, where tensorboardX is missing."""
-  if extras.missing("tensorboard"):
-    print(f"metrics go to {run.metrics} alone; for TensorBoard events: {extras.command('tensorboard')}", flush=True)
-    return None
-  from tensorboardX import SummaryWriter
-
-  return SummaryWriter(str(run.tensorboard), purge_step=start_step + 1)
 
 
 _SHOWN = {"loss", "lr", "images_per_second", "path_accuracy", "path_f1", "leaf_top1"}

@@ -31,6 +31,7 @@ from hierjax.training.log import ImageRate, MetricsLog
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import Phases, PhasesConfig, make_phases
 from hierjax.training.schedule import RunLength, ScheduleConfig, make_schedule
+from hierjax.training.sections import resolved
 from hierjax.training.signals import StopSignals
 from hierjax.training.state import TrainState, init_state
 from hierjax.training.step import StepSettings, TrainStep, make_train_step
@@ -65,6 +66,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
     Diverged: the loss was not finite, in training or on validation.
     Stopped: the process received SIGTERM or SIGINT; a checkpoint was written.
   """
+  config = resolved(config)
   training = _set_up(config, workdir)
   first_step = _fit(training, config)
   return _finish(training, first_step)
@@ -221,7 +223,8 @@ class _Steps:
     self._whole = devices.replicated(training.mesh)
     # While training, validation uses 1 view: 10 would cost 10 times as much.
     options = dataclasses.replace(training.run.options, views=1)
-    self._validation_step = eval_step(training.run.data.transform, Stages(options))
+    further = tuple(training.run.config.metrics)
+    self._validation_step = eval_step(training.run.data.transform, Stages(options), metrics=further)
     self._pending: list[jax.Array] = []
 
   def take(self, done: int, examples: Examples, signals: StopSignals) -> None:
@@ -264,7 +267,6 @@ class _Steps:
     self._check_finite()
     training = self._training
     loaded = LoadedRun(training.folder, training.run, done, self.state.variables, training.mesh)
-    scores: dict[str, Any]
     scores, _ = measure_split(self._validation_step, loaded, validation)
     for name, value in scores.items():
       if not all(map(math.isfinite, jax.tree.leaves(value))):

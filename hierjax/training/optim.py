@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hierjax.config import choose, misfit
+from hierjax.config import lookup, misfit
 from hierjax.errors import UserError
 
 Groups = Sequence[Sequence[Any]]  # ordered (regex, value) pairs
@@ -175,7 +175,7 @@ def make_optimizer(config: OptimConfig, params: Any, own_counts: bool = False) -
     "sgd": lambda: [decayed, optax.trace(config.momentum, config.nesterov)],
     "adamw": lambda: [_with_own_counts(adam) if own_counts else adam, decayed],
   }
-  chain = choose(kinds, config.name, "optim.name")()
+  chain = lookup(kinds, config.name, "optim.name")()
   if config.clip_norm > 0:
     chain.insert(0, _clip(config, names))
   return Optimizer(optax.chain(*chain), factors, frozen)

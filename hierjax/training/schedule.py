@@ -12,7 +12,7 @@ import optax
 from flax import struct
 from jax.typing import ArrayLike
 
-from hierjax.config import choose, unpack
+from hierjax.config import lookup, unpack
 from hierjax.errors import UserError
 from hierjax.types import Leaf
 
@@ -105,7 +105,7 @@ def make_schedule(section: Mapping[str, Any], peak: float, length: RunLength) ->
     "cosine": optax.cosine_decay_schedule(peak, max(1, length.total_steps - warmup)),
     "step": optax.piecewise_constant_schedule(peak, factors),
   }
-  schedule = choose(after, config.name, "schedule.name")
+  schedule = lookup(after, config.name, "schedule.name")
   if warmup:
     schedule = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), schedule], [warmup])
   # In float32, which is exact for the first 16 million steps: optax mixes its types.

@@ -1,6 +1,7 @@
 """S_fine and S_coarse: how training images are divided, what becomes of coarse labels, the file of pseudo-labels."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -39,6 +40,13 @@ def test_the_parts_are_disjoint_and_as_large_as_they_should_be(fine, coarse):
   assert not (parts[0] & parts[1]).any()
   places = np.flatnonzero(parts[0])
   assert 200 < places.mean() < 800 and np.diff(places).max() < 200, "they lie all over the set"
+
+
+def test_the_parts_of_few_images_are_disjoint_where_both_are_rounded_up():
+  assert [part.sum() for part in fine_and_coarse(3, 0.5, 0.5, seed=0)] == [2, 1]
+  for count, fine, seed in itertools.product(range(9), (0.1, 0.25, 0.5, 0.75, 1.0), range(3)):
+    parts = fine_and_coarse(count, fine, 1 - fine, seed)
+    assert not (parts[0] & parts[1]).any() and (parts[0] | parts[1]).sum() <= count
 
 
 def test_a_part_of_a_seed_lies_within_the_larger_ones_and_does_not_depend_on_the_other():
@@ -159,6 +167,23 @@ def test_pseudo_labels_of_something_else_are_refused(labels_file, changes, tree,
     open_source(config, tree, "train", Opened(TREE))
 
 
+@pytest.mark.parametrize("rows", [[0, 1], [0, 1, 4], [1, 2, 3], []])
+def test_an_image_without_a_row_is_refused_beyond_the_last_one_too(rows):
+  coarse = own_images([0] * 4)
+  nodes = np.full(len(rows), BASENJI, np.int32)
+  labels = PseudoLabels(
+    rows=np.array(rows, np.int64), known=np.zeros_like(nodes), nodes=nodes,
+    probability=np.ones(len(rows), np.float32), tree=TREE.checksum, fine="", file="labels.npz",
+  )  # fmt: skip
+  with pytest.raises(UserError, match=r"labels\.npz.* of other training images"):
+    labels.nodes_of(coarse, TREE, "")
+  whole = dataclasses.replace(labels, **{
+    name: np.resize(value, 4) for name, value in
+    dict(known=[0], nodes=[BASENJI], probability=[1.0]).items()
+  }, rows=np.arange(4))  # fmt: skip
+  assert whole.nodes_of(coarse, TREE, "").tolist() == [BASENJI] * 4
+
+
 def test_a_file_that_holds_no_pseudo_labels_is_refused_and_never_unpickled(tmp_path):
   (tmp_path / "text").write_text("labels")
   np.savez(tmp_path / "other.npz", images=np.zeros(3))
@@ -170,7 +195,7 @@ def test_a_file_that_holds_no_pseudo_labels_is_refused_and_never_unpickled(tmp_p
   np.savez(tmp_path / "pickled.npz", **arrays | {"nodes": np.full(200, object())})
   for name in ("text", "other.npz", "array.npy", "short.npz", "pickled.npz", "absent", ""):
     config = noise(partial_labels="pseudo", pseudo_labels=str(tmp_path / name) if name else "")
-    with pytest.raises(UserError, match=r"pseudo_labels = '.*': must be a file that `python -m hierjax label RUN`"):
+    with pytest.raises(UserError, match=r"pseudo_labels = '.*': must be a file that `hierjax data pseudo-label RUN`"):
       open_source(config, TREE, "train")
   (tmp_path / "outside.npz").write_bytes(dataclasses.replace(whole, nodes=whole.nodes + 9).to_bytes())
   with pytest.raises(UserError, match=r"outside\.npz' holds 13 in row 0; the tree has nodes 0 to 6"):

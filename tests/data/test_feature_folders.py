@@ -13,7 +13,7 @@ from hierjax.data.sources.features import write_rows
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.tree.builders import from_paths
-from hierjax.tree.label_tree import PAD, ROOT, TreeError
+from hierjax.tree.label_tree import PAD, ROOT, LabelTree, TreeError
 
 TREE = from_paths([("animal", "dog", "basenji"), ("animal", "cat"), ("thing", "cup")])
 CAT, CUP, BASENJI = (TREE.find(path) for path in (("animal", "cat"), ("thing", "cup"), ("animal", "dog", "basenji")))
@@ -60,6 +60,17 @@ def test_labels_of_another_tree_are_looked_up_by_name(tmp_path, features):
   assert source.source.nodes[4:, 0].tolist() == [ROOT, PAD]
   with pytest.raises(TreeError, match=r"another tree than config\.tree names.* 1 of 3 classes cannot be found.*'cup'"):
     open_source(config(tmp_path), from_paths([("cat",), ("basenji",)]), "train")
+
+
+@pytest.mark.parametrize(("own_ids", "ids"), [(True, False), (False, True), (True, True)])
+def test_labels_are_looked_up_by_ids_where_both_trees_have_them_and_by_name_where_one_has(
+  tmp_path, features, own_ids, ids
+):
+  own = LabelTree.from_children(["cat", "cup"], [2, 0, 0], ids=["n1", "n2"] if own_ids else None)
+  other = LabelTree.from_children(["cup", "cat"], [2, 0, 0], ids=["n1", "n2"] if ids else None)
+  save(tmp_path / "train", features, np.array([0, 1, 1, 0, 0, 1]), own)
+  found = open_source(config(tmp_path), other, "train").nodes[:, 0].tolist()
+  assert found == ([0, 1, 1, 0, 0, 1] if own_ids and ids else [1, 0, 0, 1, 1, 0])
 
 
 def test_without_a_tree_of_their_own_the_config_names_it(tmp_path, features):

@@ -1,5 +1,6 @@
 """Sources of the user's own images and arrays: labels, splits, bad images, and what is kept of what was decoded."""
 
+import contextlib
 import functools
 import os
 import time
@@ -344,6 +345,19 @@ def test_decoding_once_changes_no_pixel_and_is_kept_where_it_is_slow(photos, mon
   np.testing.assert_array_equal(open_source(folder_config(photos), TREE, "train").read(everything), expected)
 
 
+@pytest.mark.parametrize(("resize", "cache_mib", "in_memory"), [(91, 1, True), (92, 1, False), (92, 2, True)])
+def test_a_set_is_decoded_into_memory_up_to_cache_mib(photos, resize, cache_mib, in_memory):
+  assert (42 * resize**2 * 3 <= cache_mib * 2**20) == in_memory
+  source = open_source(folder_config(photos, resize=resize, crop=resize, cache_mib=cache_mib), TREE, "train")
+  for file in photos.rglob("*.png"):
+    file.unlink()
+  if in_memory:
+    assert source.read(np.arange(42)).shape == (42, resize, resize, 3)
+  else:
+    with pytest.raises(BadImageError):
+      source.read(np.arange(42))
+
+
 @pytest.mark.parametrize("cache_mib", [0, 64])
 def test_stretched_images_are_other_images(tmp_path, cache_mib, monkeypatch):
   monkeypatch.setattr(decode, "_WORTH_SAVING_S", 0.0)
@@ -385,6 +399,27 @@ def test_the_cache_gives_back_what_was_saved_and_nothing_else(rng):
   ):
     assert cache.load(name, fingerprint, shape, dtype) is None
   assert [file.suffix for file in cache_folder().iterdir()] == [".npy"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_the_cache_writes_an_array_whole_or_not_at_all(monkeypatch, error):
+  old, new = np.zeros(3, np.uint8), np.ones(1000, np.uint8)
+  cache.save("set", "old", old)
+
+  def interrupted(file, array, **options):
+    file.write(b"half of it")
+    file.flush()
+    raise error
+
+  with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+    patched.setattr(np, "save", interrupted)
+    cache.save("set", "new", new)
+  np.testing.assert_array_equal(cache.load("set", "old", (3,), np.uint8), old)
+  assert cache.load("set", "new", (1000,), np.uint8) is None and len(list(cache_folder().iterdir())) == 1
+  with monkeypatch.context() as patched:
+    patched.setattr(os, "replace", lambda written, target: np.testing.assert_array_equal(np.load(written), new))
+    cache.save("set", "new", new)
+  assert cache.load("set", "new", (1000,), np.uint8) is None, "nothing has the name before it is whole"
 
 
 def test_the_cache_keeps_the_newest_of_a_name():

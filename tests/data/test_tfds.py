@@ -171,8 +171,8 @@ def test_a_class_that_the_tree_lacks(prepared):
 def test_a_set_that_is_not_prepared_says_what_prepares_it(tmp_path):
   with pytest.raises(UserError) as error:
     open_source(config(tmp_path, name="places365_small"), TREE, "train")
-  command = f"python -m hierjax.data.prepare places365_small --data-dir={tmp_path}"
-  assert command in str(error.value) and "pip install -r requirements-prepare.txt" in str(error.value)
+  command = f"hierjax data prepare places365_small --data-dir={tmp_path}"
+  assert command in str(error.value) and 'pip install "hierjax[prepare]"' in str(error.value)
   with pytest.raises(UserError, match="choose from shapes"):
     open_source(config(tmp_path, name="../shapes"), TREE, "train")
 
@@ -183,7 +183,7 @@ def test_a_set_prepared_for_tensorflow_only(prepared, tmp_path):
   folder.mkdir(parents=True)
   (folder / "dataset_info.json").write_text(info.replace('"array_record"', '"tfrecord"'))
   (folder / "features.json").write_text((prepared / "tiny" / "1.0.0" / "features.json").read_text())
-  with pytest.raises(UserError, match=r"tfrecord(.|\n)*hierjax\.data\.prepare tiny"):
+  with pytest.raises(UserError, match=r"tfrecord(.|\n)*hierjax data prepare tiny"):
     open_source(config(tmp_path), TREE, "train")
 
 
@@ -215,3 +215,17 @@ def test_real_cifar100():
     np.testing.assert_array_equal(images[i], reader[i]["image"])
     label = tfds.builder("cifar100", data_dir=REAL).info.features["label"].names[reader[i]["label"]]
     assert tree.names[source.nodes[i, 0]] == label
+
+
+def test_a_name_near_that_of_another_kind_of_set_gets_a_suggestion(monkeypatch):
+  from hierjax.data import open_source
+  from hierjax.data.sources import tfds as module
+
+  assert sorted(module.KINDS) == sorted(open_source._KINDS)
+  for hidden in (False, True):  # with and without tensorflow_datasets
+    if hidden:
+      monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(UserError) as error:
+      module.tree_of(DataConfig(name="shpes?"))
+    assert "'shpes?'" in str(error.value) and "did you mean 'shapes'" in str(error.value)
+    assert ("hierjax[tfds]" in str(error.value)) == hidden

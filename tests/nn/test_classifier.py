@@ -11,7 +11,7 @@ from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.classifier import Classifier
 from hierjax.nn.heads.path_rnn import PathRNNHead
-from hierjax.nn.registry import BACKBONES, HEADS, make_method
+from hierjax.nn.registry import BACKBONES, HEADS, ModelConfig, make_method
 from hierjax.tree.label_tree import LabelTree
 from hierjax.types import DecodeOptions, Features, Inputs
 
@@ -63,7 +63,7 @@ def test_a_method_is_an_argument_of_jit(toy_tree, head):
     next(traces)
     return method.predict(variables, INPUTS, options=DecodeOptions(beam=2))
 
-  methods = [make_method(BACKBONE, head, tree_arrays(toy_tree)) for _ in range(2)]
+  methods = [make_method(ModelConfig(BACKBONE, head), tree_arrays(toy_tree)) for _ in range(2)]
   assert methods[0].module == methods[1].module
   methods = [method.replace(module=Classifier(Normalise(), method.module.head)) for method in methods]
   variables = jax.jit(methods[0].module.init)(jax.random.key(0), INPUTS)
@@ -86,9 +86,9 @@ def test_a_method_is_an_argument_of_jit(toy_tree, head):
     (dict(head={"name": "path_rnn", "widht": 3}), r"config.head.widht: .*did you mean 'width'"),
     (dict(head={"name": "flat", "num_leaves": 3}), r"config.head.num_leaves: there is no such key"),
     (dict(head={"name": "path_rnn", "width": "wide"}), r"config.head.width = 'wide': must be a whole number"),
-    (dict(head={"name": "path_rnn", "reduction": "max"}), r"config.head: reduction = 'max': choose from sum, mean"),
+    (dict(head={"name": "path_rnn", "reduction": "max"}), r"config.head.reduction = 'max': choose from sum, mean"),
     (dict(backbone={"name": "wide_resnet", "depth": 27}), r"config.backbone: depth = 27: .*10, 16, 22, 28"),
-    (dict(head={"name": "coarse_fine", "strategy": "both"}), r"config.head: strategy = 'both': choose from parallel"),
+    (dict(head={"name": "coarse_fine", "strategy": "both"}), r"config.head.strategy = 'both': choose from parallel"),
     (dict(dtype="float64"), r"config.dtype = 'float64': choose from bfloat16, float32"),
     (dict(neck={"name": "pyramid"}), r"config.neck.name = 'pyramid': choose from"),
   ],
@@ -96,11 +96,11 @@ def test_a_method_is_an_argument_of_jit(toy_tree, head):
 def test_what_a_config_gets_wrong_is_said(toy_tree, sections, message):
   sections = {"backbone": BACKBONE, "head": {"name": "flat"}, **sections}
   with pytest.raises(UserError, match=message):
-    make_method(tree=tree_arrays(toy_tree), **sections)
+    make_method(ModelConfig(**sections), tree_arrays(toy_tree))
 
 
 def test_bfloat16_reaches_every_part_and_weights_stay_float32(toy_tree):
-  method = make_method(BACKBONE, {"name": "path_rnn", "width": 4}, tree_arrays(toy_tree), dtype="bfloat16")
+  method = make_method(ModelConfig(BACKBONE, {"name": "path_rnn", "width": 4}, dtype="bfloat16"), tree_arrays(toy_tree))
   assert method.module.head.dtype == method.module.backbone.stages[0].blocks[0].dtype == jnp.bfloat16
   shapes = jax.eval_shape(method.module.init, jax.random.key(0), jnp.zeros((2, 6, 6, 3)))
   assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype("float32")}
@@ -108,11 +108,11 @@ def test_bfloat16_reaches_every_part_and_weights_stay_float32(toy_tree):
 
 def test_labels_that_stop_early_are_refused_by_a_head_that_cannot_stop(toy_tree):
   top = toy_tree.truncated(2)
-  make_method(BACKBONE, {"name": "coarse_fine"}, tree_arrays(top))
+  make_method(ModelConfig(BACKBONE, {"name": "coarse_fine"}), tree_arrays(top))
   with pytest.raises(
     UserError, match=r"config.head: .* paths of this tree may end above one; .* tree.short_labels = unknown"
   ):
-    make_method(BACKBONE, {"name": "coarse_fine"}, tree_arrays(top, "stop"))
+    make_method(ModelConfig(BACKBONE, {"name": "coarse_fine"}), tree_arrays(top, "stop"))
 
 
 SMALL = {
@@ -135,10 +135,10 @@ def test_any_backbone_takes_any_head(toy_tree, backbone):
   tree = tree_arrays(toy_tree.truncated(2))
   inputs = jnp.zeros((2, 6) if backbone == "features" else (2, 32, 32, 3))
   paths = jnp.zeros((2, 1, 2), jnp.int32)
-  module = make_method({"name": backbone, **SMALL[backbone]}, {"name": "flat"}, tree).module
+  module = make_method(ModelConfig({"name": backbone, **SMALL[backbone]}, {"name": "flat"}), tree).module
   features = jax.eval_shape(lambda key: module.init_with_output(key, inputs, method="features")[0], jax.random.key(0))
   for name in sorted(HEADS):
-    head = make_method({"name": backbone, **SMALL[backbone]}, {"name": name}, tree).module.head
+    head = make_method(ModelConfig({"name": backbone, **SMALL[backbone]}, {"name": name}), tree).module.head
 
     def run(key, features, head=head):
       outputs, variables = head.init_with_output(key, features, paths)
@@ -161,7 +161,7 @@ def test_any_head_teaches_the_neck(toy_tree, head):
   tree = tree_arrays(toy_tree.truncated(2))
   neck = {"name": "context", "cell": "srn", "scales": [1, 2], "hidden": [6], "dropout": 0.0}
   backbone = {"name": "small_resnet", "widths": [4], "blocks": 1}
-  method = make_method(backbone, {"name": head}, tree, neck=neck)
+  method = make_method(ModelConfig(backbone, {"name": head}, neck=neck), tree)
   paths = jnp.zeros((2, 1, 2), jnp.int32)
 
   @jax.jit
@@ -184,7 +184,7 @@ def test_on_one_level_any_head_is_a_softmax(head):
   tree = tree_arrays(LabelTree.from_children(list("abcd"), [3, 1, 0, 0, 0]).truncated(1))
   deep = head.startswith("dhnn")  # which reads feature maps
   backbone = {"name": "small_resnet", "widths": [4], "blocks": 1} if deep else {"name": "features", "width": 8}
-  method = make_method(backbone, {"name": head, **({"width": 4} if deep else {})}, tree)
+  method = make_method(ModelConfig(backbone, {"name": head, **({"width": 4} if deep else {})}), tree)
   inputs = INPUTS.reshape(2, 2, 2, 2) if deep else INPUTS
   paths = jnp.array([[2], [1]], jnp.int32)
 

@@ -9,7 +9,7 @@ import pytest
 
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import tree_arrays
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.phases import Phase
 from hierjax.training.state import init_state
@@ -26,7 +26,7 @@ CLIPPED_BY_LEVEL = ("(branches|levels)_0/", "(branches|levels)_1/")
 
 
 def method(tree=TWO, head=HEAD, backbone=BACKBONE, **merged):
-  return make_method(backbone, head, tree_arrays(tree), merged=merged)
+  return make_method(ModelConfig(backbone, head, merged=merged), tree_arrays(tree))
 
 
 def start(found):
@@ -159,14 +159,14 @@ def test_other_heads_read_all_branches(head):
     ({"stages": 1}, "config.merged.stages: there is no such key"),
     (
       {"shared": 1, "head": {"name": "coarse_fine", "strategy": "coarse_to_fine"}},
-      "^config.merged.shared = 1: .*config.head.strategy = coarse_to_fine .*config.head.strategy = parallel",
+      "^config.head: strategy = coarse_to_fine: .*config.head.strategy = parallel, .*config.merged.shared = -1",
     ),
     ({"shared": 0, "head": {"name": "coarse_fine", "strategy": "fine_to_coarse"}}, "strategy = fine_to_coarse"),
     (
       {"shared": 0, "head": {"name": "dhnn_rnn"}},
-      "^config.merged.shared = 0: config.head.name = dhnn_rnn .*coarse_fine",
+      "^config.head: .*dhnn_rnn .*config.head.name = coarse_fine.*config.merged.shared = -1",
     ),
-    ({"shared": 2, "levels": (2,), "head": {"name": "dhnn_s2s"}}, "config.head.name = dhnn_s2s"),
+    ({"shared": 2, "levels": (2,), "head": {"name": "dhnn_s2s"}}, "config.head: .*dhnn_s2s"),
   ],
 )
 def test_refusals(settings, message):
@@ -184,4 +184,4 @@ def test_one_branch_takes_any_strategy():
 
 def test_a_neck_is_refused():
   with pytest.raises(UserError, match=r"config.merged.shared = 1: a merged network has no neck"):
-    make_method(BACKBONE, HEAD, tree_arrays(TWO), neck={"name": "context"}, merged={"shared": 1})
+    make_method(ModelConfig(BACKBONE, HEAD, neck={"name": "context"}, merged={"shared": 1}), tree_arrays(TWO))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from hierjax import extras
 from hierjax.cli.common import add_data_root, add_seed, add_workdir
 
 HELP = "Draw regions of test images beside the nearest regions of training images."
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Prints how often neighbours have the same label, and the picture's path."""
+  extras.require("report")
   from hierjax.inference.loaded_run import LoadedRun
   from hierjax.report.plots.neighbour_search import NeighbourQuery, find_neighbours, neighbours_table
   from hierjax.report.plots.neighbours import draw_neighbours

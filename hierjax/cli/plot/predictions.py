@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from hierjax import extras
 from hierjax.cli.common import add_data_root, add_seed, add_split, add_workdir
 
 HELP = "Draw images with their predicted paths: right, partly wrong and wrong."
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Prints the counts of each group and the picture's path."""
+  extras.require("report")
   from hierjax.inference.loaded_run import LoadedRun
   from hierjax.report.plots.path_sheet import find_paths, groups_table
   from hierjax.report.plots.predictions import draw_paths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from hierjax import extras
 from hierjax.cli.common import add_data_root, add_seed, add_split, add_workdir
 
 HELP = "Draw a map (t-SNE) of the LSTM's states after each step of the path."
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Prints how well the states separate labels, and the picture's path."""
+  extras.require("report")
   from hierjax.inference.loaded_run import LoadedRun
   from hierjax.report.plots.state_maps import StateSample, find_states, states_table
   from hierjax.report.plots.states import draw_states

@@ -109,12 +109,22 @@ def resnet(
 
 
 def resnet50(width: int = 64, dtype: Any = jnp.float32) -> Backbone:
-  """Returns ResNet-50: 23.5M weights, 25.6M with ImageNet's classifier; arguments as in `resnet`."""
+  """Returns ResNet-50: 23.5M weights, 25.6M with ImageNet's classifier.
+
+  Args:
+    width: channels of the stem; the first stage has 4 times as many.
+    dtype: of the computation; weights are float32.
+  """
   return resnet((3, 4, 6, 3), width, None, dtype)
 
 
 def resnet152(width: int = 64, dtype: Any = jnp.float32) -> Backbone:
-  """Returns ResNet-152: 58.1M weights, 60.2M with ImageNet's classifier; arguments as in `resnet`."""
+  """Returns ResNet-152: 58.1M weights, 60.2M with ImageNet's classifier.
+
+  Args:
+    width: channels of the stem; the first stage has 4 times as many.
+    dtype: of the computation; weights are float32.
+  """
   return resnet((3, 8, 36, 3), width, None, dtype)
 
 
@@ -122,9 +132,9 @@ def se_resnet50(width: int = 64, reduction: int = 16, dtype: Any = jnp.float32) 
   """Returns SE-ResNet-50: 26.0M weights, 28.1M with ImageNet's classifier.
 
   Args:
-    width: as in `resnet`.
-    reduction: of `hierjax.nn.layers.attention.SE`.
-    dtype: as in `resnet`.
+    width: channels of the stem; the first stage has 4 times as many.
+    reduction: channels for each hidden unit of an attention; see `hierjax.nn.layers.attention.SE`.
+    dtype: of the computation; weights are float32.
 
   Raises:
     ValueError: a width or a reduction below 1.
@@ -136,9 +146,9 @@ def cbam_resnet50(width: int = 64, reduction: int = 16, dtype: Any = jnp.float32
   """Returns CBAM-ResNet-50: 26.0M weights, 28.1M with ImageNet's classifier.
 
   Args:
-    width: as in `resnet`.
-    reduction: of `hierjax.nn.layers.attention.CBAM`.
-    dtype: as in `resnet`.
+    width: channels of the stem; the first stage has 4 times as many.
+    reduction: channels for each hidden unit of an attention; see `hierjax.nn.layers.attention.CBAM`.
+    dtype: of the computation; weights are float32.
 
   Raises:
     ValueError: a width or a reduction below 1.

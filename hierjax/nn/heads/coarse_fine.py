@@ -58,7 +58,17 @@ class CoarseFineHead(nn.Module):
         "this head gives every image a label on each level, down to a leaf, but paths of this tree may end above one; "
         "choose path_rnn, or set tree.short_labels = unknown"
       )
+    if self.strategy != "parallel" and len(self.branch_levels) > 1:
+      raise ValueError(
+        f"strategy = {self.strategy}: it reads one branch of a merged network, and the others would not train; set "
+        "config.head.strategy = parallel, where each level reads its own, or config.merged.shared = -1"
+      )
     super().__post_init__()
+
+  @classmethod
+  def for_tree(cls, arrays: TreeArrays, **fields: Any) -> CoarseFineHead:
+    """Returns the head for a tree; `fields` are the attributes that have a default."""
+    return cls(arrays.block_sizes, arrays.stop_at, **fields)
 
   def setup(self) -> None:
     """Names the weights."""
@@ -124,9 +134,9 @@ class CoarseFineHead(nn.Module):
   ) -> Distribution:
     """Returns the softmax of each level, and node probabilities by the chain rule.
 
-    The paper's own inference is `Prediction.raw_nodes`, the argmax of each level. A beam of 1 with `restrict = raw` gives
-    the same nodes, down to the level at which a leaf above has more than any node. Where a label is known, its level's
-    distribution is certain of it, and so are those below a leaf.
+    The paper's own inference is `Prediction.raw_nodes`, the argmax of each level. A beam of 1 with `restrict = raw`
+    gives the same nodes, down to the level at which a leaf above has more than any node. Where a label is known, its
+    level's distribution is certain of it, and so are those below a leaf.
     """
     log_probs = self._log_probs(self(features), tree)
     batch = log_probs.shape[0]

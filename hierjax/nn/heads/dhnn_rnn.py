@@ -40,10 +40,11 @@ class DHNNHead(nn.Module):
     cell: `lstm` or `gru` (READINGS K9).
     residual: whether there is a residual arc.
     level_weights: w_t of the loss; () for 1.
-    conversion: see `hierjax.nn.layers.conversions.Conversion`, as for `side` and `strict`.
-    side: of what a conversion makes before it is a vector.
+    conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_linear` or `dense`; see
+      `hierjax.nn.layers.conversions.Conversion`.
+    side: of the map that a conversion makes before the vector.
     strict: whether to refuse a conversion that the appendices do not solve exactly.
-    subsets: S_t, see `hierjax.nn.layers.stage_sequence.StageSequence`, as for `order`.
+    subsets: S_t, the stages that each step reads; see `hierjax.nn.layers.stage_sequence.StageSequence`.
     order: of the stages, where `subsets` is ().
     dtype: of the products; weights, state and probabilities are float32.
   """
@@ -76,6 +77,16 @@ class DHNNHead(nn.Module):
         "dhnn_s2s, or set config.tree.levels to where all paths reach"
       )
     super().__post_init__()
+
+  @classmethod
+  def for_tree(cls, arrays: TreeArrays, branch_levels: tuple[int, ...] = (), **fields: Any) -> DHNNHead:
+    """Returns the head for a tree; `fields` are the attributes that have a default.
+
+    Raises:
+      ValueError: a merged network has branches, of which this head reads none.
+    """
+    check_unmerged(branch_levels)
+    return cls(arrays.num_nodes, arrays.level_offsets, arrays.stop_at, **fields)
 
   def setup(self) -> None:
     """Names the weights."""
@@ -162,6 +173,15 @@ def check_fields(head: Any) -> None:
     raise ValueError(f"output = {head.output!r}: choose from softmax, sigmoid")
   check_weights(head.level_weights, len(head.level_offsets) - 1)
   stage_sequence(head, 0, parent=None).check()
+
+
+def check_unmerged(branch_levels: tuple[int, ...]) -> None:
+  """Raises ValueError where a merged network has branches: the heads of Koo et al. read stages and no branch."""
+  if branch_levels:
+    raise ValueError(
+      "the heads dhnn_rnn and dhnn_s2s read the maps of stages, and no branch of a merged network; choose "
+      "config.head.name = coarse_fine, flat, path_rnn or multilabel, or set config.merged.shared = -1"
+    )
 
 
 def validate_options(head: Any, options: DecodeOptions) -> None:

@@ -17,7 +17,14 @@ from hierjax.functional.multilabel import multilabel_distribution
 from hierjax.functional.paths import complete, single_path
 from hierjax.functional.search import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.nn.heads.dhnn_rnn import check_fields, map_shapes, own_levels, stage_sequence, validate_options
+from hierjax.nn.heads.dhnn_rnn import (
+  check_fields,
+  check_unmerged,
+  map_shapes,
+  own_levels,
+  stage_sequence,
+  validate_options,
+)
 from hierjax.nn.heads.multilabel import multilabel_loss
 from hierjax.nn.layers.bidirectional import Bidirectional, Recurrence
 from hierjax.nn.layers.stage_sequence import Subsets
@@ -44,10 +51,12 @@ class DHNNSequenceHead(nn.Module):
     cell: `lstm` or `gru` (READINGS K9).
     feedback: `soft` or `labels`.
     level_weights: w_t of the loss; () for 1.
-    conversion: see `hierjax.nn.layers.conversions.Conversion`, as for `side` and `strict`.
-    side: of what a conversion makes before it is a vector.
+    conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_linear` or `dense`; see
+      `hierjax.nn.layers.conversions.Conversion`.
+    side: of the map that a conversion makes before the vector.
     strict: whether to refuse a conversion that the appendices do not solve exactly.
-    subsets: S_t, see `hierjax.nn.layers.stage_sequence.StageSequence`, as for `order`; by default one a stage.
+    subsets: S_t, the stages that each step reads, by default one; see
+      `hierjax.nn.layers.stage_sequence.StageSequence`.
     order: of the stages, where `subsets` is ().
     dtype: of the products; weights, state and probabilities are float32.
   """
@@ -79,6 +88,16 @@ class DHNNSequenceHead(nn.Module):
     if self.feedback == "labels" and self.output == "sigmoid":
       raise ValueError("feedback = 'labels': with output = sigmoid a step is fed the sigmoids before it; set soft")
     super().__post_init__()
+
+  @classmethod
+  def for_tree(cls, arrays: TreeArrays, branch_levels: tuple[int, ...] = (), **fields: Any) -> DHNNSequenceHead:
+    """Returns the head for a tree; `fields` are the attributes that have a default.
+
+    Raises:
+      ValueError: a merged network has branches, of which this head reads none.
+    """
+    check_unmerged(branch_levels)
+    return cls(arrays.num_nodes, arrays.num_outputs, arrays.level_offsets, **fields)
 
   def setup(self) -> None:
     """Names the weights."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from hierjax.config import choose
+from hierjax.config import lookup_or_import
 from hierjax.functional.distributions import by_leaves
 from hierjax.functional.losses import LEAF_LOSSES
 from hierjax.functional.paths import ends, single_path
@@ -39,6 +39,11 @@ class FlatHead(nn.Module):
   criterion: str = "cross_entropy"
   dtype: Any = jnp.float32
 
+  @classmethod
+  def for_tree(cls, arrays: TreeArrays, **fields: Any) -> FlatHead:
+    """Returns the head for a tree; `fields` are `criterion` and `dtype`."""
+    return cls(arrays.num_leaves, arrays.stop_at, **fields)
+
   @nn.compact
   def __call__(
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False
@@ -49,7 +54,7 @@ class FlatHead(nn.Module):
   @nn.nowrap
   def loss(self, outputs: Float[Array, "b m"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:
     """Returns the criterion of the deepest known node; see `subtree_cross_entropy`."""
-    return choose(LEAF_LOSSES, self.criterion, "head.criterion")(outputs, ends(single_path(paths)), tree)
+    return lookup_or_import(LEAF_LOSSES, self.criterion, "head.criterion")(outputs, ends(single_path(paths)), tree)
 
   @nn.nowrap
   def validate(self, options: DecodeOptions) -> None:
@@ -68,7 +73,7 @@ class FlatHead(nn.Module):
   def distribution(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
   ) -> Distribution:
-    """Returns the softmax over the leaves below the known labels; a node has the sum of its leaves (Koo et al., Remark 1)."""
+    """Returns the softmax over the leaves below the known labels; a node has their sum (Koo et al., Remark 1)."""
     logits = self(features)
     if known is not None:
       spans = jnp.asarray(tree.leaf_spans)

@@ -38,6 +38,11 @@ class MultiLabelHead(nn.Module):
     check_weights(self.level_weights, len(self.level_offsets) - 1)
     super().__post_init__()
 
+  @classmethod
+  def for_tree(cls, arrays: TreeArrays, **fields: Any) -> MultiLabelHead:
+    """Returns the head for a tree; `fields` are the attributes that have a default."""
+    return cls(arrays.num_nodes, arrays.level_offsets, **fields)
+
   @nn.compact
   def __call__(
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False

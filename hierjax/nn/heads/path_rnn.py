@@ -119,6 +119,11 @@ class PathRNNHead(nn.Module):
       raise ValueError(f"dropout = {self.dropout}: a rate is at least 0 and less than 1")
     super().__post_init__()
 
+  @classmethod
+  def for_tree(cls, arrays: TreeArrays, **fields: Any) -> PathRNNHead:
+    """Returns the head for a tree; `fields` are the attributes that have a default."""
+    return cls(arrays.num_nodes, arrays.num_outputs, **fields)
+
   def setup(self) -> None:
     """Names the weights."""
     gates = 4 * self.width

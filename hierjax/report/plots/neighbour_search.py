@@ -153,7 +153,8 @@ class NeighbourQuery:
   """The regions whose neighbours are searched.
 
   Attributes:
-    scale: one of the neck's, by its cells a side: `3` or `3x3`, `2x3` where rows and columns differ; '' for 3, as in the
+    scale: one of the neck's, by its cells a side: `3` or `3x3`, `2x3` where rows and columns differ; '' for 3, as in
+    the
       paper, or the finest where there is no such scale.
     queries: the number of regions, each of another image.
     seed: chooses the regions, and the images that are searched where there are more; 0 or more.

@@ -10,7 +10,7 @@ from hierjax.nn.backbones.backbone import check_sizes
 from hierjax.nn.backbones.densenet import densenet
 from hierjax.nn.backbones.plain import alexnet
 from hierjax.nn.backbones.preact import preact_resnet, small_resnet, wide_resnet
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.tree.builders import from_paths
 
 
@@ -64,4 +64,4 @@ def test_a_backbone_without_channels_is_refused(build, message):
 
 def make(name, **settings):
   tree = from_paths([("a", "b"), ("c", "d")])
-  return make_method({"name": name, **settings}, {"name": "flat"}, tree_arrays(tree))
+  return make_method(ModelConfig({"name": name, **settings}, {"name": "flat"}), tree_arrays(tree))

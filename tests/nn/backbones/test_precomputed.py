@@ -5,7 +5,7 @@ import pytest
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.backbones.precomputed import PrecomputedFeatures
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 
 
 def test_features_pass_through_without_a_weight(rng):
@@ -31,4 +31,4 @@ def test_other_inputs_get_a_sentence(shape):
 )
 def test_a_config_must_say_how_wide_they_are(toy_tree, section, message):
   with pytest.raises(UserError, match=message):
-    make_method({"name": "features", **section}, {"name": "flat"}, tree_arrays(toy_tree))
+    make_method(ModelConfig({"name": "features", **section}, {"name": "flat"}), tree_arrays(toy_tree))

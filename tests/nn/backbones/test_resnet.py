@@ -11,7 +11,7 @@ from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.backbones.resnet import cbam_resnet50, resnet, resnet50, resnet152, se_resnet50
 from hierjax.nn.classifier import Classifier
 from hierjax.nn.heads.flat import FlatHead
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 
 FOUR = {"resnet50": resnet50, "resnet152": resnet152, "se_resnet50": se_resnet50, "cbam_resnet50": cbam_resnet50}
 
@@ -86,7 +86,9 @@ def test_the_names_of_weights():
 def test_a_resnet_is_merged_after_any_stage(toy_tree):
   backbone = {"name": "cbam_resnet50", "width": 2, "reduction": 2}
   for shared in (0, 2, 4):
-    method = make_method(backbone, {"name": "coarse_fine"}, tree_arrays(toy_tree), merged={"shared": shared})
+    method = make_method(
+      ModelConfig(backbone, {"name": "coarse_fine"}, merged={"shared": shared}), tree_arrays(toy_tree)
+    )
     params = jax.eval_shape(method.module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
     branches = [params["backbone"].get(f"branches_{level}", {}) for level in range(3)]
     assert [len([name for name in branch if "stages" in name]) for branch in branches] == [4 - shared] * 3

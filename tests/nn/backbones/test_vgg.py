@@ -10,7 +10,7 @@ from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.backbones.vgg import Stage, Top, vgg16
 from hierjax.nn.classifier import Classifier
 from hierjax.nn.heads.flat import FlatHead
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 
 
 def shapes_of(module, size=224):
@@ -85,7 +85,7 @@ def test_dropout_follows_both_layers_of_the_top(key):
 def test_a_vgg_is_merged_and_each_branch_has_a_top(toy_tree):
   def params(**backbone):
     backbone = {"name": "vgg16", "width": 2, **backbone}
-    method = make_method(backbone, {"name": "coarse_fine"}, tree_arrays(toy_tree), merged={"shared": 3})
+    method = make_method(ModelConfig(backbone, {"name": "coarse_fine"}, merged={"shared": 3}), tree_arrays(toy_tree))
     return jax.eval_shape(method.module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]["backbone"]
 
   assert set(params()["branches_2"]) == {"stages_0", "stages_1"}

@@ -13,7 +13,7 @@ from hierjax.functional.losses import path_cross_entropy
 from hierjax.functional.paths import are_walks
 from hierjax.functional.step_scores import lookup_step
 from hierjax.functional.tree_arrays import tree_arrays
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.tree.label_tree import PAD, STOP, UNKNOWN, LabelTree
 from hierjax.types import DecodeOptions, Features
 from path_oracle import log_softmax, nodes_of
@@ -28,7 +28,7 @@ SMALL = {"width": 4, "size": 16}
 
 
 def method(tree, name, short_labels="unknown", **head):
-  return make_method(BACKBONE, {"name": name, **SMALL, **head}, tree_arrays(tree, short_labels))
+  return make_method(ModelConfig(BACKBONE, {"name": name, **SMALL, **head}), tree_arrays(tree, short_labels))
 
 
 def started(head, features=FEATURES):
@@ -211,7 +211,7 @@ def test_a_path_may_end_anywhere_with_stop():
 def test_what_is_made_of_each_stage_is_said():
   lines = method(FIXED, "dhnn_rnn", conversion="conv").remarks(IMAGES)
   assert lines[0] == "stage 1, 8x8x4: 1 filters of 2x2, stride 2x2, padding 0x0"
-  assert make_method(BACKBONE, {"name": "flat"}, tree_arrays(FIXED)).remarks(IMAGES) == []
+  assert make_method(ModelConfig(BACKBONE, {"name": "flat"}), tree_arrays(FIXED)).remarks(IMAGES) == []
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_refusals(name, settings, message):
 
 
 def test_features_without_stages_are_refused():
-  found = make_method({"name": "features", "width": 4}, {"name": "dhnn_rnn", **SMALL}, tree_arrays(FIXED))
+  found = make_method(ModelConfig({"name": "features", "width": 4}, {"name": "dhnn_rnn", **SMALL}), tree_arrays(FIXED))
   with pytest.raises(UserError, match="reads the feature maps of several stages, and the backbone `features` has none"):
     jax.eval_shape(found.module.init, jax.random.key(0), jnp.zeros((1, 4)))
 
@@ -243,7 +243,7 @@ SEVERAL = {"dhnn_rnn": FIXED, "dhnn_s2s": VARIABLE, "multilabel": VARIABLE}
 
 def several(name, **head):
   section = {"name": name, "output": "sigmoid", **SMALL, **head} if name != "multilabel" else {"name": name, **head}
-  return make_method(BACKBONE, section, tree_arrays(SEVERAL[name]))
+  return make_method(ModelConfig(BACKBONE, section), tree_arrays(SEVERAL[name]))
 
 
 @pytest.mark.parametrize("name", SEVERAL)

@@ -5,7 +5,7 @@ import pytest
 
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.heads.flat import FlatHead
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.tree.label_tree import PAD, UNKNOWN
 from hierjax.types import DecodeOptions, Features
 from path_oracle import log_softmax, nodes_of
@@ -54,7 +54,7 @@ def test_loss_of_leaves_is_cross_entropy_and_of_nothing_is_zero(toy_tree):
 def test_that_it_never_stops_above_a_leaf_is_said_where_labels_do(toy_tree):
   def remarks(short_labels):
     backbone = {"name": "small_resnet", "widths": (4,), "blocks": 1}
-    found = make_method(backbone, {"name": "flat"}, tree_arrays(toy_tree, short_labels))
+    found = make_method(ModelConfig(backbone, {"name": "flat"}), tree_arrays(toy_tree, short_labels))
     return found.remarks(jnp.zeros((1, 8, 8, 3)))
 
   assert remarks("unknown") == []

@@ -98,6 +98,24 @@ def test_teacher_forcing_is_stepping_is_the_equations(setting):
   np.testing.assert_allclose(applied(head, variables, features)[:, 0], logits[:, 0], rtol=1e-5, atol=1e-5)
 
 
+def test_dropout_zeroes_features_in_training_and_scales_the_others_by_what_is_kept(setting):
+  _, _, head, features, variables = setting
+  head = head.clone(dropout=0.75)
+  kernel, bias = (np.asarray(variables["params"]["image"][name], np.float64) for name in ("kernel", "bias"))
+
+  def inputs(**how):
+    """Returns the features that the image's product reads, from the product: it has more rows than there are."""
+    gates = np.asarray(head.apply(variables, features, method="image_gates", **how), np.float64)
+    return np.linalg.lstsq(kernel.T, (gates - bias).T, rcond=None)[0].T
+
+  np.testing.assert_allclose(inputs(), features.pooled, atol=1e-4)
+  for seed in range(3):
+    read = inputs(train=True, rngs={"dropout": jax.random.key(seed)})
+    kept = abs(read) > 1e-3
+    np.testing.assert_allclose(read, np.where(kept, 4 * features.pooled, 0), atol=1e-4)
+    assert 0 < kept.sum() < kept.size
+
+
 @pytest.mark.parametrize("distinct", [1, 4, 7, 16])
 def test_however_many_labels_occur_a_batch_has_the_states_and_gradients_of_its_examples(distinct, rng):
   head = PathRNNHead(16, 16, width=WIDTH, embed_width=EMBED)

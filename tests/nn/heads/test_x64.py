@@ -6,7 +6,7 @@ import pytest
 
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.necks.context import ContextNeck
-from hierjax.nn.registry import make_method
+from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.tree.label_tree import LabelTree
 from hierjax.types import DecodeOptions, Features
 
@@ -44,7 +44,7 @@ def test_the_context_neck_learns():
 @pytest.mark.parametrize("head", HEADS)
 def test_heads_learn_and_decode(head):
   tree = tree_arrays(LabelTree.from_children(list("ABabcde"), [2, 2, 3, *[0] * 5]))
-  method = make_method({"name": "small_resnet", "widths": (4, 4, 4, 4), "blocks": 1}, HEADS[head], tree)
+  method = make_method(ModelConfig({"name": "small_resnet", "widths": (4, 4, 4, 4), "blocks": 1}, HEADS[head]), tree)
   with jax.enable_x64(True):
     images, paths = jnp.zeros((2, 16, 16, 3), jnp.float32), jnp.array([[[0, 3]], [[1, 5]]], jnp.int32)
     variables = jax.eval_shape(method.module.init, jax.random.key(0), images, paths)

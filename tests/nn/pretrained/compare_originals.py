@@ -4,7 +4,7 @@
 
 Needs PyTorch, torchvision and timm beside hierjax; with words, only the networks whose line has one of them. Weights
 and batch statistics are drawn by their names, so nothing is downloaded. Each network's state dict goes through
-`python -m hierjax import-weights`; printed is the largest difference of the logits as a share of the largest logit.
+`hierjax weights import`; printed is the largest difference of the logits as a share of the largest logit.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import torchvision
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.torch import save_file
 
-from hierjax.__main__ import main
+from hierjax.cli.main import main
 from hierjax.nn.pretrained.files import read_weights
 from hierjax.nn.pretrained.name_maps import NETWORKS
 from hierjax.nn.registry import BACKBONES
@@ -54,11 +54,11 @@ def original(library, name):
 
 
 def imported(model, network, folder):
-  """Returns the logits of the network in hierjax, after `import-weights`."""
+  """Returns the logits of the network in hierjax, after `hierjax weights import`."""
   file, out = Path(folder) / "original.safetensors", Path(folder) / "ours.safetensors"
   save_file({key: value.contiguous() for key, value in model.state_dict().items()}, file)
   with contextlib.redirect_stdout(io.StringIO()):
-    status = main(["import-weights", str(file), "--backbone", network, "--out", str(out)])
+    status = main(["weights", "import", str(file), "--backbone", network, "--out", str(out)])
   if status:
     raise SystemExit(status)
   weights = read_weights(out)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hierjax.__main__ import main
+from hierjax.cli.main import main
 from hierjax.errors import UserError
 from hierjax.nn.backbones.resnet import resnet, resnet50
 from hierjax.nn.backbones.vgg import vgg16
@@ -230,7 +230,7 @@ def test_an_npz_that_unpacks_to_too_much_is_not_unpacked(folder, monkeypatch):
 def test_the_command_writes_a_file_of_our_names(folder, capsys):
   shapes = from_text(str(fixture("resnet50")["published"]))
   save_file({key: np.full(shape, 0.5, np.float32) for key, shape in shapes.items()}, "r50.safetensors")
-  assert main(["import-weights", "r50.safetensors", "--backbone", "resnet50"]) == 0
+  assert main(["weights", "import", "r50.safetensors", "--backbone", "resnet50"]) == 0
   assert capsys.readouterr().out.splitlines() == [
     # 25,557,032 less the classifier's, and a mean and a variance for each of 26,560 normed channels
     "r50.hierjax.safetensors has 23,561,152 numbers in 265 arrays of resnet50, and its classifier of 1,000 classes, "
@@ -247,7 +247,7 @@ def test_the_command_writes_a_file_of_our_names(folder, capsys):
     (["r50.safetensors", "--backbone", "resnet50", "--out", "r50.pth"], r"end with .safetensors or .npz"),
     (["none.npz", "--backbone", "resnet50"], "error: none.npz: there is no such file"),
   ):
-    assert main(["import-weights", *arguments]) == 1
+    assert main(["weights", "import", *arguments]) == 1
     assert message in capsys.readouterr().err
   for file in folder.iterdir():  # 200 MB, which pytest would keep
     file.unlink()
