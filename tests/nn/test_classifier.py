@@ -109,9 +109,7 @@ def test_bfloat16_reaches_every_part_and_weights_stay_float32(toy_tree):
 def test_labels_that_stop_early_are_refused_by_a_head_that_cannot_stop(toy_tree):
   top = toy_tree.truncated(2)
   make_method(ModelConfig(BACKBONE, {"name": "coarse_fine"}), tree_arrays(top))
-  with pytest.raises(
-    UserError, match=r"config.head: .* paths of this tree may end above one; .* tree.short_labels = unknown"
-  ):
+  with pytest.raises(UserError, match=r"config.head: .* tree.short_labels = unknown"):
     make_method(ModelConfig(BACKBONE, {"name": "coarse_fine"}), tree_arrays(top, "stop"))
 
 
@@ -146,7 +144,7 @@ def test_any_backbone_takes_any_head(toy_tree, backbone):
       return head.loss(outputs, paths, tree), prediction
 
     if backbone == "features" and name.startswith("dhnn"):
-      with pytest.raises(UserError, match="reads the feature maps of several stages, and the backbone `features` has"):
+      with pytest.raises(UserError, match=r"stages, .*`features`"):
         jax.eval_shape(run, jax.random.key(0), features)
       continue
     losses, found = jax.eval_shape(run, jax.random.key(0), features)

@@ -45,7 +45,7 @@ def test_another_config_is_refused_and_its_keys_are_listed(folder, toy_tree):
 
 @pytest.mark.parametrize("value", [math.nan, [0.5, math.inf]])
 def test_a_metric_that_is_not_finite_is_not_written(folder, value):
-  with pytest.raises(UserError, match=r"the loss of test is .*: the weights of step 7 do not give finite numbers"):
+  with pytest.raises(UserError, match=r"loss of test .*\bstep 7\b"):
     folder.write_evaluation("test", {"step": 7, "leaf_top1": None, "loss": value})
   assert folder.evaluation("test") is None
 
