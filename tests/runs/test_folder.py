@@ -5,7 +5,7 @@ import os
 import pytest
 
 from hierjax.errors import UserError
-from hierjax.runs.folder import RunFolder, whole_folder, write_table, write_whole
+from hierjax.runs.folder import FORMAT, RunFolder, whole_folder, write_table, write_whole
 
 CONFIG = {
   "seed": 0,
@@ -92,7 +92,8 @@ def test_a_missing_folder_gets_a_clear_sentence(tmp_path):
     ("{", "data.json is damaged"),
     ("[" * 100_000, "data.json is damaged"),
     ("[]", "data.json is not"),
-    ("{}", "data.json is damaged: it has no 'sha256'"),
+    ("{}", "format 'none'"),
+    (json.dumps({"format": FORMAT}), "data.json .*'sha256'"),
   ],
 )
 def test_a_damaged_checksum_of_the_images_gets_a_clear_sentence(folder, toy_tree, text, message):
