@@ -148,9 +148,7 @@ def test_any_backbone_takes_any_head(toy_tree, backbone):
         jax.eval_shape(run, jax.random.key(0), features)
       continue
     losses, found = jax.eval_shape(run, jax.random.key(0), features)
-    shapes = [
-      x.shape for x in (losses, found.paths, found.log_prob, found.stop_prob, found.node_prob, found.level_nodes)
-    ]
+    shapes = [x.shape for x in (losses, found.paths, found.log_prob, found.stop_prob, found.node_prob, found.raw_nodes)]
     assert shapes == [(2,), (2, 3, 2), (2, 3), (2, 3), (2, tree.num_nodes), (2, 2)], name
 
 
@@ -199,4 +197,4 @@ def test_on_one_level_any_head_is_a_softmax(head):
   np.testing.assert_allclose(found.node_prob.sum(1), 1, rtol=1e-5)
   np.testing.assert_array_equal(found.paths[..., 0], np.argsort(-found.node_prob))
   np.testing.assert_allclose(np.exp(found.log_prob), -np.sort(-found.node_prob), rtol=1e-5)
-  np.testing.assert_array_equal(found.level_nodes, found.paths[:, 0])
+  np.testing.assert_array_equal(found.raw_nodes, found.paths[:, 0])
