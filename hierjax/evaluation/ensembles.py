@@ -141,7 +141,7 @@ def _counter(
         of_own, _ = level_and_path_errors(own, paths)
         wrong = wrong.at[subset, np.flatnonzero(at_zero)].set(of_own[None])
     counted = level_and_path_counts(paths)
-    return wrong & here, counted & here
+    return wrong & here[None, None], counted & here
 
   return count
 
