@@ -60,9 +60,7 @@ def render(
       waiting += _children_lines(tree, node, prefix + ("    " if last else "│   "), max_children)
 
 
-_Line = tuple[
-  int, str, bool, int
-]  # node, prefix, whether it is the last child, number of children not shown
+_Line = tuple[int, str, bool, int]  # node, prefix, whether it is the last child, number of children not shown
 
 
 def _children_lines(tree: LabelTree, node: int, prefix: str, max_children: int) -> list[_Line]:
