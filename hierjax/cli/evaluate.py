@@ -62,7 +62,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
   )  # fmt: skip
   parser.add_argument(
     "--selective-accuracy", type=float, metavar="SHARE",
-    help="the share of right answers that such a sweep aims at on validation (default 0.95)",
+    help="the selective accuracy that such a sweep aims at on validation (default 0.95)",
   )  # fmt: skip
   parser.add_argument(
     "--node", default="", help="the node whose probability a sweep of alpha compares with the sum of its children's"
@@ -241,7 +241,7 @@ def _selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder | No
   threshold = choose_threshold(folder, goal, validation)
   found = Confidences.of(predict_split(ensemble, images, stages))
   written = _report_selective(ensemble, images.split, _Selective(found, threshold, alpha), out)
-  print(f"\n{threshold:g} is chosen on validation, {100 * goal.accuracy:g}% right: {folder.path / 'choices.json'}")
+  print(f"\nthreshold = {threshold:g} is chosen on validation: {folder.path / 'choices.json'}")
   sweep = ThresholdSweep(ensemble.name, images.split, found, validation, goal.accuracy, threshold)
   print(draw_threshold_sweep(folder, sweep))
   return written

@@ -194,8 +194,8 @@ def _paths_of(file: str, tree: LabelTree, answer: Answer) -> Iterator[Row]:
     if nodes and nodes not in seen and np.isfinite(score):
       seen.add(nodes)
       name = tree.nodes_text(nodes)  # a raw path need not be one of the tree
-      sure = tuple(float(p) for p in answer.node_prob[list(nodes)])
-      yield Row(file, name, sure[-1], len(seen), sure, float(score))
+      probability = tuple(float(p) for p in answer.node_prob[list(nodes)])
+      yield Row(file, name, probability[-1], len(seen), probability, float(score))
 
 
 def write_csv(path: str, rows: Iterable[Row]) -> None:
