@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hierjax.errors import UserError
-from hierjax.functional.decoding import continuations, output_numbers
 from hierjax.functional.losses import sibling_cross_entropy
+from hierjax.functional.search import continuations, output_numbers
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.heads.path_rnn import PathRNNHead
 from hierjax.tree.label_tree import PAD, STOP, UNKNOWN, LabelTree
