@@ -62,7 +62,7 @@ def test_the_first_run_works(tmp_path):
   command = next(c for c in COMMANDS if "configs/quickstart.py" in c)
   result = run(command.split("&&")[-1].replace(".venv/bin/", ""), tmp_path, flags="")
   assert result.returncode == 0, result.stderr
-  assert "whole path" in result.stdout and "-m hierjax predict" in result.stdout
+  assert "path accuracy" in result.stdout and "-m hierjax predict" in result.stdout
 
 
 def test_the_library_example_learns_its_four_images(capsys):

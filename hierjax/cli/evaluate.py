@@ -127,9 +127,9 @@ def _evaluate(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
     return _plain(args, mesh)
   if args.alpha == "sweep":
     return _alpha_sweep(args, ensemble, _needed(out))
-  from hierjax.inference.settings import asked_alpha
+  from hierjax.inference.settings import alpha_of_flag
 
-  alpha = asked_alpha(args.alpha, ensemble.tree.depth, out, ensemble.runs)
+  alpha = alpha_of_flag(args.alpha, ensemble.tree.depth, out, ensemble.runs)
   return _adapted(ensemble, open_images(ensemble, args.split), (0.0, alpha) if alpha else (0.0,), out)
 
 
@@ -218,13 +218,13 @@ def _selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder | No
   from hierjax.evaluation.selective import Confidences, ThresholdGoal, choose_threshold, conditions_of
   from hierjax.inference.members import open_images
   from hierjax.inference.pipeline import Stages
-  from hierjax.inference.settings import asked_alpha, asked_threshold
+  from hierjax.inference.settings import alpha_of_flag, threshold_of_flag
 
-  alpha = asked_alpha(args.alpha, ensemble.tree.depth, out, ensemble.runs)
+  alpha = alpha_of_flag(args.alpha, ensemble.tree.depth, out, ensemble.runs)
   stages = Stages(ensemble.whole.run.options, alpha=alpha)
   images = open_images(ensemble, args.split)
   if args.threshold != "sweep":
-    threshold = asked_threshold(args.threshold, out, ensemble.runs, conditions_of(ensemble, alpha))
+    threshold = threshold_of_flag(args.threshold, out, ensemble.runs, conditions_of(ensemble, alpha))
     found = Confidences.of(predict_split(ensemble, images, stages))
     return _report_selective(ensemble, images.split, _Selective(found, threshold, alpha), out)
   extras.require("report")

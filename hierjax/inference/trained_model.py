@@ -19,7 +19,7 @@ from hierjax.inference.features import features_of_images, origin
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.members import distribution_shape
 from hierjax.inference.pipeline import Stages, finish, view_distributions
-from hierjax.inference.settings import asked_alpha, asked_threshold, kept_thresholds, why_unadapted
+from hierjax.inference.settings import alpha_of_flag, kept_thresholds, threshold_of_flag, why_unadapted
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.tree.label_tree import UNKNOWN
@@ -134,12 +134,12 @@ def _stages(loaded: LoadedRun, settings: AnswerSettings) -> Stages:
         "--threshold: a multi-label head has thresholds of its own, config.decode.thresholds; leave it out"
       )
     options = dataclasses.replace(options, thresholds=_thresholds(folder, step, options))
-  alpha = asked_alpha(settings.alpha, run.tree.depth, folder, [(folder, step)])
+  alpha = alpha_of_flag(settings.alpha, run.tree.depth, folder, [(folder, step)])
   if alpha and (why := why_unadapted(distribution_shape(run, loaded.variables), run.tree.depth)):
     print(why, file=sys.stderr)
     alpha = 0.0
   conditions = {"views": [options.views], "alpha": alpha}
-  threshold = asked_threshold(settings.threshold, folder, [(folder, step)], conditions)
+  threshold = threshold_of_flag(settings.threshold, folder, [(folder, step)], conditions)
   return Stages(options, alpha=alpha, threshold=threshold)
 
 

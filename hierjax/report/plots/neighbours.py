@@ -67,9 +67,9 @@ def _draw_query(page: Page, answer: Neighbours, query: int) -> None:
   top, crop, rows = _top(answer, query), answer.run.data.crop, len(answer.found)
   middle = top + (rows * _ROW - _QUERY_SIDE - 0.2) / 2 if rows > 1 else top
   side = _QUERY_SIDE if rows > 1 else _SIDE
-  axes = page.image(_MARGIN, middle, side, seen_images(answer.queried, [query], crop)[0])
+  axes = page.image(_MARGIN, middle, side, seen_images(answer.queries, [query], crop)[0])
   mark_region(axes, side, answer.grid.box(int(answer.cells[query])), BLUE)
-  page.text(_MARGIN, middle + side + 0.06, _label(answer, answer.queried, query), width=side, bold=True, align="center")
+  page.text(_MARGIN, middle + side + 0.06, _label(answer, answer.queries, query), width=side, bold=True, align="center")
 
 
 def _draw_layer(page: Page, answer: Neighbours, query: int, row: int) -> None:
@@ -97,7 +97,7 @@ def _label(answer: Neighbours, source: Source, image: int) -> str:
 def _neighbours_rows(answer: Neighbours) -> Iterator[tuple[object, ...]]:
   """Yields the rows of the CSV file, as HEADER names their columns."""
   for query in range(len(answer.cells)):
-    yield query + 1, "", 0, *_region(answer, answer.queried, query, int(answer.cells[query])), "", ""
+    yield query + 1, "", 0, *_region(answer, answer.queries, query, int(answer.cells[query])), "", ""
     for layer in answer.found:
       for rank, (image, cell, distance) in enumerate(answer.answers(layer, query), 1):
         region = _region(answer, answer.searched, image, cell)
