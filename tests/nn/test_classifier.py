@@ -8,6 +8,7 @@ import pytest
 from flax import linen as nn
 
 from hierjax.errors import UserError
+from hierjax.functional.decoding import decode
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.classifier import Classifier
 from hierjax.nn.heads.path_rnn import PathRNNHead
@@ -142,17 +143,16 @@ def test_any_backbone_takes_any_head(toy_tree, backbone):
 
     def run(key, features, head=head):
       outputs, variables = head.init_with_output(key, features, paths)
-      prediction = head.apply(variables, features, None, tree, DecodeOptions(beam=3), method="decode")
-      return head.loss(outputs, paths, tree), prediction
+      options = DecodeOptions(beam=3)
+      distribution = head.apply(variables, features, None, tree, options, method="distribution")
+      return head.loss(outputs, paths, tree), decode(distribution, tree, options)
 
     if backbone == "features" and name.startswith("dhnn"):
       with pytest.raises(UserError, match="reads the feature maps of several stages, and the backbone `features` has"):
         jax.eval_shape(run, jax.random.key(0), features)
       continue
     losses, found = jax.eval_shape(run, jax.random.key(0), features)
-    shapes = [
-      x.shape for x in (losses, found.paths, found.log_prob, found.stop_prob, found.node_prob, found.level_nodes)
-    ]
+    shapes = [x.shape for x in (losses, found.paths, found.log_prob, found.stop_prob, found.node_prob, found.raw_nodes)]
     assert shapes == [(2,), (2, 3, 2), (2, 3), (2, 3), (2, tree.num_nodes), (2, 2)], name
 
 
@@ -198,4 +198,4 @@ def test_on_one_level_any_head_is_a_softmax(head):
   np.testing.assert_allclose(found.node_prob.sum(1), 1, rtol=1e-5)
   np.testing.assert_array_equal(found.paths[..., 0], np.argsort(-found.node_prob))
   np.testing.assert_allclose(np.exp(found.log_prob), -np.sort(-found.node_prob), rtol=1e-5)
-  np.testing.assert_array_equal(found.level_nodes, found.paths[:, 0])
+  np.testing.assert_array_equal(found.raw_nodes, found.paths[:, 0])
