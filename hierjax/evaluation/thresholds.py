@@ -84,8 +84,8 @@ def _agreed(thresholds: tuple[float, ...], most: int) -> tuple[float, ...]:
     return thresholds
   padded = np.full(max(1, most), np.nan)
   padded[: len(thresholds)] = thresholds
-  told = np.asarray(multihost_utils.broadcast_one_to_all(padded.view(np.uint32))).view(np.float64)  # to the last bit
-  return tuple(told[~np.isnan(told)].tolist())
+  shared = np.asarray(multihost_utils.broadcast_one_to_all(padded.view(np.uint32))).view(np.float64)  # to the last bit
+  return tuple(shared[~np.isnan(shared)].tolist())
 
 
 def validation_scores(loaded: LoadedRun) -> ValidationScores:

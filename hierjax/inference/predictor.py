@@ -65,7 +65,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
   """Returns the files named, and the images in the folders named and below, in order.
 
   Folders are walked as those of a data set: what is hidden is passed over, and links are followed. One that cannot be
-  read is told of on stderr.
+  read is reported on stderr.
 
   Raises:
     UserError: the folders hold no image.

@@ -139,7 +139,7 @@ class Checkpoints:
     best = self._manager.best_step()
     return self.latest if best is None else best
 
-  def told_to_stop(self, step: int) -> bool:
+  def should_stop(self, step: int) -> bool:
     """Returns whether a process of a multi-process run received a signal; True on all of them at the same step."""
     return self._manager.reached_preemption(step)
 
