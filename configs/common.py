@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import ml_collections as mlc
 
-from hierjax.config import did_you_mean
-from hierjax.errors import UserError
+from hierjax.errors import UserError, did_you_mean
 from hierjax.training.sections import defaults
 
 Edit = Callable[[mlc.ConfigDict], None]
@@ -57,9 +56,8 @@ def apply(c: mlc.ConfigDict, variant: str, kinds: Sequence[Mapping[str, Edit]]) 
   known = sorted(word for kind in kinds for word in kind)
   for word in words:
     if word not in known:
-      raise UserError(
-        f"unknown variant {word!r}{did_you_mean(word, known)} (choose from: {', '.join(known) or 'none'})"
-      )
+      choices = ", ".join(known) or "none"
+      raise UserError(f"unknown variant {word!r}; choose from: {choices}{did_you_mean(word, known)}")
   for kind in kinds:
     chosen = [word for word in words if word in kind]
     if len(chosen) > 1:

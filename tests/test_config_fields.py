@@ -74,7 +74,7 @@ def others(key: str, value: Any, kind: Any) -> list[Any]:
 
 
 @functools.cache
-def refusal(section: str, shown: str, config: "Frozen") -> str:
+def refusal(section: str, config: "Frozen") -> str:
   """Returns why a section is refused, by what reads it; '' where it is not."""
   try:
     if section in PARTS:
@@ -111,7 +111,7 @@ def set_to(config: dict, key: str, other: Any) -> str:
   part = Frozen(found[section] if section else found)
   if (found[section] if section else found)[name] != other:
     return f"{key} has {part.value} and not {other!r}"
-  return refusal(section, section, part)
+  return refusal(section, part)
 
 
 def keys_of(config: dict) -> set[str]:
@@ -142,7 +142,7 @@ def test_each_part_can_be_named(part, name):
   needed = ["--config.backbone.width=4"] if name == "features" else []
   found = load_config("quickstart", [f"--config.{part}.name={name}", *needed])
   assert found[part]["name"] == name
-  assert refusal(part, part, Frozen(found[part])) == ""
+  assert refusal(part, Frozen(found[part])) == ""
 
 
 @pytest.mark.parametrize(

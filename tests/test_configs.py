@@ -148,7 +148,7 @@ def test_the_features_of_imagenet_are_of_whole_images():
 
 def test_unknown_and_clashing_variants_are_refused():
   kinds = ({"a": lambda c: None, "b": lambda c: None}, {"x": lambda c: None})
-  with pytest.raises(UserError, match=r"unknown variant 'c' .choose from: a, b, x"):
+  with pytest.raises(UserError, match="unknown variant 'c'; choose from: a, b, x"):
     common.apply(common.base(), "a,c", kinds)
   with pytest.raises(UserError, match="a and b exclude each other"):
     common.apply(common.base(), "a,b", kinds)

@@ -99,6 +99,15 @@ def test_arrays_become_features():
     as_features(jnp.ones(2))
 
 
+def test_arguments_that_are_no_data_are_no_fields():
+  (Path(sys.path[0]) / "odd_parts.py").write_text(
+    "from flax import linen as nn\n\n"
+    "def net(width: int = 2, act=nn.relu, kind: 'Missing' = 'x', *rest, **more):\n  return nn.Dense(width)\n"
+  )
+  shown = load_config("quickstart", ["--config.backbone.name=odd_parts:net", "--config.backbone.kind=y"])["backbone"]
+  assert shown == {"name": "odd_parts:net", "width": 2, "kind": "y"}
+
+
 def test_a_thing_that_is_no_part_is_refused():
   (Path(sys.path[0]) / "no_parts.py").write_text("def net():\n  return 3\n\nclass Net:\n  pass\n")
   for override, fact in (("backbone.name=no_parts:net", "this is a int"), ("head.name=no_parts:Net", "for_tree")):

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from hierjax.data.augment import check_views
 from hierjax.errors import UserError
-from hierjax.inference.features import as_features, origin
+from hierjax.inference.features import features_of_images, origin
 from hierjax.inference.members import distribution_shape
 from hierjax.inference.pipeline import Stages, finish, view_distributions
 from hierjax.inference.settings import asked_alpha, asked_threshold, kept_thresholds, why_unadapted
@@ -115,7 +115,9 @@ class TrainedModel:
     b = images.shape[0]
     paths = jnp.full((b, 1, self.run.tree.depth), UNKNOWN, jnp.int32)
     examples = Examples(images=images, paths=paths, mask=jnp.ones(b), draw=jnp.zeros((b, 2), jnp.int32))
-    see = self.eye.preprocess if self.eye is self.run else functools.partial(as_features, self.eye, weights["eye"])
+    see = (
+      self.eye.preprocess if self.eye is self.run else functools.partial(features_of_images, self.eye, weights["eye"])
+    )
     found, _ = view_distributions(method, weights["model"], functools.partial(see, examples), self.stages.options)
     prediction = finish(found, self.stages, method.tree)
     return Answer(prediction.paths[:, : self.top], prediction.log_prob[:, : self.top], prediction.node_prob)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from hierjax.tree.checks.findings import Finding, Severity
+from hierjax.tree.checks.findings import Finding
 from hierjax.tree.label_tree import ROOT, LabelTree
 
 # Path arrays are as long as the tree is deep, so a chain of a million nodes must not become one. WordNet needs 20.
@@ -52,9 +52,13 @@ class Draft:
     self.lines.append(line)
     return len(self.names) - 1
 
-  def report(self, kind: str, line: int | None, node: str, message: str, severity: Severity = "error") -> None:
-    """Notes a fault."""
-    self.findings.append(Finding(severity, kind, self.file, line, node, message))
+  def report(self, kind: str, line: int | None, node: str, message: str) -> None:
+    """Adds an error to the findings."""
+    self.findings.append(Finding("error", kind, self.file, line, node, message))
+
+  def warn(self, kind: str, line: int | None, node: str, message: str) -> None:
+    """Adds a warning to the findings."""
+    self.findings.append(Finding("warning", kind, self.file, line, node, message))
 
   def name_of(self, node: int) -> str:
     """Returns the name of a node, or of ROOT."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from hierjax.errors import did_you_mean
 from hierjax.tree import catalog
 from hierjax.tree.builders import build
 from hierjax.tree.draft import Draft
@@ -86,8 +87,8 @@ def _reader(source: str) -> Callable[[str], Draft]:
   if path.is_dir():
     return read_images_folder
   if not path.exists():
-    names = ", ".join(catalog.names())
-    raise TreeError(f"{source}: there is no such file or folder, nor such a tree in the catalogue ({names})")
+    names, hint = ", ".join(catalog.names()), did_you_mean(source, catalog.names())
+    raise TreeError(f"{source}: there is no such file or folder, nor such a tree in the catalogue ({names}){hint}")
   if path.suffix.lower() not in _SUFFIXES:
     raise TreeError(f"{source}: a tree is a folder or a file that ends in {' or '.join(_SUFFIXES)}")
   return _SUFFIXES[path.suffix.lower()]

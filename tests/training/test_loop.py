@@ -34,7 +34,7 @@ def train(tmp_path, monkeypatch):
         raise found
       return {"num_examples": 2, "loss": found[0], "path_accuracy": found[1], "level_accuracy": [found[1], None]}, {}
 
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(loop, "measure_split", evaluate)
     loop.train_and_evaluate(c.to_dict(), str(tmp_path / "run"))
 
   return train

@@ -15,11 +15,12 @@ from hierjax.data import cache
 from hierjax.data.config import DataConfig
 from hierjax.data.read_image import read_image
 from hierjax.data.source import Splits, deepest_nodes, pad_nodes
-from hierjax.errors import UserError
+from hierjax.errors import UserError, did_you_mean
 from hierjax.extras import require
 from hierjax.tree.catalog import class_nodes
 from hierjax.tree.label_tree import PAD, LabelTree
 
+KINDS = ("shapes", "noise", "folder", "arrays", "features")  # the sets that are not TFDS's
 _CHUNK = 1000
 
 
@@ -150,7 +151,8 @@ def _tfds() -> Any:
 
 
 def _builder(config: DataConfig) -> Any:
-  kinds = "choose from shapes, noise, folder, arrays, features, or a set of TensorFlow Datasets, `cifar100` for example"
+  kinds = f"choose from {', '.join(KINDS)}, or a set of TensorFlow Datasets, `cifar100` for example"
+  kinds += did_you_mean(config.name, KINDS)
   try:
     tfds = _tfds()
   except UserError as error:

@@ -1,4 +1,4 @@
-"""Weights of other libraries as those of a backbone: renamed, laid out anew, and checked against its own shapes."""
+"""Conversion of other libraries' weights to those of a backbone: names, memory layout, and a check of all shapes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def restore(file: str | Path, network: Network, backbone: nn.Module) -> dict[str
   return {ours: found[ours][1] for ours in wants}
 
 
-def describe(weights: Mapping[str, np.ndarray], network: Network, file: str | Path) -> str:
+def imported_summary(weights: Mapping[str, np.ndarray], network: Network, file: str | Path) -> str:
   """Returns how many weights `file` has got from `restore`, and the lines of a config that use them."""
   of_backbone = [array.size for name, array in weights.items() if name.startswith("backbone/")]
   counted = f"{file} has {sum(of_backbone):,} numbers in {len(of_backbone)} arrays of {network.backbone}"

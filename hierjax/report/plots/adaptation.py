@@ -53,13 +53,13 @@ def draw_alpha_sweep(out: RunFolder, found: AlphaSweep) -> Path:
   band of one standard deviation to both sides.
   """
   pictures = out.path / "pictures"
-  write_table(pictures / "adaptation.csv", HEADER, _rows(found))
+  write_table(pictures / "adaptation.csv", HEADER, _adaptation_rows(found))
   names = names_of(found.errors)
   rows, columns = grid(len(names), _COLUMNS)
   across, down = _LEFT + _WIDTH, _CAPTION + _HEIGHT + _BOTTOM
   legend = _LEGEND if len(found.errors.sizes) > 1 else 0.0
   page = Page(2 * _MARGIN + columns * across + legend, _HEAD + rows * down + _MARGIN / 2)
-  _head(page, found)
+  _adaptation_heading(page, found)
   for i, name in enumerate(names):
     left, top = _MARGIN + i % columns * across + _LEFT - 0.1, _HEAD + i // columns * down
     page.text(left, top, name.capitalize(), width=_WIDTH, size=10.0, bold=True)
@@ -76,7 +76,7 @@ def names_of(errors: Errors) -> list[str]:
   return [f"level {i + 1}" for i in range(len(errors.counted) - 1)] + ["path"]
 
 
-def _head(page: Page, found: AlphaSweep) -> None:
+def _adaptation_heading(page: Page, found: AlphaSweep) -> None:
   width = page.width - 2 * _MARGIN
   page.text(_MARGIN, 0.22, "Top-1 error by alpha, the strength of adaptation", width=width, size=13.0, bold=True)
   chosen = f"dashed: alpha = {found.alpha:g}, chosen on validation" if found.alpha is not None else "none is chosen"
@@ -108,7 +108,7 @@ def _legend(page: Page, left: float, top: float, errors: Errors) -> None:
   page.text(left, top + _LINE / 2, "Band: one standard deviation", width=_LEGEND, colour=GREY)
 
 
-def _rows(found: AlphaSweep) -> Iterator[tuple[object, ...]]:
+def _adaptation_rows(found: AlphaSweep) -> Iterator[tuple[object, ...]]:
   """Yields the rows of the CSV file, as HEADER names their columns; no deviation where there is one ensemble."""
   several = {found.split: found.errors}
   if found.validation is not None:

@@ -32,11 +32,11 @@ def draw_comparison(folder: RunFolder, found: Comparison) -> Path:
   """
   pictures = folder.path / "pictures"
   shown = (found.won(0)[: 2 * COLUMNS], found.won(1)[:COLUMNS])
-  write_table(pictures / "compare.csv", HEADER, _rows(found, shown))
+  write_table(pictures / "compare.csv", HEADER, _comparison_rows(found, shown))
   heights = [_CAPTION + -(-len(images) // COLUMNS) * _ROW for images in shown]
   page = Page(2 * _MARGIN + COLUMNS * _STEP - _GAP, _HEAD + sum(heights) + _GAP + _MARGIN / 2)
   width = page.width - 2 * _MARGIN
-  _head(page, found, width)
+  _comparison_heading(page, found, width)
   below = _HEAD + heights[0]
   _section(page, _HEAD, found, 0, shown[0])
   page.rule(_MARGIN, below, width)
@@ -45,7 +45,7 @@ def draw_comparison(folder: RunFolder, found: Comparison) -> Path:
   return pictures / "compare.png"
 
 
-def _head(page: Page, found: Comparison, width: float) -> None:
+def _comparison_heading(page: Page, found: Comparison, width: float) -> None:
   first, second = found.names
   page.text(_MARGIN, 0.25, f"{first} against {second}", width=width, size=13.0, bold=True)
   about = (
@@ -72,7 +72,7 @@ def _section(page: Page, top: float, found: Comparison, by: int, images: np.ndar
       page.text(left, under, text, width=_SIDE, size=7.5, bold=right, align="center", ending=ending)
 
 
-def _rows(found: Comparison, shown: Sequence[np.ndarray]) -> Iterator[tuple[object, ...]]:
+def _comparison_rows(found: Comparison, shown: Sequence[np.ndarray]) -> Iterator[tuple[object, ...]]:
   """Yields the rows of the CSV file, as HEADER names their columns."""
   tree = found.run.tree
   for by, images in enumerate(shown):

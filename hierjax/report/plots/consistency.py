@@ -113,7 +113,7 @@ def draw_consistency(out: RunFolder, found: Consistency) -> Path:
   A dot is an image: green where it is of the node. On the diagonal, both levels say the same.
   """
   pictures = out.path / "pictures"
-  write_table(pictures / "consistency.csv", HEADER, _rows(found))
+  write_table(pictures / "consistency.csv", HEADER, _consistency_rows(found))
   page = Page(2 * _MARGIN + len(ALPHAS) * (_LEFT + _SIDE) + _GAP, _HEAD + _CAPTION + _SIDE + _BOTTOM + _MARGIN / 2)
   width, node = page.width - 2 * _MARGIN, NodeNames(found.tree)(found.node)
   page.text(_MARGIN, 0.25, f"{node}: its probability, and that of its children", width=width, size=13.0, bold=True)
@@ -144,7 +144,7 @@ def _panel(page: Page, left: float, top: float, found: Consistency, probability:
   page.side_text(left - 0.4, top, "sum over its children at the next level", height=_SIDE)
 
 
-def _rows(found: Consistency) -> Iterator[tuple[object, ...]]:
+def _consistency_rows(found: Consistency) -> Iterator[tuple[object, ...]]:
   """Yields the rows of the CSV file, as HEADER names their columns, of the images that count."""
   for image in np.flatnonzero(found.counted).tolist():
     numbers = (f"{p:.6f}" for p in found.probability[image].ravel().tolist())

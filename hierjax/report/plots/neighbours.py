@@ -34,17 +34,17 @@ def draw_neighbours(folder: RunFolder, answer: Neighbours) -> Path:
   Boxes in the CSV are in pixels of the image as the model sees it; rank 0 is the query itself.
   """
   pictures = folder.path / "pictures"
-  write_table(pictures / "neighbours.csv", HEADER, _rows(answer))
+  write_table(pictures / "neighbours.csv", HEADER, _neighbours_rows(answer))
   block = len(answer.found) * _ROW + _BETWEEN
   page = Page(_FIRST + NEAREST * _STEP + _MARGIN, _HEAD + len(answer.cells) * block + _MARGIN / 2)
-  _head(page, folder, answer)
+  _neighbours_heading(page, folder, answer)
   for query in range(len(answer.cells)):
     _draw_query(page, _HEAD + query * block, answer, query)
   page.save(pictures / "neighbours.png")
   return pictures / "neighbours.png"
 
 
-def _head(page: Page, folder: RunFolder, answer: Neighbours) -> None:
+def _neighbours_heading(page: Page, folder: RunFolder, answer: Neighbours) -> None:
   grid, width = answer.grid, page.width - 2 * _MARGIN
   title = f"Nearest training regions by chi-square distance, {grid.rows} x {grid.columns} regions an image"
   page.text(_MARGIN, 0.25, title, width=width, size=13.0, bold=True)
@@ -88,7 +88,7 @@ def _label(answer: Neighbours, source: Source, image: int) -> str:
   return ", ".join(answer.names(node) for node in source.nodes[image].tolist() if node >= 0)
 
 
-def _rows(answer: Neighbours) -> Iterator[tuple[object, ...]]:
+def _neighbours_rows(answer: Neighbours) -> Iterator[tuple[object, ...]]:
   """Yields the rows of the CSV file, as HEADER names their columns."""
   for query in range(len(answer.cells)):
     yield query + 1, "", 0, *_region(answer, answer.asked, query, int(answer.cells[query])), "", ""

@@ -57,12 +57,12 @@ def draw_paths(folder: RunFolder, found: PathSheet) -> Path:
   The CSV has a row for each node of a path, and one more where it ends above a leaf.
   """
   pictures = folder.path / "pictures"
-  write_table(pictures / "paths.csv", HEADER, _rows(found))
+  write_table(pictures / "paths.csv", HEADER, _predictions_rows(found))
   columns = max(2, grid(max(map(len, found.chosen.values())), _COLUMNS)[1])  # the title wants the width of 2
   texts = {group: [lines(found, image) for image in images.tolist()] for group, images in found.chosen.items()}
   heights = [_CAPTION + sum(_row_heights(blocks, columns)) for blocks in texts.values()]
   page = Page(2 * _MARGIN + columns * (_SIDE + _BESIDE + _TEXT + _GAP) - _GAP, _HEAD + sum(heights) + _MARGIN / 2)
-  _head(page, folder, found)
+  _predictions_heading(page, folder, found)
   top = _HEAD
   for (group, blocks), height in zip(texts.items(), heights, strict=True):
     _draw_group(page, top, found, group, blocks, columns)
@@ -88,7 +88,7 @@ def _row_heights(blocks: Sequence[list[Line]], columns: int) -> list[float]:
   return [max(_SIDE, *(len(block) * _LINE for block in blocks[i : i + columns])) + _GAP for i in starts]
 
 
-def _head(page: Page, folder: RunFolder, found: PathSheet) -> None:
+def _predictions_heading(page: Page, folder: RunFolder, found: PathSheet) -> None:
   width = page.width - 2 * _MARGIN
   page.text(_MARGIN, 0.25, "Predicted paths, right and wrong", width=width, size=13.0, bold=True)
   counts = ", ".join(f"{mask.sum():,} {name}" for name, mask in found.predictions.groups.items())
@@ -130,7 +130,7 @@ def _draw_image(page: Page, left: float, top: float, pixels: UInt8[np.ndarray, "
       page.text(left, above, f"{line.said.probability:.2f}", width=_TEXT, colour=line.colour, align="right")
 
 
-def _rows(found: PathSheet) -> Iterator[tuple[object, ...]]:
+def _predictions_rows(found: PathSheet) -> Iterator[tuple[object, ...]]:
   """Yields the rows of the CSV file, as HEADER names their columns."""
   sizes = found.sizes()
   for group, images in found.chosen.items():

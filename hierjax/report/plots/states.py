@@ -51,13 +51,13 @@ def draw_states(folder: RunFolder, found: States) -> Path:
   image of each step.
   """
   pictures = folder.path / "pictures"
-  write_table(pictures / "states.csv", HEADER, _rows(found))
+  write_table(pictures / "states.csv", HEADER, _states_rows(found))
   kinds = top_kinds(found)
   rows, columns = grid(len(found.steps), _COLUMNS)
   panels = columns * (_SIDE + _GAP)
   height = max(rows * (_CAPTION + _SIDE + _GAP), _CAPTION + len(kinds) * _LINE)
   page = Page(2 * _MARGIN + panels + _LEGEND, _HEAD + height + _MARGIN / 2)
-  _head(page, folder, found)
+  _states_heading(page, folder, found)
   for number, step in enumerate(found.steps):
     row, column = divmod(number, columns)
     left, top = _MARGIN + column * (_SIDE + _GAP), _HEAD + row * (_CAPTION + _SIDE + _GAP)
@@ -83,7 +83,7 @@ def top_kinds(found: States) -> list[Kind]:
   return [*kinds, Kind(f"{len(others)} other labels", others, _OTHER, "o")] if others else kinds
 
 
-def _head(page: Page, folder: RunFolder, found: States) -> None:
+def _states_heading(page: Page, folder: RunFolder, found: States) -> None:
   width = page.width - 2 * _MARGIN
   page.text(_MARGIN, 0.25, "States of the LSTM after each step, by t-SNE", width=width, size=13.0, bold=True)
   about = f"{folder.path.name}: {len(found.source):,} images of {found.split}, fed the path that is predicted for them"
@@ -117,7 +117,7 @@ def _legend(page: Page, left: float, top: float, kinds: list[Kind]) -> None:
     page.text(left + 0.18, top + line * _LINE, kind.name, width=_LEGEND - 0.18)
 
 
-def _rows(found: States) -> Iterator[tuple[object, ...]]:
+def _states_rows(found: States) -> Iterator[tuple[object, ...]]:
   """Yields the rows of the CSV file, as HEADER names their columns."""
   tree = found.run.tree
   ends = tree.ends(found.paths)

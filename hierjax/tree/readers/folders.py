@@ -82,7 +82,9 @@ def walk(root: str | Path, report: Report | None = None) -> Iterator[Folder]:
       status = os.stat(path)
       key = (status.st_dev, status.st_ino)
       if key in seen:
-        _report_link(report, path, name, parts, seen[key])
+        if report:
+          kind, message = _link_fault(parts, seen[key])
+          report(kind, path, name, message)
         continue
       seen[key] = parts
       folders, images = _entries(path)
@@ -95,14 +97,12 @@ def walk(root: str | Path, report: Report | None = None) -> Iterator[Folder]:
       waiting += [(*parts, folder) for folder in reversed(folders)]
 
 
-def _report_link(report: Report | None, path: str, name: str, parts: tuple[str, ...], first: tuple[str, ...]) -> None:
-  if report is None:
-    return
+def _link_fault(parts: tuple[str, ...], first: tuple[str, ...]) -> tuple[str, str]:
+  """Returns the kind and the message of the fault of a folder that was entered before, at the path `first`."""
   first_text = "/".join(first) or "the root"
   if parts[: len(first)] == first:
-    report("cycle", path, name, f"is a link back to a folder it is in, {first_text!r}")
-  else:
-    report("two parents", path, name, f"is the same folder as {first_text!r}; a node has one parent")
+    return "cycle", f"is a link back to a folder it is in, {first_text!r}"
+  return "two parents", f"is the same folder as {first_text!r}; a node has one parent"
 
 
 def _entries(path: str) -> tuple[list[str], list[str]]:

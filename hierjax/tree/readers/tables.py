@@ -185,7 +185,7 @@ def _hang(draft: Draft, node_of: dict[str, int], parent_of: list[str]) -> None:
       draft.report("orphan", line, top, "is nobody's child, so the root does not reach it; give it a parent")
     elif not declared and top != first:
       message = f"is nobody's child, nor is {first!r}; a root is made above them"
-      draft.report("orphan", line, top, message, severity="warning")
+      draft.warn("orphan", line, top, message)
   for node, parent in enumerate(parent_of):
     draft.parents[node] = node_of[parent] if parent else ROOT
 

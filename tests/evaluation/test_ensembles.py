@@ -10,23 +10,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
+from commands import MESH, evaluate
 from PIL import Image
 
+from hierjax.cli import evaluate as command
 from hierjax.errors import UserError
-from hierjax.evaluation import evaluate as judge
-from hierjax.evaluation.ensemble import Errors, subsets
-from hierjax.evaluation.evaluate import Question, evaluate
-from hierjax.inference.members import ask, open_ensemble, open_images
-from hierjax.inference.predictor import find_images, predict
+from hierjax.evaluation.ensembles import Errors, subsets
+from hierjax.inference.members import answers_of, open_ensemble, open_images
+from hierjax.inference.predictor import Predictor, find_images
 from hierjax.report.plots.consistency import find_node
+from hierjax.runs.choices import keep_choice, read_choices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.tree.label_tree import LabelTree
 
 TOP, ALL = 4, 15  # nodes of the two levels
 IMAGES = 16  # to test on, and to validate on
-MESH = Mesh(np.array(jax.devices()[:1]), ("data",))  # one device compiles faster than four
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ def config_of(small_config, **changes):
 
 
 @pytest.fixture(scope="module")
-def said(runs):
+def level_prob(runs):
   """Probabilities by run and split, `f64[n 4+15]`, nan where a run has none of its own; and the labels."""
   found, labels = {}, {}
   for name, folder in runs.items():
@@ -84,9 +83,9 @@ def said(runs):
   return found, labels
 
 
-def adapted(said, parent, alpha):
+def adapted(members, parent, alpha):
   """Returns the mean over runs, where they have their own, adapted as READINGS D2 has it: coarse, and fine."""
-  mean = np.nanmean(said, axis=0)
+  mean = np.nanmean(members, axis=0)
   coarse, fine = mean[:, :TOP], mean[:, TOP:]
   sums = np.stack([fine[:, parent == i].sum(axis=1) for i in range(TOP)], axis=1)
   factor = 1 - alpha / 2 + alpha / 2 * coarse / sums
@@ -102,10 +101,10 @@ def wrong(coarse, fine, parent, labels):
 
 
 @pytest.fixture(scope="module")
-def oracle(runs, said):
+def oracle(runs, level_prob):
   """Returns bool[n 3], what an ensemble of runs has wrong, with an alpha."""
   parent = Run.from_folder(runs["both"]).tree.parent[TOP:]
-  found, labels = said
+  found, labels = level_prob
 
   def judge(names, alpha, split="test"):
     members = np.stack([found[name, split] for name in names])
@@ -114,9 +113,9 @@ def oracle(runs, said):
   return judge
 
 
-def ask_for(runs, *names, **question):
+def evaluate_by_name(runs, *names, **flags):
   """Evaluates runs by name; `a+b` is one member."""
-  evaluate(Question([path(runs, name) for name in names], **question), MESH)
+  evaluate(*(path(runs, name) for name in names), **flags)
 
 
 def path(runs, name):
@@ -131,7 +130,7 @@ MEMBERS = ("both", "other", "coarse+fine", "chain")
 
 
 def test_members_are_averaged_and_then_adapted(runs, oracle, tmp_path, capsys):
-  ask_for(runs, *MEMBERS, alpha="1.3", out=str(tmp_path / "out"))
+  evaluate_by_name(runs, *MEMBERS, alpha="1.3", out=str(tmp_path / "out"))
   printed = capsys.readouterr().out
   for alpha, file in ((0.0, "test"), (1.3, "test-alpha1.3")):
     saved = json.loads((tmp_path / "out" / "eval" / f"{file}.json").read_text())
@@ -157,7 +156,7 @@ def test_members_are_averaged_and_then_adapted(runs, oracle, tmp_path, capsys):
 
 
 def test_a_chain_rule_head_says_that_nothing_changes(runs, oracle, capsys, monkeypatch):
-  ask_for(runs, "chain", alpha="1")
+  evaluate_by_name(runs, "chain", alpha="1")
   assert "follows the chain rule, so that its levels agree by construction" in capsys.readouterr().out
   saved = json.loads((runs["chain"].path / "eval" / "test.json").read_text())
   np.testing.assert_allclose(saved["path_accuracy"], 1 - oracle(["chain"], 0.0)[:, 2].mean(), rtol=1e-6)
@@ -165,26 +164,26 @@ def test_a_chain_rule_head_says_that_nothing_changes(runs, oracle, capsys, monke
 
   for alpha, message in (("x", "give a number"), ("nan", "alpha"), ("3", "alpha")):
     with pytest.raises(UserError, match=message):
-      ask_for(runs, "chain", alpha=alpha)
+      evaluate_by_name(runs, "chain", alpha=alpha)
     with pytest.raises(UserError, match=message):
-      next(predict(str(runs["chain"].path), [], alpha=alpha))
+      Predictor(runs["chain"].path, alpha=alpha)
 
   plain = []
-  monkeypatch.setattr(judge, "_plain", lambda question, mesh: plain.append(question.alpha))
-  ask_for(runs, "chain", alpha="sweep")
-  ask_for(runs, "fine", alpha="1")
-  assert "upper levels are sums of the last" in capsys.readouterr().out and plain == ["sweep", "1"]
-  assert not (runs["chain"].path / "alpha.json").exists()
+  monkeypatch.setattr(command, "_plain", lambda args, mesh: plain.append(args.workdir))
+  evaluate_by_name(runs, "chain", alpha="sweep")
+  evaluate_by_name(runs, "fine", alpha="1")
+  assert "upper levels are sums of the last" in capsys.readouterr().out and len(plain) == 2
+  assert not (runs["chain"].path / "choices.json").exists()
 
 
-@pytest.mark.parametrize("question", [{}, {"alpha": "1"}, {"stop_below": "0.5"}])
-def test_what_cannot_be_written_is_printed_all_the_same(runs, question, capsys, monkeypatch):
+@pytest.mark.parametrize("flags", [{}, {"alpha": 1}, {"threshold": 0.5}])
+def test_what_cannot_be_written_is_printed_all_the_same(runs, flags, capsys, monkeypatch):
   def refuse(path, content):
     raise OSError(30, "Read-only file system", str(path))
 
   monkeypatch.setattr("hierjax.runs.folder.write_whole", refuse)
   with pytest.raises(UserError, match=r"test.*\.json could not be written \(.*Read-only"):
-    ask_for(runs, "both", **question)
+    evaluate_by_name(runs, "both", **flags)
   assert f"{IMAGES} images of test" in capsys.readouterr().out
 
 
@@ -193,7 +192,7 @@ def swept(runs, tmp_path_factory):
   """The folder of a run after a sweep."""
   folder = tmp_path_factory.mktemp("swept") / "both"
   shutil.copytree(runs["both"].path, folder, ignore=shutil.ignore_patterns("eval"))
-  evaluate(Question([str(folder)], alpha="sweep", node="polygon"), MESH)
+  evaluate(folder, alpha="sweep", node="polygon")
   return folder
 
 
@@ -201,7 +200,7 @@ def test_a_sweep_is_the_errors_with_each_alpha(swept, oracle):
   rows = table(swept / "pictures" / "adaptation.csv")
   assert len(rows) == 2 * 21 * 3
   for row in rows:
-    i = ("level 1", "level 2", "whole path").index(row["what"])
+    i = ("level 1", "level 2", "path").index(row["what"])
     found = oracle(["both"], float(row["alpha"]), row["split"])[:, i].mean()
     np.testing.assert_allclose(float(row["error"]), found, atol=1e-6, err_msg=str(row))
     assert row["deviation"] == "" and row["ensemble"] == row["subsets"] == "1"
@@ -217,36 +216,38 @@ def test_alpha_is_chosen_on_validation_and_kept(swept, oracle, runs, capsys):
   ranked = [
     (round(mean, 6), round(abs(alpha - 1), 1), alpha) for mean, alpha in zip(means["validation"], alphas, strict=True)
   ]
-  saved = json.loads((swept / "alpha.json").read_text())
-  assert saved["alpha"] == min(ranked)[2]
-  np.testing.assert_allclose(saved["error"], min(ranked)[0], atol=1e-6)
+  folder = RunFolder(swept)
+  (choice,) = read_choices(folder)
+  assert (choice.kind, choice.value) == ("alpha", min(ranked)[2])
+  np.testing.assert_allclose(choice.about["error"], min(ranked)[0], atol=1e-6)
   assert means["validation"] != means["test"]
-  assert saved["images"] == IMAGES and saved["split"] == "validation"
-  chosen = swept / "eval" / f"test-alpha{saved['alpha']:g}.json"
+  assert choice.about["images"] == IMAGES and choice.about["split"] == "validation"
+  chosen = swept / "eval" / f"test-alpha{choice.value:g}.json"
   before = json.loads(chosen.read_text())
   chosen.unlink()
-  evaluate(Question([str(swept)], alpha="chosen"), MESH)
+  evaluate(swept, alpha="chosen")
   assert json.loads(chosen.read_text()) == before
 
-  for change in ({"alpha": 1.0, "members": [{"run": ".", "step": 7}]}, {"alpha": "high"}):
-    (swept / "alpha.json").write_text(json.dumps(change))
-    with pytest.raises(UserError, match=r"alpha\.json (was chosen for other runs or weights|is not what a sweep)"):
-      evaluate(Question([str(swept)], alpha="chosen"), MESH)
-  (swept / "alpha.json").write_text(json.dumps(saved))
+  whole = (swept / "choices.json").read_text()
+  (swept / "choices.json").unlink()
+  keep_choice(folder, dataclasses.replace(choice, made_for={"members": [{"run": ".", "step": 7}]}))
+  with pytest.raises(UserError, match=r"choices\.json has a choice for other runs, weights, views or alpha"):
+    evaluate(swept, alpha="chosen")
+  (swept / "choices.json").write_text(whole)
 
 
-def test_consistency_is_the_probability_of_a_node_and_its_children(swept, said, runs):
+def test_consistency_is_the_probability_of_a_node_and_its_children(swept, level_prob, runs):
   tree = Run.from_folder(runs["both"]).tree
   node, parent = tree.find(["polygon"]), tree.parent[TOP:]
   rows = table(swept / "pictures" / "consistency.csv")
   assert len(rows) == IMAGES
   for alpha in (0, 1):
-    coarse, fine = adapted(said[0]["both", "test"][None], parent, alpha)
+    coarse, fine = adapted(level_prob[0]["both", "test"][None], parent, alpha)
     expected = np.stack([coarse[:, node], fine[:, parent == node].sum(axis=1)], axis=1)
     found = [[float(row[f"{what}_at_{alpha}"]) for what in ("node", "children")] for row in rows]
     np.testing.assert_allclose(found, expected, atol=2e-5)
   inside = [int(row["in_node"]) for row in rows]
-  np.testing.assert_array_equal(inside, said[1]["test"][:, 0] == node)
+  np.testing.assert_array_equal(inside, level_prob[1]["test"][:, 0] == node)
   assert 0 < sum(inside) < IMAGES and (swept / "pictures" / "consistency.png").exists()
 
 
@@ -255,14 +256,14 @@ def test_an_image_without_a_name_is_not_the_folder_one_is_in():
     find_images(["x.png", ""])
 
 
-def test_predict_adapts_as_evaluate_does(runs, said, tmp_path):
+def test_predict_adapts_as_evaluate_does(runs, level_prob, tmp_path):
   run = Run.from_folder(runs["both"])
   files = [tmp_path / f"{i}.png" for i in range(3)]
   for file, pixels in zip(files, run.source("test").read(np.arange(3)), strict=True):
     Image.fromarray(pixels).save(file)
   parent = run.tree.parent[TOP:]
-  coarse, fine = adapted(said[0]["both", "test"][None, :3], parent, 1.0)
-  rows = list(predict(str(runs["both"].path), files, alpha="1"))
+  coarse, fine = adapted(level_prob[0]["both", "test"][None, :3], parent, 1.0)
+  rows = Predictor(runs["both"].path, alpha="1")(files)
   best = TOP + fine.argmax(axis=1)  # the levels agree
   assert [row.path for row in rows] == [run.tree.path_text(int(node)) for node in best]
   np.testing.assert_allclose([row.probability for row in rows], fine.max(axis=1), rtol=1e-4)
@@ -273,7 +274,7 @@ def test_predict_adapts_as_evaluate_does(runs, said, tmp_path):
 
 def test_two_sets_of_runs_are_compared_pair_by_pair(runs, oracle, tmp_path, capsys):
   against = [path(runs, "coarse+fine"), path(runs, "both")]
-  ask_for(runs, "both", "other", alpha="1", against=against, against_alpha="0.5", out=str(tmp_path))
+  evaluate_by_name(runs, "both", "other", alpha="1", against=against, against_alpha="0.5", out=str(tmp_path))
   first = np.stack([oracle([name], 1.0) for name in ("both", "other")])
   second = np.stack([oracle(names, 0.5) for names in (["coarse", "fine"], ["both"])])
   for i, row in enumerate(table(tmp_path / "significance.csv")):
@@ -285,13 +286,15 @@ def test_two_sets_of_runs_are_compared_pair_by_pair(runs, oracle, tmp_path, caps
 
 
 def test_without_validation_no_alpha_is_chosen(runs, tmp_path, capsys):
-  shutil.copytree(runs["both"].path, tmp_path / "run", ignore=shutil.ignore_patterns("alpha.json"))
+  shutil.copytree(runs["both"].path, tmp_path / "run", ignore=shutil.ignore_patterns("choices.json"))
   config = runs["both"].config()
   config["data"]["validation"] = 0.0
   (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-  evaluate(Question([str(tmp_path / "run")], alpha="sweep"), MESH)
+  evaluate(tmp_path / "run", alpha="sweep")
   assert "has no validation split: no alpha is chosen" in capsys.readouterr().out
-  assert not (tmp_path / "run" / "alpha.json").exists() and (tmp_path / "run" / "pictures" / "adaptation.png").exists()
+  assert (
+    not (tmp_path / "run" / "choices.json").exists() and (tmp_path / "run" / "pictures" / "adaptation.png").exists()
+  )
 
 
 def test_probabilities_that_do_not_sum_to_1_are_refused(runs):
@@ -300,11 +303,11 @@ def test_probabilities_that_do_not_sum_to_1_are_refused(runs):
   broken = jax.tree.map(lambda x: x * np.nan, part.variables)
   ensemble = dataclasses.replace(ensemble, parts=(ensemble.parts[0], dataclasses.replace(part, variables=broken)))
   with pytest.raises(UserError, match="other: its probabilities of level 1 sum to nan for noise example 0, not to 1"):
-    list(ask(ensemble, open_images(ensemble, "")))
+    list(answers_of(ensemble, open_images(ensemble, "")))
 
 
 @pytest.mark.parametrize(
-  ("names", "question", "message"),
+  ("names", "flags", "message"),
   [
     (("both", "coarse"), {}, r"coarse has levels that do not cover the tree, 1 of 2: join it by \+ to a run"),
     (("both", "renamed"), {}, r"both \(tree [0-9a-f]{12}\) and \S*renamed \(tree [0-9a-f]{12}\) have different label"),
@@ -313,15 +316,15 @@ def test_probabilities_that_do_not_sum_to_1_are_refused(runs):
     (("both", "other"), dict(alpha="sweep"), "--alpha sweep of several runs needs a folder"),
     (("both",), dict(alpha="2.5"), r"--alpha = 2\.5: on a tree of 2 levels it must be from 0 to 2"),
     (("both",), dict(alpha="much"), "--alpha much: give a number"),
-    (("other",), dict(alpha="chosen"), r"there is no \S*alpha\.json"),
+    (("other",), dict(alpha="chosen"), r"--alpha chosen: \S*choices\.json has none"),
     (("both",), dict(alpha="sweep", node="disc"), "--node disc: it is a leaf"),
-    (("both",), dict(alpha="1", node="round"), "--node is of the picture that --alpha sweep draws"),
+    (("both",), dict(alpha="1", node="round"), "--node belongs to the picture of --alpha sweep"),
     (("both",), dict(alpha="1", known_levels=1), "--known-levels is for a single run"),
     (("both",), dict(against=["x"], alpha="sweep"), "--against compares at one alpha"),
-    (("both",), dict(against_alpha="1"), "--against-alpha is that of the runs of --against"),
+    (("both",), dict(against_alpha="1"), "--against-alpha is the alpha of the runs of --against"),
   ],
 )
-def test_bad_questions_get_a_clear_sentence(runs, tmp_path, names, question, message):
+def test_flags_that_do_not_go_together_are_refused(runs, tmp_path, names, flags, message):
   tree = runs["other"].tree()
   renamed = LabelTree.from_children([name.upper() for name in tree.names], np.diff(tree.child_offsets))
   others = {}
@@ -334,14 +337,16 @@ def test_bad_questions_get_a_clear_sentence(runs, tmp_path, names, question, mes
     (folder / "tree.json").write_text(own_tree.to_json())
     others[name] = RunFolder(folder)
   with pytest.raises(UserError, match=message):
-    ask_for(runs | others, *names, **question)
+    evaluate_by_name(runs | others, *names, **flags)
 
 
 def test_an_ensembles_folder_is_no_runs(runs):
   with pytest.raises(UserError, match="both is the folder of a run"):
-    ask_for(runs, "both", "other", out=str(runs["both"].path))
+    evaluate_by_name(runs, "both", "other", out=str(runs["both"].path))
   with pytest.raises(UserError, match="both is the folder of a run"):
-    ask_for(runs, "both", "other", against=[path(runs, n) for n in ("fine", "chain")], out=str(runs["both"].path))
+    evaluate_by_name(
+      runs, "both", "other", against=[path(runs, n) for n in ("fine", "chain")], out=str(runs["both"].path)
+    )
 
 
 def test_a_node_is_found_by_its_name_or_path(toy_tree):
