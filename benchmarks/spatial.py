@@ -174,7 +174,7 @@ def torch_device() -> str | None:
   elif jax.default_backend() == "gpu" and spatial_torch.torch.cuda.is_available():
     return "cuda"
   else:
-    print(f"PyTorch sees no {jax.default_backend()}: its columns are left out.\n")
+    print(f"PyTorch finds no {jax.default_backend()}: its columns are left out.\n")
   return None
 
 
