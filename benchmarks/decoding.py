@@ -1,13 +1,13 @@
-r"""Times the decoding of CNN-RNN over a small and a large tree of the same depth and largest fan-out; prints Markdown.
+r"""Times of CNN-RNN's decoding over a small and a large tree of the same depth and largest fan-out; prints Markdown.
 
   python -m benchmarks.decoding
   python -m benchmarks.decoding --width 1000 --softmax siblings --beams 5 --rounds 30
 
-The trees have three levels: 64 + 449 + 1,347 = 1,860 nodes, and 64 + 4,096 + 95,840 = 100,000. Each level is shared as
-evenly as it goes among the nodes above it, so that in both the largest fan-out is 64, the root's. What is timed is what
-makes the paths, their log-probabilities and stop probabilities of random features; node probabilities, `b n` numbers,
-are another output. Both trees run in turns, a round after the other, and so does the output layer over all nodes, with
-its logsumexp, alone: the part that has to grow under the paper's softmax. On two cores it takes about four minutes.
+The trees have three levels: 64 + 449 + 1,347 = 1,860 nodes, and 64 + 4,096 + 95,840 = 100,000. The nodes of a level are
+divided evenly among the nodes above, so in both trees the largest fan-out is 64, the root's. The benchmark times the
+paths, their log-probabilities and the stop probabilities of random features. It does not time node probabilities, an
+output of size `b n`. Both trees run alternately, one round after another. So does the output layer over all nodes with
+its logsumexp, the part whose cost grows with the tree under the paper's softmax. On two cores it takes about 4 minutes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SMALL, LARGE = (f"{sum(levels):,}" for levels in LEVELS)
 
 
 def even_tree(levels: tuple[int, ...]) -> TreeArrays:
-  """Returns the tree with levels of these sizes, each shared evenly among the nodes above it."""
+  """Returns the tree with levels of these sizes, whose nodes are divided evenly among the nodes above."""
   shared = [np.full(above, size // above) + (np.arange(above) < size % above) for above, size in
             zip((1, *levels[:-1]), levels, strict=True)]  # fmt: skip
   counts = np.concatenate([*shared, np.zeros(levels[-1], np.int64)])

@@ -1,8 +1,8 @@
-"""The config that all others start from, and the variants that several share.
+"""The base of all configs, and the variants that several share.
 
 A config file has a function `get_config(variant)`. It takes `base()`, sets the values of its experiment, and applies
 the words of `FILE.py:WORD,WORD`. Fields that it does not set have the defaults of hierjax, and each can be set on the
-command line. Steps and the learning rate of another batch size are computed when training starts, so that
+command line. The steps and the learning rate for another batch size are computed when training starts, so
 `--config.batch_size=64` changes both.
 """
 
@@ -35,7 +35,7 @@ def smoke(c: mlc.ConfigDict) -> None:
   c.data.validation = 0.1
   c.data.resize = c.data.crop = 32
   c.data.sides = ()
-  c.decode.views = 1  # such images have no corners to crop
+  c.decode.views = 1  # the crop is the whole image
   c.batch_size = 16
   c.epochs = 2.0
   c.log_every = 4
