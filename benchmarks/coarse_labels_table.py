@@ -24,6 +24,7 @@ from matplotlib.lines import Line2D
 from configs import coarse_labels_cifar100
 from hierjax.data.sources.features import FEATURES
 from hierjax.evaluation.pseudo_labels import write_pseudo_labels
+from hierjax.inference.loaded_run import LoadedRun
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder, write_whole
 from hierjax.runs.run import Run
@@ -72,7 +73,7 @@ def train(cell: Cell, features: Path | None, workdir: Path, words: Sequence[str]
     teacher = cell._replace(arm="fine")
     train(teacher, features, workdir, words)
     if not (teacher.folder(workdir).path / "pseudo_labels.npz").exists():
-      write_pseudo_labels(teacher.folder(workdir), devices.data_mesh())
+      write_pseudo_labels(LoadedRun.open(teacher.folder(workdir), devices.data_mesh()))
   folder = cell.folder(workdir)
   if folder.evaluation("test") is not None:
     return

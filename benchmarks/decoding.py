@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.spatial import Side, interleaved, load_average, machine, table_head, table_row
+from hierjax.functional.decoding import decode
 from hierjax.functional.tree_arrays import TreeArrays, tree_arrays
 from hierjax.nn.heads.path_rnn import PathRNNHead
 from hierjax.tree.label_tree import LabelTree
@@ -40,8 +41,9 @@ def even_tree(levels: tuple[int, ...]) -> TreeArrays:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def decode(head: PathRNNHead, variables: Any, features: Features, tree: TreeArrays, options: DecodeOptions) -> Any:
-  found: Any = head.apply(variables, features, None, tree, options, method="decode")
+def paths_of(head: PathRNNHead, variables: Any, features: Features, tree: TreeArrays, options: DecodeOptions) -> Any:
+  distribution: Any = head.apply(variables, features, None, tree, options, method="distribution")
+  found = decode(distribution, tree, options)
   return found.paths, found.log_prob, found.stop_prob
 
 
@@ -58,7 +60,7 @@ def sides(softmax: str, beam: int, levels: tuple[int, ...], args: argparse.Names
   features = Features((), jax.random.normal(jax.random.key(1), (args.images, args.width)))
   variables = jax.jit(head.init)(jax.random.key(0), features)
   variables = jax.tree.map(lambda x: 3 * x, variables)  # images then have different paths
-  decoding = lambda: jax.block_until_ready(decode(head, variables, features, tree, DecodeOptions(beam=beam)))  # noqa: E731
+  decoding = lambda: jax.block_until_ready(paths_of(head, variables, features, tree, DecodeOptions(beam=beam)))  # noqa: E731
   if softmax == "siblings":
     return decoding, None
   states = jax.random.normal(jax.random.key(2), (tree.depth, args.images, beam, args.width))

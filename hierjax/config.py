@@ -45,6 +45,7 @@ def fields_of(build: Callable[..., Any], without: Collection[str] = ()) -> dict[
   """Returns the parameters of a class or function as the fields of a section.
 
   A classmethod that takes `**fields` passes them to its class, so it has those fields of the class that have a default.
+  The docstring of the class describes the parameters of a classmethod.
 
   Args:
     build: a class or function, whose docstring describes its parameters under `Attributes:` or `Args:`.
@@ -58,10 +59,10 @@ def _parameters(build: Callable[..., Any]) -> Mapping[str, Field]:
   kinds, texts = _annotations(build), field_texts(build)
   parameters = dict(inspect.signature(build).parameters)
   rest = {name for name, p in parameters.items() if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-  if rest and inspect.ismethod(build):
+  if inspect.ismethod(build):
     owner: Any = build.__self__
     kinds, texts = _annotations(owner) | kinds, field_texts(owner) | texts
-    own = inspect.signature(owner).parameters
+    own = inspect.signature(owner).parameters if rest else {}
     parameters = {name: p for name, p in own.items() if p.default is not REQUIRED} | parameters
   return {
     name: Field(kinds.get(name, Any), parameter.default, texts.get(name, ""))

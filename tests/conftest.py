@@ -45,7 +45,6 @@ FAST = (
   "test_tiers.py",
   "test_types.py",
   "training/test_optim.py",
-  "training/test_state.py",
 )
 NOT_FAST = (
   "data/test_tfds.py::test_real_cifar100",

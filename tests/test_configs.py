@@ -95,7 +95,7 @@ def test_every_config_trains_on_generated_images(path, tmp_path, capsys):
   assert metrics["num_examples"] > 0
   several = "path_f1" in metrics
   assert 0 <= metrics["path_f1" if several else "path_accuracy"] <= 1
-  assert ("F1 of paths" if several else "whole path") in capsys.readouterr().out
+  assert ("path F1" if several else "path accuracy") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

@@ -43,7 +43,7 @@ examples:
   hierjax COMMAND --help
 
 exit status:
-  0    the command did what it was asked to do
+  0    the command succeeded
   1    it failed: a file, a label, a setting or the data is wrong; the message on stderr says which
   2    the command line cannot be understood
   130  Ctrl-C ended it

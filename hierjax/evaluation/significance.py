@@ -19,10 +19,10 @@ _RESAMPLES, _SHARE = 10_000, 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-  """How the errors of two sets of runs differ, at a level or of whole paths.
+  """How the errors of two sets of runs differ, of the raw argmax at a level or of the path.
 
   Attributes:
-    name: what is compared.
+    name: of the error; see `error_names`.
     runs: pairs of runs.
     images: that count.
     first: the mean error of the first set, from 0 to 1.
@@ -51,12 +51,12 @@ def differences(
   """Compares two sets of runs, the m-th of one with the m-th of the other, on the same images.
 
   Args:
-    first: what each run of the first set has wrong: level by level, and last the whole path.
-    second: the same of the second.
-    counted: what counts.
+    first: the errors of each run of the first set: of the raw argmax level by level, and last of the path.
+    second: the same of the second set.
+    counted: which of them count.
     seed: of the bootstrap.
   """
-  names = [f"level {i + 1}" for i in range(counted.shape[1] - 1)] + ["path"]
+  names = error_names(counted.shape[1] - 1)
   rng = np.random.default_rng(seed)
   found = []
   for i, name in enumerate(names):
@@ -68,6 +68,11 @@ def differences(
     runs, images = ours.shape
     found.append(Difference(name, runs, images, float(ours.mean()), float(theirs.mean()), t, p, interval))
   return found
+
+
+def error_names(levels: int) -> list[str]:
+  """Returns the names of top-1 errors: of the raw argmax at each level, and of the path."""
+  return [f"raw level {i + 1}" for i in range(levels)] + ["path"]
 
 
 def check_pairs(first: int, second: int) -> None:

@@ -27,7 +27,7 @@ def table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
 
 
 def accuracy_table(metrics: Mapping[str, Any]) -> str:
-  """Returns the accuracy by level, and of whole paths, as a table; `metrics` is what eval/SPLIT.json holds."""
+  """Returns metrics, the contents of eval/SPLIT.json, as a table."""
   return accuracy_tables({"value": metrics})
 
 

@@ -17,7 +17,7 @@ def check_alpha(alpha: float, depth: int, where: str) -> None:
   """Raises UserError for an interpolation factor that would make probabilities negative (READINGS D3, D7).
 
   Args:
-    alpha: what is asked for: from 0 to 2, and to 1 beyond two levels.
+    alpha: the requested factor: from 0 to 2, and to 1 beyond two levels.
     depth: levels of the tree.
     where: what to call it in the error: the flag or the config key that gave it.
   """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +79,7 @@ def _search(scorer: Scorer, distribution: Distribution, tree: TreeArrays, option
   return beam_search(scorer.step, beams(scorer.carry, options.beam), known, tree, options)
 
 
-def beams(carry: Array, count: int) -> Array:
+def beams(carry: Any, count: int) -> Any:
   """Returns the state of each example, a pytree of `[b ...]`, for `count` beams: `[b k ...]`."""
   return jax.tree.map(lambda x: jnp.repeat(x[:, None], count, axis=1), carry)
 

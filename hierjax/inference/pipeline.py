@@ -100,11 +100,7 @@ def each_view(of_view: Callable[[Int[Array, ""]], Any], views: int) -> Any:
 
 
 def answer(
-  members: Sequence[Distribution],
-  stages: Stages,
-  tree: TreeArrays,
-  alpha: Float[Array, ""] | None = None,
-  chosen: Float[Array, "m"] | None = None,
+  members: Sequence[Distribution], stages: Stages, tree: TreeArrays, alpha: Float[Array, ""] | None = None
 ) -> Prediction:
   """Returns the prediction for the distributions of one member or several; jittable.
 
@@ -113,9 +109,8 @@ def answer(
     stages: the settings.
     tree: the tree.
     alpha: a traced value in place of `stages.alpha`, for sweeps.
-    chosen: as in `mean_of_members`.
   """
-  return finish(mean_of_members(members, tree, chosen), stages, tree, alpha)
+  return finish(mean_of_members(members, tree), stages, tree, alpha)
 
 
 def finish(mean: Distribution, stages: Stages, tree: TreeArrays, alpha: Float[Array, ""] | None = None) -> Prediction:

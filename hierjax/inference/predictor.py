@@ -65,7 +65,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
   """Returns the files named, and the images in the folders named and below, in order.
 
   Folders are walked as those of a data set: what is hidden is passed over, and links are followed. One that cannot be
-  read is told of on stderr.
+  read is reported on stderr.
 
   Raises:
     UserError: the folders hold no image.
@@ -194,8 +194,8 @@ def _paths_of(file: str, tree: LabelTree, answer: Answer) -> Iterator[Row]:
     if nodes and nodes not in seen and np.isfinite(score):
       seen.add(nodes)
       name = tree.nodes_text(nodes)  # a raw path need not be one of the tree
-      sure = tuple(float(p) for p in answer.node_prob[list(nodes)])
-      yield Row(file, name, sure[-1], len(seen), sure, float(score))
+      probability = tuple(float(p) for p in answer.node_prob[list(nodes)])
+      yield Row(file, name, probability[-1], len(seen), probability, float(score))
 
 
 def write_csv(path: str, rows: Iterable[Row]) -> None:

@@ -61,7 +61,7 @@ def check_new_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-  """Gives a folder to fill, which becomes `path` in the end, or is removed where something goes wrong."""
+  """Yields a new folder to fill, which becomes `path` in the end; it is removed where an error is raised."""
   path = path.absolute()
   path.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
@@ -79,7 +79,7 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 
 
 class NotWritten(UserError):
-  """What was measured could not be written; it is in `metrics`."""
+  """The metrics could not be written to a file; they are in `metrics`."""
 
   def __init__(self, message: str, metrics: Mapping[str, Any]):
     super().__init__(message)
@@ -97,9 +97,9 @@ class RunFolder:
     self._lock: TextIO | None = None
 
   def begin(self, config: Mapping[str, Any], tree: LabelTree, data_checksum: str) -> None:
-    """Writes what the run is, or checks that it is the run of this folder.
+    """Writes config, tree and data checksum to a new folder, or checks that they are those of this folder.
 
-    A folder that a crash left without a checkpoint has its tree and data written anew: its begin may be half done.
+    In a folder without a checkpoint, tree and data checksum are written again: a crash may have left them out.
 
     Args:
       config: the resolved config.
@@ -110,7 +110,7 @@ class RunFolder:
       UserError: the folder holds a run of another config, tree or data, or no run at all; differing keys are listed.
     """
     saved_config = self.path / "config.json"
-    visible = [p for p in self.path.glob("*") if not p.name.startswith(".")]  # hidden: what a crash left half written
+    visible = [p for p in self.path.glob("*") if not p.name.startswith(".")]  # hidden files: left by a crash
     if visible and not saved_config.exists():
       raise UserError(f"{self.path} holds files but no config.json: choose an empty folder for --workdir")
     if not saved_config.exists():
@@ -151,7 +151,7 @@ class RunFolder:
     self._lock = lock
 
   def close(self) -> None:
-    """Lets go of the lock, if there is one; so does the end of the process."""
+    """Releases the lock, if there is one; so does the end of the process."""
     if self._lock is not None:
       self._lock.close()
 
@@ -226,7 +226,7 @@ class RunFolder:
     )
 
   def evaluation(self, split: str, keys: Collection[str] = _MEASURED) -> dict[str, Any] | None:
-    """Returns what eval/SPLIT.json holds; None where there is none with these keys, so that it is made anew."""
+    """Returns the contents of eval/SPLIT.json; None where there is no file with these keys."""
     try:
       found = read_json(self.path / "eval" / f"{split}.json", "what `evaluate` writes")
     except (FileNotFoundError, UserError):

@@ -237,7 +237,7 @@ class _Steps:
     if self._training.validation is not None and length.due(done, settings.eval_every):
       with self._rate.paused():
         scores = self._validate(done, self._training.validation)
-    stop = signals.received is not None or self.checkpoints.told_to_stop(done)
+    stop = signals.received is not None or self.checkpoints.should_stop(done)
     if scores or stop or length.due(done, settings.checkpoint_every):
       self._save(done, _headline(scores) if scores else None)
     if stop and done < length.total_steps:

@@ -1,4 +1,4 @@
-"""Makes the files of `hierjax/tree/data` from what the data sets' authors published.
+"""Maker of the files of `hierjax/tree/data`, from the data sets' published class lists and hierarchies.
 
   python -m hierjax.tree.make_catalog FACTS WORDNET
 

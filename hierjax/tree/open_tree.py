@@ -1,4 +1,4 @@
-"""A label tree from whatever the user names: a tree of the catalogue, a folder, a CSV or JSON file."""
+"""Label trees by name or path: a tree of the catalogue, a folder, a CSV or JSON file."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def open_tree(source: str | Path, format: str = "auto") -> LabelTree:
 
   Args:
     source: the name of a tree of the catalogue, or the path of a folder, a CSV file or a JSON file. Of a folder whose
-      folders are splits, `train` and `test` say, `train` is the tree.
-    format: `auto` tells by the name, and by what a file starts with: a CSV file whose header is `parent,child` or
+      folders are splits, such as `train` and `test`, `train` is the tree.
+    format: `auto` decides by the name, and by the start of the file: a CSV file whose header is `parent,child` or
       `parent,child,name` holds `edges`, one whose first column has images `labels`, whose tree it is, and another one
       `levels`; a JSON file is `saved` by `LabelTree.to_json`, or else
       `nested`.
 
   Raises:
-    TreeError: there is no such tree, or what is there is none; a `FaultyTree` lists every error.
+    TreeError: there is no such tree, or it is invalid; a `FaultyTree` lists every error.
   """
   return build(open_draft(source, format))
 

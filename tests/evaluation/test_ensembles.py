@@ -14,9 +14,21 @@ from commands import MESH, evaluate
 from PIL import Image
 
 from hierjax.cli import evaluate as command
+from hierjax.data.source import ArraySource
 from hierjax.errors import UserError
-from hierjax.evaluation.ensembles import Errors, subsets
+from hierjax.evaluation.answers import Rows, fold
+from hierjax.evaluation.ensembles import (
+  Errors,
+  all_metrics,
+  errors_of,
+  member_errors,
+  metrics_of,
+  subset_errors,
+  subsets,
+)
+from hierjax.functional.metrics import METRICS
 from hierjax.inference.members import answers_of, open_ensemble, open_images
+from hierjax.inference.pipeline import Stages, answer
 from hierjax.inference.predictor import Predictor, find_images
 from hierjax.report.plots.consistency import find_node
 from hierjax.runs.choices import keep_choice, read_choices
@@ -93,9 +105,8 @@ def adapted(members, parent, alpha):
 
 
 def wrong(coarse, fine, parent, labels):
-  """Returns bool[n 3]: the best coarse node, the best fine one, and the best path by the chain rule."""
-  sums = np.stack([fine[:, parent == i].sum(axis=1) for i in range(TOP)], axis=1)
-  leaf = (coarse[:, parent] * fine / sums[:, parent]).argmax(axis=1)
+  """Returns bool[n 3]: the best coarse node, the best fine one, and the best path by their product (READINGS A4)."""
+  leaf = (coarse[:, parent] * fine).argmax(axis=1)
   found = [coarse.argmax(axis=1) != labels[:, 0], TOP + fine.argmax(axis=1) != labels[:, 1], TOP + leaf != labels[:, 1]]
   return np.stack(found, axis=1)
 
@@ -107,8 +118,11 @@ def oracle(runs, level_prob):
   found, labels = level_prob
 
   def judge(names, alpha, split="test"):
-    members = np.stack([found[name, split] for name in names])
-    return wrong(*adapted(members, parent, alpha), parent, labels[split])
+    coarse, fine = adapted(np.stack([found[name, split] for name in names]), parent, alpha)
+    errors = wrong(coarse, fine, parent, labels[split])
+    if tuple(names) == ("chain",) and alpha == 0:  # its own decoding has the most probable leaf
+      errors[:, 2] = errors[:, 1]
+    return errors
 
   return judge
 
@@ -136,7 +150,7 @@ def test_members_are_averaged_and_then_adapted(runs, oracle, tmp_path, capsys):
     saved = json.loads((tmp_path / "out" / "eval" / f"{file}.json").read_text())
     names = [part for member in MEMBERS for part in member.split("+")]
     errors = oracle(names, alpha).mean(axis=0)
-    np.testing.assert_allclose(saved["level_accuracy"], 1 - errors[:2], rtol=1e-6)
+    np.testing.assert_allclose(saved["raw_level_accuracy"], 1 - errors[:2], rtol=1e-6)
     np.testing.assert_allclose([saved["path_accuracy"], saved["leaf_top1"]], 1 - errors[2], rtol=1e-6)
     assert saved["num_examples"] == IMAGES and saved["alpha"] == alpha
     assert [len(member["runs"]) for member in saved["members"]] == [1, 1, 2, 1]
@@ -146,9 +160,9 @@ def test_members_are_averaged_and_then_adapted(runs, oracle, tmp_path, capsys):
         for subset in itertools.combinations(MEMBERS, size)
       ]
       assert row["size"] == size and row["subsets"] == len(each)
-      np.testing.assert_allclose([*row["level_error"], row["path_error"]], np.mean(each, axis=0), atol=1e-9)
+      np.testing.assert_allclose([*row["raw_level_error"], row["path_error"]], np.mean(each, axis=0), atol=1e-9)
       if size < 4:
-        spread = [*row["level_error_deviation"], row["path_error_deviation"]]
+        spread = [*row["raw_level_error_deviation"], row["path_error_deviation"]]
         np.testing.assert_allclose(spread, np.std(each, axis=0, ddof=1), atol=1e-9)
       text = f"{100 * np.mean(each, axis=0)[0]:.2f}%"
       assert any(line.startswith(f"ensemble-{size} ") and text in line for line in printed.splitlines())
@@ -166,10 +180,10 @@ def test_a_chain_rule_head_says_that_nothing_changes(runs, oracle, capsys, monke
     with pytest.raises(UserError, match=message):
       evaluate_by_name(runs, "chain", alpha=alpha)
     with pytest.raises(UserError, match=message):
-      Predictor(runs["chain"].path, alpha=alpha)
+      Predictor(runs["both"].path, alpha=alpha)
 
   plain = []
-  monkeypatch.setattr(command, "_plain", lambda args, mesh: plain.append(args.workdir))
+  monkeypatch.setattr(command, "_plain", lambda args, mesh: plain.append(args.workdir) or {})
   evaluate_by_name(runs, "chain", alpha="sweep")
   evaluate_by_name(runs, "fine", alpha="1")
   assert "upper levels are sums of the last" in capsys.readouterr().out and len(plain) == 2
@@ -200,7 +214,7 @@ def test_a_sweep_is_the_errors_with_each_alpha(swept, oracle):
   rows = table(swept / "pictures" / "adaptation.csv")
   assert len(rows) == 2 * 21 * 3
   for row in rows:
-    i = ("level 1", "level 2", "path").index(row["what"])
+    i = ("raw level 1", "raw level 2", "path").index(row["what"])
     found = oracle(["both"], float(row["alpha"]), row["split"])[:, i].mean()
     np.testing.assert_allclose(float(row["error"]), found, atol=1e-6, err_msg=str(row))
     assert row["deviation"] == "" and row["ensemble"] == row["subsets"] == "1"
@@ -264,9 +278,9 @@ def test_predict_adapts_as_evaluate_does(runs, level_prob, tmp_path):
   parent = run.tree.parent[TOP:]
   coarse, fine = adapted(level_prob[0]["both", "test"][None, :3], parent, 1.0)
   rows = Predictor(runs["both"].path, alpha="1")(files)
-  best = TOP + fine.argmax(axis=1)  # the levels agree
+  best = TOP + (coarse[:, parent] * fine).argmax(axis=1)
   assert [row.path for row in rows] == [run.tree.path_text(int(node)) for node in best]
-  np.testing.assert_allclose([row.probability for row in rows], fine.max(axis=1), rtol=1e-4)
+  np.testing.assert_allclose([row.probability for row in rows], fine[np.arange(3), best - TOP], rtol=1e-4)
   np.testing.assert_allclose(
     [row.node_probabilities[0] for row in rows], coarse[np.arange(3), parent[best - TOP]], rtol=1e-4
   )
@@ -370,3 +384,103 @@ def test_what_no_image_counts_for_has_no_error():
   assert errors.sizes == (1, 2) and errors.at([1.0]).wrong.shape == (3, 1, 2)
   np.testing.assert_array_equal(errors.mean(1), [[0.25, np.nan]] * 2)
   assert np.isnan(errors.deviation(2)).all() and errors.deviation(1)[0, 0] == 0
+
+
+@pytest.fixture
+def with_gaps(runs, monkeypatch, tmp_path):
+  """Copies of two runs whose test images have gaps: labels that end early or are missing, images that cannot be read.
+
+  Returns the folders, the labels `i32[n 2]` of all images, and the images that each run cannot read.
+  """
+  tree, bad = runs["both"].tree(), {"both": [3, 15], "other": [8]}
+  nodes = Run.from_folder(runs["both"]).source("test").nodes.copy()
+  nodes[[2, 5, 11], 0] = tree.parent[nodes[[2, 5, 11], 0]]
+  nodes[[7], 0] = -1
+  folders = []
+  for name in bad:
+    config = runs[name].config()
+    config["data"]["on_bad_image"] = "skip"
+    shutil.copytree(runs[name].path, tmp_path / name, ignore=shutil.ignore_patterns("eval", "pictures"))
+    (tmp_path / name / "config.json").write_text(json.dumps(config))
+    folders.append(RunFolder(tmp_path / name))
+  open_split = Run.source
+
+  def source(run, split):
+    images = open_split(run, split).read(np.arange(IMAGES))
+    own = "both" if images.ndim == 4 else "other"
+    return ArraySource(images, nodes, bad=dict.fromkeys(bad[own], "bad"))
+
+  monkeypatch.setattr(Run, "source", source)
+  return folders, tree.encode(nodes[:, 0]), bad
+
+
+def test_what_no_label_tells_and_what_a_member_cannot_read_is_not_counted(with_gaps, level_prob, runs):
+  folders, labels, bad = with_gaps
+  ensemble = open_ensemble([str(folder.path) for folder in folders], MESH)
+  images, alphas, stages = open_images(ensemble, "test"), (0.0, 1.0), Stages(ensemble.whole.run.options)
+  sums, rows = subset_errors(ensemble, alphas, stages), member_errors(ensemble, 1.0, stages)
+  metrics = all_metrics(ensemble, alphas, stages)
+  fold(ensemble, images, sums, rows, metrics)
+  errors, found = errors_of(sums, ensemble, alphas), metrics_of(metrics)
+
+  read = np.isin(np.arange(IMAGES), [*bad["both"], *bad["other"]], invert=True)
+  known = np.stack([labels[:, 0] >= 0, labels[:, 1] >= 0, labels[:, 0] >= 0], axis=1) & read[:, None]
+  np.testing.assert_array_equal(errors.counted, known.sum(axis=0))
+  assert errors.counted.tolist() == [12, 9, 12]
+  parent = runs["both"].tree().parent[TOP:]
+  said = {name: level_prob[0][name, "test"] for name in ("both", "other")}
+
+  def expected(names, alpha):
+    coarse, fine = adapted(np.stack([said[name] for name in names]), parent, alpha)
+    leaf = (coarse[:, parent] * fine).argmax(axis=1)
+    path = (parent[leaf] != labels[:, 0]) | ((TOP + leaf != labels[:, 1]) & (labels[:, 1] >= 0))
+    levels = [coarse.argmax(axis=1) != labels[:, 0], TOP + fine.argmax(axis=1) != labels[:, 1]]
+    return np.stack([*levels, path], axis=1) & known
+
+  for s, subset in enumerate(errors.subsets):
+    for a, alpha in enumerate(alphas):
+      names = [("both", "other")[member] for member in subset]
+      np.testing.assert_array_equal(errors.wrong[s, a], expected(names, alpha).sum(axis=0))
+  for alpha, values in zip(alphas, found, strict=True):
+    share = expected(["both", "other"], alpha).sum(axis=0) / known.sum(axis=0)
+    np.testing.assert_allclose([*values["raw_level_accuracy"], values["path_accuracy"]], 1 - share, rtol=1e-6)
+    assert values["num_examples"] == read.sum()
+  wrong, counted = rows.values(IMAGES)
+  np.testing.assert_array_equal(counted, known)
+  for member, name in enumerate(said):
+    np.testing.assert_array_equal(wrong[:, member], expected([name], 1.0))
+
+
+def test_alpha_0_is_the_evaluation_of_the_run_itself(runs, tmp_path):
+  shutil.copytree(runs["other"].path, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
+  evaluate(tmp_path / "run")
+  evaluate(tmp_path / "run", alpha=0)
+  plain, adapted_by_0 = (
+    json.loads((tmp_path / "run" / "eval" / f"{n}.json").read_text()) for n in ("test", "test-alpha0")
+  )
+  measured = {name: value for name, value in plain.items() if name in METRICS or name == "num_examples"}
+  assert {name: adapted_by_0[name] for name in measured} == measured and len(measured) == len(METRICS) + 1
+  assert adapted_by_0.keys() - plain.keys() == {"alpha", "members"}
+  assert plain.keys() - adapted_by_0.keys() == {"loss", "step", "views", "examples"}
+
+
+def test_a_run_alone_in_a_larger_ensemble_has_the_errors_of_its_own_decoding(runs, make_run, small_config, tmp_path):
+  config = config_of(small_config, head=dict(name="path_rnn", width=4), decode=dict(beam=1))
+  every = runs | {"greedy": make_run(config, seed=5, name="greedy", sharpness=6.0)}
+  names = ("greedy", "both", "chain")
+  ensemble = open_ensemble([path(every, name) for name in names], MESH)
+  images, stages = open_images(ensemble, "test"), Stages(ensemble.parts[0].run.options)
+  tree = ensemble.whole.run.method.tree
+  exact = Rows(jax.jit(lambda answered: answer(answered.distributions[:1], stages, tree).paths[:, 0]))
+  own = Rows(lambda answered: answered.own[0].paths[:, 0])
+  sums = subset_errors(ensemble, (0.0, 1.0), stages)
+  fold(ensemble, images, exact, own, sums)
+  assert (exact.values(IMAGES) != own.values(IMAGES)).any(), "a greedy search misses some of the best paths"
+
+  errors = errors_of(sums, ensemble, (0.0, 1.0))
+  for member, name in enumerate(names):
+    evaluate_by_name(every, name)
+    found = json.loads((every[name].path / "eval" / "test.json").read_text())
+    expected = [*(1 - np.array(found["raw_level_accuracy"])), 1 - found["path_accuracy"]]
+    assert errors.subsets[member] == (member,)
+    np.testing.assert_allclose(errors.wrong[member, 0] / errors.counted, expected, atol=1e-7)

@@ -63,7 +63,7 @@ def test_the_best_leaf_below_the_known_label_with_its_probability(teacher):
   assert said.labelled.all() and said.judged.all() and said.right.mean() == share and 0 < share < 1
   assert "160 of 160 training images" in pseudo_label_summary(
     said
-  ) and f"{100 * share:.2f}% of 160 are right" in pseudo_label_summary(said)
+  ) and f"accuracy {100 * share:.2f}% on the 160" in pseudo_label_summary(said)
 
 
 def test_free_labels_do_not_heed_what_is_known(teacher, tmp_path):
@@ -116,7 +116,7 @@ def test_own_images_whose_labels_end_above_a_leaf(make_run, on_vectors, tmp_path
   assert main(["data", "pseudo-label", str(folder.path), "--out", str(tmp_path / "labels.npz")]) == 0
   printed = capsys.readouterr().out
   assert "14 of 14 training images whose labels end above a leaf have a pseudo-label" in printed
-  assert "are right" not in printed, "nobody knows"
+  assert "accuracy" not in printed, "these images have no whole labels"
   assert f"--config.data.partial_labels=pseudo --config.data.pseudo_labels={tmp_path / 'labels.npz'}" in printed
   data = own | dict(partial_labels="pseudo", pseudo_labels=str(tmp_path / "labels.npz"))
   filled = Run.from_config(on_vectors(data=data)).source("train").nodes[:, 0]

@@ -82,7 +82,7 @@ def test_the_choice_is_the_smallest_on_validation_that_is_right_enough(run, expe
   answered, right, *levels = expected([0], "test", below)
   np.testing.assert_allclose(shares(found), [answered, right, *levels])
   assert 0 < answered < 1 and sum(share > 0 for share in levels) > 1  # answers that end at different levels
-  assert f"{below:g} is chosen on validation" in printed and f"{100 * right:.2f}%" in printed
+  assert f"threshold = {below:g} is chosen on validation" in printed and f"{100 * right:.2f}%" in printed
 
   rows = list(csv.DictReader((run.path / "pictures" / "selective.csv").read_text().splitlines()))
   assert [row["split"] for row in rows] == ["validation"] * len(GRID) + ["test"] * len(GRID)

@@ -1,4 +1,4 @@
-"""What an evaluation of several runs counts where labels end above a leaf, and which runs it does not compare."""
+"""Labels that end above a leaf, and other trees, in evaluations of several runs."""
 
 import json
 import shutil
@@ -42,12 +42,12 @@ def test_an_ensemble_counts_the_labels_that_its_members_count(runs, tmp_path):
   together = evaluation(tmp_path, *runs, "--out", tmp_path)
   members = together["ensembles"][0]
   assert members["size"] == 1 and members["subsets"] == 2
-  errors = 1 - np.array([[*one["level_accuracy"], one["path_accuracy"]] for one in alone])
-  np.testing.assert_allclose([*members["level_error"], members["path_error"]], errors.mean(axis=0), atol=1e-6)
+  errors = 1 - np.array([[*one["raw_level_accuracy"], one["path_accuracy"]] for one in alone])
+  np.testing.assert_allclose([*members["raw_level_error"], members["path_error"]], errors.mean(axis=0), atol=1e-6)
   both = together["ensembles"][1]
-  errors = [*(1 - np.array(together["level_accuracy"])), 1 - together["path_accuracy"]]
-  np.testing.assert_allclose([*both["level_error"], both["path_error"]], errors, atol=1e-6)
-  for counted, error in zip((WHOLE + TOP, WHOLE), both["level_error"], strict=True):
+  errors = [*(1 - np.array(together["raw_level_accuracy"])), 1 - together["path_accuracy"]]
+  np.testing.assert_allclose([*both["raw_level_error"], both["path_error"]], errors, atol=1e-6)
+  for counted, error in zip((WHOLE + TOP, WHOLE), both["raw_level_error"], strict=True):
     assert error * counted == pytest.approx(round(error * counted), abs=1e-5) and 0 < error < 1
 
 

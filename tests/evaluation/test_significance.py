@@ -43,7 +43,7 @@ def test_runs_are_paired_and_images_that_do_not_count_are_left_out():
   counted[:50, 1] = False
   first[:, :50, 1] = True  # not looked at
   found = differences(first, second, counted)
-  assert [one.name for one in found] == ["level 1", "level 2", "path"]
+  assert [one.name for one in found] == ["raw level 1", "raw level 2", "path"]
   assert [one.images for one in found] == [200, 150, 200]
   for i, one in enumerate(found):
     ours, theirs = (runs[:, counted[:, i], i].mean(axis=1) for runs in (first, second))
@@ -53,7 +53,7 @@ def test_runs_are_paired_and_images_that_do_not_count_are_left_out():
   assert found == differences(first, second, counted)  # the same seed
   text = difference_table(found)
   assert "3 pairs of runs" in text and f"{100 * found[1].first:.2f}%" in text.splitlines()[3]
-  assert [row[0] for row in csv_rows(found)] == ["level 1", "level 2", "path"]
+  assert [row[0] for row in csv_rows(found)] == ["raw level 1", "raw level 2", "path"]
 
 
 def test_nothing_that_counts_is_said():
@@ -63,7 +63,7 @@ def test_nothing_that_counts_is_said():
 
 def test_a_level_that_no_label_has_is_left_out():
   wrong, counted = np.zeros((2, 4, 2), bool), np.array([[True, False]] * 4)
-  assert [one.name for one in differences(wrong, wrong, counted)] == ["level 1"]
+  assert [one.name for one in differences(wrong, wrong, counted)] == ["raw level 1"]
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, 1), (3, 2), (0, 2)])

@@ -37,7 +37,7 @@ def judged(rng):
     present[:, int(TREE.parent[node])] |= ends[:, node]
   ends[:, :2] &= ~np.stack([present[:, 2:4].any(1), present[:, 4:].any(1)], axis=1)
   scores = 0.6 * rng.random((60, 6)) + np.where(present, [0.3, 0.3, 0.15, 0.15, 0.15, 0.15], 0.0)
-  return thresholds.Judged(scores.astype(np.float32), ends, np.ones_like(ends))
+  return thresholds.ValidationScores(scores.astype(np.float32), ends, np.ones_like(ends))
 
 
 def path_f1(judged, levels):
@@ -118,7 +118,7 @@ def test_thresholds_of_other_weights_or_of_another_kind_do_not_count(trained):
 
 def test_labels_that_are_not_there_get_a_sentence(trained):
   run = Run.from_folder(trained[0])
-  nothing = thresholds.Judged(*(np.zeros((4, run.tree.num_nodes), kind) for kind in (np.float32, bool, bool)))
+  nothing = thresholds.ValidationScores(*(np.zeros((4, run.tree.num_nodes), kind) for kind in (np.float32, bool, bool)))
   with pytest.raises(UserError, match="no validation image has a label, so no threshold can be chosen"):
     thresholds.unseen_ends(run, nothing)
   top = dataclasses.replace(nothing, ends=np.arange(run.tree.num_nodes)[None] == 0)

@@ -155,7 +155,7 @@ def test_what_goes_wrong_leaves_nothing(maker, tmp_path, monkeypatch):
     return batch.replace(inputs=jnp.where(arguments[2].draw[:, 1:] == 11, jnp.nan, batch.inputs))
 
   monkeypatch.setattr(module, "features_of_images", broken)
-  with pytest.raises(UserError, match=r"the features of shapes test example 11 are not finite"):
+  with pytest.raises(UserError, match=r"shapes test example 11 .*not finite"):
     write_features(opened(maker), tmp_path / "out", splits=("test",))
   assert not list(tmp_path.iterdir())
 

@@ -159,7 +159,8 @@ def test_the_table_shows_what_is_missing_as_a_dash():
       "leaf_top5": 1.0,
     }
   )
-  lines = [line.split() for line in text.splitlines()]
-  assert lines[2] == ["level", "1", "2", "50.00%"]
-  assert lines[3] == ["level", "2", "30", "-"]
-  assert lines[7] == ["leaf", "among", "the", "best", "5", "100.00%"]
+  lines = [line.split() for line in text.splitlines()[2:]]
+  assert ["level", "1", "accuracy", "2", "50.00%"] in lines
+  assert ["level", "2", "accuracy", "30", "-"] in lines
+  assert ["leaf", "top-5", "100.00%"] in lines
+  assert len(lines) == 6

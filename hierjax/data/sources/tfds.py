@@ -28,7 +28,7 @@ def tfds_splits(config: DataConfig, tree: LabelTree) -> Splits:
   """Returns the splits of the prepared set `config.name`, which has `image`, and classes in `config.label_feature`.
 
   Raises:
-    UserError: the set is not prepared, or not in a form that can be read here; the message says what prepares it.
+    UserError: the set is not prepared, or not in a readable format; the message has the command that prepares it.
     TreeError: a class of the set is not in `tree`; or none is, where an image has several.
   """
   builder = _builder(config)
@@ -115,7 +115,7 @@ class TfdsSource:
     return images
 
   def describe(self, index: int) -> str:
-    """Returns what to call an image in a message."""
+    """Returns the name of an image in messages."""
     return f"{self.name} example {index}"
 
   def _labels(self) -> Int[np.ndarray, "n p"]:

@@ -40,9 +40,9 @@ class FlatHead(nn.Module):
   dtype: Any = jnp.float32
 
   @classmethod
-  def for_tree(cls, arrays: TreeArrays, **fields: Any) -> FlatHead:
-    """Returns the head for a tree; `fields` are `criterion` and `dtype`."""
-    return cls(arrays.num_leaves, arrays.stop_at, **fields)
+  def for_tree(cls, arrays: TreeArrays, criterion: str = "cross_entropy", dtype: Any = jnp.float32) -> FlatHead:
+    """Returns the head for a tree."""
+    return cls(arrays.num_leaves, arrays.stop_at, criterion, dtype)
 
   @nn.compact
   def __call__(

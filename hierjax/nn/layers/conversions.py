@@ -105,7 +105,7 @@ class Conversion(nn.Module):
     """Returns the n-mode product with one matrix a mode: U2 and U3 of rows and columns, U1 of channels."""
     initial = nn.initializers.lecun_normal()
     u2, u3, u1 = (
-      self.param(name, initial, (old, new), jnp.float32).astype(self.dtype)  # type: ignore[union-attr]
+      self.param(name, initial, (old, new), jnp.float32).astype(self.dtype)
       for name, old, new in zip(("u2", "u3", "u1"), x.shape[1:], sizes, strict=True)
     )
     return jnp.einsum("bhwc,hn,wv,cm->bnvm", x, u2, u3, u1, optimize="optimal")
@@ -201,7 +201,7 @@ def convolution(shape: MapShape, target: Target) -> Convolution:
       raise UserError(f"{label}, W = {width}: no convolution makes {side} x {side} places of it (p = {size}); {remedy}")
     found = max(s for s in range(1, min(height, width) + 1) if size % s**2 == 0)
   rows, columns = window(height, found), window(width, found)
-  return Convolution(found, *zip(rows, columns, strict=True))  # type: ignore[arg-type]
+  return Convolution(found, *zip(rows, columns, strict=True))
 
 
 def window(extent: int, places: int) -> tuple[int, int, int]:

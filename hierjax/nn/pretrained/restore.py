@@ -70,7 +70,7 @@ def imported_summary(weights: Mapping[str, np.ndarray], network: Network, file: 
 
 
 def difference(name: str, has: Shape | None, wants: Shape | None) -> str:
-  """Returns in words what differs about a weight, None being no such weight; '' where nothing does."""
+  """Returns a line on how a weight's shapes differ, None being no such weight; '' where they are equal."""
   if wants is None:
     return f"  {name}: left over, it has shape {has}"
   if has is None:
@@ -79,7 +79,7 @@ def difference(name: str, has: Shape | None, wants: Shape | None) -> str:
 
 
 def listed(lines: list[str]) -> str:
-  """Returns lines as one text, which says how many it leaves out."""
+  """Returns lines as one text; of many, the first and the number of the others."""
   more = len(lines) - MOST_LINES
   return "\n".join(lines if more <= 0 else [*lines[:MOST_LINES], f"  and {more} more"])
 
@@ -108,7 +108,7 @@ def _laid_out(array: np.ndarray, kind: str) -> np.ndarray:
     array = array.reshape(len(array), -1, 7, 7)  # PyTorch flattens channels, rows, columns
   if kind == "conv":
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
-  if kind and array.ndim == 4:  # a convolution that sees its whole input at once
+  if kind and array.ndim == 4:  # a convolution whose kernel covers the whole input
     return array.transpose(2, 3, 1, 0).reshape(-1, len(array))
   return array.T if kind and array.ndim == 2 else array
 

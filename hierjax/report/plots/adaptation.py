@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hierjax.evaluation.ensembles import Errors
+from hierjax.evaluation.significance import error_names
 from hierjax.report.plots.canvas import GREY, Page, grid
 from hierjax.runs.folder import RunFolder, write_table
 
@@ -49,7 +50,7 @@ class AlphaSweep:
 def draw_alpha_sweep(out: RunFolder, found: AlphaSweep) -> Path:
   """Writes pictures/adaptation.png and, beside it, adaptation.csv, which also has validation's; returns the PNG's path.
 
-  A panel for each level and one for the whole path; a line for each size of ensemble, the mean over its subsets, in a
+  A panel for each level and one for the path; a line for each size of ensemble, the mean over its subsets, in a
   band of one standard deviation to both sides.
   """
   pictures = out.path / "pictures"
@@ -73,7 +74,7 @@ def draw_alpha_sweep(out: RunFolder, found: AlphaSweep) -> Path:
 
 def names_of(errors: Errors) -> list[str]:
   """Returns the names of the last axis of errors: the levels, and the path."""
-  return [f"level {i + 1}" for i in range(len(errors.counted) - 1)] + ["path"]
+  return error_names(len(errors.counted) - 1)
 
 
 def _adaptation_heading(page: Page, found: AlphaSweep) -> None:

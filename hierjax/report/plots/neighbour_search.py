@@ -110,9 +110,9 @@ class Neighbours:
   """The answer for q regions of test images.
 
   Attributes:
-    run: the run that was asked.
+    run: the run.
     split: what the test images are called: test, or validation.
-    asked: the q images.
+    queries: the q images.
     cells: `i64[q]`, the region of each.
     searched: the training images that were searched.
     grid: the regions.
@@ -121,7 +121,7 @@ class Neighbours:
 
   run: Run
   split: str
-  asked: Source
+  queries: Source
   cells: np.ndarray
   searched: Source
   grid: Grid
@@ -134,7 +134,7 @@ class Neighbours:
 
   def same_label(self, query: int, image: int) -> bool:
     """Returns whether a searched image has the label of a query's; where they have several, whether they share one."""
-    return bool((np.intersect1d(self.asked.nodes[query], self.searched.nodes[image]) >= 0).any())
+    return bool((np.intersect1d(self.queries.nodes[query], self.searched.nodes[image]) >= 0).any())
 
   def answers(self, layer: str, query: int) -> list[tuple[int, int, float]]:
     """Returns the image, cell and distance of each region found, nearest first."""

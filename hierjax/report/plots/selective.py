@@ -91,8 +91,8 @@ def _selective_heading(page: Page, found: ThresholdSweep) -> None:
   width = page.width - 2 * _MARGIN
   page.text(_MARGIN, 0.22, "Answers by the confidence threshold", width=width, size=13.0, bold=True)
   about = (
-    f"{found.name}: {len(found.found.length):,} images of {found.split}; dashed: {found.threshold:g}, at which "
-    f"{100 * found.accuracy:g}% of the answers on validation are right"
+    f"{found.name}: {len(found.found.length):,} images of {found.split}; dashed: the threshold {found.threshold:g}, "
+    f"chosen for a selective accuracy of {100 * found.accuracy:g}% on validation"
   )
   page.text(_MARGIN, 0.48, about, width=width, size=9.0, colour=GREY)
 

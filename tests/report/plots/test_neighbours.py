@@ -85,7 +85,7 @@ def regions(folder, source):
 def test_the_answer_is_that_of_an_exhaustive_search(folder, answer):
   assert tuple(answer.found) == LAYERS and len(answer.searched) == 90
   assert not np.array_equal(answer.found["context map"].image, answer.found["pooled map"].image)
-  asked, searched = regions(folder, answer.asked), regions(folder, answer.searched)
+  asked, searched = regions(folder, answer.queries), regions(folder, answer.searched)
   for layer, found in answer.found.items():
     for query, cell in enumerate(answer.cells):
       x, y = asked[layer][query, cell].astype(np.float64), searched[layer].astype(np.float64)
@@ -126,7 +126,7 @@ def test_the_picture_and_the_table_say_what_was_found(folder, answer, monkeypatc
 
 def test_a_seed_fixes_what_is_asked(folder, answer):
   again = find_neighbours(LoadedRun.open(folder, MESH), NeighbourQuery(queries=3, seed=4, searched=5))
-  np.testing.assert_array_equal(again.asked.indices, answer.asked.indices)
+  np.testing.assert_array_equal(again.queries.indices, answer.queries.indices)
   for found in again.found.values():  # only 5 images, so 5 answers
     assert ((found.image >= 0).sum(axis=1) == 5).all()
   draw_neighbours(folder, again)
@@ -157,11 +157,11 @@ def broken(folder, tmp_path, monkeypatch):
 
 def test_a_query_that_cannot_be_read_is_dropped(broken, answer):
   found = find_neighbours(
-    LoadedRun.open(broken(answer.asked.indices[1:2]), MESH), NeighbourQuery(queries=3, seed=4, searched=90)
+    LoadedRun.open(broken(answer.queries.indices[1:2]), MESH), NeighbourQuery(queries=3, seed=4, searched=90)
   )
   kept = [0, 2]
-  np.testing.assert_array_equal(found.asked.indices, answer.asked.indices[kept])
-  np.testing.assert_array_equal(found.asked.nodes, answer.asked.nodes[kept])
+  np.testing.assert_array_equal(found.queries.indices, answer.queries.indices[kept])
+  np.testing.assert_array_equal(found.queries.nodes, answer.queries.nodes[kept])
   np.testing.assert_array_equal(found.cells, answer.cells[kept])
   for layer, nearest in found.found.items():
     np.testing.assert_array_equal(nearest.image, answer.found[layer].image[kept])
