@@ -1,5 +1,6 @@
 """A small recurrent model of label paths, as a step for the decoders and as a numpy enumeration of all its paths."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -81,3 +82,23 @@ def random_model(seed, stop_at):
 
 def nodes_of(path):
   return tuple(int(node) for node in path if node >= 0)
+
+
+@functools.cache
+def path_probs(stop_at, views=3):
+  """Returns a tree's arrays, and by view and example the probability of each path, from models of that tree."""
+  first = random_model(1, stop_at)
+  models = [first, *(TableModel(np.random.default_rng(seed), first.tree, stop_at) for seed in range(1, views))]
+  return first.arrays, [
+    [{nodes_of(s.path): np.exp(sum(s.shares)) for s in model.enumerate(example)} for example in range(len(model.table))]
+    for model in models
+  ]
+
+
+def node_prob_of(view, arrays):
+  """Returns for each example and node the sum over the paths through it."""
+  found = np.zeros((len(view), arrays.num_nodes), np.float32)
+  for example, probs in enumerate(view):
+    for path, prob in probs.items():
+      found[example, list(path)] += prob
+  return found

@@ -24,7 +24,8 @@ def test_structs_pass_through_jit_and_eval_shape(toy_tree):
     (dict(restrict="none"), r"config\.decode\.restrict = 'none': choose from tree, raw"),
     (dict(normalise="all"), r"config\.decode\.normalise = 'all': choose from trained, siblings"),
     (dict(views=5), r"config\.decode\.views = 5: choose from 1, 10"),
-    (dict(views=10, restrict="raw"), r"config\.decode\.views = 10: .* set config\.decode\.restrict = tree"),
+    (dict(threshold_per="node"), r"config\.decode\.threshold_per = 'node': choose from tree, level"),
+    (dict(thresholds=(0.5, 1.0)), r"config\.decode\.thresholds = \(0\.5, 1\.0\): .* less than 1"),
   ],
 )
 def test_options_that_no_decoder_knows_are_named_by_their_key(values, message):

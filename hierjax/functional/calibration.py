@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from hierjax.functional.decoding import end_probability
 from hierjax.functional.distributions import split_levels
 from hierjax.functional.multilabel import smallest_above
+from hierjax.functional.search import Carry
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.types import Distribution, Scorer
 
@@ -76,7 +77,7 @@ def _power(share: Float[Array, "b i"], temperature: float) -> Float[Array, "b i"
 
 
 def _divided(scorer: Scorer, temperature: float) -> Scorer:
-  def step(carry: Array, previous: Array, candidates: Array | None) -> tuple[Array, Array]:
+  def step(carry: Carry, previous: Array, candidates: Array | None) -> tuple[Carry, Array]:
     carry, log_prob = scorer.step(carry, previous, candidates)
     return carry, log_prob / temperature
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from hierjax.config import lookup_or_import
 from hierjax.functional.distributions import level_argmax, split_levels
 from hierjax.functional.multilabel import passing_paths
 from hierjax.functional.paths import climb
-from hierjax.functional.search import Paths, beam_search
+from hierjax.functional.search import Carry, Paths, beam_search
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import PAD, UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Prediction, Scorer
@@ -79,7 +78,7 @@ def _search(scorer: Scorer, distribution: Distribution, tree: TreeArrays, option
   return beam_search(scorer.step, beams(scorer.carry, options.beam), known, tree, options)
 
 
-def beams(carry: Any, count: int) -> Any:
+def beams(carry: Carry, count: int) -> Carry:
   """Returns the state of each example, a pytree of `[b ...]`, for `count` beams: `[b k ...]`."""
   return jax.tree.map(lambda x: jnp.repeat(x[:, None], count, axis=1), carry)
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from hierjax.functional.decoding import end_probability
 from hierjax.functional.distributions import level_blocks, split_levels
+from hierjax.functional.search import Carry
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.types import Distribution, Scorer
 
@@ -61,7 +62,7 @@ def _sums_below(values: Float[Array, "b n"], tree: TreeArrays) -> Float[Array, "
 
 
 def _masked(scorer: Scorer, reachable: Bool[Array, "n"], allowed: Bool[Array, "n"], tree: TreeArrays) -> Scorer:
-  def step(carry: Array, previous: Array, candidates: Array | None) -> tuple[Array, Array]:
+  def step(carry: Carry, previous: Array, candidates: Array | None) -> tuple[Carry, Array]:
     carry, log_prob = scorer.step(carry, previous, candidates)
     every = jnp.arange(tree.num_outputs, dtype=jnp.int32)[None, None]
     numbers = every if candidates is None else candidates

@@ -8,11 +8,11 @@ import pytest
 
 from hierjax.errors import UserError
 from hierjax.functional.adaptation import adapt, adapted, check_alpha
-from hierjax.functional.combine import read_off
-from hierjax.functional.distributions import level_blocks, level_splits
+from hierjax.functional.decoding import decode
+from hierjax.functional.distributions import by_levels, level_blocks, level_splits
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import ROOT, LabelTree
-from hierjax.types import Prediction
+from hierjax.types import DecodeOptions, Distribution
 from random_trees import random_tree
 
 BATCH, BEAM = 3, 4
@@ -147,9 +147,14 @@ def test_gradients_are_those_of_the_definition(nothing_below):
   assert of_alpha == pytest.approx(outcome(row, 1.7) - outcome(row, 0.7), rel=1e-3, abs=1e-5)
 
 
-def test_all_else_of_a_prediction_is_read_off_the_adapted_levels():
+def test_node_probabilities_and_paths_follow_the_adapted_levels():
   level_prob, arrays = random_levels(EVEN), tree_arrays(EVEN)
-  run = jax.jit(lambda p, alpha: adapted(read_off(p, p, (), arrays, BEAM), alpha, arrays, BEAM))
+
+  @jax.jit
+  def run(p, alpha):
+    moved = adapted(Distribution(by_levels(p, arrays), p), alpha, arrays)
+    return decode(moved, arrays, DecodeOptions(beam=BEAM))
+
   for alpha in np.array([0.4, 1], np.float32):
     found = run(level_prob, alpha)
     level = np.stack([by_definition(EVEN, row, alpha) for row in level_prob])
@@ -157,20 +162,21 @@ def test_all_else_of_a_prediction_is_read_off_the_adapted_levels():
     leaf = coarse[:, FATHERS] * fine / np.stack([fine[:, i == FATHERS].sum(-1) for i in FATHERS], axis=-1)
     np.testing.assert_allclose(found.level_prob, level, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(found.node_prob, np.concatenate([coarse, leaf], axis=1), rtol=1e-5, atol=1e-7)
-    best = np.argsort(-leaf)[:, :BEAM]
+    scores = coarse[:, FATHERS] * fine  # of a path: the product over the levels
+    best = np.argsort(-scores)[:, :BEAM]
     np.testing.assert_array_equal(found.paths, np.stack([FATHERS[best], 3 + best], axis=-1))
-    np.testing.assert_allclose(found.log_prob, np.log(-np.sort(-leaf)[:, :BEAM]), rtol=1e-4)
-    np.testing.assert_array_equal(found.level_nodes, np.stack([coarse.argmax(1), 3 + fine.argmax(1)], axis=1))
-    assert not found.level_nodes_walk
+    np.testing.assert_allclose(found.log_prob, np.log(-np.sort(-scores)[:, :BEAM]), rtol=1e-4)
+    np.testing.assert_array_equal(found.raw_nodes, np.stack([coarse.argmax(1), 3 + fine.argmax(1)], axis=1))
+    assert not found.raw_consistent
   np.testing.assert_allclose(found.node_prob, found.level_prob, rtol=1e-5, atol=1e-7)
 
 
 def test_levels_that_agree_by_construction_come_back_as_they_are():
   arrays, level_prob = tree_arrays(TREES["three levels"]), random_levels(TREES["three levels"])
-  says = Prediction(*[None] * 3, node_prob=level_prob, level_nodes=None, level_prob=level_prob)
+  says = Distribution(level_prob, level_prob)
   for same in (says.replace(level_prob=None), says.replace(summed_levels=(0, 1))):
-    assert adapted(same, 0.5, arrays, BEAM) is same
-  moved = jax.jit(lambda p: adapted(p, 0.5, arrays, 1))(says.replace(summed_levels=(1,)))
+    assert adapted(same, 0.5, arrays) is same
+  moved = jax.jit(lambda p: adapted(p, 0.5, arrays))(says.replace(summed_levels=(1,)))
   assert moved.summed_levels == (1,) and np.abs(moved.level_prob - level_prob).max() > 0.01
 
 

@@ -1,121 +1,54 @@
+"""Decoding from node probabilities, against a beam search over their shares; and where paths end."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.functional.decoding import beam_search
-from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN, LabelTree
+from hierjax.functional.decoding import end_probability, most_probable_paths
+from hierjax.functional.distributions import by_leaves
+from hierjax.functional.search import beam_search
+from hierjax.functional.tree_arrays import tree_arrays
+from hierjax.tree.label_tree import ROOT, UNKNOWN
 from hierjax.types import DecodeOptions
-from path_oracle import TableModel, nodes_of, random_model
+from path_oracle import node_prob_of, path_probs, random_model
 
-STOP_AT = ("bottom", "leaf", "node")
-
-
-def search(model, known=None, **options):
-  if known is None:
-    known = jnp.full((len(model.table), model.tree.depth), UNKNOWN, jnp.int32)
-  options = DecodeOptions(**options)
-  decode = jax.jit(lambda carry, tree, known: beam_search(model.step, carry, known, tree, options))
-  return jax.device_get(decode(model.carry(options.beam), model.arrays, jnp.asarray(known)))
+BATCH = 2
 
 
-def ranked(scored, normalise, forced=0):
-  """Returns (nodes, score) of oracle paths, best first; the first `forced` steps count 0."""
-  steps = [(nodes_of(s.path), sum((s.shares if normalise == "siblings" else s.trained)[forced:])) for s in scored]
-  return sorted(steps, key=lambda pair: -pair[1])
+@pytest.mark.parametrize("stop_at", ["bottom", "leaf", "node"])
+def test_the_most_probable_paths_are_a_full_beam_over_the_shares(stop_at):
+  arrays, views = path_probs(stop_at)
+  mean = jnp.asarray(np.mean([node_prob_of(view, arrays) for view in views], axis=0))
+  ends = end_probability(mean, arrays)
+  np.testing.assert_allclose(ends.sum(axis=1), 1, rtol=1e-5)
+  found = most_probable_paths(mean, arrays, 40)
+
+  def step(carry, previous, candidates):
+    rows = jnp.arange(BATCH)[:, None]
+    above = jnp.where(previous == ROOT, 1.0, mean[rows, previous])
+    stop = ends[rows, previous]
+    below = mean[rows[..., None], candidates]
+    return carry, jnp.log(jnp.where(candidates == arrays.num_nodes, stop[..., None], below) / above[..., None])
+
+  known = jnp.full((BATCH, arrays.depth), UNKNOWN, jnp.int32)
+  search = jax.jit(lambda known: beam_search(step, jnp.zeros((BATCH, 40)), known, arrays, DecodeOptions(beam=40)))
+  searched = search(known)
+  np.testing.assert_array_equal(found.paths, searched.paths)
+  np.testing.assert_allclose(found.log_prob, searched.log_prob, rtol=1e-4)
+  real = np.isfinite(found.log_prob)
+  np.testing.assert_allclose(found.stop_prob[real], searched.stop_prob[real], rtol=1e-3)
 
 
-def assert_same(found, example, expected):
-  log_prob, paths = found.log_prob[example], found.paths[example]
-  np.testing.assert_allclose(log_prob[: len(expected)], [score for _, score in expected], rtol=1e-5, atol=1e-5)
-  assert [nodes_of(path) for path in paths[: len(expected)]] == [nodes for nodes, _ in expected]
-  assert (log_prob[len(expected) :] == -np.inf).all() and (paths[len(expected) :] == PAD).all()
+@pytest.mark.parametrize(("short_labels", "expected"), [("unknown", [0, 0, 0, 0.2, 0.1, 0.1, 0.2]), ("stop", None)])
+def test_what_is_missing_below_a_node_is_an_end_where_the_tree_has_such_ends(toy_tree, short_labels, expected):
+  node_prob = np.array([[0.7, 0.2, 0.4, 0.2, 0.1, 0.1, 0.2]], np.float32)
+  found = end_probability(jnp.asarray(node_prob), tree_arrays(toy_tree, short_labels))
+  np.testing.assert_allclose(found[0], expected or [0.1, 0.1, 0.1, 0.2, 0.1, 0.1, 0.2], atol=1e-6)
 
 
-@pytest.mark.parametrize("normalise", ["trained", "siblings"])
-@pytest.mark.parametrize("stop_at", STOP_AT)
-def test_a_full_beam_is_exhaustive_search(stop_at, normalise):
-  model = random_model(1, stop_at)
-  found = search(model, beam=len(model.enumerate(0)) + 2, normalise=normalise)
-  for example in range(2):
-    expected = model.enumerate(example)
-    assert_same(found, example, ranked(expected, normalise))
-    by_nodes = {nodes_of(s.path): s for s in expected}
-    for path, stop_prob in zip(found.paths[example], found.stop_prob[example], strict=True):
-      if path[0] >= 0:
-        scored = by_nodes[nodes_of(path)]
-        ends_early = scored.path[-1] == STOP
-        np.testing.assert_allclose(stop_prob, np.exp(scored.shares[-1]) if ends_early else 1.0, rtol=1e-5)
-  if normalise == "siblings":
-    np.testing.assert_allclose(np.exp(found.log_prob).sum(1), 1.0, rtol=1e-5)
-
-
-@pytest.mark.parametrize("stop_at", STOP_AT)
-def test_a_narrow_beam_walks_the_tree_and_a_beam_of_one_is_greedy(stop_at):
-  model = random_model(3, stop_at)
-  for path in search(model, beam=3).paths.reshape(-1, model.tree.depth).tolist():
-    assert model.tree.is_path(path)
-  greedy = search(model, beam=1)
-  for example in range(2):
-    node, state, total, path = ROOT, np.float32(0), 0.0, []
-    while len(path) < model.tree.depth and STOP not in path:
-      state, log_prob = model.numpy_step(example, state, node)
-      token = max(model.continuations(node), key=lambda t: log_prob[t if t != STOP else model.tree.num_nodes])
-      total += log_prob[token if token != STOP else model.tree.num_nodes]
-      path.append(token)
-      node = token
-    assert nodes_of(greedy.paths[example, 0]) == nodes_of(path)
-    np.testing.assert_allclose(greedy.log_prob[example, 0], total, rtol=1e-5)
-
-
-@pytest.mark.parametrize("stop_at", ["bottom", "leaf"])
-def test_raw_decoding_is_the_plain_argmax_of_each_step(stop_at):
-  model = random_model(1, stop_at)
-  if stop_at == "leaf":
-    model.table[:, 1:, model.tree.num_nodes] += 3.0  # so that some path stops early,
-    model.table[:, 0, model.tree.num_nodes] += 9.0  # and would before its first node
-  found = search(model, beam=1, restrict="raw")
-  for example in range(2):
-    node, state, path, stop_prob = ROOT, np.float32(0), [], 1.0
-    for t in range(model.tree.depth):
-      state, log_prob = model.numpy_step(example, state, node)
-      best = int(np.argmax(log_prob[: model.tree.num_nodes] if t == 0 else log_prob))
-      if best == model.tree.num_nodes:
-        stop_prob = 1.0 if model.tree.is_leaf(node) else np.exp(log_prob[best])
-        break
-      path.append(best)
-      node = best
-    assert nodes_of(found.paths[example, 0]) == tuple(path)
-    assert (found.paths[example, 0, len(path) :] == PAD).all()
-    np.testing.assert_allclose(found.stop_prob[example, 0], stop_prob, rtol=1e-5)
-
-
-@pytest.mark.parametrize("normalise", ["trained", "siblings"])
-@pytest.mark.parametrize("stop_at", ["bottom", "leaf"])
-def test_known_labels_are_forced_with_their_ancestors_and_condition_the_rest(stop_at, normalise):
-  model = random_model(1, stop_at)
-  tree = model.tree
-  node = next(i for i in range(tree.level_offsets[1], tree.level_offsets[2]) if not tree.is_leaf(i))
-  known = np.full((2, tree.depth), UNKNOWN, np.int32)
-  known[0, 1] = node  # and nothing is said of its parent
-  found = search(model, known, beam=len(model.enumerate(0)), normalise=normalise)
-  below = [s for s in model.enumerate(0) if s.path[1] == node]
-  assert_same(found, 0, ranked(below, normalise, forced=2))
-  assert_same(found, 1, ranked(model.enumerate(1), normalise))
-  if normalise == "siblings":
-    np.testing.assert_allclose(np.exp(found.log_prob[0]).sum(), 1.0, rtol=1e-5)
-
-
-def test_beams_without_a_path_do_no_harm():
-  """The first windows reach past their level, so unused beams sit on leaves, where nothing can follow."""
-  tree = LabelTree.from_children(list("abcde"), [1, 1, 3, 0, 0, 0])
-  model = TableModel(np.random.default_rng(0), tree, "bottom")
-  assert_same(search(model, beam=5, normalise="siblings"), 0, ranked(model.enumerate(0), "siblings"))
-
-
-def test_a_known_stop_ends_the_path():
-  model = random_model(1, "node")
-  known = np.full((2, model.tree.depth), UNKNOWN, np.int32)
-  known[0, :2] = 0, STOP
-  found = search(model, known, beam=2)
-  assert nodes_of(found.paths[0, 0]) == (0,) and found.log_prob[0].tolist() == [0.0, -np.inf]
+def test_rounding_of_a_sum_over_leaves_is_no_end(rng):
+  arrays = random_model(1, "node").arrays
+  leaves = jax.nn.softmax(jnp.asarray(rng.normal(size=(50, arrays.num_leaves)), jnp.float32))
+  found = end_probability(jax.jit(by_leaves)(leaves, arrays), arrays)
+  assert (np.asarray(found)[:, arrays.inner] == 0).all()

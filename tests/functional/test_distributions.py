@@ -1,4 +1,4 @@
-"""The layout of level distributions, and what is read off them, node by node in numpy."""
+"""The layout of level distributions and the node probabilities that follow from them, node by node in numpy."""
 
 import functools
 
@@ -9,7 +9,10 @@ import pytest
 
 from hierjax.functional.distributions import (
   block_parents,
+  by_chain_rule,
+  by_leaves,
   by_levels,
+  by_paths,
   level_argmax,
   level_blocks,
   level_splits,
@@ -17,8 +20,11 @@ from hierjax.functional.distributions import (
   of_nodes,
   shares,
 )
+from hierjax.functional.search import beam_search
 from hierjax.functional.tree_arrays import tree_arrays
-from hierjax.tree.label_tree import PAD, ROOT
+from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN, LabelTree
+from hierjax.types import DecodeOptions
+from path_oracle import TableModel, nodes_of, random_model
 from random_trees import random_tree
 
 BATCH = 3
@@ -130,3 +136,57 @@ def test_the_best_node_of_a_level_is_none_where_a_leaf_above_has_more(toy_tree):
   )
   found = jax.jit(level_argmax)(level_prob, arrays)
   np.testing.assert_array_equal(found, [[1, 3, PAD], [0, 4, 6]])
+
+
+@pytest.mark.parametrize("stop_at", ["bottom", "leaf", "node"])
+def test_the_chain_rule_is_the_sum_over_all_paths(stop_at):
+  model = random_model(2, stop_at)
+  tree = model.tree
+  node = next(i for i in range(tree.num_nodes) if tree.level[i] == 1 and not tree.is_leaf(i))
+  known = np.full((2, tree.depth), UNKNOWN, np.int32)
+  known[1, 1] = node
+  paths = [model.enumerate(0), model.enumerate(1)]
+  k = len(paths[0])
+
+  @jax.jit
+  def both(arrays, known):
+    chain = by_chain_rule(model.step, model.carry(1), known, arrays)
+    beams = beam_search(model.step, model.carry(k), known, arrays, DecodeOptions(beam=k, normalise="siblings"))
+    return chain, by_paths(beams.paths, beams.log_prob, arrays)
+
+  expected = np.zeros((2, tree.num_nodes))
+  stopped = np.zeros((2, tree.num_nodes))
+  for example in range(2):
+    for scored in paths[example]:
+      forced = 2 if example == 1 else 0
+      if forced and scored.path[1] != node:
+        continue
+      mass = np.exp(sum(scored.shares[forced:]))
+      expected[example, list(nodes_of(scored.path))] += mass
+      stopped[example, nodes_of(scored.path)[-1]] += mass * (scored.path[-1] == STOP)
+  for found in both(model.arrays, jnp.asarray(known)):
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    for i in range(-1, tree.num_nodes):
+      children = list(tree.children(i))
+      if children:
+        parent = found[:, i] - stopped[:, i] if i >= 0 else 1.0
+        np.testing.assert_allclose(found[:, np.array(children)].sum(1), parent, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[1, list(tree.path(node))], 1.0, rtol=1e-5)
+
+
+def test_leaves_sum_up_to_their_ancestors(rng):
+  tree = random_tree(rng, depth=4, most_children=3)
+  probs = rng.dirichlet(np.ones(len(tree.leaves)), size=3).astype(np.float32)
+  expected = np.zeros((3, tree.num_nodes))
+  for column, leaf in enumerate(tree.leaves.tolist()):
+    expected[:, list(tree.path(leaf))] += probs[:, [column]]
+  np.testing.assert_allclose(by_leaves(jnp.asarray(probs), tree_arrays(tree)), expected, rtol=1e-5)
+
+
+def test_a_tree_of_one_level():
+  tree = LabelTree.from_children(["a", "b"], [2, 0, 0])
+  model = TableModel(np.random.default_rng(0), tree, "bottom")
+  known = jnp.full((2, 1), UNKNOWN, jnp.int32)
+  found = jax.jit(lambda known: by_chain_rule(model.step, model.carry(1), known, model.arrays))(known)
+  expected = [[np.exp(s.shares[0]) for s in model.enumerate(example)] for example in range(2)]
+  np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.functional.decoding import continuations, output_numbers
 from hierjax.functional.losses import path_cross_entropy, sibling_cross_entropy, subtree_cross_entropy
+from hierjax.functional.search import continuations, output_numbers
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN
 from path_oracle import log_softmax

@@ -1,9 +1,14 @@
+"""Each entry of the table of metrics, against plain Python on random predictions."""
+
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.functional.metrics import Mean, evaluate_batch
+from hierjax.errors import UserError
+from hierjax.functional.metrics import METRICS, Mean, Metric, evaluate_batch
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import PAD, STOP, UNKNOWN
 from hierjax.types import Batch, Prediction
@@ -22,56 +27,110 @@ def edges(tree, label, path):
   return above[0].index(common) + above[1].index(common)
 
 
-def oracle(tree, label, path, level_nodes, node_prob):
+def oracle(tree, label, path, raw_nodes, node_prob):
   """Returns the metrics of one example that count it, in plain Python."""
   known = [(t, y) for t, y in enumerate(label) if y >= 0]
-  out = {"raw_leave_rate": not tree.is_path(level_nodes)}
+  out = {"inconsistent_predictions": not tree.is_path(raw_nodes)}
   if known:
     right = [path[t] == y for t, y in known]
     ended = all(path[t] < 0 for t, y in enumerate(label) if y == STOP)
     out |= {"path_accuracy": all(right) and ended, "node_accuracy": sum(right) / len(right)}
     if not (all(right) and ended):
-      out["mistake_distance"] = edges(tree, label, path)
-    out |= {f"level{t}": level_nodes[t] == y for t, y in known}
+      out["mistake_severity_edges"] = edges(tree, label, path)
+    out |= {f"level_accuracy/{t}": path[t] == y for t, y in known}
+    out |= {f"raw_level_accuracy/{t}": raw_nodes[t] == y for t, y in known}
   if known and tree.is_leaf(known[-1][1]):
     ranking = sorted((leaf for leaf in tree.leaves.tolist() if node_prob[leaf] > 0), key=lambda i: (-node_prob[i], i))
     out |= {f"leaf_top{k}": known[-1][1] in ranking[:k] for k in (1, 5)}
   return out
 
 
-@pytest.mark.parametrize("short_labels", ["unknown", "stop"])
-def test_metrics_are_those_of_plain_python(rng, short_labels):
+@functools.cache
+def judged(short_labels):
+  """Returns a tree, random predictions for it with their batch, and the values of each metric by plain Python."""
+  rng = np.random.default_rng(0)
   tree = random_tree(rng, depth=3, most_children=3)
   b = 300
   labels = tree.encode(rng.integers(-1, tree.num_nodes, size=b), short_labels)
   near = np.where(rng.random(b) < 0.5, tree.ends(labels), rng.integers(0, tree.num_nodes, size=b)).astype(np.int32)
   paths = np.maximum(tree.encode(np.maximum(near, 0), "stop"), STOP)
   paths = np.where(paths >= 0, paths, PAD)
-  level_nodes = np.where(rng.random(paths.shape) < 0.2, rng.integers(PAD, tree.num_nodes, size=paths.shape), paths)
+  raw_nodes = np.where(rng.random(paths.shape) < 0.2, rng.integers(PAD, tree.num_nodes, size=paths.shape), paths)
   node_prob = rng.integers(0, 4, size=(b, tree.num_nodes)) / 4  # with ties and zeros
   mask = (rng.random(b) < 0.8).astype(np.float32)
   totals: dict[str, list[float]] = {}
   for i in np.flatnonzero(mask):
-    arguments = labels[i].tolist(), paths[i].tolist(), level_nodes[i].tolist(), node_prob[i].tolist()
+    arguments = labels[i].tolist(), paths[i].tolist(), raw_nodes[i].tolist(), node_prob[i].tolist()
     for name, value in oracle(tree, *arguments).items():
       totals.setdefault(name, []).append(float(value))
-
   prediction = Prediction(
     paths=jnp.asarray(paths[:, None]), log_prob=jnp.zeros((b, 1)), stop_prob=jnp.ones((b, 1)),
-    node_prob=jnp.asarray(node_prob.astype(np.float32)), level_nodes=jnp.asarray(level_nodes.astype(np.int32)),
-    level_prob=None,
+    node_prob=jnp.asarray(node_prob.astype(np.float32)), raw_nodes=jnp.asarray(raw_nodes.astype(np.int32)),
   )  # fmt: skip
   batch = Batch(inputs=jnp.zeros((b, 1)), paths=jnp.asarray(labels[:, None]), mask=jnp.asarray(mask))
-  half = [jax.tree.map(lambda x, s=s: x[s], (prediction, batch)) for s in (slice(0, 150), slice(150, b))]
-  step = jax.jit(evaluate_batch)
+  return tree, prediction, batch, totals
+
+
+def measured(short_labels, metrics=METRICS):
+  """Returns each metric, or each level of one by level, as the sum of those of the two halves of the batch."""
+  tree, prediction, batch, _ = judged(short_labels)
+  half = [jax.tree.map(lambda x, s=s: x[s], (prediction, batch)) for s in (slice(0, 150), slice(150, None))]
+  step = jax.jit(lambda prediction, batch, arrays: evaluate_batch(prediction, batch, arrays, metrics))
   parts = [step(*h, tree_arrays(tree, short_labels)) for h in half]
-  found = {name: mean.value() for name, mean in jax.tree.map(jnp.add, *parts).items()}
-  levels = found.pop("level_accuracy")
-  found |= {f"level{t}": value for t, value in enumerate(levels)}
-  assert set(found) == set(totals)
+  values = {name: mean.value() for name, mean in jax.tree.map(jnp.add, *parts).items()}
+  levels = {name: value for name, value in values.items() if isinstance(value, list)}
+  by_level = {f"{name}/{t}": value for name, value in levels.items() for t, value in enumerate(levels[name])}
+  return {name: value for name, value in values.items() if name not in levels} | by_level
+
+
+@pytest.mark.parametrize("short_labels", ["unknown", "stop"])
+def test_metrics_are_those_of_plain_python(short_labels):
+  totals, found = judged(short_labels)[3], measured(short_labels)
+  assert set(found) == set(totals) and {name.split("/")[0] for name in found} == set(METRICS)
   for name, values in totals.items():
-    assert 0 < np.mean(values) < (6 if name == "mistake_distance" else 1), name
+    assert 0 < np.mean(values) < (6 if name == "mistake_severity_edges" else 1), name
     np.testing.assert_allclose(found[name], np.mean(values), rtol=1e-5, err_msg=name)
+
+
+def test_each_metric_has_a_title_of_its_own_a_unit_and_a_direction():
+  """The direction is that of the oracle: right predictions score better than wrong ones."""
+  titles = [metric.title for metric in METRICS.values()]
+  assert all(titles) and len(set(titles)) == len(titles)
+  assert {metric.unit for metric in METRICS.values()} <= {"share", "edges"}
+  tree = judged("unknown")[0]
+  arrays = tree_arrays(tree)
+  leaves = jnp.asarray(tree.encode(tree.leaves))
+  batch = Batch(leaves, leaves[:, None], jnp.ones(len(leaves)))
+  right = Prediction(
+    jnp.maximum(leaves, PAD)[:, None], jnp.zeros((len(leaves), 1)), jnp.ones((len(leaves), 1)),
+    jnp.eye(tree.num_nodes)[tree.leaves], jnp.maximum(leaves, PAD),
+  )  # fmt: skip
+  no_path = jnp.full_like(leaves, tree.num_nodes - 1)
+  wrong = right.replace(paths=jnp.full_like(leaves, PAD)[:, None], node_prob=1 - right.node_prob, raw_nodes=no_path)
+  good, bad = (
+    {name: np.mean(mean.value()) for name, mean in jax.jit(evaluate_batch)(p, batch, arrays).items()}
+    for p in (right, wrong)
+  )
+  for name, metric in METRICS.items():
+    if name == "mistake_severity_edges":
+      assert np.isnan(good[name]) and bad[name] >= 1 and not metric.higher_is_better and metric.unit == "edges"
+    else:
+      assert metric.unit == "share" and (good[name] > bad[name]) == metric.higher_is_better, name
+      assert good[name] == (1 if metric.higher_is_better else 0)
+
+
+def test_a_metric_from_outside_stands_beside_those_of_the_table():
+  mine = Metric(lambda j: j.best[:, 0] == j.labels[:, 0], lambda j: j.labels[:, 0] >= 0, "top level")
+  found, plain = measured("stop", METRICS | {"mine": mine}), measured("stop")
+  assert found == plain | {"mine": plain["level_accuracy/0"]}
+  assert measured("stop", {"mine": mine}) == {"mine": plain["level_accuracy/0"]}
+
+
+def test_images_of_several_paths_are_refused():
+  tree, prediction, batch, _ = judged("unknown")
+  two = batch.replace(paths=jnp.repeat(batch.paths, 2, axis=1))
+  with pytest.raises(UserError, match="2 label paths"):
+    evaluate_batch(prediction, two, tree_arrays(tree))
 
 
 def test_a_mean_is_divided_once_and_padding_is_not_counted():

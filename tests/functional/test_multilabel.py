@@ -1,35 +1,46 @@
-"""Several label paths an image: what a label says of each node, what passes, and F1, against loops in numpy.
+"""Multi-label images: which nodes a label implies, which nodes pass, and F1, against loops in numpy.
 
 The functions are jitted: op by op they are hundreds of programs, which take longer to compile.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.functional.f1 import F1, GRID, several_metrics
 from hierjax.functional.multilabel import (
+  F1,
+  GRID,
   deepest,
   end_nodes,
   label_nodes,
+  multilabel_cross_entropy,
+  multilabel_distribution,
+  multilabel_metrics,
   passing,
-  several_cross_entropy,
-  several_prediction,
+  passing_paths,
   smallest_above,
 )
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import PAD, ROOT, UNKNOWN, LabelTree
-from hierjax.types import Batch
+from hierjax.types import Batch, DecodeOptions
 from random_trees import random_tree
 
 TREE = LabelTree.from_children(list("ABabcde"), [2, 2, 1, 2, 0, 0, 0, 0])  # A: a (d, e), b; B: c
 ARRAYS = tree_arrays(TREE)
 deepest, passing, smallest_above = jax.jit(deepest), jax.jit(passing), jax.jit(smallest_above)
 end_nodes, label_nodes = jax.jit(end_nodes), jax.jit(label_nodes)
-several_cross_entropy = jax.jit(several_cross_entropy, static_argnums=3)
-several_metrics = jax.jit(several_metrics, static_argnums=3)
-several_prediction = jax.jit(several_prediction, static_argnums=(3, 4))
+multilabel_cross_entropy = jax.jit(multilabel_cross_entropy, static_argnums=3)
+multilabel_metrics = jax.jit(multilabel_metrics, static_argnums=3)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def decoded(scores, known, arrays, thresholds, beam):
+  return passing_paths(
+    multilabel_distribution(scores, known, arrays), arrays, DecodeOptions(beam=beam, thresholds=thresholds)
+  )
 
 
 def ancestors(tree, node):
@@ -63,9 +74,9 @@ def test_the_loss_is_the_sum_of_what_is_known():
   levels = np.array([2, 2, 3, 3, 3, 5, 5])
   first = np.where([1, 1, 1, 0, 1, 0, 1], yes[0], no[0])
   expected = [(first * levels).sum(), 2 * yes[1, 0] + 2 * no[1, 1] + 3 * no[1, 4], 0.0]
-  found = several_cross_entropy(logits, paths, ARRAYS, (2.0, 3.0, 5.0))
+  found = multilabel_cross_entropy(logits, paths, ARRAYS, (2.0, 3.0, 5.0))
   np.testing.assert_allclose(found, expected, rtol=1e-5)
-  np.testing.assert_allclose(several_cross_entropy(logits, paths, ARRAYS)[0], first.sum(), rtol=1e-5)
+  np.testing.assert_allclose(multilabel_cross_entropy(logits, paths, ARRAYS)[0], first.sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -82,7 +93,7 @@ def test_a_path_passes_where_all_its_nodes_do(seed):  # READINGS K11
     ends = np.array([[row[j] and not any(row[c] for c in tree.children(j)) for j in range(len(row))] for row in passes])
     np.testing.assert_array_equal(deepest(jnp.asarray(passes), arrays), ends)
 
-    found = several_prediction(jnp.asarray(scores), None, arrays, tuple(thresholds), 4)
+    found = decoded(jnp.asarray(scores), None, arrays, tuple(thresholds), 4)
     smallest = np.array([[min(row[a] for a in ancestors(tree, j)) for j in range(len(row))] for row in scores])
     np.testing.assert_array_equal(smallest_above(jnp.asarray(scores), arrays), smallest)
     np.testing.assert_array_equal(found.node_prob, smallest)
@@ -96,10 +107,10 @@ def test_a_path_passes_where_all_its_nodes_do(seed):  # READINGS K11
 
 def test_what_is_known_is_certain():
   scores = jnp.full((1, 7), 0.1)
-  found = several_prediction(scores, jnp.array([[UNKNOWN, 2, UNKNOWN]], jnp.int32), ARRAYS, (), 2)
+  found = decoded(scores, jnp.array([[UNKNOWN, 2, UNKNOWN]], jnp.int32), ARRAYS, (), 2)
   np.testing.assert_allclose(found.node_prob[0, [0, 2]], 1.0)
   assert found.paths[0].tolist() == [[0, 2, PAD], [PAD, PAD, PAD]]
-  assert found.level_nodes.tolist() == [[0, 2, PAD]]
+  assert found.raw_nodes.tolist() == [[0, 2, PAD]]
   np.testing.assert_allclose(found.stop_prob[0, 0], 0.9, rtol=1e-6)
 
 
@@ -131,16 +142,16 @@ def test_metrics_of_a_batch():
   paths = paths_of(TREE, *rows)
   scores = rng.random((6, 7)).astype(np.float32)
   batch = Batch(inputs=None, paths=paths, mask=jnp.array([1.0, 1, 1, 1, 1, 0]))
-  prediction = several_prediction(jnp.asarray(scores), None, ARRAYS, (0.3,), 3)
+  prediction = decoded(jnp.asarray(scores), None, ARRAYS, (0.3,), 3)
   present, ends = (np.asarray(x)[:5] for x in (label_nodes(paths, ARRAYS)[0], end_nodes(paths, ARRAYS)))
 
   def at(threshold):
     passes = passing(jnp.asarray(scores), jnp.array([threshold]), ARRAYS)
     return numpy_f1(np.asarray(deepest(passes, ARRAYS))[:5], ends), numpy_f1(np.asarray(passes)[:5], present)
 
-  found = several_metrics(prediction, batch, ARRAYS, (0.3,))
+  found = multilabel_metrics(prediction, batch, ARRAYS, (0.3,))
   np.testing.assert_allclose([found["path_f1"].value(), found["node_f1"].value()], at(0.3), rtol=1e-6)
-  best = several_metrics(prediction, batch, ARRAYS, ())
+  best = multilabel_metrics(prediction, batch, ARRAYS, ())
   np.testing.assert_allclose(best["path_f1"].value(), max(at(threshold)[0] for threshold in GRID), rtol=1e-6)
 
 
@@ -148,6 +159,6 @@ def test_what_is_below_an_unknown_rest_is_neither_right_nor_wrong():
   paths = paths_of(TREE, (0,))  # A, and nobody knows which
   batch = Batch(inputs=None, paths=paths, mask=jnp.ones(1))
   scores = jnp.array([[0.9, 0.1, 0.8, 0.1, 0.1, 0.7, 0.1]])
-  prediction = several_prediction(scores, None, ARRAYS, (0.5,), 3)
-  found = several_metrics(prediction, batch, ARRAYS, (0.5,))
+  prediction = decoded(scores, None, ARRAYS, (0.5,), 3)
+  found = multilabel_metrics(prediction, batch, ARRAYS, (0.5,))
   assert found["path_f1"].value() == found["node_f1"].value() == 1.0

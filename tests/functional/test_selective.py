@@ -1,12 +1,23 @@
-"""Paths that end where the model is not sure, against loops in plain Python."""
+"""Abstaining below a confidence threshold, against loops in plain Python."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.functional.selective import not_contradicted, stopped, sureness
+from hierjax.functional.selective import abstain, confidence, not_contradicted
 from hierjax.tree.label_tree import PAD, STOP, UNKNOWN
+from hierjax.types import Prediction
 from random_trees import random_tree
+
+
+def shortened(paths, node_prob, threshold):
+  """Returns the paths after abstaining, which changes nothing else."""
+  rest = jnp.zeros(paths.shape[:2])
+  before = Prediction(jnp.asarray(paths), rest, rest, jnp.asarray(node_prob, jnp.float32), jnp.zeros(1))
+  after = abstain(before, threshold)
+  assert all(a is b for a, b in zip(jax.tree.leaves(before)[1:], jax.tree.leaves(after)[1:], strict=True))
+  return after.paths
 
 
 @pytest.fixture
@@ -18,8 +29,8 @@ def test_a_path_ends_above_its_first_node_that_is_less_probable(rng, tree):
   paths = tree.encode(rng.integers(0, tree.num_nodes, (40, 2))).reshape(40, 2, -1)
   paths = np.where(paths >= 0, paths, PAD)
   node_prob = rng.integers(0, 11, (40, tree.num_nodes)).astype(np.float32) / 10  # with ties
-  sure = np.asarray(sureness(jnp.asarray(paths), jnp.asarray(node_prob)))
-  found = np.asarray(stopped(jnp.asarray(paths), jnp.asarray(node_prob), 0.4))
+  sure = np.asarray(confidence(jnp.asarray(paths), jnp.asarray(node_prob)))
+  found = np.asarray(shortened(paths, node_prob, 0.4))
   shorter = 0
   for b in range(40):
     for k in range(2):
@@ -33,10 +44,9 @@ def test_a_path_ends_above_its_first_node_that_is_less_probable(rng, tree):
   assert 0 < shorter < 80
 
 
-def test_nothing_is_left_out_below_0(rng, tree):
+def test_a_threshold_of_0_shortens_nothing(rng, tree):
   paths = tree.encode(rng.integers(0, tree.num_nodes, (20, 1))).reshape(20, 1, -1)
-  node_prob = jnp.zeros((20, tree.num_nodes))
-  found = stopped(jnp.asarray(np.where(paths >= 0, paths, PAD)), node_prob, 0.0)
+  found = shortened(np.where(paths >= 0, paths, PAD), np.zeros((20, tree.num_nodes)), 0.0)
   np.testing.assert_array_equal(found, np.where(paths >= 0, paths, PAD))
 
 

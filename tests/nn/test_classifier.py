@@ -8,6 +8,7 @@ import pytest
 from flax import linen as nn
 
 from hierjax.errors import UserError
+from hierjax.functional.decoding import decode
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.classifier import Classifier
 from hierjax.nn.heads.path_rnn import PathRNNHead
@@ -140,8 +141,9 @@ def test_any_backbone_takes_any_head(toy_tree, backbone):
 
     def run(key, features, head=head):
       outputs, variables = head.init_with_output(key, features, paths)
-      prediction = head.apply(variables, features, None, tree, DecodeOptions(beam=3), method="decode")
-      return head.loss(outputs, paths, tree), prediction
+      options = DecodeOptions(beam=3)
+      distribution = head.apply(variables, features, None, tree, options, method="distribution")
+      return head.loss(outputs, paths, tree), decode(distribution, tree, options)
 
     if backbone == "features" and name.startswith("dhnn"):
       with pytest.raises(UserError, match=r"stages, .*`features`"):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hierjax.functional.decoding import decode
 from hierjax.functional.metrics import evaluate_batch
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.heads.coarse_fine import STRATEGIES, CoarseFineHead
@@ -57,12 +58,15 @@ def log_probs(name="even"):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def run(name, options, variables, features, known):
-  return setting(name)[0].apply(variables, features, known, ARRAYS[name], options, method="decode")
+  found = setting(name)[0].apply(variables, features, known, ARRAYS[name], options, method="distribution")
+  return decode(found, ARRAYS[name], options), found.summed_levels
 
 
-def decode(name="even", known=None, **options):
+def decoded(name="even", known=None, **options):
   _, features, variables = setting(name)
-  return jax.device_get(run(name, DecodeOptions(**options), variables, features, known))
+  prediction, summed_levels = run(name, DecodeOptions(**options), variables, features, known)
+  assert summed_levels == ()
+  return jax.device_get(prediction)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -167,7 +171,7 @@ def test_a_full_beam_is_exhaustive_search_and_node_probabilities_are_its_masses(
   tree = TREES[name]
   labels, with_ancestors = KNOWN[name]
   labels = np.array(labels if given else [[UNKNOWN] * 3] * BATCH, np.int32)
-  found = decode(name, jnp.asarray(labels), beam=9, normalise=normalise)
+  found = decoded(name, jnp.asarray(labels), beam=9, normalise=normalise)
   scores = trained if normalise == "trained" else shares
   for example in range(BATCH):
     known = with_ancestors[example] if given else ()
@@ -183,18 +187,16 @@ def test_a_full_beam_is_exhaustive_search_and_node_probabilities_are_its_masses(
     own[: len(certain)] = [np.equal(block, c) for block, c in zip(blocks_of(tree), certain, strict=False)]
     np.testing.assert_allclose(found.level_prob[example], np.concatenate(own), rtol=1e-5)
     best = [block[prob.argmax()] for block, prob in zip(blocks_of(tree), own, strict=True)]
-    assert found.level_nodes[example].tolist() == [
-      node if tree.level[node] == t else PAD for t, node in enumerate(best)
-    ]
+    assert found.raw_nodes[example].tolist() == [node if tree.level[node] == t else PAD for t, node in enumerate(best)]
   for i in range(ROOT, tree.num_nodes):
     if children := tree.children(i):
       above = found.node_prob[:, i] if i >= 0 else 1.0
       np.testing.assert_allclose(found.node_prob[:, children].sum(1), above, rtol=1e-5, atol=1e-6)
-  assert (found.stop_prob[found.log_prob > -np.inf] == 1).all() and found.summed_levels == ()
+  assert (found.stop_prob[found.log_prob > -np.inf] == 1).all()
 
 
 def test_a_narrow_beam_walks_the_tree_and_a_raw_one_takes_the_best_of_every_level():
-  narrow, found = decode(beam=2), decode(beam=3, restrict="raw")
+  narrow, found = decoded(beam=2), decoded(beam=3, restrict="raw")
   assert all(TREE.is_path(path) for path in narrow.paths.reshape(-1, 3).tolist())
   every = np.concatenate(log_probs(), axis=1)
   for example in range(BATCH):
@@ -203,18 +205,18 @@ def test_a_narrow_beam_walks_the_tree_and_a_raw_one_takes_the_best_of_every_leve
     assert [tuple(path) for path in found.paths[example].tolist()] == [c for _, c in best]
     np.testing.assert_allclose(found.log_prob[example], [score for score, _ in best], rtol=1e-5)
   for prediction in (narrow, found):
-    np.testing.assert_array_equal(found.paths[:, 0], prediction.level_nodes)
+    np.testing.assert_array_equal(found.paths[:, 0], prediction.raw_nodes)
 
   paths = TREE.encode([6, 7, 8])[:, None]
-  left = [not TREE.is_path(path) for path in found.level_nodes.tolist()]
+  left = [not TREE.is_path(path) for path in found.raw_nodes.tolist()]
   assert 0 < sum(left) < BATCH
   metrics = jax.jit(evaluate_batch)(narrow, Batch(paths, paths, jnp.ones(BATCH)), ARRAYS["even"])
-  assert metrics["raw_leave_rate"].value() == pytest.approx(np.mean(left))
+  assert metrics["inconsistent_predictions"].value() == pytest.approx(np.mean(left))
 
 
 def test_a_raw_path_ends_where_a_leaf_above_has_more_than_a_node():
   """All sequences of a node a level, the best leaf above as STOP; a beam of 1 is each level's argmax up to that."""
-  found, greedy = decode("early", beam=48, restrict="raw"), decode("early", beam=1, restrict="raw")
+  found, greedy = decoded("early", beam=48, restrict="raw"), decoded("early", beam=1, restrict="raw")
   tables = log_probs("early")
   for example in range(BATCH):
     expected = {}
@@ -226,9 +228,9 @@ def test_a_raw_path_ends_where_a_leaf_above_has_more_than_a_node():
     ranks = sorted(expected, key=expected.get, reverse=True)
     assert [nodes_of(path) for path in found.paths[example].tolist()] == ranks and len(ranks) == 48
     np.testing.assert_allclose(found.log_prob[example], [expected[path] for path in ranks], rtol=1e-5)
-    best = greedy.level_nodes[example].tolist()
+    best = greedy.raw_nodes[example].tolist()
     assert nodes_of(greedy.paths[example, 0].tolist()) == tuple(itertools.takewhile(lambda node: node >= 0, best))
-  assert (greedy.level_nodes == PAD).any()
+  assert (greedy.raw_nodes == PAD).any()
 
 
 def test_a_level_without_a_layer_is_the_sum_of_the_one_below_and_learns_nothing():
@@ -243,22 +245,22 @@ def test_a_level_without_a_layer_is_the_sum_of_the_one_below_and_learns_nothing(
   @jax.jit
   def run(features, layers):
     paths = jnp.asarray(tree.encode([6, 7, 8]))
-    predicted = head.apply({"params": layers}, features, None, arrays, DecodeOptions(), method="decode")
-    return predicted, head.loss(head.apply({"params": layers}, features), paths, arrays)
+    found = head.apply({"params": layers}, features, None, arrays, DecodeOptions(), method="distribution")
+    assert found.summed_levels == (1,)
+    return found.level_prob, head.loss(head.apply({"params": layers}, features), paths, arrays)
 
-  found, loss = run(features, layers)
+  level_prob, loss = run(features, layers)
   tables = [
     np.exp(log_softmax(np.asarray(half) @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])))
     for half, layer in zip(halves, layers.values(), strict=True)
   ]
-  top, middle, last = levels(found.level_prob, "early")
+  top, middle, last = levels(level_prob, "early")
   np.testing.assert_allclose(top, tables[0], rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(last, tables[1], rtol=1e-4, atol=1e-6)
   blocks = blocks_of(tree)
   for i, node in enumerate(blocks[1]):
     below = [j for j, leaf in enumerate(blocks[2]) if node in carried(tree, leaf)]
     np.testing.assert_allclose(middle[:, i], last[:, below].sum(1), rtol=1e-5)
-  assert found.summed_levels == (1,)
   tops = [tree.path(leaf)[0] for leaf in (6, 7, 8)]
   expected = [-np.log(tables[0][i, tops[i]]) - np.log(tables[1][i, blocks[2].index(6 + i)]) for i in range(BATCH)]
   np.testing.assert_allclose(loss, expected, rtol=1e-4)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from hierjax.errors import UserError
-from hierjax.functional.decoding import beam_search
+from hierjax.functional.decoding import decode
 from hierjax.functional.losses import path_cross_entropy
 from hierjax.functional.paths import are_walks
-from hierjax.functional.step_scores import lookup_step
+from hierjax.functional.search import beam_search, lookup_step
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.tree.label_tree import PAD, STOP, UNKNOWN, LabelTree
@@ -39,8 +39,9 @@ def started(head, features=FEATURES):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def decode(head, variables, known, arrays, options):
-  return head.apply(variables, FEATURES, known, arrays, options, method="decode")
+def decoded(head, variables, known, arrays, options):
+  distribution = head.apply(variables, FEATURES, known, arrays, options, method="distribution")
+  return decode(distribution, arrays, options)
 
 
 encoded = jax.jit(lambda head, variables: head.apply(variables, FEATURES, method="encode"), static_argnums=0)
@@ -87,14 +88,14 @@ def test_a_level_has_a_distribution_of_its_own():
   head, tree = found.module.head, found.tree
   variables = started(head)
   known = nothing_known(FIXED).at[0, 0].set(1)
-  prediction = decode(head, variables, known, tree, DecodeOptions(beam=5))
+  prediction = decoded(head, variables, known, tree, DecodeOptions(beam=5))
   log_probs = log_softmax(np.asarray(applied(head, variables), np.float64))
   for t, (first, end) in enumerate(((0, 2), (2, 7))):
     block = np.exp(log_probs[:, t, first:end])
     expected = block / block.sum(1, keepdims=True)
     expected[0] = [0, 1] if t == 0 else expected[0]
     np.testing.assert_allclose(prediction.level_prob[:, first:end], expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_array_equal(prediction.level_nodes[:, t], first + expected.argmax(1))
+    np.testing.assert_array_equal(prediction.raw_nodes[:, t], first + expected.argmax(1))
   for example in (1, 2):  # a full beam finds all five paths
     paths = [(0, 2), (0, 3), (1, 4), (1, 5), (1, 6)]
     scores = {path: log_probs[example, 0, path[0]] + log_probs[example, 1, path[1]] for path in paths}
@@ -139,7 +140,7 @@ def test_a_full_beam_finds_every_path_of_any_length(feedback):  # READINGS K7, K
   found = method(VARIABLE, "dhnn_s2s", feedback=feedback)
   head, arrays = found.module.head, found.tree
   variables = started(head)
-  prediction = decode(head, variables, nothing_known(VARIABLE), arrays, DecodeOptions(beam=5))
+  prediction = decoded(head, variables, nothing_known(VARIABLE), arrays, DecodeOptions(beam=5))
   for example in range(3):
     scores = {}
     for path in ALL_PATHS:
@@ -160,7 +161,7 @@ def test_known_labels_are_fed_to_the_steps_after_them(feedback):
   found = method(VARIABLE, "dhnn_s2s", feedback=feedback)
   head, variables = found.module.head, started(found.module.head)
   known = nothing_known(VARIABLE).at[:, 0].set(0)
-  prediction = decode(head, variables, known, found.tree, DecodeOptions(beam=3, normalise="siblings"))
+  prediction = decoded(head, variables, known, found.tree, DecodeOptions(beam=3, normalise="siblings"))
   for example in range(3):
     tokens = [0, int(prediction.paths[example, 0, 1]), 0]
     steps = numpy_feedback(head, variables, example, tokens)[1]
@@ -185,7 +186,7 @@ def test_every_part_of_the_network_learns(name, tree, more):  # READINGS K15
     assert np.abs(gradient).max() > 0, jax.tree_util.keystr(path)
 
 
-def test_a_sequence_head_starts_with_an_ear_for_images_and_labels():
+def test_a_sequence_head_at_its_start_depends_on_images_and_labels():
   head = method(VARIABLE, "dhnn_s2s", width=32, size=64, feedback="labels").module.head
   stages = tuple(jax.random.normal(jax.random.key(i), (64, 1, 1, 64)) for i in range(3))
   features = Features(stages=stages, pooled=jnp.zeros((64, 64)))
@@ -201,17 +202,17 @@ def test_a_sequence_head_starts_with_an_ear_for_images_and_labels():
 def test_a_path_may_end_anywhere_with_stop():
   found = method(VARIABLE, "dhnn_s2s", short_labels="stop")
   variables = started(found.module.head)
-  prediction = decode(found.module.head, variables, nothing_known(VARIABLE), found.tree, DecodeOptions(beam=7))
+  prediction = decoded(found.module.head, variables, nothing_known(VARIABLE), found.tree, DecodeOptions(beam=7))
   assert {nodes_of(path) for path in prediction.paths[0].tolist()} == {
     (0,), (1,), (0, 2), (0, 3), (1, 4), (0, 2, 5), (0, 2, 6)
   }  # fmt: skip
   assert (prediction.paths[0, 0] >= PAD).all()
 
 
-def test_what_is_made_of_each_stage_is_said():
-  lines = method(FIXED, "dhnn_rnn", conversion="conv").remarks(IMAGES)
+def test_the_conversion_of_each_stage_is_described():
+  lines = method(FIXED, "dhnn_rnn", conversion="conv").describe(IMAGES)
   assert lines[0] == "stage 1, 8x8x4: 1 filters of 2x2, stride 2x2, padding 0x0"
-  assert make_method(ModelConfig(BACKBONE, {"name": "flat"}), tree_arrays(FIXED)).remarks(IMAGES) == []
+  assert make_method(ModelConfig(BACKBONE, {"name": "flat"}), tree_arrays(FIXED)).describe(IMAGES) == []
 
 
 @pytest.mark.parametrize(
@@ -219,11 +220,15 @@ def test_what_is_made_of_each_stage_is_said():
   [
     ("dhnn_rnn", {"tree": VARIABLE}, "paths of one length.*choose dhnn_s2s, or set config.tree.levels"),
     ("dhnn_rnn", {"level_weights": (1.0,)}, r"level_weights = \(1.0,\): give 2 of them"),
-    ("dhnn_rnn", {"cell": "rnn"}, "cell = 'rnn': choose from lstm, gru"),
-    ("dhnn_rnn", {"conversion": "max"}, "conversion = 'max': choose from linear, conv, pool, pool_linear, dense"),
-    ("dhnn_rnn", {"order": "random"}, "order = 'random': choose from deep_first, shallow_first"),
+    ("dhnn_rnn", {"cell": "rnn"}, "config.head.cell = 'rnn': .*one of lstm, gru"),
+    (
+      "dhnn_rnn",
+      {"conversion": "max"},
+      "config.head.conversion = 'max': .*one of linear, conv, pool, pool_linear, dense",
+    ),
+    ("dhnn_rnn", {"order": "random"}, "config.head.order = 'random': .*one of deep_first, shallow_first"),
     ("dhnn_rnn", {"width": 0}, "width = 0, layers = 3: must be 1 or more"),
-    ("dhnn_s2s", {"feedback": "hard"}, "feedback = 'hard': choose from soft, labels"),
+    ("dhnn_s2s", {"feedback": "hard"}, "config.head.feedback = 'hard': .*one of soft, labels"),
     ("dhnn_s2s", {"size": 0}, "size = 0, side = 4: must be 1 or more"),
   ],
 )
@@ -238,17 +243,17 @@ def test_features_without_stages_are_refused():
     jax.eval_shape(found.module.init, jax.random.key(0), jnp.zeros((1, 4)))
 
 
-SEVERAL = {"dhnn_rnn": FIXED, "dhnn_s2s": VARIABLE, "multilabel": VARIABLE}
+MULTILABEL = {"dhnn_rnn": FIXED, "dhnn_s2s": VARIABLE, "multilabel": VARIABLE}
 
 
-def several(name, **head):
+def multilabel(name, **head):
   section = {"name": name, "output": "sigmoid", **SMALL, **head} if name != "multilabel" else {"name": name, **head}
-  return make_method(ModelConfig(BACKBONE, section), tree_arrays(SEVERAL[name]))
+  return make_method(ModelConfig(BACKBONE, section), tree_arrays(MULTILABEL[name]))
 
 
-@pytest.mark.parametrize("name", SEVERAL)
-def test_several_paths_learn_and_pass(name):  # READINGS K7, K11
-  found, tree = several(name), SEVERAL[name]
+@pytest.mark.parametrize("name", MULTILABEL)
+def test_several_paths_an_image_learn_and_pass(name):  # READINGS K7, K11
+  found, tree = multilabel(name), MULTILABEL[name]
   variables = jax.jit(found.module.init)(jax.random.key(0), IMAGES)
   last = tree.num_nodes - 1
   paths = jnp.asarray(tree.encode(np.array([[last, 4], [3, PAD], [last, 3]])))
@@ -276,7 +281,7 @@ def test_several_paths_learn_and_pass(name):  # READINGS K7, K11
 
 
 def test_a_step_of_sigmoids_is_fed_those_of_its_own_level():
-  head = several("dhnn_s2s").module.head
+  head = multilabel("dhnn_s2s").module.head
   variables = started(head)
   before = applied(head, variables)
   own = jnp.asarray(variables["params"]["scores"]["bias"]).at[2:].add(3.0)  # not those of the first level
@@ -290,11 +295,11 @@ def test_a_step_of_sigmoids_is_fed_those_of_its_own_level():
   ("name", "settings", "options", "message"),
   [
     ("dhnn_s2s", {"feedback": "labels"}, {}, "with output = sigmoid a step is fed the sigmoids before it; set soft"),
-    ("dhnn_rnn", {"output": "probit"}, {}, "output = 'probit': choose from softmax, sigmoid"),
+    ("dhnn_rnn", {"output": "probit"}, {}, "config.head.output = 'probit': .*one of softmax, sigmoid"),
     ("dhnn_rnn", {}, {"thresholds": (0.1,) * 3}, r"thresholds = .*: give one, or 2, one a level"),
     ("multilabel", {"level_weights": (1.0,)}, {}, r"level_weights = \(1\.0,\): give 3 of them"),
   ],
 )
-def test_refusals_of_several_paths(name, settings, options, message):
+def test_refusals_of_multi_label_heads(name, settings, options, message):
   with pytest.raises(UserError, match=message):
-    several(name, **settings).module.head.check(DecodeOptions(**options))
+    multilabel(name, **settings).module.head.validate(DecodeOptions(**options))

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hierjax.functional.decoding import decode
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.heads.flat import FlatHead
 from hierjax.nn.registry import ModelConfig, make_method
@@ -21,8 +22,13 @@ def test_decoding_is_the_softmax_over_the_leaves_below_what_is_known(rng, key, g
   k = len(tree.leaves) + 2
   inner = next(i for i in range(tree.num_nodes) if len(tree.children(i)) > 1)
   known = jnp.asarray(tree.encode([inner, -1])) if given else None
-  decode = jax.jit(lambda t, kn: head.apply(variables, features, kn, t, DecodeOptions(beam=k), method="decode"))
-  found = jax.device_get(decode(tree_arrays(tree), known))
+  options = DecodeOptions(beam=k)
+
+  @jax.jit
+  def run(arrays, known):
+    return decode(head.apply(variables, features, known, arrays, options, method="distribution"), arrays, options)
+
+  found = jax.device_get(run(tree_arrays(tree), known))
   logits = np.asarray(head.apply(variables, features))
   for example in range(2):
     root = inner if given and example == 0 else -1
@@ -37,7 +43,7 @@ def test_decoding_is_the_softmax_over_the_leaves_below_what_is_known(rng, key, g
     for node in range(tree.num_nodes):
       mass = sum(np.exp(s) for s, leaf in ranking if node in tree.path(leaf))
       assert found.node_prob[example, node] == pytest.approx(mass, abs=1e-6)
-  np.testing.assert_array_equal(found.level_nodes, found.paths[:, 0])
+  np.testing.assert_array_equal(found.raw_nodes, found.paths[:, 0])
   assert found.level_prob is None and (found.stop_prob == 1).all()
 
 
@@ -51,12 +57,12 @@ def test_loss_of_leaves_is_cross_entropy_and_of_nothing_is_zero(toy_tree):
     FlatHead(4).loss(logits, jnp.zeros((3, 2, 3), jnp.int32), tree_arrays(toy_tree))
 
 
-def test_that_it_never_stops_above_a_leaf_is_said_where_labels_do(toy_tree):
-  def remarks(short_labels):
+def test_it_warns_where_labels_may_end_above_a_leaf(toy_tree):
+  def described(short_labels):
     backbone = {"name": "small_resnet", "widths": (4,), "blocks": 1}
     found = make_method(ModelConfig(backbone, {"name": "flat"}), tree_arrays(toy_tree, short_labels))
-    return found.remarks(jnp.zeros((1, 8, 8, 3)))
+    return found.describe(jnp.zeros((1, 8, 8, 3)))
 
-  assert remarks("unknown") == []
-  (line,) = remarks("stop")
+  assert described("unknown") == []
+  (line,) = described("stop")
   assert "config.tree.short_labels = stop" in line and "path_rnn" in line

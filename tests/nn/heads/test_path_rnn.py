@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hierjax.errors import UserError
+from hierjax.functional.decoding import decode
 from hierjax.functional.losses import sibling_cross_entropy
 from hierjax.functional.search import continuations, output_numbers
 from hierjax.functional.tree_arrays import tree_arrays
@@ -35,7 +36,7 @@ def setting():
 
 @functools.partial(jax.jit, static_argnums=0)
 def run(head, variables, features, known, arrays, options):
-  return head.apply(variables, features, known, arrays, options, method="decode")
+  return decode(head.apply(variables, features, known, arrays, options, method="distribution"), arrays, options)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="method")
@@ -43,7 +44,7 @@ def applied(head, variables, *inputs, method=None):
   return head.apply(variables, *inputs, method=method)
 
 
-def decode(setting, known=None, head=None, **options):
+def decoded(setting, known=None, head=None, **options):
   _, arrays, default, features, variables = setting
   known = jnp.full((3, 3), UNKNOWN, jnp.int32) if known is None else known
   return jax.device_get(run(head or default, variables, features, known, arrays, DecodeOptions(**options)))
@@ -140,7 +141,7 @@ def test_however_many_labels_occur_a_batch_has_the_states_and_gradients_of_its_e
 
 
 def test_a_full_beam_finds_every_path_with_the_score_of_equation_8(setting):
-  found = decode(setting, beam=5)
+  found = decoded(setting, beam=5)
   _, arrays, head, features, variables = setting
   for example in range(3):
     scores = {nodes_of(path): score(setting, example, path) for path in ALL_PATHS}
@@ -153,8 +154,8 @@ def test_a_full_beam_finds_every_path_with_the_score_of_equation_8(setting):
   np.testing.assert_allclose(losses, -found.log_prob[:, 0], rtol=1e-5)  # the score is what training lowers
 
 
-def test_level_nodes_are_the_papers_inference(setting):
-  found = decode(setting, beam=5)
+def test_raw_nodes_are_the_papers_inference(setting):
+  found = decoded(setting, beam=5)
   for example in range(3):
     path: list[int] = []
     for t in range(3):
@@ -163,12 +164,12 @@ def test_level_nodes_are_the_papers_inference(setting):
       if best == 7:
         break
       path.append(best)
-    assert found.level_nodes[example].tolist() == path + [PAD] * (3 - len(path))
+    assert found.raw_nodes[example].tolist() == path + [PAD] * (3 - len(path))
 
 
 def test_node_probabilities_are_exact_or_bounds(setting):
   _, arrays, _, _, _ = setting
-  exact = decode(setting, beam=5, normalise="siblings")
+  exact = decoded(setting, beam=5, normalise="siblings")
   assert exact.node_prob[:, :2].sum(1) == pytest.approx([1, 1, 1], abs=1e-5)
   assert exact.node_prob[:, 2:4].sum(1) == pytest.approx(exact.node_prob[:, 0], abs=1e-5)
   assert exact.node_prob[:, 4] == pytest.approx(exact.node_prob[:, 1], abs=1e-5)
@@ -177,17 +178,17 @@ def test_node_probabilities_are_exact_or_bounds(setting):
   np.testing.assert_allclose(np.exp(exact.log_prob[:, 0]), exact.node_prob[np.arange(3), ends], rtol=1e-4)
 
   bounds = PathRNNHead(arrays.num_nodes, arrays.num_outputs, width=WIDTH, embed_width=EMBED, exact_inner_nodes=0)
-  wide = decode(setting, head=bounds, beam=4, restrict="raw")
+  wide = decoded(setting, head=bounds, beam=4, restrict="raw")
   np.testing.assert_allclose(wide.node_prob, exact.node_prob, rtol=1e-4, atol=1e-6)
-  narrow = decode(setting, head=bounds, beam=2)
+  narrow = decoded(setting, head=bounds, beam=2)
   assert (narrow.node_prob <= exact.node_prob + 1e-6).all() and (narrow.node_prob < exact.node_prob - 1e-6).any()
   assert (narrow.node_prob <= np.where(arrays.parent < 0, 1, narrow.node_prob[:, arrays.parent]) + 1e-6).all()
 
 
 def test_known_labels_condition_everything(setting):
-  free = decode(setting, beam=5, normalise="siblings")
+  free = decoded(setting, beam=5, normalise="siblings")
   known = jnp.array([[0, UNKNOWN, UNKNOWN], [1, UNKNOWN, UNKNOWN], [UNKNOWN] * 3], jnp.int32)
-  given = decode(setting, known, beam=5, normalise="siblings")
+  given = decoded(setting, known, beam=5, normalise="siblings")
   for example, top in ((0, 0), (1, 1)):
     inside = [tuple(p) for p in free.paths[example].tolist() if p[0] == top]
     assert [tuple(p) for p in given.paths[example].tolist() if p[0] >= 0] == inside
@@ -195,7 +196,7 @@ def test_known_labels_condition_everything(setting):
     expected = free.log_prob[example, kept] - np.log(free.node_prob[example, top])
     np.testing.assert_allclose(given.log_prob[example, : len(inside)], expected, rtol=1e-4, atol=1e-4)
     assert given.node_prob[example, top] == 1 and given.node_prob[example, 1 - top] == 0
-    assert given.level_nodes[example, 0] == top
+    assert given.raw_nodes[example, 0] == top
   np.testing.assert_allclose(given.node_prob[2], free.node_prob[2], rtol=1e-6)
 
 
@@ -214,8 +215,8 @@ def transposed(variables):
 def test_siblings_have_the_shares_of_the_nodes_logits(setting):
   tree, arrays, nodes, features, variables = setting
   head, weights = with_siblings(setting)
-  expected = decode(setting, beam=4, normalise="siblings")
-  found = decode((tree, arrays, head, features, weights), beam=4)
+  expected = decoded(setting, beam=4, normalise="siblings")
+  found = decoded((tree, arrays, head, features, weights), beam=4)
   for name in ("paths", "log_prob", "stop_prob", "node_prob"):
     np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-6, err_msg=name)
   np.testing.assert_allclose(np.exp(found.log_prob).sum(axis=1), 1.0, rtol=1e-5)
@@ -224,7 +225,7 @@ def test_siblings_have_the_shares_of_the_nodes_logits(setting):
     while not path or tree.children(path[-1]):
       log_prob = numpy_path(setting, example, [*path, 0])[-1]
       path.append(max(tree.children(path[-1] if path else -1), key=lambda node, p=log_prob: p[node]))
-    assert nodes_of(found.level_nodes[example]) == tuple(path)
+    assert nodes_of(found.raw_nodes[example]) == tuple(path)
 
   targets = jnp.array([[0, 2, 6], [1, 4, STOP], [0, UNKNOWN, UNKNOWN]], jnp.int32)
   before = jnp.array([[-1, 0, 2], [-1, 1, 4], [-1, 0, -1]], jnp.int32)
@@ -295,7 +296,7 @@ def test_a_full_beam_is_exhaustive_on_a_random_tree(softmax, normalise, rng):
   assert tree.child_offsets[arrays.inner[-1] + 1] > tree.num_nodes - tree.max_children  # a window that must not run out
   known = np.full((2, 3), UNKNOWN, np.int32)
   known[1, 1] = given = next(i for i in range(tree.num_nodes) if tree.level[i] == 1 and not tree.is_leaf(i))
-  found = decode((tree, arrays, head, features, variables), jnp.asarray(known), beam=len(paths), normalise=normalise)
+  found = decoded((tree, arrays, head, features, variables), jnp.asarray(known), beam=len(paths), normalise=normalise)
 
   logits = dense_logits(head, variables, features, paths)
   for example, forced in ((0, 0), (1, 2)):
@@ -319,7 +320,8 @@ def test_decoding_by_siblings_holds_nothing_of_the_size_of_the_tree():
 
   @functools.partial(jax.jit, static_argnums=0)
   def paths(head, variables, features, tree):
-    found = head.apply(variables, features, None, tree, DecodeOptions(beam=beam), method="decode")
+    options = DecodeOptions(beam=beam)
+    found = decode(head.apply(variables, features, None, tree, options, method="distribution"), tree, options)
     return found.paths, found.log_prob, found.stop_prob
 
   taken = {}
@@ -350,10 +352,10 @@ def test_what_is_unknown_changes_nothing(setting):
 
 def test_another_tree_of_the_same_shape_is_not_compiled_again(setting):
   tree, _, head, features, variables = setting
-  decode(setting, beam=5)
+  decoded(setting, beam=5)
   compiled = run._cache_size()
   other = LabelTree.from_children(["a", "b", "c", "d", "e", "f", "g"], [2, 1, 2, 2, 0, 0, 0, 0])
-  found = decode((other, tree_arrays(other), head, features, variables), beam=5)
+  found = decoded((other, tree_arrays(other), head, features, variables), beam=5)
   assert run._cache_size() == compiled
   for path in found.paths[:, :4].reshape(-1, 3).tolist():
     assert other.is_path(path)
@@ -372,8 +374,10 @@ def test_sizes_dtype_and_refusals(setting):
     shapes = jax.eval_shape(head.clone(softmax=softmax).init, jax.random.key(0), features)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype("float32")}
-  with pytest.raises(UserError, match=r"config\.decode\.restrict = raw: .*config\.head\.softmax = siblings"):
-    decode(setting, head=with_siblings(setting)[0], restrict="raw")
+  with pytest.raises(
+    UserError, match=r"decode\.restrict = raw: with config\.head\.softmax = siblings only the children"
+  ):
+    decoded(setting, head=with_siblings(setting)[0], restrict="raw")
   with pytest.raises(ValueError, match="choose from nodes, siblings"):
     PathRNNHead(7, 8, softmax="leaves")
   for sizes in ({"width": 0}, {"embed_width": 0}, {"embed_width": -3}):
