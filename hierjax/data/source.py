@@ -146,11 +146,6 @@ def data_checksum(source: Source) -> str:
   return f"{labels_checksum(source)}-{hashlib.sha256(names.encode('utf-8', 'surrogateescape')).hexdigest()}"
 
 
-def same_data(saved: str, found: str) -> bool:
-  """Returns whether `data_checksum` is what was saved; earlier run folders have the checksum of the labels alone."""
-  return saved in (found, found.partition("-")[0])
-
-
 def labels_checksum(source: Source) -> str:
   """Returns a checksum of the number of images and their labels."""
   return hashlib.sha256(np.ascontiguousarray(source.nodes, dtype="<i4").tobytes()).hexdigest()

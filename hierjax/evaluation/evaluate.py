@@ -47,9 +47,13 @@ class Measured(NamedTuple):
 EvalStep = Callable[[Method, Variables, Examples], Measured]
 
 
-@functools.lru_cache(maxsize=8)
 def eval_step(transform: Transform, stages: Stages, known_levels: int = 0, metrics: tuple[str, ...] = ()) -> EvalStep:
   """Returns `make_eval_step` for a run's transform; the same function again, so that it is compiled once."""
+  return _kept_eval_step(transform, stages, known_levels, metrics)
+
+
+@functools.lru_cache(maxsize=8)  # its keys differ by how arguments are passed: all are passed by position
+def _kept_eval_step(transform: Transform, stages: Stages, known_levels: int, metrics: tuple[str, ...]) -> EvalStep:
   return make_eval_step(lambda examples, view: eval_batch(examples, transform, view), stages, known_levels, metrics)
 
 

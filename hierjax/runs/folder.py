@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hierjax.config import flatten, read_json
-from hierjax.data.source import same_data
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
 
@@ -132,7 +131,7 @@ class RunFolder:
       raise UserError(f"{other} label tree: it has changed since; give this one another --workdir")
     if not (self.path / "data.json").exists():
       raise UserError(f"{self.path} is not a complete run folder: it has no data.json")
-    if not same_data(self.data_checksum(), data_checksum):
+    if self.data_checksum() != data_checksum:
       raise UserError(f"{other} set of training images: it has changed since; give this one another --workdir")
 
   def has_checkpoint(self) -> bool:

@@ -38,7 +38,7 @@ def config(small_config, tmp_path):
 
 
 def test_training_and_its_evaluation_decode_every_image_once_and_trace_one_step(config, reads, tmp_path, monkeypatch):
-  evaluate.eval_step.cache_clear()
+  evaluate._kept_eval_step.cache_clear()
   traces, evaluate_batch = [], evaluate.evaluate_batch
   monkeypatch.setattr(evaluate, "evaluate_batch", lambda *a: traces.append(1) or evaluate_batch(*a))
   assert loop.train_and_evaluate(config, str(tmp_path / "run"))["num_examples"] == 31

@@ -99,12 +99,13 @@ def test_a_run_on_features_is_exported_with_what_makes_them(make_run, small_conf
 
 def test_what_cannot_be_exported_leaves_nothing(context_run, tmp_path, capsys):
   (tmp_path / "full" / "of").mkdir(parents=True)
-  for words, message in (
-    ([context_run.path, "full"], "full is there already: name a new folder"),
-    ([context_run.path, "new", "--batch", "0"], "--batch 0: must be 1 to 4,096 images"),
-    ([tmp_path / "nothing", "new"], "nothing is not a run folder"),
+  for words, status, message in (
+    ([context_run.path, "full"], 1, "full is there already: name a new folder"),
+    ([context_run.path, "new", "--batch", "5000"], 1, "--batch 5000: must be 1 to 4,096 images"),
+    ([context_run.path, "new", "--batch", "0"], 2, "--batch: 0: must be at least 1"),
+    ([tmp_path / "nothing", "new"], 1, "nothing is not a run folder"),
   ):
     run, out, *flags = words
-    assert main(["export", str(run), str(tmp_path / out), *flags]) == 1
+    assert main(["export", str(run), str(tmp_path / out), *flags]) == status
     assert message in capsys.readouterr().err
   assert [p.name for p in tmp_path.iterdir()] == ["full"]
