@@ -59,7 +59,7 @@ def sides(softmax: str, beam: int, levels: tuple[int, ...], args: argparse.Names
   head = PathRNNHead(tree.num_nodes, tree.num_outputs, width=args.width, softmax=softmax)
   features = Features((), jax.random.normal(jax.random.key(1), (args.images, args.width)))
   variables = jax.jit(head.init)(jax.random.key(0), features)
-  variables = jax.tree.map(lambda x: 3 * x, variables)  # so that images take different paths
+  variables = jax.tree.map(lambda x: 3 * x, variables)  # images then have different paths
   decoding = lambda: jax.block_until_ready(paths_of(head, variables, features, tree, DecodeOptions(beam=beam)))  # noqa: E731
   if softmax == "siblings":
     return decoding, None

@@ -62,7 +62,7 @@ def test_the_commands_on_own_images_work_in_order(tmp_path):
   for command in OWN_IMAGES:
     result = run(command, tmp_path)
     assert result.returncode == 0, f"{command}\n{result.stderr}"
-  assert "Node by node" in (tmp_path / "mine" / "report.html").read_text()
+  assert "Recall and precision by node" in (tmp_path / "mine" / "report.html").read_text()
   answers = (tmp_path / "mine" / "answers.csv").read_text().splitlines()
   assert answers[0].startswith("image,path,probability") and len(answers) > 10
   image, path, probability = answers[1].split(",")[:3]
