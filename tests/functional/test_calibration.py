@@ -1,0 +1,118 @@
+"""Temperature scaling, node by node in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hierjax.functional.calibration import calibrated
+from hierjax.functional.decoding import decode, end_probability
+from hierjax.functional.distributions import split_levels
+from hierjax.functional.multilabel import multilabel_distribution
+from hierjax.functional.tree_arrays import tree_arrays
+from hierjax.tree.label_tree import ROOT, LabelTree
+from hierjax.types import DecodeOptions, Distribution, Scorer
+from path_oracle import log_softmax, node_prob_of, path_probs, random_model
+
+STOP_AT = ("bottom", "leaf", "node")
+TEMPERATURES = (0.5, 2.0)
+calibrate = jax.jit(calibrated, static_argnums=1)
+
+
+def by_definition(tree, row, ends, temperature):
+  """Returns each node's probability, of the shares of the children of its parent and of the end there."""
+  found = {ROOT: 1.0}
+  row, ends = {ROOT: 1.0, **dict(enumerate(row))}, {ROOT: 0.0, **dict(enumerate(ends))}
+  for node in range(ROOT, tree.num_nodes):
+    masses = {child: row[child] for child in tree.children(node)} | {"end": ends[node]}
+    powers = {key: (mass / row[node]) ** (1 / temperature) for key, mass in masses.items()}
+    found |= {key: found[node] * power / sum(powers.values()) for key, power in powers.items() if key != "end"}
+  return [found[node] for node in range(tree.num_nodes)]
+
+
+def test_a_temperature_of_1_gives_back_the_same_object():
+  distribution = Distribution(jnp.ones((1, 2)))
+  assert calibrated(distribution, 1.0, random_model(1, "leaf").arrays) is distribution
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("stop_at", STOP_AT)
+def test_node_probabilities_are_those_of_the_equation(stop_at, temperature):
+  arrays, views = path_probs(stop_at)
+  tree = random_model(1, stop_at).tree
+  node_prob = node_prob_of(views[0], arrays)
+  found = np.asarray(calibrate(Distribution(jnp.asarray(node_prob)), temperature, arrays).node_prob)
+  ends = np.zeros((len(node_prob), tree.num_nodes))
+  for example, probs in enumerate(views[0]):
+    for path, prob in probs.items():
+      ends[example, path[-1]] += prob
+  for row, end, expected_of in zip(found, ends, node_prob.astype(np.float64), strict=True):
+    np.testing.assert_allclose(row, by_definition(tree, expected_of, end, temperature), rtol=1e-3, atol=1e-6)
+  np.testing.assert_allclose(found[:, : arrays.level_offsets[1]].sum(axis=1), 1, rtol=1e-5)
+  left = np.asarray(end_probability(jnp.asarray(found), arrays))
+  for node in range(tree.num_nodes):
+    if children := tree.children(node):
+      np.testing.assert_allclose(found[:, list(children)].sum(axis=1) + left[:, node], found[:, node], rtol=1e-4)
+      assert stop_at == "node" or (left[:, node] == 0).all()
+
+
+def test_what_has_no_probability_has_none_at_another_temperature():
+  arrays = random_model(1, "leaf").arrays
+  node_prob = np.zeros((1, arrays.num_nodes), np.float32)
+  path = random_model(1, "leaf").tree.path(arrays.num_nodes - 1)
+  node_prob[:, list(path)] = 1
+  found = calibrate(Distribution(jnp.asarray(node_prob)), 2.0, arrays).node_prob
+  np.testing.assert_array_equal(found, node_prob)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_each_level_distribution_is_scaled_over_its_level(temperature, rng):
+  arrays = random_model(1, "leaf").arrays
+  blocks = [rng.dirichlet(np.ones(size), 2) for size in arrays.block_sizes]
+  node_prob = jnp.asarray(node_prob_of(path_probs("leaf")[1][0], arrays))
+  level_prob = jnp.asarray(np.concatenate(blocks, axis=1), jnp.float32)
+  found = calibrate(Distribution(node_prob, level_prob, summed_levels=(1,)), temperature, arrays)
+  for block, own in zip(split_levels(found.level_prob, arrays), blocks, strict=True):
+    powers = own ** (1 / temperature)
+    np.testing.assert_allclose(block, powers / powers.sum(axis=1, keepdims=True), rtol=1e-4)
+  assert found.summed_levels == (1,)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("stop_at", STOP_AT)
+def test_the_ranking_of_a_heads_own_paths_stays_and_their_scores_are_divided(stop_at, temperature):
+  model = random_model(1, stop_at)
+  options = DecodeOptions(beam=40)
+  node_prob = jnp.asarray(node_prob_of(path_probs(stop_at)[1][0], model.arrays))
+
+  @jax.jit
+  def run(state):
+    own = Distribution(node_prob, scorer=Scorer(model.step, {"state": state}))
+    return [decode(calibrated(own, t, model.arrays), model.arrays, options) for t in (1.0, temperature)]
+
+  before, after = run(jnp.zeros(len(model.table)))
+  np.testing.assert_array_equal(after.paths, before.paths)
+  np.testing.assert_array_equal(after.raw_nodes, before.raw_nodes)
+  np.testing.assert_allclose(after.log_prob, before.log_prob / temperature, rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_sigmoids_are_scaled_between_presence_and_absence(temperature, rng):
+  model = random_model(1, "node")
+  scores = rng.random((3, model.tree.num_nodes))
+  before = multilabel_distribution(jnp.asarray(scores, jnp.float32), None, model.arrays)
+  found = calibrate(before, temperature, model.arrays)
+  present, absent = scores ** (1 / temperature), (1 - scores) ** (1 / temperature)
+  expected = present / (present + absent)
+  np.testing.assert_allclose(found.node_score, expected, rtol=1e-4)
+  smallest = [[min(row[node] for node in model.tree.path(i)) for i in range(model.tree.num_nodes)] for row in expected]
+  np.testing.assert_allclose(found.node_prob, smallest, rtol=1e-4)
+
+
+def test_a_temperature_divides_the_logits_of_a_flat_tree(rng):
+  """On one level, temperature scaling is that of Guo et al. 2017."""
+
+  logits = 3 * rng.normal(size=(4, 5))
+  arrays = tree_arrays(LabelTree.from_children(list("abcde"), [5, 0, 0, 0, 0, 0]))
+  found = calibrate(Distribution(jnp.asarray(np.exp(log_softmax(logits)), jnp.float32)), 3.0, arrays)
+  np.testing.assert_allclose(found.node_prob, np.exp(log_softmax(logits / 3)), rtol=1e-5)
