@@ -1,4 +1,4 @@
-r"""Trains the model of a config, or continues the run in its folder: the same as `hierjax train`.
+r"""Training of a config's model, or continuation of the run in its folder: the same as `hierjax train`.
 
 python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 """

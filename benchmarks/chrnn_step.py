@@ -1,10 +1,10 @@
-r"""Times whole train steps of SPP-net and C-HRNN on images of 224 x 224, and the context recurrences alone; Markdown.
+r"""Times of whole train steps of SPP-net and C-HRNN on images of 224 x 224, and of the context alone; prints Markdown.
 
   python -m benchmarks.chrnn_step --batch 32
   python -m benchmarks.chrnn_step --batch 16 --networks spp hlstm --rounds 3
 
 A step is the forward pass, the loss of a softmax over 1000 classes, the gradient of all weights and the update of SGD
-with momentum. All sides run in turns, a round after the other.
+with momentum. All sides run alternately, one round after another.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
   "mlstm": {"cell": "lstm", "links": False},
   "hlstm": {"cell": "lstm"},
 }
-CONV5 = (13, 13, 256)  # the map that the trunk makes of 224 x 224 pixels
+CONV5 = (13, 13, 256)  # the backbone's last map for 224 x 224 pixels
 
 
 def train_step(neck: dict[str, Any], tree: TreeArrays, batch: int, dtype: str) -> Side:

@@ -1,11 +1,12 @@
-r"""Trains the grid of configs/coarse_labels_cifar100.py, prints its table, and draws Figure 8 of Guo et al. (2018).
+r"""Training of the grid of configs/coarse_labels_cifar100.py; prints its table, draws Figure 8 of Guo et al. (2018).
 
   python -m benchmarks.coarse_labels_table --features runs/superclass-features --seeds 3 --picture figure8.png
   python -m benchmarks.coarse_labels_table --words cpu --pairs f20c50 --workdir runs/coarse_labels-cpu
 
-The first is on features that `hierjax data features` wrote, the second end to end for one pair. A seed draws
-weights, the two parts and the images that validate. S_fine alone is trained once for all |S_coarse|, and labels the
-largest. A run that is finished is not run again, and one that was stopped goes on. `--print-only` trains nothing.
+The first command trains on features that `hierjax data features` wrote, the second end to end for one pair. The seed
+determines the initial weights, both parts of the images, and the validation images. The run on S_fine alone is trained
+once for all |S_coarse|, and predicts the labels of the largest. The command may be stopped and started again: it skips
+finished runs and continues a stopped one. `--print-only` trains nothing.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from matplotlib.lines import Line2D
 from configs import coarse_labels_cifar100
 from hierjax.data.sources.features import FEATURES
 from hierjax.evaluation.pseudo_labels import write_pseudo_labels
+from hierjax.inference.loaded_run import LoadedRun
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder, write_whole
 from hierjax.runs.run import Run
@@ -53,7 +55,7 @@ class Cell(NamedTuple):
     return RunFolder(workdir / f"{self.head}-{parts}-{self.arm}-seed{self.seed}")
 
   def config(self, features: Path | None, workdir: Path, words: Sequence[str]) -> dict:
-    """Returns its config; `words` are more of the config's own."""
+    """Returns its config; `words` are further variants."""
     pair = f"f{self.percents[0]}c{max(coarse_labels_cifar100.PARTS)}" if self.arm == "fine" else self.pair
     config = coarse_labels_cifar100.get_config(",".join([pair, self.arm, self.head, *words])).to_dict()
     config["seed"] = config["data"]["split_seed"] = self.seed
@@ -66,12 +68,12 @@ class Cell(NamedTuple):
 
 
 def train(cell: Cell, features: Path | None, workdir: Path, words: Sequence[str] = ()) -> None:
-  """Trains and evaluates a run, and before it the one whose pseudo-labels it reads; neither twice."""
+  """Trains and evaluates a run, after the run that predicts its pseudo-labels; skips finished ones."""
   if cell.arm == "pseudo":
     teacher = cell._replace(arm="fine")
     train(teacher, features, workdir, words)
     if not (teacher.folder(workdir).path / "pseudo_labels.npz").exists():
-      write_pseudo_labels(teacher.folder(workdir), devices.data_mesh())
+      write_pseudo_labels(LoadedRun.open(teacher.folder(workdir), devices.data_mesh()))
   folder = cell.folder(workdir)
   if folder.evaluation("test") is not None:
     return

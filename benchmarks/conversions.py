@@ -1,11 +1,11 @@
-r"""Times what DHNN's conversions and recurrences add to a backbone's train step, and counts weights and peak memory.
+r"""Times of DHNN's conversions and recurrences in a train step, with their weights and peak memory; prints Markdown.
 
   python -m benchmarks.conversions --network resnet50 --side 224 --batch 4
   python -m benchmarks.conversions --network small --side 32 --batch 64
 
-The backbone alone has the head `multilabel`, a sigmoid a node; the others `dhnn_s2s` with sigmoids. At --size all sides
-run in turns, a round after the other; at --large the step is compiled, and does not run. The peak is XLA's own account
-of the compiled step: its arguments and results, and the buffers between.
+The backbone alone has the head `multilabel`, a sigmoid a node; the other sides have `dhnn_s2s` with sigmoids. At --size
+all sides run alternately, one round after another. At --large the step is compiled only. The peak is XLA's analysis of
+the compiled step: its arguments, its results, and its temporary buffers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def method_of(network: str, conversion: str, size: int, width: int) -> ModelMeth
 
 
 def lowered(method: ModelMethod, batch: Examples) -> tuple[Any, Any, Any]:
-  """Returns the compiled train step, what makes its first state, and the number of weights."""
+  """Returns the compiled train step, the function that makes its first state, and the number of weights."""
   image = jnp.zeros((1, *batch.images.shape[1:]))
   shapes = jax.eval_shape(method.module.init, jax.random.key(0), image)
   optimizer = make_optimizer(OptimConfig(name="adamw", lr=1e-4), shapes["params"])

@@ -1,13 +1,13 @@
-r"""Times the decoding of CNN-RNN over a small and a large tree of the same depth and largest fan-out; prints Markdown.
+r"""Times of CNN-RNN's decoding over a small and a large tree of the same depth and largest fan-out; prints Markdown.
 
   python -m benchmarks.decoding
   python -m benchmarks.decoding --width 1000 --softmax siblings --beams 5 --rounds 30
 
-The trees have three levels: 64 + 449 + 1,347 = 1,860 nodes, and 64 + 4,096 + 95,840 = 100,000. Each level is shared as
-evenly as it goes among the nodes above it, so that in both the largest fan-out is 64, the root's. What is timed is what
-makes the paths, their log-probabilities and stop probabilities of random features; node probabilities, `b n` numbers,
-are another output. Both trees run in turns, a round after the other, and so does the output layer over all nodes, with
-its logsumexp, alone: the part that has to grow under the paper's softmax. On two cores it takes about four minutes.
+The trees have three levels: 64 + 449 + 1,347 = 1,860 nodes, and 64 + 4,096 + 95,840 = 100,000. The nodes of a level are
+divided evenly among the nodes above, so in both trees the largest fan-out is 64, the root's. The benchmark times the
+paths, their log-probabilities and the stop probabilities of random features. It does not time node probabilities, an
+output of size `b n`. Both trees run alternately, one round after another. So does the output layer over all nodes with
+its logsumexp, the part whose cost grows with the tree under the paper's softmax. On two cores it takes about 4 minutes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.spatial import Side, interleaved, load_average, machine, table_head, table_row
+from hierjax.functional.decoding import decode
 from hierjax.functional.tree_arrays import TreeArrays, tree_arrays
 from hierjax.nn.heads.path_rnn import PathRNNHead
 from hierjax.tree.label_tree import LabelTree
@@ -32,7 +33,7 @@ SMALL, LARGE = (f"{sum(levels):,}" for levels in LEVELS)
 
 
 def even_tree(levels: tuple[int, ...]) -> TreeArrays:
-  """Returns the tree with levels of these sizes, each shared evenly among the nodes above it."""
+  """Returns the tree with levels of these sizes, whose nodes are divided evenly among the nodes above."""
   shared = [np.full(above, size // above) + (np.arange(above) < size % above) for above, size in
             zip((1, *levels[:-1]), levels, strict=True)]  # fmt: skip
   counts = np.concatenate([*shared, np.zeros(levels[-1], np.int64)])
@@ -40,8 +41,9 @@ def even_tree(levels: tuple[int, ...]) -> TreeArrays:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def decode(head: PathRNNHead, variables: Any, features: Features, tree: TreeArrays, options: DecodeOptions) -> Any:
-  found: Any = head.apply(variables, features, None, tree, options, method="decode")
+def paths_of(head: PathRNNHead, variables: Any, features: Features, tree: TreeArrays, options: DecodeOptions) -> Any:
+  distribution: Any = head.apply(variables, features, None, tree, options, method="distribution")
+  found = decode(distribution, tree, options)
   return found.paths, found.log_prob, found.stop_prob
 
 
@@ -57,8 +59,8 @@ def sides(softmax: str, beam: int, levels: tuple[int, ...], args: argparse.Names
   head = PathRNNHead(tree.num_nodes, tree.num_outputs, width=args.width, softmax=softmax)
   features = Features((), jax.random.normal(jax.random.key(1), (args.images, args.width)))
   variables = jax.jit(head.init)(jax.random.key(0), features)
-  variables = jax.tree.map(lambda x: 3 * x, variables)  # so that images take different paths
-  decoding = lambda: jax.block_until_ready(decode(head, variables, features, tree, DecodeOptions(beam=beam)))  # noqa: E731
+  variables = jax.tree.map(lambda x: 3 * x, variables)  # images then have different paths
+  decoding = lambda: jax.block_until_ready(paths_of(head, variables, features, tree, DecodeOptions(beam=beam)))  # noqa: E731
   if softmax == "siblings":
     return decoding, None
   states = jax.random.normal(jax.random.key(2), (tree.depth, args.images, beam, args.width))

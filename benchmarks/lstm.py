@@ -1,14 +1,14 @@
-r"""Times the LSTM of a CNN-RNN head in training, forward and gradient, against nn.RNN and torch.nn.LSTM; Markdown.
+r"""Times of the LSTM of a CNN-RNN head, forward and gradient, against nn.RNN and torch.nn.LSTM; prints Markdown.
 
   python -m benchmarks.lstm
   python -m benchmarks.lstm --nodes 1785 --rounds 5
 
-All sides have the same weights, labels and images, and are found to agree: h_t is a function of the embedding of the
-label before step t, of the image, and of h_{t-1}. hierjax's is `PathRNNHead.states`. nn.RNN over OptimizedLSTMCell and
-torch.nn.LSTM take one input a step, so they are given label and image side by side; `torch_hoisted` is written by hand,
-with the projections of labels and image outside the loop. The fewer labels occur, the less of their projection is left
-to do: of 120 nodes, as in CIFAR-100, all do; of 1785 random ones most; on the first steps of paths to random leaves of
-the shipped ImageNet tree a sixth.
+All sides have the same weights, labels and images, and are checked for agreement: h_t is a function of the embedding of
+the label before step t, of the image, and of h_{t-1}. hierjax's side is `PathRNNHead.states`. nn.RNN over
+OptimizedLSTMCell and torch.nn.LSTM have one input a step, so label and image are concatenated. `torch_hoisted` is
+written by hand, with the projections of labels and image outside the loop. hierjax projects each label that occurs
+once: with 120 nodes, as in CIFAR-100, all occur; with 1785 random ones most; on the first steps of paths to random
+leaves of the ImageNet tree of the package a sixth.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PARTS = ("y", "d images", "d embed")
 
 
 class Weights:
-  """The weights as hierjax has them, gates in the order i, f, o, m; and a batch: paths, images and a cotangent."""
+  """The weights in hierjax's layout, gates in the order i, f, o, m; and a batch: paths, images and a cotangent."""
 
   def __init__(self, nodes: int | str, width: int, steps: int, batch: int):
     rng = np.random.default_rng(0)
@@ -59,7 +59,7 @@ class Weights:
     self.label, self.image, self.hidden = normal(3, width, 4 * width) / np.float32(np.sqrt(width))
     self.previous = np.pad(
       np.maximum(self.paths[:, :-1], -1) + 1, ((0, 0), (1, 0))
-    )  # rows of `embed`, of which START is the first
+    )  # rows of `embed`; START is the first
     self.images, self.cotangent = normal(batch, width), normal(batch, steps, width)
 
 

@@ -1,10 +1,10 @@
-r"""Counts and times what sharing stages saves: parameters, FLOPs and train steps of merged networks; prints Markdown.
+r"""Parameters, FLOPs and times of train steps of merged networks by the number of shared stages; prints Markdown.
 
   python -m benchmarks.merged_step --batch 16
   python -m benchmarks.merged_step --networks cpu --batch 64
 
-The networks are those of configs/merged_cifar100.py. `separate` is the coarse and the fine network, a step of one and
-then of the other. All sides run in turns, a round after the other.
+The networks are those of configs/merged_cifar100.py. `separate` is a step of the coarse network and then one of the
+fine network. All sides run alternately, one round after another.
 """
 
 from __future__ import annotations

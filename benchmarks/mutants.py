@@ -45,7 +45,7 @@ _NO_CODE = ("annotation", "returns", "decorator_list", "format_spec")
 
 
 class Place(NamedTuple):
-  """Where a node stands: `parent.field`, or `parent.field[index]`."""
+  """The place of a node: `parent.field`, or `parent.field[index]`."""
 
   parent: ast.AST
   field: str
@@ -60,7 +60,7 @@ class Place(NamedTuple):
 
 
 def places(parent: ast.AST) -> Iterator[tuple[Place, ast.AST]]:
-  """Yields every node below `parent` but for annotations and decorators, and where it stands."""
+  """Yields every node below `parent` but for annotations and decorators, and its place."""
   for field, value in ast.iter_fields(parent):
     for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
       if isinstance(node, ast.AST) and field not in _NO_CODE:
@@ -69,7 +69,7 @@ def places(parent: ast.AST) -> Iterator[tuple[Place, ast.AST]]:
 
 
 def mutated(node: ast.AST) -> ast.AST | None:
-  """Returns what stands in the place of `node` in a mutation; None for a node that has none."""
+  """Returns the replacement of `node` in a mutation; None for a node without one."""
   new = copy.deepcopy(node)
   match new:
     case ast.Compare(ops=[op, *others]) if type(op) in _COMPARED:
@@ -136,7 +136,7 @@ def passes(tests: list[str], root: Path, seconds: float) -> bool:
 
 
 def copied(source: Path, target: Path) -> Path:
-  """Copies what the tests need, and returns where; what they compile is kept with what those of `source` compile."""
+  """Copies the files that the tests need, and returns the folder; compiled programs stay in the cache of `source`."""
   for path in (source / name for name in COPIED):
     if path.is_dir():
       shutil.copytree(path, target / path.name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -148,9 +148,9 @@ def copied(source: Path, target: Path) -> Path:
 
 
 def score(root: Path, mutations: Iterator[tuple[Path, int, str]], minutes: float, limit: float) -> list[bool]:
-  """Returns of each mutation whether it is caught, and prints it; `limit` is in seconds, for the tests of one.
+  """Returns for each mutation whether the tests catch it, and prints it; `limit` is in seconds, for one mutation.
 
-  The files of `root` are changed and put back.
+  The files of `root` are changed and restored.
   """
   ends, found, sound = time.monotonic() + 60 * minutes, [], {}
   for file, line, text in mutations:
@@ -171,7 +171,7 @@ def score(root: Path, mutations: Iterator[tuple[Path, int, str]], minutes: float
 
 
 def _change(before: str, after: str) -> str:
-  """Returns the first line that differs, as both texts have it."""
+  """Returns the first line that differs, of both texts."""
   lines = zip(ast.unparse(ast.parse(before)).splitlines(), after.splitlines(), strict=False)
   return next((f"{old.strip()} -> {new.strip()}" for old, new in lines if old != new), "")
 

@@ -1,10 +1,10 @@
-r"""Times the input pipeline alone on CIFAR-sized images in memory; prints Markdown.
+r"""Times of the input pipeline alone on images of CIFAR's size in memory; prints Markdown.
 
   python -m benchmarks.pipeline
   python -m benchmarks.pipeline --batch 64 --threads 2
 
-`loader` gathers batches on its threads; `augmentation` is the jitted crop, mirror and normalisation of a batch that is
-there; `both` is what training waits for, one batch after the other, with nothing else to do.
+`loader` gathers batches in its threads. `augmentation` is the jitted crop, mirror and normalisation of a batch in
+memory. `both` is the time that training waits for a batch, with nothing else to compute.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-r"""Times spatial recurrences, forward and gradient, against what one would write without hierjax; prints Markdown.
+r"""Times of spatial recurrences, forward and gradient, against baselines in JAX and PyTorch; prints Markdown.
 
   python -m benchmarks.spatial
   python -m benchmarks.spatial --cases lstm:6x6:32 srn:6x6:32 --rounds 5 --sides plain_scan torch_plain
 
-A case is CELL:HEIGHTxWIDTH:BATCH. All sides of a case run in turns, a round after the other, after they were found to
-agree. PyTorch's columns appear where it is installed, and on a GPU where it sees one. The process is set up as
-`train.py` has it, for all sides. All cases on two cores take about 20 minutes.
+A case is CELL:HEIGHTxWIDTH:BATCH. The sides of a case are checked for agreement, and then run alternately, one round
+after another. PyTorch's columns appear where it is installed, on a GPU where it finds one. The process has the settings
+of `train.py`, for all sides. All cases on two cores take about 20 minutes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or PyTorch finds no memory left on a GPU
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # otherwise PyTorch finds no free memory on a GPU
 
 import jax
 import jax.numpy as jnp
@@ -35,11 +35,11 @@ from hierjax.runs.devices import prepare_cpu
 
 SCANS: Mapping[str, Products] = {"plain_scan": "plain", "scan_by_cell": "by_cell", "scan_by_row": "by_row"}
 SIDES = (*SCANS, "torch_plain", "torch_loop", "torch_diagonals", "torch_compiled")
-# Of the norm. States beside the kink of ReLU fall on either side of it, which counts more than rounding does.
+# Relative to the norm. States near 0 may lie on either side of ReLU's kink, which changes more than rounding does.
 AGREEMENT = {"float32": 1e-3, "tensorfloat32": 2e-2, "bfloat16": 5e-2}
 PARTS = ("y", "dx", "d input_kernel", "d row_kernel", "d column_kernel", "d bias")
 
-Side = Callable[[], Any]  # has ended when it returns
+Side = Callable[[], Any]  # it returns when the computation has ended
 
 
 class Case(NamedTuple):
@@ -87,11 +87,11 @@ CASES = (
   *(Case("lstm", side, side, 32) for side in (13, 28)),
   *(Case("srn", 6, 6, batch) for batch in (32, 256)),
 )
-DIAGONAL_CASES = (Case("lstm", 6, 6, 32),)  # for PyTorch's diagonals, which take a minute to compile
+DIAGONAL_CASES = (Case("lstm", 6, 6, 32),)  # for PyTorch's diagonals, which compile for a minute
 
 
 class Program(NamedTuple):
-  """A compiled side of JAX's, with what its compilation took and what its buffers take."""
+  """A compiled side in JAX, with its compilation time and the size of its buffers."""
 
   call: Side
   compile_seconds: float
@@ -100,7 +100,7 @@ class Program(NamedTuple):
 
 
 def compiled(function: Callable[..., Any], arguments: Sequence[jax.Array], note: str = "") -> Program:
-  jax.clear_caches()  # traces count, and the sides share some
+  jax.clear_caches()  # the time includes tracing, and the sides share traces
   start = time.perf_counter()
   program = jax.jit(with_gradient(function)).lower(*arguments).compile()
   seconds = time.perf_counter() - start
@@ -128,9 +128,9 @@ def interleaved(sides: Mapping[str, Side], rounds: int, least: float = 0.05) -> 
   found: dict[str, list[float]] = {name: [] for name in sides}
   for _ in range(rounds):
     for name, side in sides.items():
-      time.sleep(0.01)  # for threads that the side before left spinning
+      time.sleep(0.01)  # until the threads of the side before are idle
       if repeats[name] > 1:
-        side()  # finds its caches as its own last call left them
+        side()  # fills the caches for the timed calls
       found[name].append(seconds_of(side, repeats[name]))
   return found
 
@@ -150,7 +150,7 @@ def check_agreement(sides: Mapping[str, Side], tolerance: float, parts: Sequence
   expected: list[np.ndarray] = []
   for name, side in sides.items():
     y, gradients = side()
-    # PyTorch has no NumPy array of bfloat16 to give.
+    # PyTorch cannot convert bfloat16 to NumPy.
     values = [np.asarray(v.float().cpu() if hasattr(v, "cpu") else v, np.float64) for v in (y, *gradients)]
     expected = expected or values
     for part, value, wanted in zip(parts, values, expected, strict=True):
@@ -166,7 +166,7 @@ def square_matmul(size: int, dtype: str) -> Side:
 
 
 def torch_device() -> str | None:
-  """Returns where PyTorch can run beside JAX, and says why where it cannot."""
+  """Returns the device for PyTorch beside JAX; prints the reason where there is none."""
   if spatial_torch.torch is None:
     print("PyTorch is not installed: its columns are left out.\n")
   elif jax.default_backend() == "cpu":
@@ -174,7 +174,7 @@ def torch_device() -> str | None:
   elif jax.default_backend() == "gpu" and spatial_torch.torch.cuda.is_available():
     return "cuda"
   else:
-    print(f"PyTorch sees no {jax.default_backend()}: its columns are left out.\n")
+    print(f"PyTorch finds no {jax.default_backend()}: its columns are left out.\n")
   return None
 
 
@@ -183,7 +183,7 @@ def cores() -> int:
 
 
 def machine() -> str:
-  """Returns in one line when and on what this runs."""
+  """Returns date, machine and versions in one line."""
   cpuinfo = Path("/proc/cpuinfo")
   lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
   cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
@@ -263,7 +263,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-  prepare_cpu()  # before `arguments` asks for the backend, whose threads are then started
+  prepare_cpu()  # before `arguments` starts the backend and its threads
   args = arguments()
   jax.config.update("jax_default_matmul_precision", args.precision)
   jax.config.update("jax_enable_compilation_cache", False)

@@ -1,4 +1,4 @@
-"""Spatial recurrences by JAX's own means: a `lax.scan` over the rows of one over the columns, and autodiff."""
+"""Spatial recurrences in plain JAX: a `lax.scan` over rows of a `lax.scan` over columns, with automatic gradients."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def nested_scan(
   batched: bool,
   products: Products,
 ) -> Float[Array, "b h w d"]:
-  """Returns what `hierjax.nn.layers.spatial.spatial_recurrence` does without a drive, which explains the arguments.
+  """Returns the output of `hierjax.nn.layers.spatial.spatial_recurrence` without a drive; see there for the arguments.
 
   Args:
     batched: whether one step takes all directions, or one direction runs after the other.
-    products: `plain`, three at each cell, as the equations have them and as one writes it first. The others know what
-      hierjax knows: the inputs' are one product before the scans, and besides, both neighbours' are one at each cell
-      (`by_cell`), or W^r multiplies a whole row of states at once (`by_row`).
+    products: `plain`, three at each cell, as in the equations. The others use hierjax's rearrangements: one product of
+      all inputs before the scans, and then one product of both neighbours at each cell (`by_cell`), or a product of W^r
+      with a whole row of states (`by_row`).
   """
 
   def one(frame: Any, weights: _Weights) -> Any:
@@ -92,7 +92,7 @@ def _scan_cells(inputs: Any, weights: _Weights, cell: str, products: Products, d
 
 
 def _product(x: Any, kernel: Any) -> Any:
-  # Cast here, so that bfloat16's gradients of the kernel add up in float32.
+  # Cast here: the gradients of bfloat16 kernels are then added in float32.
   return jnp.dot(x, kernel.astype(x.dtype)).astype(jnp.float32)
 
 

@@ -1,6 +1,6 @@
-"""What spatial recurrences cost in PyTorch: loops over cells, and exact anti-diagonals; forward and autograd.
+"""Spatial recurrences in PyTorch: loops over cells, and exact anti-diagonals; forward and autograd.
 
-PyTorch is needed by nothing but benchmarks: without it this file imports all the same, and `torch` is None.
+Only benchmarks need PyTorch. Where it is missing, the module can be imported and `torch` is None.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 
 try:
   import torch
-except ImportError:  # the benchmark says so, and prints the other columns
+except ImportError:  # the benchmark prints the other columns
   torch = None  # type: ignore[assignment]
 
 
 def plain_loop(x: Any, input_kernel: Any, row_kernel: Any, column_kernel: Any, bias: Any, *, cell: str) -> Any:
-  """Visits one cell after another, one direction after another, with three products at each, as one writes it first."""
+  """Visits the cells in order, one direction after another, with three products at each cell."""
   _, rows, columns, _ = x.shape
   zeros = x.new_zeros(len(x), row_kernel.shape[1])
   total: Any = 0
@@ -39,7 +39,7 @@ def plain_loop(x: Any, input_kernel: Any, row_kernel: Any, column_kernel: Any, b
 
 
 def cell_loop(x: Any, input_kernel: Any, row_kernel: Any, column_kernel: Any, bias: Any, *, cell: str) -> Any:
-  """Does what `plain_loop` does, with the inputs' products made at once; a neighbour outside the grid costs nothing.
+  """Computes `plain_loop` with one product of all inputs; neighbours outside the grid are not computed.
 
   The cells' inputs are taken apart once: indexed one by one, each cell's gradient would be a whole map of zeros.
   """
@@ -67,7 +67,7 @@ def cell_loop(x: Any, input_kernel: Any, row_kernel: Any, column_kernel: Any, bi
 
 
 def diagonals(x: Any, input_kernel: Any, row_kernel: Any, column_kernel: Any, bias: Any, *, cell: str) -> Any:
-  """Visits one anti-diagonal after another, of exactly its length: one `bmm` for directions, cells and neighbours."""
+  """Visits the anti-diagonals in order, at their exact length: one `bmm` for directions, cells and neighbours."""
   batch, rows, columns, channels = x.shape
   order = sorted(((r, q) for r in range(rows) for q in range(columns)), key=sum)
   lengths = [sum(r + q == t for r, q in order) for t in range(rows + columns - 1)]
@@ -116,14 +116,14 @@ def _lstm(gates: Any, memories: Any) -> tuple[Any, Any]:
 
 
 def use_threads(threads: int, precision: str) -> str:
-  """Gives PyTorch as many threads as JAX has and the same float32 products; returns that in words."""
+  """Sets PyTorch to JAX's number of threads and float32 precision; returns a description of both."""
   torch.set_num_threads(threads)
   torch.set_float32_matmul_precision({"float32": "highest", "tensorfloat32": "high"}[precision])
   return f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads"
 
 
 def sides(names: list[str], arrays: list[np.ndarray], cell: str, dtype: str, device: str) -> dict[str, Any]:
-  """Returns for each name a call `() -> (y, gradients)`, all tensors, that has ended when it returns.
+  """Returns for each name a call `() -> (y, gradients)`, all tensors, which returns when the computation has ended.
 
   Args:
     names: of `torch_plain`, `torch_loop`, `torch_diagonals` and `torch_compiled`.
@@ -132,7 +132,7 @@ def sides(names: list[str], arrays: list[np.ndarray], cell: str, dtype: str, dev
     dtype: float32 or bfloat16.
     device: cpu or cuda.
   """
-  torch._dynamo.reset()  # it compiles a function for few shapes, and then refuses another
+  torch._dynamo.reset()  # it compiles a function for few shapes only
   tensors = [
     torch.tensor(a, device=device).to({"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]) for a in arrays
   ]

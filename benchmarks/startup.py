@@ -1,11 +1,11 @@
-r"""Times what training costs besides its steps: the start of `train.py`, and the loop around a step; prints Markdown.
+r"""Times of training besides its steps: the start of `train.py`, and the loop around a step; prints Markdown.
 
   python -m benchmarks.startup
   python -m benchmarks.startup --config configs/cnnrnn_cifar100.py:cpu --starts 3
 
-A start is the time from the command to the line that reports its first step, on generated images; cold, with nothing in
-the compilation cache, and with what the start before left there. The loop is the real one, on a softmax over vectors of
-8 numbers: a step of almost nothing, so that all that a step takes bounds what the loop takes.
+A start is the time from the command to the line that reports its first step, on generated images. It is measured with
+an empty compilation cache, and with the cache of the start before. The loop is the real one, on a softmax over vectors
+of 8 numbers. Its step computes almost nothing, so the time of a step bounds the time of the loop.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hierjax.training.loop import train_and_evaluate
 
 
 def start_seconds(config: str, cache: str) -> float:
-  """Returns the seconds from the command to its first step, whose process is then ended."""
+  """Returns the seconds from the command to its first step, and ends the process."""
   with tempfile.TemporaryDirectory() as workdir:
     flags = ["--config.data.name=noise", "--config.data.examples=6000", "--config.log_every=1"]
     command = [sys.executable, "train.py", f"--config={config}", f"--workdir={workdir}/run", *flags]
@@ -56,7 +56,7 @@ def start_seconds(config: str, cache: str) -> float:
 
 
 def step_milliseconds(steps: int, records: int = 5) -> float:
-  """Returns what a step of the real loop takes, input and checks included, when there is next to nothing to compute."""
+  """Returns the milliseconds of a step of the real loop, input and checks included, that computes almost nothing."""
   batch = 8
   config: Any = common.base()
   config.tree.source = "cifar100"

@@ -1,12 +1,12 @@
-r"""Times train steps of CNN-RNN on CIFAR-100 against the same networks in PyTorch; prints Markdown.
+r"""Times of train steps of CNN-RNN on CIFAR-100, against the same networks in PyTorch; prints Markdown.
 
   python -m benchmarks.train_step
   python -m benchmarks.train_step --networks cnn7 --rounds 3 --sides torch_eager_nhwc
 
-A step normalises a batch of bytes, runs forward and backward, and updates all weights by SGD with Nesterov's momentum
-and weight decay; random crops are in neither side, see pipeline.py. hierjax's is `make_train_step`, on one device, as
-`train.py` has it on a CPU, and on a device a core that share each batch, as it does not. PyTorch's convolutions pad
-both sides of a map where JAX's pad its end, so the two are the same work and not the same numbers.
+A step normalises a batch of bytes, computes loss and gradient, and updates all weights by SGD with Nesterov's momentum
+and weight decay. Random crops are in neither side; see pipeline.py. hierjax's side is `make_train_step`, on one device,
+as in `train.py` on a CPU, and on a device for each core that share a batch, which `train.py` does not do. PyTorch's
+convolutions pad both sides of a map and JAX's the end, so both sides do the same work on different numbers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 HEAD = {"name": "path_rnn", "width": 256}
 BATCH = {"small_resnet": 64, "cnn7": 100}  # as in configs/common.py
-CHANNELS = {"small_resnet": 256, "cnn7": 192}  # that the head is given
+CHANNELS = {"small_resnet": 256, "cnn7": 192}  # of the features of the head
 
 
 def cifar100_tree() -> LabelTree:

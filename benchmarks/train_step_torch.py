@@ -1,6 +1,6 @@
-"""The networks of `train_step.py` and a step of their training as one writes them in PyTorch.
+"""The networks of `train_step.py`, and their train step, in PyTorch.
 
-PyTorch is needed by nothing but benchmarks: without it this file imports all the same, and `torch` is None.
+Only benchmarks need PyTorch. Where it is missing, the module can be imported and `torch` is None.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ try:
   import torch
   from torch import nn
   from torch.nn import functional
-except ImportError:  # the benchmark says so, and prints the other columns
+except ImportError:  # the benchmark prints the other columns
   torch = None  # type: ignore[assignment]
 
 SIDES = ("torch_eager", "torch_eager_nhwc", "torch_compiled", "torch_compiled_nhwc")
@@ -65,7 +65,7 @@ def cnn7(width: int) -> Any:
 
 
 def path_lstm(rows: int, channels: int, width: int) -> Any:
-  """Returns what gives an LSTM's states from label rows `i64[b l]` and images `f32[b d]`, as `PathRNNHead` does.
+  """Returns a module from label rows `i64[b l]` and images `f32[b d]` to an LSTM's states, as in `PathRNNHead`.
 
   Its projections of labels and images are made for all steps at once.
   """
@@ -115,7 +115,7 @@ def networks(nodes: int) -> dict[str, Callable[[], Any]]:
 
 
 def train_step(network: Any, images: np.ndarray, paths: np.ndarray, name: str) -> Callable[[], Any]:
-  """Returns a call that takes the next step of SGD with momentum, and has ended when it returns.
+  """Returns a call that takes the next step of SGD with momentum, which returns when the computation has ended.
 
   Args:
     network: gives the loss of normalised images and label paths.

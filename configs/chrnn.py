@@ -1,8 +1,8 @@
-"""What the configs of Zuo et al. 2016 share: the networks of Table I and section IV-C, and how they are trained.
+"""The parts shared by the configs of Zuo et al. 2016: the networks of Table I and section IV-C, and their training.
 
 Variants of chrnn_imagenet, chrnn_places205, chrnn_sun397 and chrnn_mit67, at most one of each line:
   hlstm (the default) | hsrn | mlstm | msrn (no links between the scales) | spp (SPP-net) | alex (AlexNet)
-  directions1 | directions2 (of the four) | modified_cnn (the weights of the network, and no context: section IV-C2)
+  directions1 | directions2 (of the four) | modified_cnn (the same number of weights, no context: section IV-C2)
   path: a CNN-RNN head in place of the softmax over the leaves
   smoke: generated images, seconds
 """
@@ -62,7 +62,7 @@ def alex(c: mlc.ConfigDict) -> None:
 
 
 def modified_cnn(c: mlc.ConfigDict) -> None:
-  """The modified CNN of section IV-C2: the network's weights, each matrix on the cell's own input (READINGS Z14)."""
+  """The modified CNN of section IV-C2: as many weights, each matrix on the cell's own input (READINGS Z14)."""
   c.neck.neighbours = False
 
 
@@ -84,11 +84,11 @@ def path(c: mlc.ConfigDict) -> None:
 def smoke(c: mlc.ConfigDict) -> None:
   """Seconds on a laptop, see `common.smoke`."""
   common.smoke(c)
-  c.init.skip = ()  # there is no run to start from
+  c.init.skip = ()  # no run is given
   c.data.test_split = ""
   if c.tree.source == "images":
     c.tree.source = "shapes"
-  if c.tree.source == "imagenet1k":  # a part of 96 images has none of most classes
+  if c.tree.source == "imagenet1k":  # 96 images lack most classes
     c.data.validation = 0.0
     c.schedule.name = "cosine"
   if len(c.neck.scales) > 1:
@@ -115,7 +115,7 @@ def experiment() -> mlc.ConfigDict:
   c.data.fit = "stretch"
   c.data.pad = 0
   c.data.mean = (0.485, 0.456, 0.406)  # of ImageNet
-  c.data.std = (0.225, 0.225, 0.225)  # one for all: the paper takes the mean away and no more
+  c.data.std = (0.225, 0.225, 0.225)  # one value: the paper only subtracts the mean
   c.batch_size = 256
   c.epochs = 90.0
   c.optim.lr = 0.01
@@ -130,6 +130,6 @@ def experiment() -> mlc.ConfigDict:
 
 
 def fine_tuning(c: mlc.ConfigDict) -> None:
-  """Section IV-B3: from a trained run, whose classes are others; the recurrent layers learn 10 times as fast."""
+  """Section IV-B3: fine-tuning of a run with other classes; the recurrent layers have 10 times the learning rate."""
   c.init.skip = ("^head/",)
   c.optim.lr_groups = (("^neck/context/", 10.0), (".*", 1.0))

@@ -1,11 +1,14 @@
-r"""C-HRNN on CIFAR-100, small enough for 2 CPU cores: the comparison of Zuo et al. 2016, Table II, on one backbone.
+r"""C-HRNN on CIFAR-100 for 2 CPU cores: the comparison of Zuo et al. 2016, Table II, on one backbone.
 
   python train.py --config=configs/chrnn_cifar100.py:hlstm --workdir=runs/hlstm
+  hierjax train chrnn_cifar100:spp --workdir=runs/spp
+
+A run takes 3 to 6 minutes. Over three seeds leaf top-1 is 30.4% for `spp` and 34.9% for `hlstm` (docs/results.md).
 
 Variants, at most one of each line:
   cpu (the default)
   hlstm (the default) | hsrn | mlstm | msrn (no links between the scales) | spp (no recurrence)
-  directions1 | directions2 (of the four) | modified_cnn (the weights of the network, and no context)
+  directions1 | directions2 (of the four) | modified_cnn (the same number of weights, no context)
   path: a CNN-RNN head in place of the softmax over the 100 leaves
   smoke: generated images, seconds
 """
@@ -30,7 +33,7 @@ def cpu(c: mlc.ConfigDict) -> None:
   c.neck.dropout = 0.2
   c.batch_size = 64
   c.epochs = 3.0
-  c.optim.name = "adamw"  # with it, all rows of the table learn at one rate; SGD wants another for each
+  c.optim.name = "adamw"  # all rows of the table train at one rate; SGD needs another for each
   c.optim.lr = 2e-3
   c.optim.lr_batch = 64
   c.optim.decay = (("kernel$", 1e-2), (".*", 0.0))

@@ -3,8 +3,8 @@ r"""C-HRNN on ILSVRC 2012 (Zuo et al. 2016, Table II): the networks of Table I, 
   python train.py --config=configs/chrnn_imagenet.py --workdir=runs/hlstm-imagenet
   hierjax evaluate runs/hlstm-imagenet --views 10
 
-The images are TFDS's imagenet2012, prepared beforehand (hierjax data prepare says how), or folders of your
-own: --config.data.name=folder --config.data.root=IMAGES. It wants GPUs or TPUs, and has not been run yet: the paper's
+The images are TFDS's imagenet2012, which `hierjax data prepare` makes, or your own folders:
+--config.data.name=folder --config.data.root=IMAGES. The config needs GPUs or TPUs and has not been run. The paper's
 top-1 errors with one view are 38.21 (spp), 36.90 (msrn), 36.38 (hsrn), 36.01 (mlstm) and 35.85 (hlstm).
 
 Variants, such as hsrn or hsrn,path: see configs/chrnn.py.
@@ -22,5 +22,5 @@ def get_config(variant: str = "") -> mlc.ConfigDict:
   c.tree.source = "imagenet1k"
   c.data.name = "imagenet2012"
   c.data.test_split = "validation"
-  c.data.validation = 0.02  # of the training images; the schedule listens to it
+  c.data.validation = 0.02  # of the training images; the schedule depends on it
   return common.apply(c, variant, KINDS)

@@ -3,15 +3,16 @@ r"""CNN-RNN on CIFAR-100 (Guo et al. 2018, Table 4): 20 coarse labels, then 100 
   python train.py --config=configs/cnnrnn_cifar100.py:wrn --workdir=runs/cnnrnn-wrn     # GPU
   python train.py --config=configs/cnnrnn_cifar100.py:cpu --workdir=runs/cnnrnn-cpu     # 2 CPU cores
 
-`cpu` takes 3 minutes and gets 43.2% of paths right (docs/results.md), `cpu_long` takes 16. `cnn7`, `wrn` and `wider`
-have not been run yet; with `wrn` the paper has 85.39 coarse and 76.23 fine.
+`cpu` takes 3 minutes and has a path accuracy of 43.2% (docs/results.md); `cpu_long` takes 16 minutes. `cnn7`, `wrn` and
+`wider` have not been run. With `wrn` the paper has 85.39 coarse and 76.23 fine.
 
 Variants, at most one of each line:
   cnn7 | wrn (the default) | wider | cpu | cpu_long | smoke
   plain: no augmentation (the paper's C100; with it, C100+)
 
-`wrn` has the paper's schedule: 70,000 steps of 200 images, the rate 0.1 divided by 5 after 20,000, 40,000 and 60,000
-(READINGS G14). LSTM and label embedding are 512 wide, which the paper does not say (READINGS G8).
+`wrn` has the paper's schedule: 70,000 steps of 200 images, with the rate 0.1 divided by 5 after 20,000, 40,000 and
+60,000 (READINGS G14). The paper does not give the width of the LSTM and the label embedding; it is 512 here (READINGS
+G8).
 """
 
 import ml_collections as mlc

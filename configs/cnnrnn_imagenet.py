@@ -2,23 +2,24 @@ r"""CNN-RNN on frozen features of ILSVRC 2012 (Guo et al. 2018, section 4.1.2): 
 
   python train.py --config=configs/cnnrnn_imagenet.py --config.data.root=FEATURES --workdir=runs/cnnrnn-imagenet
 
-FEATURES has the folders train and test (ILSVRC's validation images) with the features of any backbone, made by
-`hierjax data features` or elsewhere: configs/features.py says how. The paper took ResNet-152's last pooling, 2048
-values; of another width: --config.backbone.width=512.
+FEATURES has the folders train and test (ILSVRC's validation images) with the features of any backbone, written by
+`hierjax data features` or by another program: see configs/features.py. The paper uses the last pooling of ResNet-152,
+2048 values. For another width: --config.backbone.width=512.
 
-Or straight from the images, TFDS's imagenet2012 or folders, through a ResNet-152 whose weights others trained and which
-stays as it is; every epoch costs its forward pass. As in the paper, images are resized to 224 x 224, whatever their
-ratio; they are not cropped, nor mirrored:
+The variant `images` reads the images, TFDS's imagenet2012 or folders, through a frozen ResNet-152 with imported
+weights; every epoch costs its forward pass. As in the paper, images are resized to 224 x 224 without keeping their
+ratio, and are neither cropped nor mirrored:
 
   hierjax weights import resnet152.safetensors --backbone resnet152 --out resnet152-hierjax.safetensors
   python train.py --config=configs/cnnrnn_imagenet.py:images --config.init.weights=resnet152-hierjax.safetensors
 
-To store its features once: the same with --config.epochs=0, and then `hierjax data features RUN FEATURES`. For
-folders: --config.data.name=folder --config.data.root=PHOTOS --config.data.test_split=
+To store the features once, add --config.epochs=0, and then run `hierjax data features RUN FEATURES`. For folders:
+--config.data.name=folder --config.data.root=PHOTOS --config.data.test_split=
 
-Embedding and LSTM are 1000 wide, as in the paper. Its tree of 860 coarse labels and paths of 1 to 9 was not published;
-this one is WordNet's as it ships with the package, with 785 (READINGS G13), so numbers do not compare. It says nothing
-of the optimiser: AdamW and a cosine are ours. The paper shows examples and no accuracy, and this has not been run yet.
+Embedding and LSTM are 1000 wide, as in the paper. The paper's tree of 860 coarse labels and paths of 1 to 9 was not
+published. This config uses WordNet's tree with 785 inner nodes (READINGS G13), so numbers do not compare. The paper
+does not give the optimiser; AdamW and the cosine schedule are ours. It shows examples and no accuracy. The config has
+not been run.
 
 Variants, at most one of each line:
   siblings: a softmax over the children of the last label, in place of the paper's over all labels

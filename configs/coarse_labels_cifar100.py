@@ -1,12 +1,13 @@
-r"""Coarse labels, then fine ones (Guo et al. 2018, section 4.2 and Figure 8), on CIFAR-100.
+r"""Partial labels on CIFAR-100 (Guo et al. 2018, section 4.2 and Figure 8): fine labels from coarse ones.
 
-A part of the training images, S_fine, has whole labels, and another, S_coarse, only the superclass. Seconds a run on a
-CPU, on features of a backbone that has seen coarse labels alone:
+A part of the training images, S_fine, has whole labels, and another part, S_coarse, only the superclass. On the
+features of a backbone that was trained on coarse labels alone, a run takes seconds on a CPU:
 
   python train.py --config=configs/cnnrnn_cifar100.py:cpu_long --config.tree.levels=1 --workdir=runs/superclasses
   hierjax data features runs/superclasses runs/superclass-features
 
-The paper's way: learn from S_fine alone, predict the fine labels of S_coarse from the coarse ones, train anew on both:
+The paper's method trains on S_fine alone, predicts the fine labels of S_coarse given the coarse ones, and trains anew
+on both parts:
 
   python train.py --config=configs/coarse_labels_cifar100.py:f20c50,fine --config.data.root=runs/superclass-features \
     --workdir=runs/f20-fine
@@ -14,14 +15,14 @@ The paper's way: learn from S_fine alone, predict the fine labels of S_coarse fr
   python train.py --config=configs/coarse_labels_cifar100.py:f20c50,pseudo --config.data.root=runs/superclass-features \
     --config.data.pseudo_labels=runs/f20-fine/pseudo_labels.npz --workdir=runs/f20c50-pseudo
 
-Ours, in one run: a coarse label trains the summed probability of the leaves below it. And the bound, S_coarse with its
-true labels:
+Our method needs one run: a coarse label trains the summed probability of the leaves below it. The upper bound trains on
+S_coarse with its true labels:
 
   python train.py --config=configs/coarse_labels_cifar100.py:f20c50,direct --config.data.root=runs/superclass-features
   python train.py --config=configs/coarse_labels_cifar100.py:f20c50,truth --config.data.root=runs/superclass-features
 
-`python -m benchmarks.coarse_labels_table` trains all nine pairs, and draws Figure 8. With `cpu`, or another
-network, all of this trains on the images end to end, without features.
+`python -m benchmarks.coarse_labels_table` trains all nine pairs and draws Figure 8; docs/results.md has the table. With
+`cpu` or another network, training is end to end on the images.
 
 Variants, at most one of each line:
   f10c10 | f10c20 | f10c50 | f20c10 | f20c20 | f20c50 | f50c10 | f50c20 | f50c50 (the default): percent of the images in
@@ -31,9 +32,9 @@ Variants, at most one of each line:
   cnn7 | wrn | wider | cpu | cpu_long: end to end, with that network and its schedule | smoke: generated features,
     seconds
 
-A tenth of the training images validates and keeps its labels: the weights that count are the best on it. Every variant
-trains for as many steps as if S_fine and S_coarse were all images: fewer images are seen more often. So who changes
-`data.fine` or `data.coarse` on the command line sets `epochs` too.
+A tenth of the training images is kept for validation with whole labels, and the best weights on it are used. Every
+variant trains for as many steps as if S_fine and S_coarse were all images, so fewer images are seen more often. If you
+change `data.fine` or `data.coarse` on the command line, set `epochs` too.
 """
 
 import itertools
@@ -57,7 +58,7 @@ def get_config(variant: str = "") -> mlc.ConfigDict:
 
 
 def of_all_images(c: mlc.ConfigDict) -> mlc.ConfigDict:
-  """Lets everything that counts epochs count those of all images."""
+  """Makes all fields in epochs count epochs of all images."""
   used = c.data.fine + (0.0 if c.data.partial_labels == "drop" else c.data.coarse)
   for section, key in ((c, "epochs"), (c, "eval_every"), (c, "checkpoint_every"), (c.schedule, "warmup")):
     section[key] = section[key] / used
@@ -89,7 +90,7 @@ def end_to_end(network: common.Edit, c: mlc.ConfigDict) -> None:
 
 def smoke(c: mlc.ConfigDict) -> None:
   features.smoke(c)
-  c.data.examples = 8_000  # a tenth of them has some of each class
+  c.data.examples = 8_000  # a tenth of them contains each class
   c.batch_size = 64
   c.epochs = 0.2
   c.schedule.warmup = 0.0

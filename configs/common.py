@@ -1,8 +1,8 @@
-"""The config that all others start from, and the variants that several share.
+"""The base of all configs, and the variants that several share.
 
 A config file has a function `get_config(variant)`. It takes `base()`, sets the values of its experiment, and applies
 the words of `FILE.py:WORD,WORD`. Fields that it does not set have the defaults of hierjax, and each can be set on the
-command line. Steps and the learning rate of another batch size are computed when training starts, so that
+command line. The steps and the learning rate for another batch size are computed when training starts, so
 `--config.batch_size=64` changes both.
 """
 
@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import ml_collections as mlc
 
-from hierjax.config import did_you_mean
-from hierjax.errors import UserError
+from hierjax.errors import UserError, did_you_mean
 from hierjax.training.sections import defaults
 
 Edit = Callable[[mlc.ConfigDict], None]
@@ -36,7 +35,7 @@ def smoke(c: mlc.ConfigDict) -> None:
   c.data.validation = 0.1
   c.data.resize = c.data.crop = 32
   c.data.sides = ()
-  c.decode.views = 1  # such images have no corners to crop
+  c.decode.views = 1  # the crop is the whole image
   c.batch_size = 16
   c.epochs = 2.0
   c.log_every = 4
@@ -57,9 +56,8 @@ def apply(c: mlc.ConfigDict, variant: str, kinds: Sequence[Mapping[str, Edit]]) 
   known = sorted(word for kind in kinds for word in kind)
   for word in words:
     if word not in known:
-      raise UserError(
-        f"unknown variant {word!r}{did_you_mean(word, known)} (choose from: {', '.join(known) or 'none'})"
-      )
+      choices = ", ".join(known) or "none"
+      raise UserError(f"unknown variant {word!r}; choose from: {choices}{did_you_mean(word, known)}")
   for kind in kinds:
     chosen = [word for word in words if word in kind]
     if len(chosen) > 1:

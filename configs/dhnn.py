@@ -1,4 +1,4 @@
-"""What the configs of Koo et al. (2020) share."""
+"""The variants shared by the configs of Koo et al. (2020)."""
 
 from functools import partial
 

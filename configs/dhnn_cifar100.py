@@ -3,9 +3,10 @@ r"""DHNN of fixed path length on CIFAR-100 (Koo et al. 2020, section 3.1): 20 co
   python train.py --config=configs/dhnn_cifar100.py:wrn --workdir=runs/dhnn-wrn     # GPU
   python train.py --config=configs/dhnn_cifar100.py:cpu --workdir=runs/dhnn-cpu     # 2 CPU cores
 
-The coarse label is read off the deepest stage, the fine one off the others (READINGS K1), by a bidirectional LSTM of 3
-layers. The paper has no CIFAR-100; networks and schedules are those of configs/flat_cifar100.py, beside which
-docs/results.md sets it: `cpu` gets 45.1% of paths right, `cpu,plain_rnn` 27.8. `wrn` has not been run.
+A bidirectional LSTM of 3 layers predicts the coarse label from the deepest stage, and the fine label from the others
+(READINGS K1). The paper does not use CIFAR-100; networks and schedules are those of configs/flat_cifar100.py, with
+which docs/results.md compares it. The path accuracy of `cpu` is 45.1%, that of `cpu,plain_rnn` 27.8%. `wrn` has not
+been run.
 
 Variants, at most one of each line:
   cnn7 | wrn (the default) | wider | cpu | cpu_long | smoke

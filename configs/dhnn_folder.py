@@ -1,14 +1,14 @@
-r"""DHNN on your own images and tree, of parts of things, say (Koo et al. 2020): paths of any length, one an image.
+r"""DHNN on your own images and tree (Koo et al. 2020), such as a tree of parts: paths of any length.
 
   python train.py --config=configs/dhnn_folder.py --config.data.root=PHOTOS --workdir=runs/mine
 
-PHOTOS/house/roof/7.jpg is an image of the path house > roof; what ends at PHOTOS/house is a house and nothing more
-(`short_labels = stop`), and the model learns to stop there. See configs/folder.py for splits and for labels in a CSV
-file. Weights of a network that others trained are a good start: see README, "Pretrained weights".
+PHOTOS/house/roof/7.jpg is an image of the path house > roof. An image directly in PHOTOS/house is a house and nothing
+more (`short_labels = stop`), and the model learns to end the path there. See configs/folder.py for splits and for
+labels in a CSV file. Pretrained weights are a good start: see docs/how_to/pretrained.md.
 
 Variants, at most one of each line:
   resnet50 (the default) | vgg16 | se_resnet50 | cbam_resnet50 | resnet152 | small: for 64 pixels | smoke
-  one (the default) | several: paths an image may have, in a CSV file with a line for each
+  one (the default) | several: label paths an image, in a CSV file with a line for each
   together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half (READINGS K14)
   pool (the default) | pool_linear | linear | conv | dense: the conversion
 """

@@ -4,22 +4,22 @@ r"""DHNN with several label paths an image on Open Images (Koo et al. 2020, Tabl
   python train.py --config=configs/dhnn_openimages.py:resnet50,pool --config.data.root=PHOTOS \
     --config.data.labels=labels.csv --config.init.weights=resnet50-backbone.npz --workdir=runs/res-s2s-pool     # GPU
 
-labels.csv has a line for each path of an image: the image's file below PHOTOS, then a column a level. With the word
-`tfds` the images are TFDS's open_images_v4/200k, prepared in --config.data.root (or TFDS_DATA_DIR), and the paths those
-of the objects with boxes (its `objects` have labels, too, that were verified to be absent); images with no object of
-the tree are left out.
+labels.csv has a line for each path of an image: the image's file below PHOTOS, then a column for each level. With the
+variant `tfds` the images are TFDS's open_images_v4/200k, prepared in --config.data.root (or TFDS_DATA_DIR). Their paths
+are those of the objects with boxes, because `objects` also has labels that were verified to be absent. Images without
+an object of the tree are left out.
 
-The tree is `openimages30`: 30 classes on 3 levels below the root, where a node's children are parts of it, as far as
-Open Images has such. It is of our own choosing, for the paper's is not in its text (READINGS K12); so its numbers are
-not to be compared. A label that ends above a leaf ends there (`short_labels = stop`). None of this has been run.
+The tree is `openimages30`: 30 classes on 3 levels below the root, in which the children of a node are its parts, as far
+as Open Images has them. The tree is ours, because the paper's text does not contain its own (READINGS K12); so the
+numbers do not compare. A label that ends above a leaf ends there (`short_labels = stop`). The config has not been run.
 
 A row of Table 3 is a variant: Res-S2S-Alt-Pool-L is `resnet50,alternating,pool,large`.
 
 Variants, at most one of each line:
   vgg16 | resnet50 (the default) | cbam_resnet50 | se_resnet50 | resnet152 | smoke
   folder (the default) | tfds
-  s2s (the default) | cnn: the plain network, a sigmoid a node on its last features; VGG-16's are those of fc6 and fc7,
-    which s2s does not read (there, config.init.skip leaves their weights out: `hierjax weights import` says how)
+  s2s (the default) | cnn: the plain network, a sigmoid a node on its last features; for VGG-16 these are fc6 and fc7,
+    which s2s does not read (there, config.init.skip omits their weights; `hierjax weights import` prints the line)
   together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half (READINGS K14)
   pool (the default) | pool_linear | linear | conv | dense: the conversion; not with `cnn`
   small (the default): inputs of 256 and states of 512 | large: 2048 and 1024

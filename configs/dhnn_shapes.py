@@ -1,13 +1,13 @@
-r"""DHNN with several label paths an image (Koo et al. 2020, section 4.2) on `shapes`, which the package draws itself.
+r"""DHNN with several label paths an image (Koo et al. 2020, section 4.2) on `shapes`, drawings made by the package.
 
   python train.py --config=configs/dhnn_shapes.py --workdir=runs/dhnn-shapes
   python train.py --config=configs/dhnn_shapes.py:cnn --workdir=runs/cnn-shapes
   python train.py --config=configs/dhnn_shapes.py:smoke                       # seconds
 
-An image has one to three different figures. A node has a sigmoid, and a path is predicted where all its nodes pass a
-threshold, which is chosen on validation for the largest F1 of paths and kept in thresholds.json (READINGS K11). Over
-seeds 0, 1 and 2 the F1 of paths is 35.9 ± 1.2% for `cnn`, after 3 to 5 minutes on one core, and 26.3 ± 1.1% for `s2s`;
-see docs/results.md.
+An image has one to three different figures. Each node has a sigmoid, and a path is predicted where all its nodes pass a
+threshold. The threshold is chosen on validation for the largest path F1, and kept in choices.json (READINGS K11). Over
+seeds 0, 1 and 2 the path F1 is 35.9 ± 1.2% for `cnn`, after 3 to 5 minutes on one core, and 26.3 ± 1.1% for `s2s`; see
+docs/results.md.
 
 Variants, at most one of each line:
   smoke

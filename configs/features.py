@@ -1,20 +1,20 @@
-r"""A head on precomputed features, of any backbone: seconds on a CPU.
+r"""A head on the precomputed features of any backbone: seconds on a CPU.
 
   hierjax data features runs/cnnrnn-cpu runs/features
   python train.py --config=configs/features.py --config.data.root=runs/features --config.backbone.width=256
 
-The first command writes what the backbone of a trained run makes of its images, once, and prints the second. A run on
-them is evaluated as any other; `predict` sees images through the run that made the features, as long as it is there.
+The first command writes the features of a trained run's backbone, once, and prints the second. A run on features is
+evaluated as any other. `predict` reads images through the run that made the features, as long as its folder exists.
 
-Features made elsewhere need two files a split, FOLDER/train/features.npy and FOLDER/train/nodes.npy, and the same for
-test (and validation, or a tenth of train is kept for it). With `features`, an array [n d], and `labels`, the class of
-each image as a number into the list `classes` (of ids, n01440764 say, or of names of leaves; in any order):
+Features of another program need two files a split, FOLDER/train/features.npy and FOLDER/train/nodes.npy, and the same
+for test; validation is a further folder, or a tenth of train. `features` is an array [n d], and `labels` has the class
+of each image as an index into the list `classes`, which holds ids (n01440764) or names of leaves in any order:
 
   tree = hierjax.open_tree("imagenet1k")
   np.save("FOLDER/train/features.npy", features.astype(np.float32))
   np.save("FOLDER/train/nodes.npy", hierjax.class_nodes(tree, classes)[labels])
 
-and --config.tree.source=imagenet1k; or write tree.to_json() to FOLDER/tree.json, and the tree is found there.
+Give --config.tree.source=imagenet1k too, or write tree.to_json() to FOLDER/tree.json.
 
 Variants, at most one of each line:
   path_rnn (the default): CNN-RNN | flat: a softmax over the leaves | coarse_fine: a softmax a level

@@ -4,20 +4,22 @@ r"""Merged networks on CIFAR-100 (Dutt et al. 2017, Fig. 2): a softmax over 20 c
   python train.py --config=configs/merged_cifar100.py:cpu,merge2 --workdir=runs/merge2-cpu       # 2 CPU cores
   hierjax evaluate runs/merge2-cpu --alpha sweep
 
-The second command is classifier adaptation (their Algorithm 1). Their `separate` is two runs, one of the coarse and one
-of the fine labels, which `evaluate` takes as one:
+The last command is classifier adaptation (their Algorithm 1). Their `separate` networks are two runs, one of the coarse
+and one of the fine labels, which `hierjax evaluate runs/coarse+runs/fine` takes as one member:
 
   python train.py --config=configs/merged_cifar100.py:cpu,separate,coarse --workdir=runs/coarse
   python train.py --config=configs/merged_cifar100.py:cpu,separate,fine --workdir=runs/fine
 
+Over three seeds the path accuracy of `cpu,merge2` is 39.5%, with 3 epochs (docs/results.md).
+
 Variants, at most one of each line:
   resnet164 (the default) | densenet100 | cpu | smoke
-  separate | merge0: a network a level, trained together | merge1 | merge2 (the default) | merge3: all levels share the
-    first 1, 2 or 3 of the 3 stages (READINGS D4)
-  coarse | fine (the default): with `separate`, the level that is learnt
+  separate | merge0: a network for each level, trained together | merge1 | merge2 (the default) | merge3: all levels
+    share the first 1, 2 or 3 of the 3 stages (READINGS D4)
+  coarse | fine (the default): with `separate`, the level that is trained
 
 ResNet-164 and DenseNet-100-BC have the schedules of their own papers (He et al. 2016b, Huang et al. 2016), as Dutt et
-al. say; they have not been run yet. `cpu` keeps a tenth of the training images for validation, where alpha is chosen.
+al. state; they have not been run. `cpu` keeps a tenth of the training images for validation, where alpha is chosen.
 """
 
 import ml_collections as mlc
@@ -28,7 +30,7 @@ from configs import common
 def get_config(variant: str = "") -> mlc.ConfigDict:
   c = common.cifar100()
   c.head = dict(name="coarse_fine", strategy="parallel")
-  c.optim.clip_groups = ("(branches|levels)_0/", "(branches|levels)_1/")  # a level's own, should clip_norm be set
+  c.optim.clip_groups = ("(branches|levels)_0/", "(branches|levels)_1/")  # a group a level, where clip_norm is set
   resnet164(c)
   merge2(c)
   return common.apply(c, variant, KINDS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import functools
 import inspect
 import itertools
@@ -18,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from hierjax.errors import UserError
+from hierjax.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
@@ -46,6 +45,7 @@ def fields_of(build: Callable[..., Any], without: Collection[str] = ()) -> dict[
   """Returns the parameters of a class or function as the fields of a section.
 
   A classmethod that takes `**fields` passes them to its class, so it has those fields of the class that have a default.
+  The docstring of the class describes the parameters of a classmethod.
 
   Args:
     build: a class or function, whose docstring describes its parameters under `Attributes:` or `Args:`.
@@ -56,19 +56,27 @@ def fields_of(build: Callable[..., Any], without: Collection[str] = ()) -> dict[
 
 @functools.cache
 def _parameters(build: Callable[..., Any]) -> Mapping[str, Field]:
-  kinds, texts = get_type_hints(build), field_texts(build)
+  kinds, texts = _annotations(build), field_texts(build)
   parameters = dict(inspect.signature(build).parameters)
-  rest = [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_KEYWORD]
-  if rest and inspect.ismethod(build):
+  rest = {name for name, p in parameters.items() if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+  if inspect.ismethod(build):
     owner: Any = build.__self__
-    kinds, texts = get_type_hints(owner) | kinds, field_texts(owner) | texts
-    own = inspect.signature(owner).parameters
+    kinds, texts = _annotations(owner) | kinds, field_texts(owner) | texts
+    own = inspect.signature(owner).parameters if rest else {}
     parameters = {name: p for name, p in own.items() if p.default is not REQUIRED} | parameters
   return {
     name: Field(kinds.get(name, Any), parameter.default, texts.get(name, ""))
     for name, parameter in parameters.items()
     if name not in rest
   }
+
+
+def _annotations(build: Callable[..., Any]) -> dict[str, Any]:
+  """Returns the annotations of a class or function; none where they name what its module does not have."""
+  try:
+    return get_type_hints(build)
+  except NameError:
+    return {}
 
 
 def field_texts(build: Callable[..., Any]) -> dict[str, str]:
@@ -120,17 +128,13 @@ def unknown_key(key: str, allowed: Iterable[str]) -> UserError:
   return UserError(f"{key}: there is no such key{close} (allowed: {', '.join(allowed) or 'none'})")
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-  """Returns "; did you mean 'x'?" for the choice x that is nearest to a word; '' where none is near."""
-  close = difflib.get_close_matches(word, list(choices), n=1)
-  return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def check_kind(value: Any, kind: Any, key: str) -> None:
   """Raises UserError for the value of a key that is not of the kind of its field; see `misfit`."""
   if wanted := misfit(value, kind):
-    close = did_you_mean(value, get_args(kind)) if get_origin(kind) is Literal and isinstance(value, str) else ""
-    raise UserError(f"{key} = {shortened(value)}: must be {wanted}{close}")
+    words = f"must be {wanted}"
+    if get_origin(kind) is Literal:
+      words = f"choose from {', '.join(map(str, get_args(kind)))}{did_you_mean(str(value), map(str, get_args(kind)))}"
+    raise UserError(f"{key} = {shortened(value)}: {words}")
 
 
 def parsed(text: str, kind: Any) -> Any:
@@ -204,6 +208,17 @@ def shortened(value: Any) -> str:
 def frozen(value: Any) -> Any:
   """Returns lists as tuples: a config read back from JSON is the one that was written."""
   return tuple(frozen(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def is_plain(value: Any) -> bool:
+  """Returns whether a value is data that a config can hold: None, a number, text, or tuples and mappings of these."""
+  if isinstance(value, Mapping):
+    return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
+  return (
+    all(map(is_plain, value))
+    if isinstance(value, list | tuple)
+    else value is None or isinstance(value, int | float | str)
+  )
 
 
 def lookup(table: Mapping[str, T], name: Any, where: str) -> T:

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hierjax.config import did_you_mean
-from hierjax.errors import UserError
+from hierjax.errors import UserError, did_you_mean
 from hierjax.nn.registry import PARTS
 from hierjax.training.sections import SECTIONS, overridden, section_fields, top_fields
 

@@ -1,4 +1,9 @@
-"""The error that is for people."""
+"""The error that is for people, and the suggestions in its messages."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -6,3 +11,9 @@ class UserError(ValueError):
 
   Entry points print the message alone, without a traceback.
   """
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+  """Returns "; did you mean 'x'?" for the choice x that is nearest to a word; '' where none is near."""
+  close = difflib.get_close_matches(word, list(choices), n=1)
+  return f"; did you mean {close[0]!r}?" if close else ""

@@ -111,7 +111,8 @@ class Distribution:
       on them.
     scorer: static; the head's own step, where the probabilities are still those of one head on one view. None after a
       stage that changed the probabilities. It may hold traced arrays, so it must not leave the jitted function.
-    summed_levels: static; the levels, from 0, at which the head has no distribution of its own: there `level_prob` holds
+    summed_levels: static; the levels, from 0, at which the head has no distribution of its own: there `level_prob`
+    holds
       the sums of the level below.
   """
 
@@ -224,7 +225,7 @@ class Head(Protocol):
     """Returns a head for a tree, `hierjax.functional.tree_arrays.TreeArrays`; its sizes are read from the tree."""
 
   def __call__(self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False) -> Any:
-    """Returns the outputs that `loss` reads. `targets` are label paths for a head that is trained with them as input."""
+    """Returns the outputs that `loss` reads. `targets` are label paths, for a head that reads them in training."""
 
   def loss(self, outputs: Any, paths: Int[Array, "b *p l"], tree: Any) -> Float[Array, "b"]:
     """Returns the loss of each example; 0 where its label is unknown. It needs no weights."""

@@ -28,22 +28,28 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # The tier `fast` (python -m pytest -m fast): files and folders whose tests compile no network, but for the tests below.
 FAST = (
+  "cli",
   "data",
+  "evaluation/test_confidences.py",
+  "evaluation/test_significance.py",
   "functional",
-  "report/plots",
+  "inference/test_image_inputs.py",
+  "report/plots/test_canvas.py",
+  "report/plots/test_chi_square.py",
   "runs/test_folder.py",
   "tree",
   "test_config.py",
   "test_layering.py",
+  "test_package.py",
   "test_readings.py",
   "test_tiers.py",
   "test_types.py",
   "training/test_optim.py",
-  "training/test_state.py",
 )
 NOT_FAST = (
   "data/test_tfds.py::test_real_cifar100",
   "functional/test_combine.py",  # ensembles of every kind of head
+  "test_package.py::test_without_extras_the_core_works_and_other_commands_name_what_they_lack",
   "tree/test_builders.py::test_fifty_thousand_nodes",
 )
 TESTS = Path(__file__).parent

@@ -6,11 +6,11 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
-from hierjax.config import unpack
+from hierjax.config import REQUIRED, fields_of, unpack
 from hierjax.config_files import load_config, names
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import tree_arrays
-from hierjax.nn.registry import PARTS, make_part
+from hierjax.nn.registry import HEADS, PARTS, make_part, part_fields
 from hierjax.runs.run import RunConfig
 from hierjax.training.sections import SECTIONS, overridden, section_fields, top_fields
 from hierjax.tree.builders import from_paths
@@ -22,7 +22,6 @@ VALUES = {
   "data.sides": ((512, 512),),
   "data.fit": ("crop", "stretch"),
   "data.partial_labels": ("direct", "drop"),
-  "data.partial_labels": ("direct", "drop"),
   "data.on_bad_image": ("stop", "skip"),
   "data.on_no_label": ("stop", "skip"),
   "decode.restrict": ("tree", "raw"),
@@ -31,6 +30,7 @@ VALUES = {
   "optim.name": ("sgd", "adamw"),
   "schedule.name": ("cosine", "constant"),
   "schedule.monitor": ("loss", "accuracy"),
+  "head.criterion": ("cross_entropy", "hierjax.functional.losses:subtree_cross_entropy"),
   "neck.cell": ("srn", "lstm"),
   "neck.resample": ("overlap", "floor"),
 }
@@ -75,7 +75,7 @@ def others(key: str, value: Any, kind: Any) -> list[Any]:
 
 
 @functools.cache
-def refusal(section: str, shown: str, config: "Frozen") -> str:
+def refusal(section: str, config: "Frozen") -> str:
   """Returns why a section is refused, by what reads it; '' where it is not."""
   try:
     if section in PARTS:
@@ -112,7 +112,7 @@ def set_to(config: dict, key: str, other: Any) -> str:
   part = Frozen(found[section] if section else found)
   if (found[section] if section else found)[name] != other:
     return f"{key} has {part.value} and not {other!r}"
-  return refusal(section, section, part)
+  return refusal(section, part)
 
 
 def keys_of(config: dict) -> set[str]:
@@ -143,7 +143,14 @@ def test_each_part_can_be_named(part, name):
   needed = ["--config.backbone.width=4"] if name == "features" else []
   found = load_config("quickstart", [f"--config.{part}.name={name}", *needed])
   assert found[part]["name"] == name
-  assert refusal(part, part, Frozen(found[part])) == ""
+  assert refusal(part, Frozen(found[part])) == ""
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_each_attribute_of_a_head_is_a_field_or_given_by_tree_and_model(name):
+  given = {"arrays", "branch_levels", "dtype", "stop_at", "parent", "name"}
+  attributes = {key for key, field in fields_of(HEADS[name]).items() if field.default is not REQUIRED}
+  assert attributes - given == part_fields("head", name).keys()
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_a_config_is_found_by_name_and_by_path_from_any_folder(spec, tmp_path, m
   monkeypatch.chdir(tmp_path)
   assert find_config(spec).path == CONFIGS / "quickstart.py" and find_config(spec).variant == ""
   assert find_config(f"{spec}:flat,smoke").variant == "flat,smoke"
-  assert load_config(f"{spec}:flat")["head"] == {"name": "flat"}
+  assert load_config(f"{spec}:flat")["head"] == {"name": "flat", "criterion": "cross_entropy"}
 
 
 def test_a_file_of_ones_own_uses_the_common_module(tmp_path, monkeypatch):
@@ -35,7 +35,7 @@ def test_a_file_of_ones_own_uses_the_common_module(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   found = load_config("my_config.py", ["--config.head.dropout=0.5"])
   assert (found["head"]["width"], found["head"]["dropout"]) == (7, 0.5)
-  assert load_config("my_config.py:flat")["head"] == {"name": "flat"}
+  assert load_config("my_config.py:flat")["head"]["name"] == "flat"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,11 @@ def test_a_file_of_ones_own_uses_the_common_module(tmp_path, monkeypatch):
     ("quickstart", ["--config.head=3"], ["config.head is a section"]),
     ("quickstart", ["--config.epochs"], ["--config.epochs", "=VALUE"]),
     ("quickstart", ["--config.head.name=flaat"], ["config.head.name = 'flaat'", "did you mean 'flat'", "path_rnn"]),
-    ("quickstart", ["--config.head.name=flat", "--config.head.width=3"], ["config.head.width", "allowed: name"]),
+    (
+      "quickstart",
+      ["--config.head.name=flat", "--config.head.width=3"],
+      ["config.head.width", "allowed: criterion, name"],
+    ),
     ("quickstart", ["--config.head.reduction=maen"], ["config.head.reduction = 'maen'", "sum, mean", "'mean'?"]),
     ("quickstart", ["--config.batch_size=1.5"], ["config.batch_size = 1.5", "whole number"]),
     ("quickstart", ["--config.data.mirror=perhaps"], ["config.data.mirror = 'perhaps'", "True or False"]),

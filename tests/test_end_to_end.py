@@ -78,7 +78,7 @@ def test_a_run_leaves_the_folder_of_the_contract(whole, cache):
   assert metrics["num_examples"] == 26
   names = {"path_accuracy", "node_accuracy", "level_accuracy", "leaf_top1", "leaf_top5"}
   assert names <= metrics.keys() and len(metrics["level_accuracy"]) == 4
-  for name in ("level 1", "level 4", "whole path", "-m hierjax predict", "devices: 1 x cpu"):
+  for name in ("level 1", "level 4", "path accuracy", "-m hierjax predict", "devices: 1 x cpu"):
     assert name in printed
   assert [line["step"] for line in logged(workdir)] == list(range(2, 21, 2))
   events = b"".join(file.read_bytes() for file in (workdir / "tensorboard").iterdir())
@@ -87,7 +87,7 @@ def test_a_run_leaves_the_folder_of_the_contract(whole, cache):
   env = environment(cache)
   del env["JAX_COMPILATION_CACHE_DIR"]  # where a command keeps programs by itself, however small these are
   again = train(workdir, cache, env=env)
-  assert "whole path" in again.stdout and "training for" not in again.stdout
+  assert "path accuracy" in again.stdout and "training for" not in again.stdout
   assert len(logged(workdir)) == 10
   assert any((cache / "hierjax" / "xla").iterdir())  # compiled programs are kept
 
@@ -309,9 +309,9 @@ def test_foreign_folders_get_a_clear_sentence(folder, command, tmp_path, capsys)
     (["--config=configs/quickstart.py:huge"], "unknown variant 'huge'; choose from: flat, smoke"),
     (
       ["--config=configs/quickstart.py", "--config.batchsize=3"],
-      "config.batchsize: the config has no key 'batchsize'; did you mean 'batch_size'?",
+      "config.batchsize: there is no such key; did you mean 'batch_size'?",
     ),
-    (["--config=configs/quickstart.py", "--config.neck.scales=(1,)"], "config.neck.scales: the config has no key"),
+    (["--config=configs/quickstart.py", "--config.neck.scales=(1,)"], "config.neck.scales: there is no such key"),
     (["--config=configs/chrnn.py"], "configs/chrnn.py is not a config: it has no function get_config"),
     (["--config=configs/quickstart.py", "--config.batch_size=0"], "config.batch_size = 0: must be above 0"),
     (

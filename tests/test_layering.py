@@ -1,4 +1,4 @@
-"""Holds the imports against the ranks of docs/architecture.md."""
+"""Holds the imports against the ranks of docs/developing/architecture.md."""
 
 import ast
 import re
@@ -11,9 +11,9 @@ PACKAGE = ROOT / "hierjax"
 
 
 def ranks() -> dict[str, int]:
-  text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+  text = (ROOT / "docs" / "developing" / "architecture.md").read_text(encoding="utf-8")
   block = re.search(r"```ranks\n(.*?)```", text, re.DOTALL)
-  assert block, "docs/architecture.md lists the ranks in a ```ranks block"
+  assert block, "docs/developing/architecture.md lists the ranks in a ```ranks block"
   found = {}
   for line in block[1].splitlines():
     rank, *rooms = line.split()

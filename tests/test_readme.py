@@ -1,4 +1,4 @@
-"""The README's commands and code do what it says."""
+"""The commands, code and links of README and docs work as written."""
 
 import importlib.util
 import os
@@ -13,23 +13,39 @@ import pytest
 from compiled_programs import FLAGS
 
 import hierjax
+from hierjax.cli.common import Parser
+from hierjax.cli.main import COMMANDS
+from hierjax.cli.train import config_of
+from hierjax.config_files import load_config
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+HOW_TO = ROOT / "docs" / "how_to"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(language):
-  return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(page, language):
+  """Returns the fenced blocks of a language."""
+  return [text for name, text in FENCED.findall(page.read_text(encoding="utf-8")) if name == language]
 
 
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
-LIBRARY, ASKS = blocks("python")
-OWN_IMAGES = [c for c in COMMANDS if c.startswith(("hierjax ", "python "))]
+# The commands that are run, in this order: a page uses the runs of those before.
+RUN = [
+  line
+  for page in (ROOT / "README.md", HOW_TO / "label_trees.md", HOW_TO / "export.md")
+  for block in blocks(page, "bash")
+  for line in block.splitlines()
+]
+OWN_IMAGES = [c for c in RUN if c.startswith(("hierjax ", "python "))]
+PREDICTS, COMPOSES = blocks(ROOT / "README.md", "python")
+(TRAINS,) = blocks(HOW_TO / "library.md", "python")
+(EXPORTED,) = blocks(HOW_TO / "export.md", "python")
 PROGRAMS = {"hierjax": [sys.executable, "-m", "hierjax"], "python": [sys.executable]}
 
 
 def run(command, tmp_path, flags=FLAGS):
-  """Runs a command of the README in the checkout, its run folders moved to `tmp_path`."""
+  """Runs a command in the checkout, its run folders moved to `tmp_path`."""
   words = [w.replace("runs/", f"{tmp_path}/") for w in shlex.split(command)]
   return subprocess.run(
     [*PROGRAMS[words[0]], *words[1:]],
@@ -46,34 +62,65 @@ def test_the_commands_on_own_images_work_in_order(tmp_path):
   for command in OWN_IMAGES:
     result = run(command, tmp_path)
     assert result.returncode == 0, f"{command}\n{result.stderr}"
-  assert "Node by node" in (tmp_path / "mine" / "report.html").read_text()
+  assert "Recall and precision by node" in (tmp_path / "mine" / "report.html").read_text()
   answers = (tmp_path / "mine" / "answers.csv").read_text().splitlines()
   assert answers[0].startswith("image,path,probability") and len(answers) > 10
   image, path, probability = answers[1].split(",")[:3]
   shutil.copy(image, tmp_path / "photo.png")
-  code = f"{ASKS}\nimport sys; assert 'hierjax' not in sys.modules".replace("runs/", f"{tmp_path}/")
-  printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True).stdout
-  name, number = printed.splitlines()[-1].rsplit(" ", 1)
-  assert name == path and float(number) == pytest.approx(float(probability), abs=1e-4)
+  for code in (f"{EXPORTED}\nimport sys; assert 'hierjax' not in sys.modules", PREDICTS):
+    command = [sys.executable, "-c", code.replace("runs/", f"{tmp_path}/")]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
+    name, number = printed.splitlines()[-1].rsplit(" ", 1)
+    assert name == path and float(number) == pytest.approx(float(probability), abs=1e-4)
 
 
 @pytest.mark.slow
 def test_the_first_run_works(tmp_path):
-  command = next(c for c in COMMANDS if "configs/quickstart.py" in c)
+  command = next(c for c in RUN if "configs/quickstart.py" in c)
   result = run(command.split("&&")[-1].replace(".venv/bin/", ""), tmp_path, flags="")
   assert result.returncode == 0, result.stderr
-  assert "whole path" in result.stdout and "-m hierjax predict" in result.stdout
+  assert "path accuracy" in result.stdout and "-m hierjax predict" in result.stdout
+
+
+def test_the_composed_model_is_one():
+  names = {}
+  exec(compile(COMPOSES, "README.md", "exec"), names)  # noqa: S102 (our own README)
+  assert isinstance(names["method"], hierjax.ModelMethod) and names["method"].module.head.width == 64
 
 
 def test_the_library_example_learns_its_four_images(capsys):
-  exec(compile(LIBRARY, "README.md", "exec"), {"__name__": "example"})  # noqa: S102 (our own README)
+  exec(compile(TRAINS, "library.md", "exec"), {"__name__": "example"})  # noqa: S102 (our own page)
   assert capsys.readouterr().out == "['animal/cat', 'thing/cup', 'animal/dog/basenji', 'animal/dog/leonberg']\n"
 
 
 def test_no_number_is_left_to_fill_in():
-  assert not re.search(r"[A-Z]+_(TABLE|WHERE|MINUTES|NUMBERS|HERE)|FIXME", README)
-  for config in (ROOT / "configs").glob("*.py"):
-    assert not re.search(r"[A-Z]+_(NUMBERS|HERE)", config.read_text(encoding="utf-8")), config.name
+  for page in (*PAGES, *CONFIGS):
+    assert not re.search(r"[A-Z]+_(TABLE|WHERE|MINUTES|NUMBERS|HERE)\b|FIXME", page.read_text(encoding="utf-8")), (
+      page.name
+    )
+
+
+def documented():
+  """Returns the commands in the fenced blocks of the pages and in the docstrings of the configs."""
+  texts = [text for page in PAGES for _, text in FENCED.findall(page.read_text(encoding="utf-8"))]
+  lines = "\n".join([*texts, *(config.read_text(encoding="utf-8") for config in CONFIGS)]).replace("\\\n", " ")
+  return sorted(set(re.findall(r"^ *((?:hierjax|python train\.py) .+)$", lines, re.MULTILINE)))
+
+
+@pytest.mark.parametrize("line", documented())
+def test_a_documented_command_is_one(line):
+  words = shlex.split(line, comments=True)
+  words = ["train", *words[2:]] if words[0] == "python" else words[1:]
+  name = " ".join(words[:1] if words[0] in COMMANDS else words[:2])
+  args = Parser(name, COMMANDS[name]).parse(words[len(name.split()) :])
+  if name == "train" and config_of(args) != "my_config.py":
+    load_config(config_of(args), args.overrides)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_a_link_leads_to_a_file(page):
+  links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+  assert not [link for link in links if not (page.parent / link).exists()]
 
 
 def test_preparing_a_set_without_tensorflow_says_what_to_install():
@@ -84,5 +131,7 @@ def test_preparing_a_set_without_tensorflow_says_what_to_install():
 
 
 def test_api_md_lists_what_the_package_offers():
-  listed = set(re.findall(r"^\| `(\w+)", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE))
+  listed = set(
+    re.findall(r"^\| `(\w+)", (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+  )
   assert listed == set(hierjax.__all__)

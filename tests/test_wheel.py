@@ -8,7 +8,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from fast_compiling import FAST
+from compiled_programs import FLAGS
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,8 +20,8 @@ COMMANDS = [
   ("data demo photos --images 40", "40 images are in photos"),
   ("data check photos", "0 errors"),
   ("data show cifar100 --depth 1", "100 leaves"),
-  ("train quickstart:smoke --workdir=run", "whole path"),
-  ("train mine.py:smoke --config.epochs=1 --workdir=other", "whole path"),
+  ("train quickstart:smoke --workdir=run", "path accuracy"),
+  ("train mine.py:smoke --config.epochs=1 --workdir=other", "path accuracy"),
   ("predict run photos", "photos/"),
   ("predict run photos --top 2 --json", "photos/"),
   ("evaluate run --json", "path_accuracy"),
@@ -54,7 +54,7 @@ def installed(tmp_path_factory):
 def test_every_command_works_in_order(installed):
   folder, command = installed
   (folder / "mine.py").write_text((ROOT / "configs" / "quickstart.py").read_text())
-  environment = os.environ | {"XLA_FLAGS": FAST, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "cache")}
+  environment = os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "cache")}
   environment.pop("PYTHONPATH", None)
   for arguments, expected in COMMANDS:
     result = subprocess.run(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from hierjax.data.split_names import split_name
-from hierjax.errors import UserError
+from hierjax.errors import UserError, did_you_mean
 
 
 @runtime_checkable
@@ -64,7 +63,7 @@ class Parser(argparse.ArgumentParser):
     elif overrides:
       unknown = [*unknown, *overrides]
     if unknown:
-      hint = suggestion(unknown[0].partition("=")[0], self._option_string_actions)
+      hint = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
       self.error(f"unknown argument {unknown[0]}{hint}")
     return args
 
@@ -75,12 +74,6 @@ class Parser(argparse.ArgumentParser):
 
 def _is_override(word: str) -> bool:
   return word.lstrip("-").removeprefix("no").startswith("config.") and word.startswith("-")
-
-
-def suggestion(word: str, choices: Iterable[str]) -> str:
-  """Returns `; did you mean ...?` with the nearest choice, or '' where none is near."""
-  close = difflib.get_close_matches(word, list(choices), n=1)
-  return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def indented(lines: str) -> str:

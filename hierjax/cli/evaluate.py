@@ -62,7 +62,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
   )  # fmt: skip
   parser.add_argument(
     "--selective-accuracy", type=float, metavar="SHARE",
-    help="the share of right answers that such a sweep aims at on validation (default 0.95)",
+    help="the selective accuracy that such a sweep aims at on validation (default 0.95)",
   )  # fmt: skip
   parser.add_argument(
     "--node", default="", help="the node whose probability a sweep of alpha compares with the sum of its children's"
@@ -127,9 +127,9 @@ def _evaluate(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
     return _plain(args, mesh)
   if args.alpha == "sweep":
     return _alpha_sweep(args, ensemble, _needed(out))
-  from hierjax.inference.settings import asked_alpha
+  from hierjax.inference.settings import alpha_of_flag
 
-  alpha = asked_alpha(args.alpha, ensemble.tree.depth, out, ensemble.runs)
+  alpha = alpha_of_flag(args.alpha, ensemble.tree.depth, out, ensemble.runs)
   return _adapted(ensemble, open_images(ensemble, args.split), (0.0, alpha) if alpha else (0.0,), out)
 
 
@@ -218,13 +218,13 @@ def _selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder | No
   from hierjax.evaluation.selective import Confidences, ThresholdGoal, choose_threshold, conditions_of
   from hierjax.inference.members import open_images
   from hierjax.inference.pipeline import Stages
-  from hierjax.inference.settings import asked_alpha, asked_threshold
+  from hierjax.inference.settings import alpha_of_flag, threshold_of_flag
 
-  alpha = asked_alpha(args.alpha, ensemble.tree.depth, out, ensemble.runs)
+  alpha = alpha_of_flag(args.alpha, ensemble.tree.depth, out, ensemble.runs)
   stages = Stages(ensemble.whole.run.options, alpha=alpha)
   images = open_images(ensemble, args.split)
   if args.threshold != "sweep":
-    threshold = asked_threshold(args.threshold, out, ensemble.runs, conditions_of(ensemble, alpha))
+    threshold = threshold_of_flag(args.threshold, out, ensemble.runs, conditions_of(ensemble, alpha))
     found = Confidences.of(predict_split(ensemble, images, stages))
     return _report_selective(ensemble, images.split, _Selective(found, threshold, alpha), out)
   extras.require("report")
@@ -232,8 +232,8 @@ def _selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder | No
 
   if ensemble.whole.run.source("validation") is None:
     raise UserError(
-      f"--threshold sweep: it chooses on validation, and {ensemble.whole.run.data.name!r} has no such split; train with "
-      "config.data.validation = 0.1, or give a probability"
+      f"--threshold sweep: it chooses on validation, and {ensemble.whole.run.data.name!r} has no such split; train "
+      "with config.data.validation = 0.1, or give a probability"
     )
   goal = ThresholdGoal(ensemble, alpha, 0.95 if args.selective_accuracy is None else args.selective_accuracy)
   validation = Confidences.of(predict_split(ensemble, open_images(ensemble, "validation"), stages))
@@ -241,7 +241,7 @@ def _selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder | No
   threshold = choose_threshold(folder, goal, validation)
   found = Confidences.of(predict_split(ensemble, images, stages))
   written = _report_selective(ensemble, images.split, _Selective(found, threshold, alpha), out)
-  print(f"\n{threshold:g} is chosen on validation, {100 * goal.accuracy:g}% right: {folder.path / 'choices.json'}")
+  print(f"\nthreshold = {threshold:g} is chosen on validation: {folder.path / 'choices.json'}")
   sweep = ThresholdSweep(ensemble.name, images.split, found, validation, goal.accuracy, threshold)
   print(draw_threshold_sweep(folder, sweep))
   return written

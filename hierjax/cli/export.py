@@ -30,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
 
   about = export(args.workdir, Path(args.out), args.batch, AnswerSettings(args.top, args.alpha, args.threshold))
   b, h, w, c = about["images"]["shape"]
-  print(f"{args.out}: step {about['step']}, for u8[{b} {h} {w} {c}]; README.md shows how to call it")
+  print(f"{args.out}: step {about['step']}, for u8[{b} {h} {w} {c}]; docs/how_to/export.md shows how to call it")
   return 0

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 from hierjax import __version__
 from hierjax.cli import compare, config_list, config_show, evaluate, export, predict, report, train, weights_import
-from hierjax.cli.common import Command, Parser, UsageError, indented, suggestion
+from hierjax.cli.common import Command, Parser, UsageError, indented
 from hierjax.cli.data import check, demo, features, prepare, pseudo_label, show
 from hierjax.cli.plot import neighbours, predictions, states
-from hierjax.errors import UserError
+from hierjax.errors import UserError, did_you_mean
 
 COMMANDS: Mapping[str, Command] = {
   "train": train,
@@ -43,7 +43,7 @@ examples:
   hierjax COMMAND --help
 
 exit status:
-  0    the command did what it was asked to do
+  0    the command succeeded
   1    it failed: a file, a label, a setting or the data is wrong; the message on stderr says which
   2    the command line cannot be understood
   130  Ctrl-C ended it
@@ -96,7 +96,7 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
   while rest and name in groups and not rest[0].startswith("-"):
     longer = f"{name} {rest[0]}".strip()
     if longer not in COMMANDS and longer not in groups:
-      raise UsageError(f"unknown command {longer!r}{suggestion(longer, [*COMMANDS, *groups])}\n{_usage(name)}")
+      raise UsageError(f"unknown command {longer!r}{did_you_mean(longer, [*COMMANDS, *groups])}\n{_usage(name)}")
     name, rest = longer, rest[1:]
   if name in groups and rest and rest[0] not in ("-h", "--help"):
     raise UsageError(f"unknown argument {rest[0]}\n{_usage(name)}")

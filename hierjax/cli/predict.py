@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hierjax.cli.common import add_decoding, add_json, add_workdir, output
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
   return 1 if failed == len(images) else 0
 
 
-def _predict(args: argparse.Namespace, images: Sequence) -> list[Row]:
+def _predict(args: argparse.Namespace, images: Sequence[Any]) -> list[Row]:
   from tqdm import tqdm
 
   from hierjax.inference.predictor import Predictor

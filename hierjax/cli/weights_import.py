@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hierjax.cli.common import suggestion
-from hierjax.errors import UserError
+from hierjax.errors import UserError, did_you_mean
 
 HELP = "Convert torchvision's or timm's weights to those of a backbone."
 EXAMPLES = """
@@ -29,12 +28,12 @@ def run(args: argparse.Namespace) -> int:
 
   from hierjax.nn.pretrained.files import FORMATS, to_bytes
   from hierjax.nn.pretrained.name_maps import NETWORKS
-  from hierjax.nn.pretrained.restore import describe, restore
+  from hierjax.nn.pretrained.restore import imported_summary, restore
   from hierjax.nn.registry import BACKBONES
   from hierjax.runs.folder import write_whole
 
   if args.backbone not in NETWORKS:
-    hint = suggestion(args.backbone, NETWORKS)
+    hint = did_you_mean(args.backbone, NETWORKS)
     raise UserError(f"--backbone {args.backbone}: choose from {', '.join(NETWORKS)}{hint}")
   network, file = NETWORKS[args.backbone], Path(args.file)
   out = Path(args.out) if args.out else file.with_name(f"{file.stem}.hierjax.safetensors")
@@ -42,5 +41,5 @@ def run(args: argparse.Namespace) -> int:
     raise UserError(f"--out {out}: must be another file than {file}, and end with {' or '.join(FORMATS)}")
   weights = restore(file, network, BACKBONES[network.backbone](**network.settings))
   write_whole(out, to_bytes(weights, out))
-  print(describe(weights, network, out))
+  print(imported_summary(weights, network, out))
   return 0

@@ -1,7 +1,8 @@
-"""The user's cache folder: arrays that took long to read, decoded images above all. All of it can be made again.
+"""The user's cache folder, for arrays that take long to read, such as decoded images. It may be deleted at any time.
 
-Of a name, the newest fingerprint is kept. All files together take no more than `MOST_BYTES`: beyond that, those go that
-were used least recently, and never the one that was just written. What a killed writer left goes after a day.
+For each name, the newest fingerprint is kept. All files together take at most `MOST_BYTES`: beyond that, the least
+recently used files are removed, but never the file that was just written. Partial files of killed writers are removed
+after a day.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ def load(name: str, fingerprint: str, shape: tuple[int | None, ...], dtype: type
   """Returns the array that was saved under this name and fingerprint, mapped from its file; None where there is none.
 
   Args:
-    name: what the array is of, and the settings it was made with; arrays of several names are kept side by side.
-    fingerprint: everything that the array depends on.
-    shape: of the array, None for a size that may be any; a file that holds something else counts as none.
+    name: of the data, and the settings of its making; arrays of several names are kept side by side.
+    fingerprint: all that the array depends on.
+    shape: of the array, None for any size; a file of another shape counts as missing.
     dtype: of the array; likewise.
   """
   path = _path(name, fingerprint)
@@ -50,9 +51,9 @@ def load(name: str, fingerprint: str, shape: tuple[int | None, ...], dtype: type
 
 
 def save(name: str, fingerprint: str, array: np.ndarray) -> None:
-  """Writes the file whole or not at all, and removes what is not to be kept, see above.
+  """Writes the file whole or not at all, and removes older files, see above.
 
-  A folder that cannot be written costs time only, so it does not stop a run.
+  A folder that cannot be written costs only time, so it does not stop a run.
   """
   path = _path(name, fingerprint)
   try:

@@ -25,19 +25,18 @@ class DataConfig:
   Attributes:
     name: `shapes` (drawn by the package), `noise` (a pattern for each leaf of any tree, and noise on it), `folder`,
       `arrays`, `features` (precomputed, see configs/features.py), or the name of a set of TensorFlow Datasets,
-      `cifar100` or `imagenet2012` say.
-    root: the folder of the images, arrays or features, or TFDS's data folder; empty: what TFDS_DATA_DIR says, or TFDS's
-      default.
+      such as `cifar100` or `imagenet2012`.
+    root: the folder of the images, arrays or features, or TFDS's data folder; empty: $TFDS_DATA_DIR, or TFDS's default.
     labels: for `folder`, a CSV file of labels; empty: the folders that an image lies in are its label path.
     label_feature: for a set of TFDS, the feature whose classes are the labels: `label`; or a sequence of classes or a
-      part of one, `bobjects/label` say, for several label paths an image. Of such, a class that is not in the tree is
-      no label, nor is one above another of the same image.
+      part of one, such as `bobjects/label`, for multi-label images. There, classes that are not in the tree are left
+      out, and so are ancestors of other classes of the same image.
     train_split: the set's own name of the images to train on.
     validation_split: the set's own name of the images to validate on. Empty: `validation` or `val` where the set has it
       and does not test on it; otherwise a part of the training images is kept for it.
     test_split: the set's own name of the images to test on. Empty: `test`, where the set has it.
     validation: the fraction of the training images that is kept for validation where the set has no split for it. 0:
-      there is no validation at all, and training sees everything.
+      there is no validation, and training uses all images.
     split_seed: chooses which images are kept; apart from the run's seed, so that runs of several seeds compare.
     fine: the fraction of the training images, without those kept for validation, that keep their whole labels. They are
       drawn by `split_seed`; neither other fractions nor `partial_labels` change the draw.
@@ -53,8 +52,8 @@ class DataConfig:
     objects: the most objects, and so label paths, in one image of `shapes`.
     resize: the side of the squares that images are stored as; for `arrays`, that of the images in the files.
     fit: how an image becomes that square. `crop`: the shorter side is resized to it and the centre cropped. `stretch`:
-      both sides are resized to it, whatever their ratio (Zuo et al. IV-A, as Caffe does).
-    crop: the side of the squares that the model sees.
+      both sides are resized to it, for any ratio of the sides (Zuo et al. IV-A, as in Caffe).
+    crop: the side of the squares that the model reads.
     sides: the least and the most that the side of a training image, stored as `resize`, is resized to before the crop,
       at random; evaluation takes the middle (Koo et al., section 4.1: 256 to 512). () for as it is stored.
     pad: zeros put around an image, in normalised space, before the random crop of training.
@@ -102,7 +101,7 @@ class DataConfig:
   balanced: bool = False
 
   def __post_init__(self) -> None:
-    """Raises UserError for a value that cannot be meant."""
+    """Raises UserError for a value outside its range."""
     object.__setattr__(self, "mean", tuple(map(float, self.mean)))  # A config read back from JSON has lists.
     object.__setattr__(self, "std", tuple(map(float, self.std)))
     laws = {
@@ -157,7 +156,7 @@ class DataConfig:
 
   @property
   def transform(self) -> Transform:
-    """What is done to images on their way into a model."""
+    """The settings of preprocessing."""
     return Transform(
       self.crop, self.pad, self.mirror, mean=tuple(self.mean), std=tuple(self.std), sides=tuple(self.sides)
     )

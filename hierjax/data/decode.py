@@ -1,4 +1,4 @@
-"""Reading many images: what happens to those that cannot be read, and sets that are decoded once, into memory."""
+"""Reading of many images: unreadable ones, and sets that are decoded once, into memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import logging
@@ -17,8 +18,10 @@ from hierjax.data import cache
 from hierjax.data.read_image import BadImageError
 from hierjax.data.source import ArraySource, Images, Source, StoredSource
 
+T = TypeVar("T")
+
 _CHUNK = 256
-# Below this, reading again is no burden, and the file would be.
+# Below this, reading the images again is cheaper than keeping a file.
 _WORTH_SAVING_S = 0.5
 
 _skipped: set[str] = set()
@@ -30,7 +33,7 @@ def read_or_skip(source: Source, indices: Integer[np.ndarray, "m"], on_bad_image
   """Reads images, those that cannot be read as zeros where `on_bad_image` is `skip`.
 
   Returns:
-    The images, and what is wrong with each row that could not be read.
+    The images, and the faults of the rows that could not be read.
 
   Raises:
     BadImageError: an image cannot be read, and `on_bad_image` is `stop`.
@@ -108,7 +111,7 @@ def _decode(source: StoredSource, on_bad_image: str, threads: int) -> tuple[np.n
   return images, bad
 
 
-def _parallel(function: Callable, items: Iterator, threads: int) -> Iterator:
+def _parallel(function: Callable[[Any], T], items: Iterator[Any], threads: int) -> Iterator[T]:
   """Yields `function(item)` in order; when one raises, those not yet begun are dropped."""
   pool = ThreadPoolExecutor(threads)
   try:

@@ -11,7 +11,7 @@ from hierjax.data.config import DataConfig
 from hierjax.data.decode import in_memory, report_once
 from hierjax.data.partial_labels import PartialLabels, known_labels, nodes_in_top_levels, to_train_on
 from hierjax.data.source import ArraySource as ArraySource
-from hierjax.data.source import Source, Splits, View, data_checksum, has_label, same_data
+from hierjax.data.source import Source, Splits, View, data_checksum, has_label
 from hierjax.data.sources import shapes
 from hierjax.data.sources.arrays import array_splits, noise_splits
 from hierjax.data.sources.features import feature_splits
@@ -105,7 +105,7 @@ def check_trained_on(config: DataConfig, tree: LabelTree, checksum: str, opened:
   if not is_carved(config, opened.splits(config, tree)):
     return
   train = open_source(config, tree, "train", opened)
-  if train is None or not same_data(checksum, data_checksum(train)):
+  if train is None or checksum != data_checksum(train):
     raise UserError(
       f"the set {config.name!r} has other images or labels than when this run was trained, and "
       f"config.data.validation = {config.validation} keeps another part of it for validation, with images that the run "

@@ -1,4 +1,4 @@
-"""The file of pseudo-labels: what a run says of training images whose labels end above a leaf, for another to train on.
+"""Files of pseudo-labels: a run's predictions for training images with partial labels, for another run to train on.
 
 An .npz file of plain arrays, m images, in the order of the set:
 
@@ -28,7 +28,7 @@ _KINDS = {"rows": "i", "known": "i", "nodes": "i", "probability": "f", "tree": "
 
 @dataclasses.dataclass(frozen=True)
 class PseudoLabels:
-  """What a file of pseudo-labels holds, see above.
+  """The contents of a file of pseudo-labels, see above.
 
   Attributes:
     rows: `i64[m]`, rising.
@@ -37,7 +37,7 @@ class PseudoLabels:
     probability: `f32[m]`, 0 to 1.
     tree: `LabelTree.checksum`.
     fine: `PartialLabels.fine_checksum`.
-    file: what the labels are called in messages.
+    file: the name of the labels in messages.
   """
 
   rows: Int[np.ndarray, "m"]
@@ -56,7 +56,7 @@ class PseudoLabels:
 
   @classmethod
   def load(cls, file: str) -> PseudoLabels:
-    """Reads what `to_bytes` returned; raises UserError where the file holds something else."""
+    """Reads the result of `to_bytes`; raises UserError where the file holds something else."""
     try:
       with np.load(Path(file).expanduser(), allow_pickle=False) as arrays:
         found = {key: arrays[key] for key in _KINDS}

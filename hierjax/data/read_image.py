@@ -1,4 +1,4 @@
-"""One image file or buffer to the square of 8-bit RGB that every model sees, in training and in `predict` alike."""
+"""Reading of an image file or buffer as a square of 8-bit RGB, the same in training and in `predict`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hierjax.errors import UserError
 from hierjax.tree.readers.folders import IMAGE_SUFFIXES as IMAGE_SUFFIXES
@@ -19,26 +19,26 @@ MAX_PIXELS = 89_478_485
 
 FITS = ("crop", "stretch")
 
-# Of IMAGE_SUFFIXES, and no other whatever a file is called: to read EPS, Pillow runs Ghostscript. Phones' MPO is JPEG.
+# Those of IMAGE_SUFFIXES, for files of any name: to read EPS, for example, Pillow runs Ghostscript. MPO is JPEG.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 class BadImageError(UserError):
-  """An image cannot be read; the message names it and says why."""
+  """An image cannot be read; the message has its name and the reason."""
 
 
 def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: str = "") -> UInt8[np.ndarray, "h w 3"]:
   """Reads one image as a square of `resize` pixels.
 
   By default that is its largest centred square, resized: the shorter side is resized and the centre cropped, in one
-  step. An image that has this size already is taken as it is. EXIF rotation is applied; what is transparent lies on
+  step. An image of this size is not resized. EXIF rotation is applied; transparent pixels lie on
   white; grey, palette, CMYK and 16-bit images become 8-bit RGB; of an animation the first frame is read.
 
   Args:
     image: a file, or the bytes of one.
     resize: the side of the square, in pixels.
-    fit: `crop` as above, or `stretch`, the whole image resized to the square, whatever the ratio of its sides.
-    name: what to call the image in an error; a file's own path by default.
+    fit: `crop` as above, or `stretch`, the whole image resized to the square, for any ratio of its sides.
+    name: of the image in errors; a file's own path by default.
 
   Raises:
     BadImageError: it is missing, broken, cut short, no image or in a format whose suffix is not in `IMAGE_SUFFIXES`, or
@@ -56,9 +56,9 @@ def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: 
     raise
   except (Image.DecompressionBombWarning, Image.DecompressionBombError):
     raise BadImageError(f"{name}: more than the {MAX_PIXELS} pixels that are allowed") from None
-  except Image.UnidentifiedImageError:
+  except UnidentifiedImageError:
     raise BadImageError(f"{name}: not an image in one of the formats {', '.join(_FORMATS)}") from None
-  # What a decoder meets in a damaged file, it raises: struct.error, SyntaxError, EOFError...
+  # For damaged files decoders raise many types: struct.error, SyntaxError, EOFError...
   except Exception as error:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
     raise BadImageError(f"{name}: cannot be read ({reason})") from None

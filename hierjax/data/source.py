@@ -1,4 +1,4 @@
-"""What a source of images is, the source in memory, and the one that is a part of another."""
+"""Sources of labelled images: the protocol, the source in memory, and the view of a part of another source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hierjax.tree.label_tree import PAD, ROOT, LabelTree
 
 Images = UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, "m d"]
 
-# The splits that a set has, each opened when it is asked for.
+# The splits of a set; each is opened when its function is called.
 Splits = Mapping[str, Callable[[], "Source"]]
 
 
@@ -39,7 +39,7 @@ class Source(Protocol):
     """Returns images, all of `shape`; raises BadImageError for one that cannot be read."""
 
   def describe(self, index: int) -> str:
-    """Returns what to call an image in a message: its file, say."""
+    """Returns the name of an image in messages, such as its file."""
 
 
 class StoredSource(Source, Protocol):
@@ -47,15 +47,15 @@ class StoredSource(Source, Protocol):
 
   @property
   def name(self) -> str:
-    """What the set is called in messages."""
+    """The name of the set in messages."""
 
   @property
   def settings(self) -> str:
-    """How its images become pixels; decoded in several ways, they are kept side by side."""
+    """The settings of decoding; images decoded with several settings are kept side by side."""
 
   @property
   def fingerprint(self) -> str:
-    """Everything that the pixels depend on: equal fingerprints, equal images."""
+    """All that the pixels depend on: equal fingerprints, equal images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +65,9 @@ class ArraySource:
   Attributes:
     images: `u8[n h w c]`, or precomputed features `f32[n d]`.
     nodes: `i32[n p]`, as in `Source`.
-    name: what the set is called in messages.
-    describe_image: names an image in messages; by default its number in the set.
-    bad: what is wrong with each image that could not be read.
+    name: of the set in messages.
+    describe_image: returns the name of an image in messages; by default its number in the set.
+    bad: the faults of the images that could not be read, by number.
   """
 
   images: np.ndarray
@@ -102,13 +102,13 @@ class ArraySource:
     return np.asarray(self.images[indices])
 
   def describe(self, index: int) -> str:
-    """Returns what to call an image in a message."""
+    """Returns the name of an image in messages."""
     return self.describe_image(index) if self.describe_image else f"{self.name} example {index}"
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-  """Some images of another source, perhaps with other labels.
+  """A part of the images of another source, with labels of its own.
 
   Attributes:
     source: the other source.
@@ -133,44 +133,39 @@ class View:
     return self.source.read(self.indices[indices])
 
   def describe(self, index: int) -> str:
-    """Returns what to call an image in a message."""
+    """Returns the name of an image in messages."""
     return self.source.describe(int(self.indices[index]))
 
 
 def data_checksum(source: Source) -> str:
-  """Returns what tells a set from others: the checksums of its labels, and of what its files are called, folders apart.
+  """Returns the checksums of a set's labels and of the names of its files without their folders.
 
-  Where the set lies does not matter.
+  It does not depend on the folder of the set.
   """
   names = "\n".join(os.path.basename(source.describe(i)) for i in range(len(source)))
   return f"{labels_checksum(source)}-{hashlib.sha256(names.encode('utf-8', 'surrogateescape')).hexdigest()}"
 
 
-def same_data(saved: str, found: str) -> bool:
-  """Returns whether `data_checksum` is what was saved; earlier run folders have the checksum of the labels alone."""
-  return saved in (found, found.partition("-")[0])
-
-
 def labels_checksum(source: Source) -> str:
-  """Returns a checksum of how many images there are and what they are labelled."""
+  """Returns a checksum of the number of images and their labels."""
   return hashlib.sha256(np.ascontiguousarray(source.nodes, dtype="<i4").tobytes()).hexdigest()
 
 
 def nodes_column(nodes: Integer[np.ndarray, "..."]) -> Int[np.ndarray, "n p"]:
-  """Returns end nodes, `i[n]` or `i[n p]`, as `Source.nodes` wants them."""
+  """Returns end nodes, `i[n]` or `i[n p]`, in the form of `Source.nodes`."""
   return np.asarray(nodes if nodes.ndim == 2 else nodes[:, None], np.int32)
 
 
 def has_label(nodes: Int[np.ndarray, "n p"]) -> Bool[np.ndarray, "n"]:
-  """Returns which images have a label path with a node; ROOT, of which nothing is known, and PAD are none."""
+  """Returns whether an image has a label path with a node; ROOT (nothing is known) and PAD are none."""
   return np.asarray((nodes >= 0).any(axis=1))
 
 
 def checked_nodes(nodes: np.ndarray, num_nodes: int, where: str) -> Int[np.ndarray, "n p"]:
-  """Returns end nodes that come from a file, as `Source.nodes` wants them.
+  """Returns end nodes that come from a file, in the form of `Source.nodes`.
 
   Raises:
-    UserError: they are no integers [n] or [n p] of a tree with `num_nodes` nodes; `where` is what they are called.
+    UserError: they are no integers [n] or [n p] of a tree with `num_nodes` nodes; `where` is their name in the message.
   """
   if not np.issubdtype(nodes.dtype, np.integer) or nodes.ndim not in (1, 2):
     raise UserError(f"{where} is {nodes.dtype}{list(nodes.shape)}; want integers [n] or [n p]")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from hierjax.errors import UserError
+from hierjax.errors import UserError, did_you_mean
 
 SPLITS = ("train", "validation", "test")
 _SHORT = {"val": "validation"}
@@ -19,7 +17,5 @@ def split_name(text: str) -> str:
   name = text.strip().lower()
   name = _SHORT.get(name, name)
   if name not in SPLITS:
-    close = difflib.get_close_matches(name, SPLITS, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise UserError(f"split {text!r}: choose from train, validation (or val), test{hint}")
+    raise UserError(f"split {text!r}: choose from train, validation (or val), test{did_you_mean(name, SPLITS)}")
   return name

@@ -1,4 +1,4 @@
-"""Parts of the training images: those kept for validation, and those whose labels are whole or coarse."""
+"""Random parts of the training images: for validation, with whole labels, and with partial labels."""
 
 from __future__ import annotations
 

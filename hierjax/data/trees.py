@@ -1,4 +1,4 @@
-"""The label tree that the config section `tree` names."""
+"""The label tree of the config section `tree`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class TreeConfig:
   """The section `tree` of a config.
 
   Attributes:
-    source: `images`, the tree that the folders or the CSV file of the data set are, the classes of a set of TFDS, or
-      the tree that lies beside precomputed features;
+    source: `images`, the tree of the data set itself: of its folders or CSV file, of the classes of a TFDS set, or in
+      the folder of precomputed features;
       `shapes`; the name of a tree of the catalogue; or the path of a folder, a CSV file or a JSON file.
     levels: only that many levels from the top; 0 for all. Labels below count for their ancestors.
-    short_labels: what a label that ends above a leaf means (READINGS A2): the rest is `unknown`, or a true `stop`.
+    short_labels: the meaning of a label that ends above a leaf (READINGS A2): the rest is `unknown`, or a true `stop`.
   """
 
   source: str = "images"
@@ -30,7 +30,7 @@ class TreeConfig:
   short_labels: ShortLabels = "unknown"
 
   def __post_init__(self) -> None:
-    """Raises UserError for a value that cannot be meant."""
+    """Raises UserError for a value outside its range."""
     if self.levels < 0:
       raise UserError(f"config.tree.levels = {self.levels}: must be 0 (all) or more")
     if self.short_labels not in ("unknown", "stop"):
@@ -38,7 +38,7 @@ class TreeConfig:
 
 
 def open_tree(config: TreeConfig, data: DataConfig) -> LabelTree:
-  """Returns the whole tree that `config.source` names, whatever `config.levels` says.
+  """Returns the whole tree of `config.source`, for any `config.levels`.
 
   Raises:
     UserError: there is no such tree, or it leaves nothing to learn, as each label is the same.

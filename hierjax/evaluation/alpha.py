@@ -10,7 +10,7 @@ from hierjax.inference.settings import alpha_conditions
 from hierjax.runs.choices import Choice, keep_choice
 from hierjax.runs.folder import RunFolder
 
-_CRITERION = "mean over the levels of the top-1 error"
+_CRITERION = "mean over the levels of the raw top-1 error"
 
 
 def alpha_grid(depth: int) -> tuple[float, ...]:
@@ -19,7 +19,7 @@ def alpha_grid(depth: int) -> tuple[float, ...]:
 
 
 def best_alpha(errors: Errors) -> int:
-  """Returns the number of the alpha at which the ensemble of all members has the smallest mean of its levels' errors.
+  """Returns the number of the alpha with the smallest mean over the levels of the raw error of all members together.
 
   Of equally good ones it is the nearest to 1, where the levels agree, and then the smaller.
   """

@@ -1,4 +1,4 @@
-"""Calibration: the accuracy of predicted nodes by their probability, and the expected calibration error (ECE); numpy."""
+"""Calibration: the accuracy of predicted nodes by probability, and the expected calibration error (ECE); numpy."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Calibration:
   def of(cls, predictions: Predictions) -> Calibration:
     """Counts the predicted nodes of the images whose label is known."""
     paths, labels = known_part(predictions)[predictions.counted], predictions.labels[predictions.counted]
-    sure = predictions.probability[predictions.counted].astype(np.float64)
+    probability = predictions.probability[predictions.counted].astype(np.float64)
     levels = paths.shape[1]
-    bins = np.clip(np.ceil(sure * BINS).astype(np.int64) - 1, 0, BINS - 1) + BINS * np.arange(levels)
+    bins = np.clip(np.ceil(probability * BINS).astype(np.int64) - 1, 0, BINS - 1) + BINS * np.arange(levels)
     said = paths >= 0
 
     def per_bin(weights: np.ndarray) -> np.ndarray:
@@ -41,10 +41,10 @@ class Calibration:
       return sums.reshape(levels, BINS).astype(np.float64)  # of nothing, bincount counts in integers
 
     counts = [per_bin(part).astype(np.int64) for part in (said, said & (paths == labels))]
-    return cls(counts[0], per_bin(sure), counts[1])
+    return cls(counts[0], per_bin(probability), counts[1])
 
   def row(self, levels: slice) -> tuple[int, float | None, float | None, float | None]:
-    """Returns of some levels: how many nodes, their mean probability, the share that is right, and the error.
+    """Returns of some levels: how many nodes, their mean probability, their accuracy, and the error.
 
     That is the expected calibration error, the mean over the nodes of the difference between the last two within a
     node's bin (equation 3 of the paper), where a level has bins of its own. Each is from 0 to 1, or None where there

@@ -51,10 +51,10 @@ def ensemble_errors(errors: Errors, alpha: int) -> list[dict[str, Any]]:
   for size in errors.sizes:
     several = len(errors.of_size(size))
     mean = [None if math.isnan(value) else value for value in errors.mean(size)[alpha].tolist()]
-    found.append({"size": size, "subsets": several, "level_error": mean[:-1], "path_error": mean[-1]})
+    found.append({"size": size, "subsets": several, "raw_level_error": mean[:-1], "path_error": mean[-1]})
     if several > 1:
       deviation = [None if math.isnan(value) else value for value in errors.deviation(size)[alpha].tolist()]
-      found[-1] |= {"level_error_deviation": deviation[:-1], "path_error_deviation": deviation[-1]}
+      found[-1] |= {"raw_level_error_deviation": deviation[:-1], "path_error_deviation": deviation[-1]}
   return found
 
 
@@ -65,13 +65,13 @@ def print_ensemble(name: str, found: Mapping[float, Mapping[str, Any]]) -> None:
   print(accuracy_tables({f"alpha {alpha:g}" if len(found) > 1 else "value": found[alpha] for alpha in found}))
   if "ensembles" not in metrics:
     return
-  levels = [f"level {i + 1}" for i in range(len(metrics["level_sizes"]))]
+  levels = [f"raw level {i + 1}" for i in range(len(metrics["level_sizes"]))]
   rows: list[tuple[str, ...]] = [("top-1 error", "alpha", "subsets", *levels, "path")]
   for rank, ensemble in enumerate(metrics["ensembles"]):
     for alpha, values in found.items():
       row = values["ensembles"][rank]
-      means = [*row["level_error"], row["path_error"]]
-      spreads = [*row.get("level_error_deviation", ()), row.get("path_error_deviation")]
+      means = [*row["raw_level_error"], row["path_error"]]
+      spreads = [*row.get("raw_level_error_deviation", ()), row.get("path_error_deviation")]
       cells = [_spread(*cell) for cell in itertools.zip_longest(means, spreads)]
       rows.append((f"ensemble-{ensemble['size']}", f"{alpha:g}", str(ensemble["subsets"]), *cells))
   print("\n" + table(rows))

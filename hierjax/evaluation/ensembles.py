@@ -33,7 +33,7 @@ _IMAGES = "images"  # a count among the metrics
 
 @dataclasses.dataclass(frozen=True)
 class Errors:
-  """Top-1 errors on n images: level by level, and then of the whole path.
+  """Top-1 errors on n images: of the raw argmax level by level, and then of the path.
 
   Attributes:
     alphas: by which the levels were adapted.
@@ -99,7 +99,8 @@ def errors_of(sums: Sums, ensemble: Ensemble, alphas: Sequence[float]) -> Errors
 def member_errors(ensemble: Ensemble, alpha: float, stages: Stages) -> Rows:
   """Returns a taker of the images that each member by itself has wrong, adapted by one alpha.
 
-  Its rows are `bool[n m l+1]`, wrong, and `bool[n l+1]`, counted; level by level, and last the whole path.
+  Its rows are `bool[n m l+1]`, wrong, and `bool[n l+1]`, counted; of the raw argmax level by level, and last
+  of the path.
   """
   count = _counter(ensemble, [(member,) for member in range(len(ensemble.members))], [alpha], stages)
 
@@ -141,7 +142,7 @@ def _counter(
         of_own, _ = level_and_path_errors(own, paths)
         wrong = wrong.at[subset, np.flatnonzero(at_zero)].set(of_own[None])
     counted = level_and_path_counts(paths)
-    return wrong & here, counted & here
+    return wrong & here[None, None], counted & here
 
   return count
 

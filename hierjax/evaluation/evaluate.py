@@ -21,7 +21,7 @@ from hierjax.data.source import Source
 from hierjax.errors import UserError
 from hierjax.evaluation.thresholds import options_with_thresholds
 from hierjax.functional.combine import mean_of_views
-from hierjax.functional.metrics import Mean, evaluate_batch
+from hierjax.functional.metrics import Mean, evaluate_batch, metrics_with
 from hierjax.functional.multilabel import F1, multilabel_metrics
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.pipeline import Preprocess, Stages, each_view, finish, upper_levels
@@ -47,13 +47,19 @@ class Measured(NamedTuple):
 EvalStep = Callable[[Method, Variables, Examples], Measured]
 
 
-@functools.lru_cache(maxsize=8)
-def eval_step(transform: Transform, stages: Stages, known_levels: int = 0) -> EvalStep:
+def eval_step(transform: Transform, stages: Stages, known_levels: int = 0, metrics: tuple[str, ...] = ()) -> EvalStep:
   """Returns `make_eval_step` for a run's transform; the same function again, so that it is compiled once."""
-  return make_eval_step(lambda examples, view: eval_batch(examples, transform, view), stages, known_levels)
+  return _kept_eval_step(transform, stages, known_levels, metrics)
 
 
-def make_eval_step(preprocess: Preprocess, stages: Stages, known_levels: int = 0) -> EvalStep:
+@functools.lru_cache(maxsize=8)  # its keys differ by how arguments are passed: all are passed by position
+def _kept_eval_step(transform: Transform, stages: Stages, known_levels: int, metrics: tuple[str, ...]) -> EvalStep:
+  return make_eval_step(lambda examples, view: eval_batch(examples, transform, view), stages, known_levels, metrics)
+
+
+def make_eval_step(
+  preprocess: Preprocess, stages: Stages, known_levels: int = 0, metrics: tuple[str, ...] = ()
+) -> EvalStep:
   """Returns `(method, variables, examples) -> Measured`, jitted.
 
   The loss is the mean over the views; the other metrics are of the prediction of the whole pipeline. Where the raw
@@ -64,6 +70,7 @@ def make_eval_step(preprocess: Preprocess, stages: Stages, known_levels: int = 0
     stages: the settings of the pipeline.
     known_levels: the upper levels of each label that the model is given (CNN-RNN* in Guo et al., Table 6). They have no
       level accuracy; in a path they are right.
+    metrics: further ones, as `package.module:thing`; see `metrics_with`.
   """
 
   def measure(method: Method, variables: Variables, examples: Examples) -> Measured:
@@ -80,13 +87,13 @@ def make_eval_step(preprocess: Preprocess, stages: Stages, known_levels: int = 0
     if prediction.node_score is not None:
       several = multilabel_metrics(prediction, batch, method.tree, stages.options.thresholds)
       return Measured({**loss, **several}, prediction.paths)
-    metrics = evaluate_batch(prediction, batch, method.tree)
+    found = evaluate_batch(prediction, batch, method.tree, metrics_with(metrics))
     if prediction.raw_consistent:
-      del metrics["inconsistent_predictions"]
+      del found["inconsistent_predictions"]
     given = jnp.arange(method.tree.depth) < known_levels
     for name in ("level_accuracy", "raw_level_accuracy"):
-      metrics[name] = jax.tree.map(lambda x: jnp.where(given, 0.0, x), metrics[name])
-    return Measured({**loss, **metrics}, prediction.paths[:, :1])
+      found[name] = jax.tree.map(lambda x: jnp.where(given, 0.0, x), found[name])
+    return Measured({**loss, **found}, prediction.paths[:, :1])
 
   return jax.jit(measure)
 
@@ -176,7 +183,7 @@ def evaluate_run(
   name, source = asked_split(run, settings.split)
   loaded = LoadedRun(folder, run, *run.restored_variables(folder, mesh), mesh)
   options = options_with_thresholds(loaded)
-  step = eval_step(run.data.transform, Stages(options), settings.known_levels)
+  step = eval_step(run.data.transform, Stages(options), settings.known_levels, tuple(run.config.metrics))
   alone = jax.process_count() == 1
   shown = set(np.linspace(0, len(source) - 1, _SHOWN).astype(int).tolist() if alone else ())
   metrics, answers = measure_split(step, loaded, source, shown)
@@ -187,6 +194,7 @@ def evaluate_run(
     **({"known_levels": settings.known_levels} if settings.known_levels else {}),
     **({"thresholds": list(options.thresholds)} if "path_f1" in metrics else {}),
     "level_sizes": np.diff(run.tree.level_offsets).tolist(),
+    **({"further_metrics": [n.rpartition(":")[2] for n in run.config.metrics]} if run.config.metrics else {}),
     **metrics,
   }
   if alone:

@@ -28,7 +28,7 @@ from hierjax.types import Examples, Method, Variables
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-  """What was written, and how right it is.
+  """The pseudo-labels that were written, and their accuracy.
 
   Attributes:
     file: where it is.
@@ -133,13 +133,13 @@ def _predicted(loaded: LoadedRun, coarse: View, free: bool) -> tuple[Int[np.ndar
 
 
 def pseudo_label_summary(found: Labelled) -> str:
-  """Returns how many images were labelled, and how many of them rightly, as text for a terminal."""
+  """Returns the number and the accuracy of the pseudo-labels as text for a terminal."""
   total, labelled, judged = len(found.labelled), int(found.labelled.sum()), int(found.judged.sum())
   lines = [f"{labelled:,} of {total:,} training images whose labels end above a leaf have a pseudo-label"]
   if labelled < total:
     lines.append(f"{total - labelled:,} keep the label that they have")
   if judged:
     lines.append(
-      f"{percent(int(found.right.sum()) / judged)} of {judged:,} are right: the data set has whole labels for them"
+      f"accuracy {percent(int(found.right.sum()) / judged)} on the {judged:,} for which the data set has a whole label"
     )
   return "\n".join(lines)

@@ -33,23 +33,23 @@ class NodeScores:
     return cls(count(labels), count(paths), count(np.where(labels == paths, labels, UNKNOWN)))
 
   def recall(self, node: int) -> float | None:
-    """Returns which part of the images of a node is found; None where there are none."""
+    """Returns the share of the images of a node whose path has the node; None where there are none."""
     return float(self.right[node] / self.labelled[node]) if self.labelled[node] else None
 
   def precision(self, node: int) -> float | None:
-    """Returns which part of the paths through a node is right; None where there are none."""
+    """Returns the share of the paths with a node whose label has it; None where there are none."""
     return float(self.right[node] / self.predicted[node]) if self.predicted[node] else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Confusion:
-  """Images of one label that are taken for another.
+  """Images of one label with the same wrong prediction.
 
   Attributes:
     label: the node that their label ends at.
     predicted: the node that their path ends at, at the levels that the label knows; -1 where there is no path.
     images: their numbers.
-    share: which part they are of the images with this label.
+    share: of the images with this label.
     edges: of the tree between the two, see `distances`.
   """
 
@@ -86,7 +86,7 @@ def mistakes_begin(predictions: Predictions) -> Int[np.ndarray, "l"]:
 
 
 def confusions(predictions: Predictions) -> list[Confusion]:
-  """Returns which labels are taken for which, the most frequent first; then in the order of the tree."""
+  """Returns the pairs of a label and a wrong prediction, the most frequent first; then in the order of the tree."""
   images = np.flatnonzero(wrong(predictions))
   ends = [np.maximum(nodes[images].max(axis=1), -1) for nodes in (predictions.labels, known_part(predictions))]
   pairs, pair_of = np.unique(np.stack(ends, axis=1), axis=0, return_inverse=True)
@@ -97,10 +97,10 @@ def confusions(predictions: Predictions) -> list[Confusion]:
   return sorted(found, key=lambda pair: -len(pair.images))
 
 
-def surest_mistakes(predictions: Predictions) -> Int[np.ndarray, "m"]:
+def confident_mistakes(predictions: Predictions) -> Int[np.ndarray, "m"]:
   """Returns the images whose path is wrong, by falling probability of the first node that is."""
   images = np.flatnonzero(wrong(predictions))
   differs = predictions.labels[images] != known_part(predictions)[images]
-  sure = np.where(predictions.paths[images] >= 0, predictions.probability[images], 0.0)
-  first = sure[np.arange(len(images)), differs.argmax(axis=1)]
+  confidence = np.where(predictions.paths[images] >= 0, predictions.probability[images], 0.0)
+  first = confidence[np.arange(len(images)), differs.argmax(axis=1)]
   return images[np.argsort(-first, kind="stable")]

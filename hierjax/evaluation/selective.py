@@ -1,4 +1,4 @@
-"""Abstaining: coverage and selective accuracy by the confidence threshold, and the choice of the threshold on validation."""
+"""Abstaining: coverage and selective accuracy by the confidence threshold, and its choice on validation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Confidences:
   Attributes:
     confidence: `f32[m l]`, in the path down to each level; 0 after its end.
     right: `bool[m l]`, whether the label contradicts none of its nodes down to there.
-    length: `i64[m]`, the number of nodes of the whole path.
+    length: `i64[m]`, the number of nodes of the path, before any abstaining.
   """
 
   confidence: Float[np.ndarray, "m l"]

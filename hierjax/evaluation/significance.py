@@ -19,10 +19,10 @@ _RESAMPLES, _SHARE = 10_000, 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-  """How the errors of two sets of runs differ, at a level or of whole paths.
+  """How the errors of two sets of runs differ, of the raw argmax at a level or of the path.
 
   Attributes:
-    name: what is compared.
+    name: of the error; see `error_names`.
     runs: pairs of runs.
     images: that count.
     first: the mean error of the first set, from 0 to 1.
@@ -51,12 +51,12 @@ def differences(
   """Compares two sets of runs, the m-th of one with the m-th of the other, on the same images.
 
   Args:
-    first: what each run of the first set has wrong: level by level, and last the whole path.
-    second: the same of the second.
-    counted: what counts.
+    first: the errors of each run of the first set: of the raw argmax level by level, and last of the path.
+    second: the same of the second set.
+    counted: which of them count.
     seed: of the bootstrap.
   """
-  names = [f"level {i + 1}" for i in range(counted.shape[1] - 1)] + ["path"]
+  names = error_names(counted.shape[1] - 1)
   rng = np.random.default_rng(seed)
   found = []
   for i, name in enumerate(names):
@@ -68,6 +68,11 @@ def differences(
     runs, images = ours.shape
     found.append(Difference(name, runs, images, float(ours.mean()), float(theirs.mean()), t, p, interval))
   return found
+
+
+def error_names(levels: int) -> list[str]:
+  """Returns the names of top-1 errors: of the raw argmax at each level, and of the path."""
+  return [f"raw level {i + 1}" for i in range(levels)] + ["path"]
 
 
 def check_pairs(first: int, second: int) -> None:
@@ -93,7 +98,8 @@ def paired_t(first: Float[np.ndarray, "m"], second: Float[np.ndarray, "m"]) -> t
 def bootstrap(values: Float[np.ndarray, "n"], rng: np.random.Generator) -> tuple[float, float]:
   """Returns where the mean of `values` lies in 95% of 10,000 samples of n of them, drawn with replacement.
 
-  Values that are equal are drawn together, by how often: the samples need no memory of their own.
+  `scipy.stats.bootstrap` would hold an array of resamples x n. Equal values are drawn together here, by a multinomial
+  distribution of their counts, so that the samples need no memory of their own.
   """
   kinds, counts = np.unique(values, return_counts=True)
   drawn = rng.multinomial(len(values), counts / len(values), size=_RESAMPLES)

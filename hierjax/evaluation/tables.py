@@ -27,7 +27,7 @@ def table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
 
 
 def accuracy_table(metrics: Mapping[str, Any]) -> str:
-  """Returns the accuracy by level, and of whole paths, as a table; `metrics` is what eval/SPLIT.json holds."""
+  """Returns metrics, the contents of eval/SPLIT.json, as a table."""
   return accuracy_tables({"value": metrics})
 
 
@@ -55,7 +55,13 @@ def accuracy_rows(columns: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, .
   for name, title in (("path_f1", "path F1"), ("node_f1", "node F1")):
     if name in several[0]:
       rows.append((title, "", *(percent(metrics[name]) for metrics in several)))
+  for name in several[0].get("further_metrics", ()):
+    rows.append((name, "", *(_number(metrics[name]) for metrics in several)))
   return rows
+
+
+def _number(value: Any) -> str:
+  return "-" if value is None else f"{value:.4g}"
 
 
 def _edges(value: float | None) -> str:

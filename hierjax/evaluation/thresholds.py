@@ -29,13 +29,13 @@ _ROUNDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class ValidationScores:
   """The scores and labels of all images of a split, from which thresholds are chosen.
 
   Attributes:
     scores: `f32[m n]`, the sigmoid of each node.
     ends: `bool[m n]`, whether a label path ends at the node.
-    counted: `bool[m n]`, whether the label tells; see `label_nodes`.
+    counted: `bool[m n]`, whether the label is known there; see `label_nodes`.
   """
 
   scores: np.ndarray
@@ -62,10 +62,10 @@ def options_with_thresholds(loaded: LoadedRun) -> DecodeOptions:
       "config.decode.thresholds = (): thresholds are chosen on validation, and the set has no such split; set "
       "config.data.validation, or give them: (0.5,), say"
     )
-  judged = judge_validation(loaded)
-  unseen = unseen_ends(run, judged)
-  chosen, f1 = best_thresholds(judged, run.method.tree, run.options.threshold_per)
-  about = {"split": "validation", "images": len(judged.scores), "path_f1": f1, "never_seen": unseen}
+  found = validation_scores(loaded)
+  unseen = unseen_ends(run, found)
+  chosen, f1 = best_thresholds(found, run.method.tree, run.options.threshold_per)
+  about = {"split": "validation", "images": len(found.scores), "path_f1": f1, "never_seen": unseen}
   if jax.process_index() == 0:
     keep_choice(folder, Choice("thresholds", list(chosen), thresholds_conditions(step, run.options), about))
     if unseen:
@@ -84,11 +84,11 @@ def _agreed(thresholds: tuple[float, ...], most: int) -> tuple[float, ...]:
     return thresholds
   padded = np.full(max(1, most), np.nan)
   padded[: len(thresholds)] = thresholds
-  told = np.asarray(multihost_utils.broadcast_one_to_all(padded.view(np.uint32))).view(np.float64)  # to the last bit
-  return tuple(told[~np.isnan(told)].tolist())
+  shared = np.asarray(multihost_utils.broadcast_one_to_all(padded.view(np.uint32))).view(np.float64)  # to the last bit
+  return tuple(shared[~np.isnan(shared)].tolist())
 
 
-def judge_validation(loaded: LoadedRun) -> Judged:
+def validation_scores(loaded: LoadedRun) -> ValidationScores:
   """Returns the scores and labels of all validation images; each process has all."""
   run = loaded.run
 
@@ -103,17 +103,17 @@ def judge_validation(loaded: LoadedRun) -> Judged:
   with contextlib.closing(loaded.map(jax.jit(scores_of, out_shardings=replicated(loaded.mesh)), source)) as batches:
     parts = [jax.device_get(found) for _, found in batches]
   scores, end, counted, real = (np.concatenate(column) for column in zip(*parts, strict=True))
-  return Judged(scores[real], end[real], counted[real])
+  return ValidationScores(scores[real], end[real], counted[real])
 
 
-def unseen_ends(run: Run, judged: Judged) -> list[str]:
+def unseen_ends(run: Run, found: ValidationScores) -> list[str]:
   """Returns the leaves that no label ends at.
 
   Raises:
     UserError: there are no labels at all, or with a threshold a level, none that reaches some level.
   """
   deepest_level = -1
-  seen = np.flatnonzero(judged.ends.any(axis=0))
+  seen = np.flatnonzero(found.ends.any(axis=0))
   offsets = run.tree.level_offsets
   if len(seen):
     deepest_level = int(np.searchsorted(offsets, int(seen[-1]), side="right")) - 1
@@ -127,7 +127,7 @@ def unseen_ends(run: Run, judged: Judged) -> list[str]:
   return [run.tree.path_text(int(leaf)) for leaf in np.setdiff1d(run.tree.leaves, seen)]
 
 
-def best_thresholds(judged: Judged, tree: TreeArrays, per: str) -> tuple[tuple[float, ...], float]:
+def best_thresholds(found: ValidationScores, tree: TreeArrays, per: str) -> tuple[tuple[float, ...], float]:
   """Returns the thresholds on GRID with the largest path F1 (READINGS K11), and that F1.
 
   The one threshold is found by trying all. One a level starts from that one, and then each level in turn takes the best
@@ -141,8 +141,8 @@ def best_thresholds(judged: Judged, tree: TreeArrays, per: str) -> tuple[tuple[f
     return F1.of(deepest(cut, arrays), ends, counted)
 
   def f1(thresholds: tuple[float, ...]) -> float:
-    found: Any = counts(judged.scores, judged.ends, judged.counted, jnp.array(thresholds, jnp.float32))
-    return float(found.value())
+    result: Any = counts(found.scores, found.ends, found.counted, jnp.array(thresholds, jnp.float32))
+    return float(result.value())
 
   best = max(((threshold,) for threshold in GRID), key=f1)
   if per == "tree":

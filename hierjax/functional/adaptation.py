@@ -17,7 +17,7 @@ def check_alpha(alpha: float, depth: int, where: str) -> None:
   """Raises UserError for an interpolation factor that would make probabilities negative (READINGS D3, D7).
 
   Args:
-    alpha: what is asked for: from 0 to 2, and to 1 beyond two levels.
+    alpha: the requested factor: from 0 to 2, and to 1 beyond two levels.
     depth: levels of the tree.
     where: what to call it in the error: the flag or the config key that gave it.
   """
@@ -30,9 +30,9 @@ def adapt(level_prob: Float[Array, "b e"], alpha: Float[Array, ""] | float, tree
   """Returns the level distributions moved by `alpha` towards such as agree: each level the sums of the level below.
 
   Where they agree, an entry has the mean of the masses that the L levels give to it. Its own level gives p; a level
-  below gives the sum over the entry's descendants; a level above gives the mass of its ancestor there, shared out on the
-  way down, at each step among the siblings in proportion to their masses on their own level and below. With the sum over
-  all levels but its own, `others`,
+  below gives the sum over the entry's descendants; a level above gives the mass of its ancestor there, shared out on
+  the way down, at each step among the siblings in proportion to their masses on their own level and below. With the sum
+  over all levels but its own, `others`,
 
       p' = (1 - alpha (L - 1) / L) p + (alpha / L) others,
 

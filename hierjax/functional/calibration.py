@@ -23,8 +23,8 @@ def calibrated(distribution: Distribution, temperature: float, tree: TreeArrays)
 
       s'_i = s_i^(1/T) / sum_j s_j^(1/T),
 
-  and P'(child) = P'(parent) s'. Level distributions are scaled in the same way, each over its level; the sigmoids p of a
-  multi-label head become p^(1/T) / (p^(1/T) + (1-p)^(1/T)). The head's own log-probabilities are divided by T, so the
+  and P'(child) = P'(parent) s'. Level distributions are scaled in the same way, each over its level; the sigmoids p of
+  a multi-label head become p^(1/T) / (p^(1/T) + (1-p)^(1/T)). The head's own log-probabilities are divided by T, so the
   ranking of its paths stays.
 
   Args:

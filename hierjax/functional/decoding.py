@@ -51,7 +51,8 @@ def beam_rule(distribution: Distribution, tree: TreeArrays, options: DecodeOptio
   """Returns the `options.beam` best paths.
 
   The paths are searched with the head's own step, or with the level distributions; see `level_scorer`. Where there are
-  node probabilities alone, the search is exact: the paths lead to the most probable ends, `log_prob` is that of the end.
+  node probabilities alone, the search is exact: the paths lead to the most probable ends, `log_prob` is that of the
+  end.
   """
   scorer = _scorer(distribution, tree)
   if scorer is None:
@@ -86,8 +87,8 @@ def _raw_nodes(distribution: Distribution, tree: TreeArrays, best: Paths) -> tup
   """Returns `Prediction.raw_nodes` and whether they are always a path of the tree.
 
   They are the argmax of each level distribution; or of all outputs of the head at each step, fed to the next (READINGS
-  G2, G3); or the greedy path of a head that scores children alone. Otherwise they are the best path: a distribution that
-  follows the chain rule has no other argmax.
+  G2, G3); or the greedy path of a head that scores children alone. Otherwise they are the best path: a distribution
+  that follows the chain rule has no other argmax.
   """
   if distribution.level_prob is not None:
     return level_argmax(distribution.level_prob, tree), False

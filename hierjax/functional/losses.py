@@ -1,4 +1,7 @@
-"""Losses, one number an example."""
+"""Losses of single examples, under a softmax over leaves, a level distribution, or the outputs of each step of a path.
+
+The mean over a batch, with its mask and class weights, is made by the training step.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ from hierjax.tree.label_tree import STOP
 
 
 def subtree_cross_entropy(logits: Float[Array, "b m"], nodes: Int[Array, "b"], tree: TreeArrays) -> Float[Array, "b"]:
-  """Returns -log P(node) under a softmax over the leaves, where P of an inner node is the sum over its leaves.
+  """Returns -log P(node) under a softmax over the leaves, where P of an inner node is the sum over its leaves:
 
-  For a leaf this is cross-entropy; for ROOT it is 0, and so is its gradient.
+      L = log sum_(all leaves m) exp(z_m) - log sum_(leaves m below the node) exp(z_m)
+
+  For a leaf this is cross-entropy. For ROOT it is 0, and so is its gradient.
 
   Args:
     logits: one a leaf, in the order of `tree.leaves`.
@@ -34,10 +39,12 @@ def subtree_cross_entropy(logits: Float[Array, "b m"], nodes: Int[Array, "b"], t
 def level_cross_entropy(
   log_probs: Float[Array, "b m"], entries: Int[Array, "m"], nodes: Int[Array, "b"], tree: TreeArrays
 ) -> Float[Array, "b"]:
-  """Returns -log P(node) by the distribution of one level.
+  """Returns -log P(node) under the distribution p of one level:
 
-  For a level that a node's path goes through, P is that of the node's ancestor there, or of the node: cross-entropy. On
-  a level below, it is the sum over the node's descendants there. For ROOT it is 0, and so is its gradient.
+      L = -log sum_(entries m of the level that are the node, its ancestor or its descendants) p_m
+
+  On a level that the node's path passes, one entry counts, and L is cross-entropy. On a level below the node, its
+  descendants count. For ROOT the loss is 0, and so is its gradient. Merged networks sum it over levels (READINGS D5).
 
   Args:
     log_probs: the level's distribution, over its block.
@@ -58,13 +65,14 @@ def path_cross_entropy(
   reduction: Literal["sum", "mean"] = "sum",
   weights: tuple[float, ...] = (),
 ) -> Float[Array, "b"]:
-  """Returns the sum over the steps of a path of -log softmax_t[y_t] (Guo et al., eq. 8; READINGS G1).
+  """Returns the cross-entropy of a label path y_1, y_2, ... (Guo et al., eq. 8, without its mean over examples; G1):
 
-  STOP is a target where the head has an output for it; PAD and UNKNOWN are none, and an example without targets has
-  loss 0.
+      L = -sum_t w_t log softmax(z_t)[y_t],   over the steps t that have a target
+
+  STOP is a target where the head has an output for it; PAD and UNKNOWN are not. An example without targets has loss 0.
 
   Args:
-    logits: at each step, one a node and then STOP's.
+    logits: z_t of each step, one for each node and then STOP's.
     paths: the targets.
     tree: the tree.
     reduction: `mean` divides by the number of targets.
@@ -86,14 +94,16 @@ def sibling_cross_entropy(
   paths: Int[Array, "b l"],
   reduction: Literal["sum", "mean"] = "sum",
 ) -> Float[Array, "b"]:
-  """Returns `path_cross_entropy` where each step's softmax runs over what can follow the node before.
+  """Returns the cross-entropy of a label path y_1, y_2, ... under a softmax over the children C_t of y_(t-1):
 
-  What cannot follow it is no target; neither are PAD and UNKNOWN.
+      L = -sum_t (z_t[y_t] - log sum_(m in C_t) exp(z_t[m])),   over the steps t with y_t in C_t
+
+  C_t includes STOP where a path can end at y_(t-1). PAD, UNKNOWN and nodes outside of C_t are not targets.
 
   Args:
     logits: of each step's `tokens`.
-    tokens: the window of nodes and STOP of each step, see `decoding.continuations`.
-    allowed: which of them can follow.
+    tokens: the window of nodes and STOP of each step, see `search.continuations`.
+    allowed: whether a token is in C_t.
     paths: the targets.
     reduction: `mean` divides by the number of targets.
   """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from hierjax.config import lookup_or_import
 from hierjax.functional.paths import are_walks, ends, single_path
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import STOP, UNKNOWN
@@ -147,7 +148,9 @@ class Metric(NamedTuple):
 
 
 METRICS: dict[str, Metric] = {
-  "path_accuracy": Metric(lambda j: j.right, lambda j: j.known, "path accuracy", reference="Koo et al. 2020; READINGS K16"),
+  "path_accuracy": Metric(
+    lambda j: j.right, lambda j: j.known, "path accuracy", reference="Koo et al. 2020; READINGS K16"
+  ),
   "node_accuracy": Metric(
     lambda j: share_of_right_nodes(j.best, j.labels), lambda j: j.known, "mean node accuracy",
     reference="Koo et al. 2020; READINGS K16",
@@ -167,6 +170,15 @@ METRICS: dict[str, Metric] = {
     reference="Guo et al. 2018; READINGS G3",
   ),
 }  # fmt: skip
+
+
+def metrics_with(names: Sequence[str]) -> dict[str, Metric]:
+  """Returns `METRICS` and further metrics, given as `package.module:thing`; their names are `thing`.
+
+  Raises:
+    UserError: there is no such module or thing.
+  """
+  return METRICS | {name.rpartition(":")[2]: lookup_or_import(METRICS, name, "metrics") for name in names}
 
 
 def judge(prediction: Prediction, labels: Int[Array, "b l"], tree: TreeArrays) -> Judged:

@@ -1,4 +1,4 @@
-"""The pooled features of a run's images: written once, so that heads train on them in seconds, and made again to predict.
+"""The pooled features of a run's images: written once, so that heads train in seconds, and made again to predict.
 
 OUT/SPLIT/features.npy  f32[n d]        OUT/tree.json      the label tree with its checksum, with all its levels
 OUT/SPLIT/nodes.npy     i32[n p]        OUT/features.json  what they are features of
@@ -98,7 +98,7 @@ def origin(run: Run, mesh: Mesh) -> tuple[Run, Variables]:
   return maker, variables
 
 
-def as_features(run: Run, variables: Variables, examples: Examples, view: int | Int[Array, ""] = 0) -> Batch:
+def features_of_images(run: Run, variables: Variables, examples: Examples, view: int | Int[Array, ""] = 0) -> Batch:
   """Returns images as features of `run`, in place of its `preprocess`; jittable."""
   batch = run.preprocess(examples, view)
   features: Any = run.method.module.apply(variables, batch.inputs, method="features")
@@ -126,7 +126,7 @@ def _write_split(made_by: LoadedRun, source: Source, folder: Path) -> int:
 
   @jax.jit
   def features(method: Method, variables: Variables, examples: Examples) -> Array:
-    inputs: Array = as_features(made_by.run, variables, examples).inputs
+    inputs: Array = features_of_images(made_by.run, variables, examples).inputs
     return inputs
 
   def blocks() -> Iterator[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +167,8 @@ def _check_trees(folders: Sequence[RunFolder], runs: Sequence[Run]) -> None:
   for folder, run in zip(folders, runs, strict=True):
     if run.tree != tree.truncated(run.tree.depth):
       raise UserError(
-        f"{folders[whole].path} (tree {_short_checksum(tree)}) and {folder.path} (tree {_short_checksum(run.tree)}) have "
-        "different label trees, so their probabilities cannot be averaged"
+        f"{folders[whole].path} (tree {_short_checksum(tree)}) and {folder.path} (tree {_short_checksum(run.tree)}) "
+        "have different label trees, so their probabilities cannot be averaged"
       )
 
 
@@ -222,7 +222,8 @@ def answers_of(ensemble: Ensemble, images: Images) -> Generator[Answered, None, 
       ]
       mask = functools.reduce(jnp.minimum, [examples.mask for examples in read])
       for part, (_, _, sums, right) in zip(ensemble.parts, found, strict=True):
-        _check_sums(part, images.source, first, np.asarray(sums), np.asarray(right | (mask[:, None] == 0)))
+        name_of = lambda row, first=first: images.source.describe(first + row)  # noqa: E731
+        _check_sums(part, np.asarray(sums), np.asarray(right | (mask[:, None] == 0)), name_of)
       yield Answered(read[0].paths, mask, tuple(row[0] for row in found), tuple(row[1] for row in found))
       first += len(read[0].mask)
 
@@ -255,11 +256,11 @@ def _answer(
 
 
 def _check_sums(
-  part: LoadedRun, source: Source, first: int, sums: Float[np.ndarray, "b l"], right: Bool[np.ndarray, "b l"]
+  part: LoadedRun, sums: Float[np.ndarray, "b l"], right: Bool[np.ndarray, "b l"], name_of: Callable[[int], str]
 ) -> None:
   if not right.all():
     row, level = np.argwhere(~right)[0].tolist()
     raise UserError(
       f"{part.folder.path}: its probabilities of level {level + 1} sum to {sums[row, level]:.4g} for "
-      f"{source.describe(first + row)}, not to 1"
+      f"{name_of(row)}, not to 1"
     )

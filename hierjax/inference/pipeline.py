@@ -5,9 +5,9 @@
            -> calibrated(T) -> adapted(alpha) -> restricted(only) (Distribution -> Distribution)
            -> decode(options) -> abstain(threshold)               (Distribution -> Prediction)
 
-Every stage is the identity at its default: one view, one member, T = 1, alpha = 0, no restriction, threshold 0. Then the
-answer is that of the head's own decoding, bit for bit. No stage before `decode` decodes, so a decoding rule holds for
-all of them.
+Every stage is the identity at its default: one view, one member, T = 1, alpha = 0, no restriction, threshold 0. Then
+the answer is that of the head's own decoding, bit for bit. No stage before `decode` decodes, so a decoding rule holds
+for all of them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Stages:
     threshold: the confidence threshold, 0 to 1; 0 changes nothing.
   """
 
-  options: DecodeOptions = DecodeOptions()  # noqa: RUF009 (frozen)
+  options: DecodeOptions = DecodeOptions()
   temperature: float = 1.0
   alpha: float = 0.0
   only: tuple[int, ...] | None = None
@@ -100,11 +100,7 @@ def each_view(of_view: Callable[[Int[Array, ""]], Any], views: int) -> Any:
 
 
 def answer(
-  members: Sequence[Distribution],
-  stages: Stages,
-  tree: TreeArrays,
-  alpha: Float[Array, ""] | None = None,
-  chosen: Float[Array, "m"] | None = None,
+  members: Sequence[Distribution], stages: Stages, tree: TreeArrays, alpha: Float[Array, ""] | None = None
 ) -> Prediction:
   """Returns the prediction for the distributions of one member or several; jittable.
 
@@ -113,9 +109,8 @@ def answer(
     stages: the settings.
     tree: the tree.
     alpha: a traced value in place of `stages.alpha`, for sweeps.
-    chosen: as in `mean_of_members`.
   """
-  return finish(mean_of_members(members, tree, chosen), stages, tree, alpha)
+  return finish(mean_of_members(members, tree), stages, tree, alpha)
 
 
 def finish(mean: Distribution, stages: Stages, tree: TreeArrays, alpha: Float[Array, ""] | None = None) -> Prediction:

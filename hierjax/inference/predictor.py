@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import html
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from hierjax.inference.trained_model import Answer, AnswerSettings, TrainedModel
 from hierjax.runs import devices
 from hierjax.runs.folder import write_table
 from hierjax.runs.run import Run
+from hierjax.tree.label_finder import split_path
 from hierjax.tree.label_tree import LabelTree
 from hierjax.tree.readers.folders import IMAGE_SUFFIXES, walk
 
@@ -63,7 +65,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
   """Returns the files named, and the images in the folders named and below, in order.
 
   Folders are walked as those of a data set: what is hidden is passed over, and links are followed. One that cannot be
-  read is told of on stderr.
+  read is reported on stderr.
 
   Raises:
     UserError: the folders hold no image.
@@ -85,6 +87,17 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
 def _tell(kind: str, path: str, name: str, message: str) -> None:
   if kind == "unreadable":
     print(f"{path} {message}", file=sys.stderr)
+
+
+class Answers(list[Row]):
+  """The rows of the answers for images, shown as a table in notebooks."""
+
+  def _repr_html_(self) -> str:
+    """Returns the rows as an HTML table; all text is escaped."""
+    head = "".join(f"<th>{name}</th>" for name in ("image", "path", "probability", "error"))
+    cells = [(row.image, " > ".join(split_path(row.path)), row.cells()[2], row.error) for row in self]
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in cells)
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 class Predictor:
@@ -113,14 +126,14 @@ class Predictor:
     self._answer = functools.partial(jax.jit(model.answer), model.run.method, model.weights)
     self._may_abstain = model.may_abstain
 
-  def __call__(self, images: Any) -> list[Row]:
+  def __call__(self, images: Any) -> Answers:
     """Returns the best paths of images, in order; see `rows`.
 
     Args:
       images: one image or many: files, bytes of image files, PIL images, arrays `u8[h w c]` or a batch `u8[b h w c]`,
         or a list of these; see `image_inputs.as_images`. A plain string is one file.
     """
-    return list(self.rows(images))
+    return Answers(self.rows(images))
 
   def rows(self, images: Any) -> Iterator[Row]:
     """Yields the best paths of each image, in order; one that cannot be read gets one row with the reason.
@@ -181,8 +194,8 @@ def _paths_of(file: str, tree: LabelTree, answer: Answer) -> Iterator[Row]:
     if nodes and nodes not in seen and np.isfinite(score):
       seen.add(nodes)
       name = tree.nodes_text(nodes)  # a raw path need not be one of the tree
-      sure = tuple(float(p) for p in answer.node_prob[list(nodes)])
-      yield Row(file, name, sure[-1], len(seen), sure, float(score))
+      probability = tuple(float(p) for p in answer.node_prob[list(nodes)])
+      yield Row(file, name, probability[-1], len(seen), probability, float(score))
 
 
 def write_csv(path: str, rows: Iterable[Row]) -> None:

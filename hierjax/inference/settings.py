@@ -1,4 +1,4 @@
-"""Settings of the pipeline as a person gives them: a number, or `chosen` for the value that was chosen on validation."""
+"""Settings of the pipeline as flags give them: a number, or `chosen` for the value that was chosen on validation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def parse_alpha(text: str, depth: int, flag: str = "--alpha") -> float:
   return alpha
 
 
-def asked_alpha(text: str, depth: int, out: RunFolder | None, runs: Runs) -> float:
+def alpha_of_flag(text: str, depth: int, out: RunFolder | None, runs: Runs) -> float:
   """Returns the alpha of `--alpha`: a number, or the chosen one; 0 for ''.
 
   Args:
@@ -47,7 +47,7 @@ def alpha_conditions(out: RunFolder, runs: Runs) -> dict[str, Any]:
   return {"members": run_identity(out, runs)}
 
 
-def asked_threshold(text: str, out: RunFolder | None, runs: Runs, conditions: Mapping[str, Any]) -> float:
+def threshold_of_flag(text: str, out: RunFolder | None, runs: Runs, conditions: Mapping[str, Any]) -> float:
   """Returns the confidence threshold of `--threshold`: a number, or the chosen one; 0 for ''.
 
   Args:

@@ -1,4 +1,4 @@
-"""A trained run with its choices as one pure function from pixels to paths: the model of `predict`, `export` and `Predictor`."""
+"""A trained run with its choices as one pure function from pixels to paths: of `predict`, `export` and `Predictor`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from hierjax.data.augment import check_views
 from hierjax.errors import UserError
-from hierjax.inference.features import as_features, origin
+from hierjax.inference.features import features_of_images, origin
+from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.members import distribution_shape
 from hierjax.inference.pipeline import Stages, finish, view_distributions
-from hierjax.inference.settings import asked_alpha, asked_threshold, kept_thresholds, why_unadapted
+from hierjax.inference.settings import alpha_of_flag, kept_thresholds, threshold_of_flag, why_unadapted
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.tree.label_tree import UNKNOWN
@@ -91,12 +92,12 @@ class TrainedModel:
     run = Run.from_folder(folder)
     eye, weights = (run, {}) if len(run.example_shape) == 3 else origin(run, mesh)
     _check_reads_files(eye)
-    step, variables = run.restored_variables(folder, mesh)
-    stages = _stages(run, folder, step, variables, settings)
+    loaded = LoadedRun(folder, run, *run.restored_variables(folder, mesh), mesh)
+    stages = _stages(loaded, settings)
     body = {name: {part: w for part, w in kind.items() if part != "head"} for name, kind in weights.items()}
-    both = {"model": variables} | ({"eye": body} if eye is not run else {})
+    both = {"model": loaded.variables} | ({"eye": body} if eye is not run else {})
     top = stages.options.beam if run.method.module.head.multilabel else settings.top
-    return cls(run, eye, step, both, top, stages)
+    return cls(run, eye, loaded.step, both, top, stages)
 
   @property
   def may_abstain(self) -> bool:
@@ -115,14 +116,17 @@ class TrainedModel:
     b = images.shape[0]
     paths = jnp.full((b, 1, self.run.tree.depth), UNKNOWN, jnp.int32)
     examples = Examples(images=images, paths=paths, mask=jnp.ones(b), draw=jnp.zeros((b, 2), jnp.int32))
-    see = self.eye.preprocess if self.eye is self.run else functools.partial(as_features, self.eye, weights["eye"])
+    see = (
+      self.eye.preprocess if self.eye is self.run else functools.partial(features_of_images, self.eye, weights["eye"])
+    )
     found, _ = view_distributions(method, weights["model"], functools.partial(see, examples), self.stages.options)
     prediction = finish(found, self.stages, method.tree)
     return Answer(prediction.paths[:, : self.top], prediction.log_prob[:, : self.top], prediction.node_prob)
 
 
-def _stages(run: Run, folder: RunFolder, step: int, variables: Variables, settings: AnswerSettings) -> Stages:
+def _stages(loaded: LoadedRun, settings: AnswerSettings) -> Stages:
   """Returns the settings of the pipeline for a run, with the values that were chosen for it."""
+  run, folder, step = loaded.run, loaded.folder, loaded.step
   options = dataclasses.replace(run.options, beam=max(settings.top, run.options.beam))
   if run.method.module.head.multilabel:
     if settings.threshold:
@@ -130,12 +134,12 @@ def _stages(run: Run, folder: RunFolder, step: int, variables: Variables, settin
         "--threshold: a multi-label head has thresholds of its own, config.decode.thresholds; leave it out"
       )
     options = dataclasses.replace(options, thresholds=_thresholds(folder, step, options))
-  alpha = asked_alpha(settings.alpha, run.tree.depth, folder, [(folder, step)])
-  if alpha and (why := why_unadapted(distribution_shape(run, variables), run.tree.depth)):
+  alpha = alpha_of_flag(settings.alpha, run.tree.depth, folder, [(folder, step)])
+  if alpha and (why := why_unadapted(distribution_shape(run, loaded.variables), run.tree.depth)):
     print(why, file=sys.stderr)
     alpha = 0.0
   conditions = {"views": [options.views], "alpha": alpha}
-  threshold = asked_threshold(settings.threshold, folder, [(folder, step)], conditions)
+  threshold = threshold_of_flag(settings.threshold, folder, [(folder, step)], conditions)
   return Stages(options, alpha=alpha, threshold=threshold)
 
 

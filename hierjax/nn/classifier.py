@@ -93,7 +93,7 @@ class ModelMethod:
     variables: Variables,
     inputs: Inputs,
     known: Int[Array, "b l"] | None = None,
-    options: DecodeOptions = DecodeOptions(),  # noqa: B008 (frozen)
+    options: DecodeOptions = DecodeOptions(),
   ) -> Distribution:
     """Returns the probabilities of the tree. `known` holds upper labels that are given, UNKNOWN where they are not."""
     found: Any = self.module.apply(variables, inputs, known, self.tree, options, method="distribution")
@@ -104,7 +104,7 @@ class ModelMethod:
     variables: Variables,
     inputs: Inputs,
     known: Int[Array, "b l"] | None = None,
-    options: DecodeOptions = DecodeOptions(),  # noqa: B008 (frozen)
+    options: DecodeOptions = DecodeOptions(),
   ) -> Prediction:
     """Returns the paths decoded from that distribution, with all its probabilities."""
     return decode(self.distribution(variables, inputs, known, options), self.tree, options)

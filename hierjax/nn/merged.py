@@ -19,17 +19,17 @@ class MergedConfig:
   """The section `merged` of a config.
 
   Attributes:
-    shared: how many stages of the backbone, nearest the image, all levels share; each level has a branch of its own of
-      what follows. 0: a network a level, the stem included (merge-0); -1: the backbone is not merged.
-    levels: the levels that have a branch, from 1, the last among them; () for all. One alone, with `shared = 0`, is the
-      network that the paper trains separately.
+    shared: the number of stages, nearest the image, that all levels share. Each level has its own branch of the other
+      stages. 0: a whole network for each level, the stem included (merge-0); -1: the backbone is not merged.
+    levels: the levels that have a branch, from 1, the last among them; () for all. A single level with `shared = 0` is
+      a network that the paper trains separately.
   """
 
   shared: int = -1
   levels: Sequence[int] = ()
 
   def __post_init__(self) -> None:
-    """Raises UserError for a value that cannot be meant."""
+    """Raises UserError for a value outside its range."""
     if self.shared < -1:
       raise UserError(f"config.merged.shared = {self.shared}: must be a number of stages, or -1 for no merged network")
     if self.levels and self.shared < 0:
@@ -55,12 +55,12 @@ class MergedConfig:
 
 
 class MergedBackbone(nn.Module):
-  """A trunk, and for each of several levels a branch, whose pooled vectors stand side by side.
+  """A trunk, and a branch for each of several levels; the branches' pooled vectors are concatenated.
 
   Attributes:
     trunk: `trunk(x, train) -> x`, one after the other: the stem and the shared stages; empty where nothing is shared.
-    branches: what follows, by the number of the level from 0, as `CoarseFineHead` numbers its layers. So a branch
-      draws the same initial values whatever other branches there are (READINGS D4).
+    branches: the remaining stages for each level, by its number from 0, as `CoarseFineHead` numbers its layers. So a
+      branch draws the same initial values for any set of other branches (READINGS D4).
   """
 
   trunk: tuple[nn.Module, ...]
@@ -77,7 +77,7 @@ class MergedBackbone(nn.Module):
 
 
 class _Pass(nn.Module):
-  """The stem of a branch: none."""
+  """The empty stem of a branch."""
 
   def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h w c"]:
     return x
@@ -87,9 +87,9 @@ def merge(build: Callable[[], nn.Module], shared: int, levels: Sequence[int]) ->
   """Returns a backbone's first stages with a branch of the others for each level (Fig. 2 d to g, READINGS D4, D9).
 
   Args:
-    build: makes the backbone; a module can be in one branch only, so each has one made for it.
-    shared: how many stages are shared, the stem with them; 0 for none.
-    levels: those that have a branch, from 1.
+    build: returns a new backbone; a module can be in one branch only, so it is called for each.
+    shared: the number of shared stages, the stem with them; 0 for none.
+    levels: the levels that have a branch, from 1.
 
   Raises:
     UserError: the backbone has no stages, or fewer than are shared.

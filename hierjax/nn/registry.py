@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from hierjax.config import Field, fields_of, lookup, lookup_or_import, unpack
+from hierjax.config import REQUIRED, Field, fields_of, is_plain, lookup, lookup_or_import, unpack
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.backbones.densenet import densenet
@@ -112,7 +112,7 @@ def make_method(config: ModelConfig, tree: TreeArrays) -> ModelMethod:
 
 
 def part_fields(part: str, name: Any) -> dict[str, Field]:
-  """Returns the settings of a part.
+  """Returns the settings of a part: its arguments whose default, if there is one, is plain data.
 
   Args:
     part: `backbone`, `neck` or `head`.
@@ -121,7 +121,8 @@ def part_fields(part: str, name: Any) -> dict[str, Field]:
   Raises:
     UserError: there is no such part.
   """
-  return fields_of(_builder(part, name), _GIVEN)
+  fields = fields_of(_builder(part, name), _GIVEN)
+  return {key: field for key, field in fields.items() if field.default is REQUIRED or is_plain(field.default)}
 
 
 def make_part(part: str, section: Section, given: Mapping[str, Any]) -> Any:

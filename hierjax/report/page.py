@@ -1,4 +1,4 @@
-"""`hierjax report`: a page of HTML that says what a run can do and where it errs, and its numbers as CSV."""
+"""`hierjax report`: a page of HTML with the accuracy, calibration and mistakes of a run, and its numbers as CSV."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hierjax.data.source import Source
 from hierjax.evaluation.calibration import BINS, Calibration
 from hierjax.evaluation.evaluate import SplitSettings, evaluate_run
 from hierjax.evaluation.predictions import Predictions, predictions_of_run
-from hierjax.evaluation.scores import NodeScores, confusions, distances, mistakes_begin, surest_mistakes, wrong
+from hierjax.evaluation.scores import NodeScores, confident_mistakes, confusions, distances, mistakes_begin, wrong
 from hierjax.evaluation.tables import accuracy_rows, percent
 from hierjax.inference.images import check_single_path
 from hierjax.inference.loaded_run import LoadedRun
@@ -33,9 +33,9 @@ from hierjax.tree.label_tree import LabelTree
 _NODES, _PAIRS, _MISTAKES = 1000, 20, 24  # that are shown; the CSV files have all
 _SMALL = 64  # pixels: up to here images are stored without loss, and drawn with visible pixels
 
-NODES = ("node", "level", "images", "found", "predicted", "right_of_predicted")
+NODES = ("node", "level", "images", "recall", "predicted", "precision")
 CONFUSIONS = ("label", "predicted", "images", "share_of_label", "edges", "first_image")
-CALIBRATION = ("level", "probability_up_to", "nodes", "mean_probability", "right")
+CALIBRATION = ("level", "probability_up_to", "nodes", "mean_probability", "accuracy")
 IMAGES = ("image", "label", "predicted", "probability", "right", "edges")
 
 
@@ -60,7 +60,7 @@ class Findings:
   predictions: Predictions
 
 
-def findings_of(loaded: LoadedRun, settings: SplitSettings = SplitSettings()) -> Findings:  # noqa: B008
+def findings_of(loaded: LoadedRun, settings: SplitSettings = SplitSettings()) -> Findings:
   """Predicts all images of a split, and evaluates the run there unless its metrics are of these weights already.
 
   Args:
@@ -126,7 +126,7 @@ def _content(found: Findings) -> dict[str, Any]:
     "nodes": nodes,
     "nodes_cut": cut,
     "confusions": _confusion_rows(found),
-    "surest": _surest(found),
+    "mistakes_shown": _confident_mistakes(found),
     "pixelated": len(found.source.shape) == 3 and found.run.data.crop <= _SMALL,
   }
 
@@ -161,7 +161,7 @@ def _depth_first(tree: LabelTree) -> Iterator[int]:
 
 
 def _arrows(tree: LabelTree, node: int) -> str:
-  return " > ".join(tree.path_names(node)) if node >= 0 else "nothing"
+  return " > ".join(tree.path_names(node)) if node >= 0 else "no path"
 
 
 def _end(tree: LabelTree, node: int) -> str:
@@ -185,9 +185,9 @@ def _confusion_rows(found: Findings) -> list[dict[str, Any]]:
   ]
 
 
-def _surest(found: Findings) -> list[dict[str, Any]]:
+def _confident_mistakes(found: Findings) -> list[dict[str, Any]]:
   tree, predictions = found.run.tree, found.predictions
-  images = surest_mistakes(predictions)[:_MISTAKES].tolist()
+  images = confident_mistakes(predictions)[:_MISTAKES].tolist()
   return [
     {
       "image": found.source.describe(image),

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: the latest, and the best on validation. One thin file over orbax.
+"""Checkpoints of a run, kept by orbax: the latest, and the best on validation.
 
 A checkpoint has two items: `model`, the variables that evaluation needs, and `training`, the rest of the train state.
-It keeps a checksum of the first, which is compared when it is read; older checkpoints have none.
+It has a checksum of the first, which is compared when it is read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Checkpoints:
 
     Args:
       folder: `workdir/checkpoints`.
-      select_best: keep the step with the best validation metric beside the latest.
+      select_best: keep the step with the best validation metric in addition to the latest.
       create: make the folder if it is not there.
     """
     self._folder = folder
@@ -68,7 +68,7 @@ class Checkpoints:
       step: steps done.
       model: the item that evaluation needs, a pytree of arrays.
       training: the other item.
-      score: how good the model is on validation; None where that was not measured.
+      score: the metric on validation, higher being better; None where it was not measured.
     """
     # Orbax copies numpy arrays before it returns; of an array on several devices it would compile a slice for each.
     model, training = jax.device_get((model, training))
@@ -77,7 +77,7 @@ class Checkpoints:
     self._manager.save(step, args=items, metrics=metrics, force=True, custom_metadata={_CHECKSUM: _checksum(model)})
 
   def restore(self, step: int, model: Any, training: Any) -> tuple[Any, Any]:
-    """Reads both items; the arguments are templates (arrays, or shapes with shardings) of what to expect."""
+    """Reads both items; the arguments are templates: trees of arrays, or of shapes with shardings."""
     restored = self._restore(step, {"model": model, "training": training})
     return restored["model"], restored["training"]
 
@@ -90,7 +90,7 @@ class Checkpoints:
     try:
       restored = self._manager.restore(step, args=args)
       kept = self._kept_checksum(step)
-    except Exception as error:  # tensorstore and orbax raise whatever they meet in a damaged file
+    except Exception as error:  # for damaged files tensorstore and orbax raise many types
       self._check_fits(step, items)
       lines = str(error).strip().splitlines() or [type(error).__name__]
       raise self._damaged(step, lines[0].split(". ")[0][:200]) from error
@@ -112,7 +112,7 @@ class Checkpoints:
     )
 
   def _check_fits(self, step: int, items: Mapping[str, Any]) -> None:
-    """Raises UserError where a checkpoint tells other shapes than those that are expected."""
+    """Raises UserError where a checkpoint has other shapes than those that are expected."""
     for name, item in items.items():
       try:
         stored = _shapes(ocp.StandardCheckpointHandler().metadata(self._folder / str(step) / name).tree)
@@ -139,8 +139,8 @@ class Checkpoints:
     best = self._manager.best_step()
     return self.latest if best is None else best
 
-  def told_to_stop(self, step: int) -> bool:
-    """Whether some process of a multi-process run was told to stop; True on all of them at the same step."""
+  def should_stop(self, step: int) -> bool:
+    """Returns whether a process of a multi-process run received a signal; True on all of them at the same step."""
     return self._manager.reached_preemption(step)
 
   def wait(self) -> None:
@@ -153,7 +153,7 @@ class Checkpoints:
 
 
 def template(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-  """Returns the shapes of `tree` with a sharding each: what `restore` needs to place arrays on any set of devices."""
+  """Returns the shapes of `tree` with a sharding, the template with which `restore` places arrays on any devices."""
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 

@@ -1,7 +1,7 @@
 """Choices: values that were chosen on validation images, with what they were chosen for; choices.json of a run folder.
 
-One record type holds all of them: the temperature, the alpha of classifier adaptation, the confidence threshold, and the
-thresholds of a multi-label head.
+One record type holds all of them: the temperature, the alpha of classifier adaptation, the confidence threshold, and
+the thresholds of a multi-label head.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hierjax.errors import UserError
 from hierjax.runs.folder import RunFolder, write_whole
 
 FILE = "choices.json"
+_REMEDY = "remove it, and choose again with `hierjax evaluate`"
 KINDS = ("temperature", "alpha", "threshold", "thresholds")
 
 
@@ -49,9 +50,11 @@ def read_choices(folder: RunFolder) -> list[Choice]:
     found = read_json(path, "a file of choices")
   except FileNotFoundError:
     return []
+  except UserError as error:
+    raise UserError(f"{error}; {_REMEDY}") from None
   rows = found.get("choices") if set(found) == {"choices"} else None
   if not isinstance(rows, list) or not all(map(_is_choice, rows)):
-    raise UserError(f"{path} is damaged: it holds no choices; remove it, and choose again with `hierjax evaluate`")
+    raise UserError(f"{path} is damaged: it holds no choices; {_REMEDY}")
   return [Choice(**row) for row in rows]
 
 

@@ -26,7 +26,7 @@ def data_mesh() -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding of what every device holds whole: the train state."""
+  """Returns the sharding of arrays that every device holds whole, such as the train state."""
   return NamedSharding(mesh, PartitionSpec())
 
 
@@ -90,7 +90,7 @@ def fail(message: str) -> NoReturn:
   print(message, file=sys.stderr)
   sys.stdout.flush()
   sys.stderr.flush()
-  time.sleep(3)  # the end of the first process kills the others, which may be about to say why they fail
+  time.sleep(3)  # the end of the first process kills the others, which may be about to print their reason
   os._exit(1)
 
 
@@ -114,4 +114,4 @@ def prepare_cpu() -> None:
     return
   trim_threshold, mmap_max = -1, -4  # malloc.h
   library.mallopt(trim_threshold, -1)  # never
-  library.mallopt(mmap_max, 0)  # what is mapped by itself is given back when freed
+  library.mallopt(mmap_max, 0)  # what is mapped by itself is returned to the system when freed

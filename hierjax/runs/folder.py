@@ -5,7 +5,7 @@
     workdir/eval/SPLIT.json  every metric by name       workdir/tensorboard/     the same metrics as events
                              (SPLIT-knownN.json: N upper levels of the labels were given; SPLIT-alphaA.json: classifier
                              adaptation; SPLIT-threshold.json: answers that abstain below a confidence threshold)
-    workdir/data.json        the checksum of the training images: their labels and names
+    workdir/data.json        the format of the folder, and the checksum of the training images: their labels and names
     workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV; and the sweep of alpha
     workdir/report.html      what the run can do and where it errs; with it, eval/SPLIT-nodes.csv, SPLIT-confusions.csv,
                              SPLIT-calibration.csv and SPLIT-images.csv
@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hierjax.config import flatten, read_json
-from hierjax.data.source import same_data
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
 
+FORMAT = "hierjax run 2"
 _MEASURED = ("split", "step", "views", "num_examples", "level_sizes")
 
 
@@ -60,7 +60,7 @@ def check_new_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-  """Gives a folder to fill, which becomes `path` in the end, or is removed where something goes wrong."""
+  """Yields a new folder to fill, which becomes `path` in the end; it is removed where an error is raised."""
   path = path.absolute()
   path.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
@@ -78,7 +78,7 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 
 
 class NotWritten(UserError):
-  """What was measured could not be written; it is in `metrics`."""
+  """The metrics could not be written to a file; they are in `metrics`."""
 
   def __init__(self, message: str, metrics: Mapping[str, Any]):
     super().__init__(message)
@@ -96,9 +96,9 @@ class RunFolder:
     self._lock: TextIO | None = None
 
   def begin(self, config: Mapping[str, Any], tree: LabelTree, data_checksum: str) -> None:
-    """Writes what the run is, or checks that it is the run of this folder.
+    """Writes config, tree and data checksum to a new folder, or checks that they are those of this folder.
 
-    A folder that a crash left without a checkpoint has its tree and data written anew: its begin may be half done.
+    In a folder without a checkpoint, tree and data checksum are written again: a crash may have left them out.
 
     Args:
       config: the resolved config.
@@ -109,7 +109,7 @@ class RunFolder:
       UserError: the folder holds a run of another config, tree or data, or no run at all; differing keys are listed.
     """
     saved_config = self.path / "config.json"
-    visible = [p for p in self.path.glob("*") if not p.name.startswith(".")]  # hidden: what a crash left half written
+    visible = [p for p in self.path.glob("*") if not p.name.startswith(".")]  # hidden files: left by a crash
     if visible and not saved_config.exists():
       raise UserError(f"{self.path} holds files but no config.json: choose an empty folder for --workdir")
     if not saved_config.exists():
@@ -125,13 +125,13 @@ class RunFolder:
       raise UserError(f"{other} config; give this one another --workdir.\n" + "\n".join(differing))
     if not self.has_checkpoint():
       write_whole(self.path / "tree.json", tree.to_json())
-      write_whole(self.path / "data.json", json.dumps({"sha256": data_checksum}) + "\n")
+      write_whole(self.path / "data.json", json.dumps({"format": FORMAT, "sha256": data_checksum}) + "\n")
       return
     if self.tree() != tree:
       raise UserError(f"{other} label tree: it has changed since; give this one another --workdir")
     if not (self.path / "data.json").exists():
       raise UserError(f"{self.path} is not a complete run folder: it has no data.json")
-    if not same_data(self.data_checksum(), data_checksum):
+    if self.data_checksum() != data_checksum:
       raise UserError(f"{other} set of training images: it has changed since; give this one another --workdir")
 
   def has_checkpoint(self) -> bool:
@@ -150,7 +150,7 @@ class RunFolder:
     self._lock = lock
 
   def close(self) -> None:
-    """Lets go of the lock, if there is one; so does the end of the process."""
+    """Releases the lock, if there is one; so does the end of the process."""
     if self._lock is not None:
       self._lock.close()
 
@@ -164,7 +164,20 @@ class RunFolder:
       raise UserError(f"{self.path} is not a run folder: {reason}") from None
     if not {"tree", "data", "backbone", "head"} <= config.keys():
       raise UserError(f"{path} is not the config of a hierjax run")
+    self._check_format()
     return config
+
+  def _check_format(self) -> None:
+    """Raises UserError for a folder that another version of hierjax wrote in another format."""
+    try:
+      found = read_json(self.path / "data.json", "the checksum of training images").get("format", "none")
+    except FileNotFoundError:
+      return  # a crash left the folder so; reading anything else of it is refused
+    if found != FORMAT:
+      raise UserError(
+        f"{self.path} has the format {found!r}, and this version of hierjax reads {FORMAT!r}: train it anew, or use "
+        "the version that wrote it"
+      )
 
   def tree(self) -> LabelTree:
     """Returns the label tree; raises UserError where it is missing or damaged."""
@@ -212,7 +225,7 @@ class RunFolder:
     )
 
   def evaluation(self, split: str, keys: Collection[str] = _MEASURED) -> dict[str, Any] | None:
-    """Returns what eval/SPLIT.json holds; None where there is none with these keys, so that it is made anew."""
+    """Returns the contents of eval/SPLIT.json; None where there is no file with these keys."""
     try:
       found = read_json(self.path / "eval" / f"{split}.json", "what `evaluate` writes")
     except (FileNotFoundError, UserError):

@@ -47,6 +47,7 @@ class RunConfig:
     log_every: steps between two lines of the training log.
     eval_every: epochs between two validations, where there is a validation split.
     checkpoint_every: epochs between two checkpoints.
+    metrics: further metrics of evaluation, each `package.module:thing`; see `hierjax.functional.metrics.Metric`.
     tree: see `hierjax.data.trees.TreeConfig`.
     data: see `hierjax.data.config.DataConfig`.
     backbone: its name and its arguments.
@@ -54,7 +55,7 @@ class RunConfig:
     head: its name and its attributes.
     merged: see `hierjax.nn.merged.MergedConfig`.
     optim: see `hierjax.training.optim.OptimConfig`.
-    schedule: see `hierjax.training.optim.ScheduleConfig`.
+    schedule: see `hierjax.training.schedule.ScheduleConfig`.
     phases: see `hierjax.training.phases.PhasesConfig`.
     decode: see `hierjax.types.DecodeOptions`.
     init: see `hierjax.training.init.InitConfig`.
@@ -68,6 +69,7 @@ class RunConfig:
   log_every: int = 50
   eval_every: float = 1.0
   checkpoint_every: float = 1.0
+  metrics: tuple[str, ...] = ()
   tree: Mapping[str, Any]
   data: Mapping[str, Any]
   backbone: Mapping[str, Any]
@@ -105,7 +107,7 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What a config describes.
+  """A run as described by its config.
 
   Attributes:
     config: its top level.
@@ -131,13 +133,13 @@ class Run:
   def from_config(
     cls, config: Mapping[str, Any], tree: LabelTree | None = None, data_root: str = "", views: int = 0
   ) -> Run:
-    """Makes what `config` describes.
+    """Returns the run of a config.
 
     Args:
       config: as plain data.
       tree: that of a run folder; None to make it from the section `tree`.
-      data_root: where the data is now, see `DataConfig.moved`; '' for where the config says.
-      views: `DecodeOptions.views`; 0 for what the config says.
+      data_root: where the data is now, see `DataConfig.moved`; '' for the folder of the config.
+      views: `DecodeOptions.views`; 0 for the number in the config.
 
     Raises:
       UserError: a section has a key or value that nothing knows, or its parts do not go together.
@@ -159,7 +161,7 @@ class Run:
 
   @classmethod
   def from_folder(cls, folder: RunFolder, data_root: str = "", views: int = 0) -> Run:
-    """Makes what a run's folder holds; raises UserError as `from_config` does, or for a damaged folder."""
+    """Returns the run of a folder; raises UserError as `from_config` does, or for a damaged folder."""
     config, tree = folder.config(), folder.tree()
     try:
       run = cls.from_config(config, tree, data_root, views)
@@ -213,7 +215,7 @@ class Run:
     return train_batch(examples, key, self.data.transform)
 
   def preprocess(self, examples: Examples, view: int | Int[Array, ""] = 0) -> Batch:
-    """Returns a batch to evaluate, seen as `augment.view` sees it; jittable."""
+    """Returns a batch to evaluate, with the view of each image that `augment.view` makes; jittable."""
     return eval_batch(examples, self.data.transform, view)
 
   def class_weights(self, source: Source) -> Callable[[Int[Array, "b p l"]], Float[Array, "b"]] | None:
@@ -234,7 +236,7 @@ class Run:
 
   @property
   def example_shape(self) -> tuple[int, ...]:
-    """The shape of one example as the backbone sees it: (h, w, c), or (d,) of precomputed features."""
+    """The shape of one example as the backbone reads it: (h, w, c), or (d,) of precomputed features."""
     backbone = self.method.module.backbone
     if isinstance(backbone, PrecomputedFeatures):
       return (backbone.width,)
@@ -279,7 +281,7 @@ def check_reads(config: RunConfig, reads: tuple[int, ...], given: tuple[int, ...
 
   Args:
     config: of the run, for messages.
-    reads: the shape of one example as the backbone sees it.
+    reads: the shape of one example as the backbone reads it.
     given: its shape as the data set stores it.
   """
   data, backbone = f"config.data.name = {config.data['name']!r}", f"config.backbone.name = {config.backbone['name']!r}"
@@ -312,7 +314,7 @@ def judged_split(run: Run) -> str | None:
 
 
 def asked_split(run: Run, split: str) -> tuple[str, Source]:
-  """Returns a split's name and its images; '' stands for the split that a run is judged on.
+  """Returns a split's name and its images; '' for the split that a run is evaluated on.
 
   Raises:
     UserError: the set has no such split.

@@ -31,8 +31,8 @@ class InitConfig:
       ones.
     skip: regexes over names such as `head/output/kernel`; a weight whose name has a match is fresh.
       All other weights, batch statistics included, must be in both models with the same shape.
-    weights: a file that `hierjax weights import` wrote, with the initial values of the backbone; '' for none. The other weights
-      are fresh.
+    weights: a file that `hierjax weights import` wrote, with the initial values of the backbone; '' for none. The
+      other weights are fresh.
   """
 
   run: str = ""

@@ -223,7 +223,8 @@ class _Steps:
     self._whole = devices.replicated(training.mesh)
     # While training, validation uses 1 view: 10 would cost 10 times as much.
     options = dataclasses.replace(training.run.options, views=1)
-    self._validation_step = eval_step(training.run.data.transform, Stages(options))
+    further = tuple(training.run.config.metrics)
+    self._validation_step = eval_step(training.run.data.transform, Stages(options), metrics=further)
     self._pending: list[jax.Array] = []
 
   def take(self, done: int, examples: Examples, signals: StopSignals) -> None:
@@ -236,7 +237,7 @@ class _Steps:
     if self._training.validation is not None and length.due(done, settings.eval_every):
       with self._rate.paused():
         scores = self._validate(done, self._training.validation)
-    stop = signals.received is not None or self.checkpoints.told_to_stop(done)
+    stop = signals.received is not None or self.checkpoints.should_stop(done)
     if scores or stop or length.due(done, settings.checkpoint_every):
       self._save(done, _headline(scores) if scores else None)
     if stop and done < length.total_steps:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hierjax.config import misfit
+from hierjax.config import lookup, misfit
 from hierjax.errors import UserError
 
 Groups = Sequence[Sequence[Any]]  # ordered (regex, value) pairs
@@ -224,7 +224,7 @@ def frozen_statistics(config: OptimConfig, variables: Mapping[str, Any]) -> tupl
     variables: the module's variables, or their shapes.
 
   Returns:
-    A tree of bools like the variables without the parameters, and the names of the module's parts (`backbone`, say)
+    A tree of bools like the variables without the parameters, and the names of the module's parts, such as `backbone`,
     all of whose parameters are frozen, which therefore run with `train=False`.
   """
   params = variables["params"]

@@ -89,8 +89,8 @@ def make_train_step(phase: Phase, settings: StepSettings) -> TrainStep:
 class _Gradient:
   """The loss of a batch, the updated collections, and the gradient.
 
-  Gradients of `accumulate` parts are summed within one step. optax.MultiSteps does not fit: it takes each part for a
-  step of its own, keeps the sum in the optimiser's state between steps, and means over parts whatever their masks.
+  Gradients of `accumulate` parts are summed within one step. optax.MultiSteps does not fit: it treats each
+  part as a step of its own, keeps the sum in the optimiser's state, and averages parts without regard to their masks.
 
   Attributes:
     method: the model.

@@ -1,7 +1,7 @@
 """Label trees from folders, CSV files, nested JSON, or plain Python paths.
 
-Siblings keep the order of the file, folders are sorted. Except in folders, which hang from the folder they are in, a
-sole top that has children is the root; otherwise a root is made (READINGS A1).
+Siblings keep the order of the file; folders are sorted. The root of a tree of folders is the folder that holds them.
+Elsewhere a sole top that has children is the root; otherwise a root is made (READINGS A1).
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def load(name: str) -> LabelTree:
 
 
 def read(name: str) -> Draft:
-  """Returns a tree of the catalogue as it stands in its file; raises TreeError as `load` does."""
+  """Returns the draft of a tree of the catalogue; raises TreeError as `load` does."""
   if name not in _FILES:
     raise TreeError(f"tree {name!r}: choose from {', '.join(_FILES)}")
   with importlib.resources.as_file(importlib.resources.files(__package__) / "data" / _FILES[name]) as path:

@@ -1,10 +1,10 @@
-"""A label tree while it is read: nodes as they come, where each came from, and what was wrong with them."""
+"""Drafts of label trees: nodes in the order of a file, with their lines and faults."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
-from hierjax.tree.checks.findings import Finding, Severity
+from hierjax.tree.checks.findings import Finding
 from hierjax.tree.label_tree import ROOT, LabelTree
 
 # Path arrays are as long as the tree is deep, so a chain of a million nodes must not become one. WordNet needs 20.
@@ -21,9 +21,9 @@ class Draft:
     """Starts an empty tree.
 
     Args:
-      file: what findings call the file or folder.
-      root_given: whether the tops are known to hang from a root. Otherwise a sole top that has children is the root
-        itself, and several tops get one (READINGS A1).
+      file: the name of the file or folder in findings.
+      root_given: whether the tops have a known root. Otherwise a sole top that has children is the root itself, and
+        several tops get one (READINGS A1).
     """
     self.file = file
     self.root_given = root_given
@@ -36,7 +36,7 @@ class Draft:
 
   @classmethod
   def of_tree(cls, tree: LabelTree, file: str) -> Draft:
-    """Returns the draft of a tree that stands already, so that it can be linted as others are."""
+    """Returns the draft of an existing tree, for the linter."""
     draft = cls(file, root_given=True)
     draft.root_name = tree.root_name
     draft.names = list(tree.names)
@@ -52,9 +52,13 @@ class Draft:
     self.lines.append(line)
     return len(self.names) - 1
 
-  def report(self, kind: str, line: int | None, node: str, message: str, severity: Severity = "error") -> None:
-    """Notes a fault."""
-    self.findings.append(Finding(severity, kind, self.file, line, node, message))
+  def report(self, kind: str, line: int | None, node: str, message: str) -> None:
+    """Adds an error to the findings."""
+    self.findings.append(Finding("error", kind, self.file, line, node, message))
+
+  def warn(self, kind: str, line: int | None, node: str, message: str) -> None:
+    """Adds a warning to the findings."""
+    self.findings.append(Finding("warning", kind, self.file, line, node, message))
 
   def name_of(self, node: int) -> str:
     """Returns the name of a node, or of ROOT."""
@@ -70,7 +74,7 @@ class Draft:
 
 
 class Structure:
-  """Who hangs from whom in a draft.
+  """The parents and children of a draft.
 
   Attributes:
     children: the children of each node that has some, in file order; ROOT's are the tops.

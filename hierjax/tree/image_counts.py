@@ -1,4 +1,4 @@
-"""How many images a tree has at each node, and which images it has no node for."""
+"""Counts of images at each node of a tree, and the images whose labels are not in it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ImageCount:
     return cls(np.zeros(tree.num_nodes, np.int64), [])
 
   def note(self, file: str, line: int | None, label: str, message: str) -> None:
-    """Notes an image whose label is not in the tree."""
+    """Adds an image whose label is not in the tree to the findings."""
     self.findings.append(Finding("error", "image whose label is not in the tree", file, line, label, message))
 
 
@@ -60,8 +60,8 @@ def count_images(
 def count_in_folders(tree: LabelTree, root: str | Path) -> ImageCount:
   """Counts the images of nested folders, where the folders an image is in, from `root` down, are its label.
 
-  Where the folders of `root` are splits, see `split_folders`, labels begin below them, and all splits count. What
-  cannot be read is among the findings.
+  Where the folders of `root` are splits, see `split_folders`, labels begin below them, and all splits count. Folders
+  that cannot be read are among the findings.
   """
   count = ImageCount.none(tree)
   finder = LabelFinder(tree)
@@ -93,9 +93,9 @@ class LabelRow:
   Attributes:
     line: where it is, from 1.
     image: the image's path.
-    split: the part of the data set it belongs to; "" where the file does not say.
-    label: what `LabelFinder.node` takes; () where there is none.
-    bad_split: what is wrong with its split; "" where nothing is.
+    split: the part of the data set that it belongs to; "" where the file has no splits.
+    label: the argument of `LabelFinder.node`; () where there is no label.
+    bad_split: the fault of its split; "" where there is none.
   """
 
   line: int
@@ -111,7 +111,7 @@ class LabelRow:
 
   @property
   def fault(self) -> str:
-    """What is wrong with the row by itself; "" where nothing is."""
+    """The fault of the row by itself; "" where there is none."""
     if not self.image:
       return "the row has no image"
     if self.bad_split:
@@ -132,8 +132,9 @@ def read_label_rows(
 
   Args:
     path: the file.
-    splits: what the parts of the data set may be called; of two that are equal but for capitals the last.
-    root: the folder of the images, or None: what is a file there is no header.
+    splits: the allowed names of splits; of two that differ only in capitals, the last counts.
+    root: the folder of the images, or None. A cell of the first row that is a file there shows that the header is
+      missing.
 
   Raises:
     TreeError: the file is not CSV in UTF-8, or its first row is no header of such columns.
@@ -197,8 +198,8 @@ def leaves_without_images(tree: LabelTree, count: ImageCount, file: str, lines: 
   Args:
     tree: the tree.
     count: of the images at its nodes.
-    file: where the tree stands.
-    lines: where each node stands in the file; None where it has no lines.
+    file: the file of the tree.
+    lines: the line of each node in the file; None where it has no lines.
   """
   message = "has no images, so it cannot be learnt"
   return [

@@ -1,4 +1,4 @@
-"""From what a data set calls its labels to nodes of a tree."""
+"""Lookup of nodes by the names and ids that data sets use for their labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def split_path(text: str) -> tuple[str, ...]:
 
 
 class LabelFinder:
-  """Finds the node that a label means; made once for many labels."""
+  """Lookup of the nodes of labels; made once for many labels."""
 
   def __init__(self, tree: LabelTree):
     self._tree = tree
@@ -29,11 +29,11 @@ class LabelFinder:
     self._by_name = _positions(enumerate(tree.names))
 
   def knows(self, name: str) -> bool:
-    """Returns whether a node has the id `name`, or a leaf is called so."""
+    """Returns whether a node has the id `name`, or a leaf has this name."""
     return name in self._by_id or name in self._by_leaf
 
   def class_node(self, name: str) -> int:
-    """Returns the node whose id is `name`, or else the leaf that is called so; raises KeyError."""
+    """Returns the node whose id is `name`, or else the leaf of this name; raises KeyError."""
     nodes = self._by_id.get(name) or self._by_leaf.get(name) or []
     if len(nodes) == 1:
       return nodes[0]
@@ -80,8 +80,8 @@ def class_nodes(tree: LabelTree, class_names: Sequence[str], absent: int | None 
 
   Args:
     tree: the tree, whose ids are looked up first, and then the names of its leaves.
-    class_names: what the data set calls its classes, in the order of its label numbers.
-    absent: stands for those that are not in the tree; None where all must be.
+    class_names: the data set's names of its classes, in the order of its label numbers.
+    absent: the result for classes that are not in the tree; None where all classes must be in it.
 
   Raises:
     TreeError: some are not in the tree, or could be several nodes; a few are listed.

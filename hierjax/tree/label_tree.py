@@ -1,11 +1,11 @@
-"""A tree of labels as a few numpy arrays, and the only definitions of its tokens, levels and path lengths.
+"""A tree of labels as a few numpy arrays, with the definitions of its tokens, levels and path lengths.
 
 Nodes are numbered breadth-first from 0; the root is not a node (READINGS A1). So the nodes of a level are one block of
 numbers, the children of a node are one range, and cutting a tree at a level keeps a prefix of the numbers.
 
-A label path is one node a level, the top level first, `i32[l]` with l = `tree.depth`. What is not a node is a token:
+A label path is one node a level, the top level first, `i32[l]` with l = `tree.depth`. All other entries are tokens:
 PAD after the end of a path, STOP right after the last node of a path that ends above the deepest level, UNKNOWN where a
-label exists but is not known (READINGS A2). ROOT is the parent of the top level and what a decoder is fed first.
+label exists but is not known (READINGS A2). ROOT is the parent of the top level, and the first input of a decoder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FORMAT = "hierjax tree 1"
 
 
 class TreeError(UserError):
-  """A tree, or a file that should hold one, is not what it must be; the message says where and what is allowed."""
+  """A tree, or a file of one, is invalid; the message gives the place and the allowed forms."""
 
 
 class Strings(Sequence[str]):
@@ -82,8 +82,8 @@ class LabelTree:
     names: the name of each node; siblings differ.
     child_offsets: `i32[n + 2]`; the children of node i are `range(child_offsets[i + 1], child_offsets[i + 2])`, and
       those of ROOT, which is -1, `range(child_offsets[0], child_offsets[1])`.
-    root_name: what the tree as a whole is called.
-    ids: an outside identifier of each node (a WordNet id, say), or None. A data set's class names are looked up here
+    root_name: the name of the root, which stands for the whole tree.
+    ids: an outside identifier of each node, such as a WordNet id, or None. Class names of data sets are looked up here
       too.
   """
 
@@ -210,7 +210,7 @@ class LabelTree:
 
     Args:
       nodes: `i32[...]`, the node each label ends at. ROOT means that nothing is known, PAD that there is no path.
-      short_labels: what follows a label that ends above a leaf: `unknown`, the rest exists but is not known; `stop`,
+      short_labels: the meaning of a label that ends above a leaf: `unknown`, the rest exists but is not known; `stop`,
         the path truly ends there.
 
     Returns:
@@ -271,7 +271,7 @@ class LabelTree:
     """Returns the node at the end of a path of names.
 
     Raises:
-      KeyError: there is no such path; the message says how far it could be followed and what comes next there.
+      KeyError: there is no such path; the message gives the part that exists and the names that can follow it.
     """
     node = ROOT
     for depth, name in enumerate(path):
@@ -334,11 +334,11 @@ class LabelTree:
 
   @classmethod
   def from_json(cls, text: str, source: str = "tree") -> LabelTree:
-    """Reads what `to_json` wrote.
+    """Reads the result of `to_json`.
 
     Args:
       text: the JSON.
-      source: what to call it in an error, a file's name say.
+      source: its name in errors, such as that of a file.
 
     Raises:
       TreeError: the text is not a saved tree, or was changed since.
@@ -371,7 +371,7 @@ class LabelTree:
 
   @classmethod
   def load(cls, path: str | Path) -> LabelTree:
-    """Reads a file that holds what `to_json` returned; raises TreeError as `from_json` does."""
+    """Reads a file with the result of `to_json`; raises TreeError as `from_json` does."""
     try:
       text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -380,7 +380,7 @@ class LabelTree:
 
   @property
   def nbytes(self) -> int:
-    """Bytes of memory that the tree rests in, without what it derives when asked."""
+    """Bytes of memory of the tree, without the arrays that are derived on demand."""
     return self.names.nbytes + self.child_offsets.nbytes + (self.ids.nbytes if self.ids else 0)
 
   def __eq__(self, other: object) -> bool:

@@ -1,4 +1,4 @@
-"""Makes the files of `hierjax/tree/data` from what the data sets' authors published.
+"""Maker of the files of `hierjax/tree/data`, from the data sets' published class lists and hierarchies.
 
   python -m hierjax.tree.make_catalog FACTS WORDNET
 
@@ -47,13 +47,13 @@ def _write(name: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> N
 
 
 def _cifar100(facts: Path) -> list[tuple[str, str]]:
-  rows = sorted(_rows(facts / "cifar100.csv"), key=lambda row: (int(row["coarse_id"]), int(row["fine_id"])))
+  rows = sorted(_csv_records(facts / "cifar100.csv"), key=lambda row: (int(row["coarse_id"]), int(row["fine_id"])))
   return [(row["coarse"], row["fine"]) for row in rows]
 
 
 def _cifar100_wordnet(facts: Path) -> list[tuple[str, str]]:
   edges: dict[tuple[str, str], None] = {}
-  for row in _rows(facts / "cifar100.csv"):
+  for row in _csv_records(facts / "cifar100.csv"):
     path = row["wordnet_path_cvjena"].split("/")
     edges.update(dict.fromkeys(itertools.pairwise(path)))
   return list(edges)
@@ -85,7 +85,7 @@ def _first_words(path: Path) -> dict[str, str]:
 
 def _openimages600(facts: Path) -> Iterator[tuple[str, str, str]]:
   """A class hangs from the first parent that the file gives it; lists of parts are left out."""
-  name_of = {row["id"]: row["name"] for row in _rows(facts / "openimages_600_names.csv")}
+  name_of = {row["id"]: row["name"] for row in _csv_records(facts / "openimages_600_names.csv")}
   seen: set[str] = set()
 
   def walk(node: dict[str, Any], parent: str) -> Iterator[tuple[str, str, str]]:
@@ -99,7 +99,7 @@ def _openimages600(facts: Path) -> Iterator[tuple[str, str, str]]:
   return walk(json.loads((facts / "openimages_600.json").read_text()), "")
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _csv_records(path: Path) -> list[dict[str, str]]:
   with open(path, encoding="utf-8-sig", newline="") as file:
     return list(csv.DictReader(file))
 

@@ -1,4 +1,4 @@
-"""A label tree from whatever the user names: a tree of the catalogue, a folder, a CSV or JSON file."""
+"""Label trees by name or path: a tree of the catalogue, a folder, a CSV or JSON file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from hierjax.errors import did_you_mean
 from hierjax.tree import catalog
 from hierjax.tree.builders import build
 from hierjax.tree.draft import Draft
@@ -67,14 +68,14 @@ def open_tree(source: str | Path, format: str = "auto") -> LabelTree:
 
   Args:
     source: the name of a tree of the catalogue, or the path of a folder, a CSV file or a JSON file. Of a folder whose
-      folders are splits, `train` and `test` say, `train` is the tree.
-    format: `auto` tells by the name, and by what a file starts with: a CSV file whose header is `parent,child` or
+      folders are splits, such as `train` and `test`, `train` is the tree.
+    format: `auto` decides by the name, and by the start of the file: a CSV file whose header is `parent,child` or
       `parent,child,name` holds `edges`, one whose first column has images `labels`, whose tree it is, and another one
       `levels`; a JSON file is `saved` by `LabelTree.to_json`, or else
       `nested`.
 
   Raises:
-    TreeError: there is no such tree, or what is there is none; a `FaultyTree` lists every error.
+    TreeError: there is no such tree, or it is invalid; a `FaultyTree` lists every error.
   """
   return build(open_draft(source, format))
 
@@ -86,8 +87,8 @@ def _reader(source: str) -> Callable[[str], Draft]:
   if path.is_dir():
     return read_images_folder
   if not path.exists():
-    names = ", ".join(catalog.names())
-    raise TreeError(f"{source}: there is no such file or folder, nor such a tree in the catalogue ({names})")
+    names, hint = ", ".join(catalog.names()), did_you_mean(source, catalog.names())
+    raise TreeError(f"{source}: there is no such file or folder, nor such a tree in the catalogue ({names}){hint}")
   if path.suffix.lower() not in _SUFFIXES:
     raise TreeError(f"{source}: a tree is a folder or a file that ends in {' or '.join(_SUFFIXES)}")
   return _SUFFIXES[path.suffix.lower()]

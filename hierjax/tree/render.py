@@ -24,14 +24,14 @@ def below(tree: LabelTree, at_node: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def fitting_depth(tree: LabelTree) -> int:
-  """Returns how many levels `render` shows unless told: as many as have 200 nodes together, and the top one."""
+  """Returns the number of levels that `render` shows by default: as many as have 200 nodes together, at least one."""
   return max(1, sum(offset <= _WHOLE for offset in tree.level_offsets[1:]))
 
 
 def render(
   tree: LabelTree, images: NDArray[np.int64] | None = None, depth: int | None = None, max_children: int = 20
 ) -> Iterator[str]:
-  """Yields the lines of a drawing of the tree, with the leaves and images below each node and what images end there.
+  """Yields the lines of a drawing of the tree, with the number of leaves and images below each node.
 
   Args:
     tree: the tree.
@@ -47,7 +47,7 @@ def render(
   size = f"{counted(tree.num_nodes, 'node', 'nodes')}, {counted(tree.depth, 'level', 'levels')}"
   yield f"{_title(tree, ROOT, leaves, totals)}, {size}"
 
-  # What is still to draw, the next line last: a stack, as a tree may be deeper than Python recurses.
+  # The lines left to draw, the next one last: a stack, since a tree may be deeper than Python's recursion limit.
   waiting = _children_lines(tree, ROOT, "", max_children)
   while waiting:
     node, prefix, last, hidden = waiting.pop()
@@ -60,7 +60,7 @@ def render(
       waiting += _children_lines(tree, node, prefix + ("    " if last else "│   "), max_children)
 
 
-_Line = tuple[int, str, bool, int]  # node, what stands before it, is it the last child, children not shown
+_Line = tuple[int, str, bool, int]  # node, prefix, whether it is the last child, number of children not shown
 
 
 def _children_lines(tree: LabelTree, node: int, prefix: str, max_children: int) -> list[_Line]:
@@ -113,5 +113,5 @@ def _html_node(tree: LabelTree, node: int) -> str:
 
 
 def counted(number: int, one: str, many: str) -> str:
-  """Returns a number and what it counts, in the singular for 1."""
+  """Returns a number with its noun, in the singular for 1."""
   return f"{number:,} {one if number == 1 else many}"

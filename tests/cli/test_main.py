@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -67,7 +66,7 @@ def test_the_version_is_that_of_the_package(capsys):
     ("data chek", ["'data chek'", "'data check'"]),
     ("dta check", ["'dta'", "'data'"]),
     ("plot prediction runs/a", ["'plot predictions'"]),
-    ("predict runs/a b.jpg --stop_below 1", ["--stop_below", "'--stop-below'"]),
+    ("predict runs/a b.jpg --threshhold 1", ["--threshhold", "'--threshold'"]),
     ("report runs/a --jsn", ["--jsn"]),
     ("evaluate runs/a --config.seed=1", ["--config.seed=1"]),
     ("evaluate", ["WORKDIR"]),
@@ -111,6 +110,7 @@ def test_val_is_validation_and_another_split_is_refused(name, monkeypatch, capsy
     ("config show quickstart --config.optim.momentm=0.5", ["config.optim.momentm", "'momentum'"]),
     ("weights import a.npz --backbone resnet5", ["resnet5", "'resnet50'"]),
     ("data check nowhere.csv", ["nowhere.csv"]),
+    ("data show cifr100", ["cifr100", "'cifar100'"]),
     ("evaluate nowhere", ["nowhere", "run folder"]),
   ],
 )
@@ -178,19 +178,16 @@ def test_json_of_a_check_is_one_object_with_every_finding(tmp_path, capsys):
 
 
 def test_json_of_an_evaluation_is_all_that_reaches_stdout(monkeypatch, capsys):
-  from hierjax.evaluation import evaluate as module
-
-  def evaluate(question, mesh):
+  def evaluate(args, mesh):
     print("a table")
     return {"test": {"path_accuracy": 0.5}}
 
-  monkeypatch.setattr(module, "evaluate", evaluate)
+  monkeypatch.setattr(evaluate_command, "_evaluate", evaluate)
   assert main(["evaluate", "runs/a", "--json"]) == 0
   out, err = capsys.readouterr()
   assert json.loads(out) == {"test": {"path_accuracy": 0.5}} and err == "a table\n"
   assert main(["evaluate", "runs/a"]) == 0
   assert capsys.readouterr().out == "a table\n"
-  assert isinstance(evaluate_command, types.ModuleType)
 
 
 def test_labels_that_the_terminal_cannot_show_become_question_marks(tmp_path, monkeypatch):

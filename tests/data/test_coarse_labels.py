@@ -195,10 +195,10 @@ def test_a_file_that_holds_no_pseudo_labels_is_refused_and_never_unpickled(tmp_p
   np.savez(tmp_path / "pickled.npz", **arrays | {"nodes": np.full(200, object())})
   for name in ("text", "other.npz", "array.npy", "short.npz", "pickled.npz", "absent", ""):
     config = noise(partial_labels="pseudo", pseudo_labels=str(tmp_path / name) if name else "")
-    with pytest.raises(UserError, match=r"pseudo_labels = '.*': must be a file that `hierjax data pseudo-label RUN`"):
+    with pytest.raises(UserError, match=r"config\.data\.pseudo_labels = '.*': .*hierjax data pseudo-label"):
       open_source(config, TREE, "train")
   (tmp_path / "outside.npz").write_bytes(dataclasses.replace(whole, nodes=whole.nodes + 9).to_bytes())
-  with pytest.raises(UserError, match=r"outside\.npz' holds 13 in row 0; the tree has nodes 0 to 6"):
+  with pytest.raises(UserError, match=r"outside\.npz' .*\b13\b.* row 0"):
     open_source(noise(partial_labels="pseudo", pseudo_labels=str(tmp_path / "outside.npz")), TREE, "train")
 
 
@@ -207,15 +207,11 @@ def test_a_file_that_holds_no_pseudo_labels_is_refused_and_never_unpickled(tmp_p
 
 def test_an_s_fine_with_no_example_of_a_class_is_refused_by_every_arm():
   for arm in PARTIAL_LABELS:
-    with pytest.raises(
-      UserError, match=r"fine = 0\.005: of the 100 training images of '\w.*' none keeps its whole label \(nor any of"
-    ):
+    with pytest.raises(UserError, match=r"config\.data\.fine = 0\.005: .*\b100 training images of '\w"):
       open_source(noise(fine=0.005, partial_labels=arm, split_seed=1), TREE, "train")
   images = own_images([CAT] * 99 + [CUP])
   seed = next(s for s in range(9) if not fine_and_coarse(100, 0.5, 0.5, s)[0][99])
-  with pytest.raises(
-    UserError, match=r"of the 1 training images of 'thing/cup' none keeps its whole label; raise conf"
-  ):
+  with pytest.raises(UserError, match=r"\b1 training images of 'thing/cup'"):
     known_labels(images, DataConfig(fine=0.5, coarse=0.5, split_seed=seed), TREE)
 
 
@@ -224,7 +220,7 @@ def test_keys_that_cannot_be_meant_are_refused_by_name():
     with pytest.raises(UserError, match=rf"config\.data\.{key} = {value!r}: must be "):
       DataConfig(**{key: value})
   assert DataConfig(fine=0.9, coarse=0.1).coarse == 0.1, "rounding is no error"
-  with pytest.raises(UserError, match=r"coarse_level = 3: the tree has 3 levels, so a partial label has at most 2"):
+  with pytest.raises(UserError, match=r"config\.data\.coarse_level = 3: .*\b2\b"):
     open_source(noise(coarse_level=3), TREE, "train")
   for config in (noise(), DataConfig(partial_labels="drop")):
     check_short_labels(config, "unknown")

@@ -58,7 +58,7 @@ def test_labels_of_another_tree_are_looked_up_by_name(tmp_path, features):
   source = open_source(config(tmp_path, on_no_label="skip"), other, "train")
   assert [other.names[node] for node in source.nodes[:, 0]] == ["cup", "cat", "basenji", "cup"]
   assert source.source.nodes[4:, 0].tolist() == [ROOT, PAD]
-  with pytest.raises(TreeError, match=r"another tree than config\.tree names.* 1 of 3 classes cannot be found.*'cup'"):
+  with pytest.raises(TreeError, match=r"config\.tree.* 1 of 3 classes .*'cup'"):
     open_source(config(tmp_path), from_paths([("cat",), ("basenji",)]), "train")
 
 
@@ -75,7 +75,7 @@ def test_labels_are_looked_up_by_ids_where_both_trees_have_them_and_by_name_wher
 
 def test_without_a_tree_of_their_own_the_config_names_it(tmp_path, features):
   save(tmp_path / "train", features, np.full(6, CUP))
-  with pytest.raises(UserError, match=r"there is no tree\.json in config\.data\.root = .*; name the tree"):
+  with pytest.raises(UserError, match=r"tree\.json .*config\.data\.root = "):
     open_tree(TreeConfig(), config(tmp_path))
   assert set(open_source(config(tmp_path), TREE, "train").nodes[:, 0]) == {CUP}
 
@@ -87,7 +87,7 @@ def test_nodes_of_another_tree_than_the_one_beside_them_are_refused(tmp_path, fe
   assert len(open_source(config(tmp_path), TREE, "train")) == 6
   other = from_paths([("animal", "dog", "basenji"), ("thing", "cat"), ("thing", "cup")])
   (tmp_path / "tree.json").write_text(other.to_json())
-  with pytest.raises(UserError, match=r"nodes of its rows are those of another tree than its tree\.json"):
+  with pytest.raises(UserError, match=r"another tree .*tree\.json"):
     open_source(config(tmp_path), TREE, "train")
   about.write_text("{}")  # as older ones
   assert len(open_source(config(tmp_path), TREE, "train")) == 6
@@ -136,9 +136,9 @@ def test_a_split_without_rows_is_empty(tmp_path, nodes):
 
 @pytest.mark.parametrize("root", ["", "nowhere"])
 def test_a_folder_that_is_none_states_the_layout(root):
-  with pytest.raises(UserError, match=r"must be a folder with a folder a split.*features\.npy, float32\[n d\]"):
+  with pytest.raises(UserError, match=r"config\.data\.root = .*features\.npy, float32\[n d\]"):
     open_source(config(root), TREE, "train")
-  with pytest.raises(UserError, match="must be a folder with a folder a split"):
+  with pytest.raises(UserError, match=r"config\.data\.root = "):
     open_tree(TreeConfig(), config(root))
 
 

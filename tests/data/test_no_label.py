@@ -115,7 +115,7 @@ def test_unlabelled_images_may_be_coarse_ones(tmp_path, none):
 def test_images_at_the_top_of_a_folder_tree(tmp_path):
   images_in(tmp_path, "animal/cat/a.png", "b.png", "c.png", "thing/cup/d.png")
   config = DataConfig(name="folder", root=str(tmp_path), **SMALL)
-  with pytest.raises(UserError, match=rf"{tmp_path}: b\.png lies in no folder of a label.*\(2 images do\)"):
+  with pytest.raises(UserError, match=rf"{tmp_path}: b\.png .*\b2 images"):
     open_source(config, TREE, "train")
   for left_out in (skipping(config), DataConfig(**{**config.__dict__, "partial_labels": "drop"})):
     assert shades(open_source(left_out, TREE, "train")) == [0, 3]

@@ -127,20 +127,20 @@ def test_a_folder_that_cannot_be_read_is_named(photos, monkeypatch):
 
 def test_images_without_a_folder_of_their_label(tmp_path):
   write(tmp_path / "0", 1)
-  with pytest.raises(UserError, match=r"0\.png .*images must lie in folders named as their labels"):
+  with pytest.raises(UserError, match=r"0\.png .*folders"):
     tree_of(folder_config(tmp_path))
-  with pytest.raises(UserError, match=r"0\.png .*images must lie in folders named as their labels"):
+  with pytest.raises(UserError, match=r"0\.png .*folders"):
     open_source(folder_config(tmp_path), TREE, "train")
 
 
 def test_labels_that_are_not_in_the_tree_are_listed_with_their_folder(photos):
   write(photos / "thing" / "plate" / "0", 1)
   write(photos / "nowhere", 1)
-  with pytest.raises(UserError, match=r"(?s)nowhere\.png lies in no folder.*plate: 'plate' is not below 'thing'"):
+  with pytest.raises(UserError, match=r"(?s)nowhere\.png .*'plate' is not below 'thing'"):
     open_source(folder_config(photos), TREE, "train")
-  with pytest.raises(UserError, match=r"no such folder; set config\.data\.root or.*--data-root"):
+  with pytest.raises(UserError, match=r"config\.data\.root.*--data-root"):
     open_source(folder_config(photos / "nothing"), TREE, "train")
-  with pytest.raises(UserError, match=r"set config\.data\.root to the folder of the images$"):
+  with pytest.raises(UserError, match=r"config\.data\.root"):
     open_source(folder_config(""), TREE, "train")
   (photos / "empty" / "train").mkdir(parents=True)
   with pytest.raises(UserError, match="no image"):
@@ -150,7 +150,7 @@ def test_labels_that_are_not_in_the_tree_are_listed_with_their_folder(photos):
 def test_a_tree_of_one_leaf_leaves_nothing_to_learn(tmp_path):
   write(tmp_path / "all" / "photos" / "0", 1)
   config = folder_config(tmp_path)
-  with pytest.raises(UserError, match=r"source = 'images': a tree of the single leaf 'all/photos' .* to learn$"):
+  with pytest.raises(UserError, match=r"config\.tree\.source = 'images': .*'all/photos'"):
     open_tree(TreeConfig(), config)
   (tmp_path / "mine.csv").write_text("image,label\nall/photos/0.png,cup\n")
   with pytest.raises(
@@ -161,7 +161,7 @@ def test_a_tree_of_one_leaf_leaves_nothing_to_learn(tmp_path):
     open_tree(TreeConfig(), folder_config(tmp_path, labels="mine.csv"))
   write(tmp_path / "flat" / "0", 1)
   (tmp_path / "flat" / "mine.csv").touch()
-  with pytest.raises(UserError, match=r"lies in no folder of a label.*; if the labels are in .*/flat/mine\.csv, set"):
+  with pytest.raises(UserError, match=r"flat/mine\.csv"):
     open_tree(TreeConfig(), folder_config(tmp_path / "flat"))
   (tmp_path / "flat").rename(tmp_path / ".flat")
   assert open_tree(TreeConfig(short_labels="stop"), config).num_nodes == 2, "labels may end at either node"
@@ -228,7 +228,7 @@ def test_images_of_a_csv_file_that_are_no_files(photos):
     open_source(csv_config(photos, text, cache_mib=0), TREE, "train")
   source = open_source(csv_config(photos, text, on_bad_image="skip"), TREE, "train")
   assert len(decode.read_or_skip(source, np.arange(8), "skip")[1]) == 7
-  with pytest.raises(UserError, match=r"2 of 2 images are not files .*; is config\.data\.root right\?"):
+  with pytest.raises(UserError, match=r"2 of 2 images .*config\.data\.root"):
     open_source(csv_config(photos, "image,label\nx.png,cup\ny.png,cup\n"), TREE, "train")
 
 
@@ -577,7 +577,7 @@ def test_a_train_and_a_validation_split_share_no_image(photos):
   assert not names[0] & names[1] and len(names[0] | names[1]) == 42
   for source in (train, validation):
     np.testing.assert_array_equal(source.read(np.array([4]))[0], read_image(source.describe(4), 4))
-  with pytest.raises(UserError, match=r"keeps no image of 42; set config\.data\.validation=0"):
+  with pytest.raises(UserError, match=r"\b42; .*config\.data\.validation=0"):
     open_source(folder_config(photos, validation=0.001), TREE, "validation")
 
 

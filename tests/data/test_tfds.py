@@ -215,3 +215,17 @@ def test_real_cifar100():
     np.testing.assert_array_equal(images[i], reader[i]["image"])
     label = tfds.builder("cifar100", data_dir=REAL).info.features["label"].names[reader[i]["label"]]
     assert tree.names[source.nodes[i, 0]] == label
+
+
+def test_a_name_near_that_of_another_kind_of_set_gets_a_suggestion(monkeypatch):
+  from hierjax.data import open_source
+  from hierjax.data.sources import tfds as module
+
+  assert sorted(module.KINDS) == sorted(open_source._KINDS)
+  for hidden in (False, True):  # with and without tensorflow_datasets
+    if hidden:
+      monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(UserError) as error:
+      module.tree_of(DataConfig(name="shpes?"))
+    assert "'shpes?'" in str(error.value) and "did you mean 'shapes'" in str(error.value)
+    assert ("hierjax[tfds]" in str(error.value)) == hidden

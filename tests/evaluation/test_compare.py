@@ -5,17 +5,20 @@ from fractions import Fraction
 import jax
 import numpy as np
 import pytest
+from commands import MESH, run_command
 from PIL import Image
 
-from hierjax.cli import main as command
 from hierjax.data.source import ArraySource
 from hierjax.errors import UserError
-from hierjax.evaluation import compare as module
-from hierjax.evaluation.asked import distinct_names, same_images
-from hierjax.evaluation.compare import Answers, Comparison, compare, describe, draw_comparison, mcnemar
-from hierjax.runs.devices import data_mesh
+from hierjax.evaluation.compare import Comparison, compare, comparison_table, mcnemar
+from hierjax.evaluation.predictions import Predictions
+from hierjax.inference.images import distinct_names, same_images
+from hierjax.inference.loaded_run import LoadedRun
+from hierjax.report.plots import comparison as module
+from hierjax.report.plots.comparison import draw_comparison
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
+from hierjax.tree.label_tree import PAD
 
 
 @pytest.mark.parametrize(("b", "c"), [(0, 0), (1, 5), (5, 1), (7, 7), (30, 12), (0, 9), (700, 670), (3000, 0)])
@@ -33,21 +36,24 @@ def test_mcnemar_by_hand():
 
 @pytest.fixture
 def comparison(rng, small_config):
-  """Two invented sets of answers about 60 images."""
+  """Two invented tables of predictions for 60 images."""
   run = Run.from_config(small_config())
   nodes = rng.choice(run.tree.leaves[:4], (60, 1))
   images = rng.integers(0, 255, (60, 20, 20, 3), dtype=np.uint8)
 
-  def answers():
+  def predictions():
     right, p = rng.random(60) < 0.6, rng.random(60).astype(np.float32)
     end = np.where(right, nodes[:, 0], 1 + rng.choice(run.tree.leaves[:4], 60)).astype(np.int32)
-    return Answers(rng.random(60) < 0.9, right, end, p, rng.random(60).astype(np.float32))
+    counted, paths = rng.random(60) < 0.9, np.maximum(run.tree.encode(end, "stop"), PAD)
+    probability = np.where(paths >= 0, p[:, None], 0)
+    empty, of_label = np.zeros(60), rng.random(60).astype(np.float32)
+    return Predictions(counted, right, right, run.tree.encode(nodes[:, 0]), paths, probability, empty, of_label)
 
-  return Comparison(("a", "b$"), run, "test", ArraySource(images, nodes, "toys"), (answers(), answers()))
+  return Comparison(("a", "b$"), run, "test", ArraySource(images, nodes, "toys"), (predictions(), predictions()))
 
 
 def test_counts_and_cases_are_those_of_a_loop(comparison):
-  a, b = comparison.answers
+  a, b = comparison.predictions
   counts, gains = np.zeros((2, 2), int), {0: [], 1: []}
   for i in range(60):
     if a.counted[i] and b.counted[i]:
@@ -58,7 +64,7 @@ def test_counts_and_cases_are_those_of_a_loop(comparison):
   np.testing.assert_array_equal(comparison.counts(), counts)
   for by, found in gains.items():
     assert comparison.won(by).tolist() == [i for _, i in sorted(found, reverse=True)]
-  text = describe(comparison)
+  text = comparison_table(comparison)
   assert f"{counts.sum()} images of test" in text
   assert [line.split()[-2:] for line in text.splitlines()[3:5]] == [[str(n) for n in row] for row in counts]
   assert f"p = {mcnemar(int(counts[0, 1]), int(counts[1, 0])):.3g}" in text
@@ -92,32 +98,36 @@ def test_the_table_and_the_picture_say_the_same(comparison, tmp_path, monkeypatc
 
 def test_runs_that_agree_have_a_picture_that_says_so(comparison, tmp_path):
   same = Comparison(
-    comparison.names, comparison.run, "test", comparison.source, (comparison.answers[0], comparison.answers[0])
+    comparison.names, comparison.run, "test", comparison.source, (comparison.predictions[0], comparison.predictions[0])
   )
-  assert describe(same).endswith("0 against 0: p = 1")
+  assert comparison_table(same).endswith("0 against 0: p = 1")
   assert draw_comparison(RunFolder(tmp_path), same).exists()
 
 
 def test_answers_are_those_of_the_runs(context_run, make_run, small_config):
   second = small_config(neck=dict(name="none"), data=dict(crop=12), batch_size=24)
   runs = context_run, make_run(second, seed=1, name="second")
-  found = compare(*runs, data_mesh())
+  found = compare(*(LoadedRun.open(folder, MESH) for folder in runs))
   assert found.names == ("first", "second") and found.split == "test" and len(found.source) == 16
   true = found.source.nodes[:, 0]
-  for folder, answers in zip(runs, found.answers, strict=True):
+  for folder, predictions in zip(runs, found.predictions, strict=True):
     run = Run.from_folder(folder)
-    _, variables = run.restored_variables(folder, data_mesh())
+    _, variables = run.restored_variables(folder, MESH)
     edge = (20 - run.data.crop) // 2
     pixels = found.source.read(np.arange(16))[:, edge : 20 - edge, edge : 20 - edge].astype(np.float32)
     logits = jax.jit(run.method.module.apply)(variables, (pixels / 255 - 0.5) / 0.25)  # of a softmax over the leaves
     prob = np.asarray(jax.nn.softmax(logits))
     leaves = run.tree.leaves
-    np.testing.assert_array_equal(answers.end, leaves[prob.argmax(axis=1)])
-    np.testing.assert_array_equal(answers.right, answers.end == true)
-    np.testing.assert_allclose(answers.probability, prob.max(axis=1), rtol=1e-4)
+    np.testing.assert_array_equal(predictions.ends, leaves[prob.argmax(axis=1)])
+    np.testing.assert_array_equal(predictions.right, predictions.ends == true)
+    np.testing.assert_allclose(predictions.end_probability, prob.max(axis=1), rtol=1e-4)
     own = np.searchsorted(leaves, true)
-    np.testing.assert_allclose(answers.label_probability, prob[np.arange(16), own], rtol=1e-4)
-    assert answers.counted.all()
+    np.testing.assert_allclose(predictions.label_probability, prob[np.arange(16), own], rtol=1e-4)
+    assert predictions.counted.all()
+
+
+def without_weights(folder):
+  return LoadedRun(folder, Run.from_folder(folder), 1, {}, MESH)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +142,7 @@ def test_runs_that_cannot_be_compared_are_both_named(context_run, tmp_path, smal
   other, config = RunFolder(tmp_path / "other"), small_config(neck=dict(name="none"), **changes)
   other.begin(config, Run.from_config(config).tree, "")
   with pytest.raises(UserError, match=message) as error:
-    compare(context_run, other, data_mesh())
+    compare(without_weights(context_run), without_weights(other))
   assert str(context_run.path) in str(error.value) and str(other.path) in str(error.value)
 
 
@@ -142,7 +152,7 @@ def test_images_with_several_labels_are_refused(tmp_path, small_config):
   for folder in folders:
     folder.begin(config, Run.from_config(config).tree, "")
   with pytest.raises(UserError, match="'shapes' have several label paths"):
-    compare(*folders, data_mesh())
+    compare(*map(without_weights, folders))
 
 
 def test_other_pixels_under_the_same_labels_are_found(context_run):
@@ -185,6 +195,6 @@ def test_names_are_as_long_as_it_takes(tmp_path):
   assert distinct_names([RunFolder(tmp_path / name / "run") for name in "ab"]) == ("a/run", "b/run")
 
 
-def test_a_run_is_not_compared_with_itself(context_run, capsys):
-  assert command.main(["compare", str(context_run.path), str(context_run.path)]) == 1
-  assert "is named twice: name each run once" in capsys.readouterr().err
+def test_a_run_is_not_compared_with_itself(context_run):
+  with pytest.raises(UserError, match="is named twice: name each run once"):
+    run_command("compare", context_run.path, context_run.path)

@@ -9,7 +9,7 @@ import pytest
 
 from hierjax.data.sources import folders
 from hierjax.data.sources.shapes import write_folders
-from hierjax.evaluation import runner
+from hierjax.evaluation import evaluate
 from hierjax.runs.run import Run, judged_split
 from hierjax.training import loop
 
@@ -38,9 +38,9 @@ def config(small_config, tmp_path):
 
 
 def test_training_and_its_evaluation_decode_every_image_once_and_trace_one_step(config, reads, tmp_path, monkeypatch):
-  runner.eval_step.cache_clear()
-  traces, evaluate_batch = [], runner.evaluate_batch
-  monkeypatch.setattr(runner, "evaluate_batch", lambda *a: traces.append(1) or evaluate_batch(*a))
+  evaluate._kept_eval_step.cache_clear()
+  traces, evaluate_batch = [], evaluate.evaluate_batch
+  monkeypatch.setattr(evaluate, "evaluate_batch", lambda *a: traces.append(1) or evaluate_batch(*a))
   assert loop.train_and_evaluate(config, str(tmp_path / "run"))["num_examples"] == 31
   assert len(reads) == 124 and set(reads.values()) == {1}
   assert len(traces) == 1  # of validation and of the test images

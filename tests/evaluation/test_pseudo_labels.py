@@ -1,14 +1,15 @@
-"""Pseudo-labels: what a run says of the missing part of a label, given what is known of it, and who reads it."""
+"""Pseudo-labels: predictions of the missing part of a label, given its known part, and runs that train on them."""
 
 import numpy as np
 import pytest
+from commands import MESH
 
 from hierjax.cli.main import main
 from hierjax.data.open_source import open_partial_labels
 from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.errors import UserError
-from hierjax.evaluation.pseudo_labels import describe, write_pseudo_labels
-from hierjax.runs.devices import data_mesh
+from hierjax.evaluation.pseudo_labels import PseudoLabelRule, pseudo_label_summary, write_pseudo_labels
+from hierjax.inference.loaded_run import LoadedRun
 from hierjax.runs.run import Run
 
 WIDTH = 6
@@ -36,8 +37,8 @@ def teacher(make_run, on_vectors):
 def leaf_probabilities(folder):
   """Returns the run, its S_fine and S_coarse, and the softmax over the leaves for each image of S_coarse."""
   run = Run.from_folder(folder)
-  found = open_partial_labels(run.data, run.tree)
-  _, variables = run.restored_variables(folder, data_mesh())
+  found = open_partial_labels(run.data, run.tree, run.full_tree())
+  _, variables = run.restored_variables(folder, MESH)
   layer = {name: np.asarray(value) for name, value in variables["params"]["head"]["output"].items()}
   coarse = found.partial_images()
   logits = coarse.read(np.arange(len(coarse))) @ layer["kernel"] + layer["bias"]
@@ -50,7 +51,7 @@ def test_the_best_leaf_below_the_known_label_with_its_probability(teacher):
   known, leaves = found.known[found.partial, 0], run.tree.leaves
   below = np.array([[run.tree.path(leaf)[0] for leaf in leaves]]) == known[:, None]
   given = np.where(below, prob, 0)
-  said = write_pseudo_labels(teacher, data_mesh())
+  said = write_pseudo_labels(LoadedRun.open(teacher, MESH))
   labels = PseudoLabels.load(str(said.file))
   assert said.file == teacher.path / "pseudo_labels.npz" and len(labels.rows) == 160
   np.testing.assert_array_equal(labels.rows, found.images.indices[found.partial])
@@ -60,23 +61,27 @@ def test_the_best_leaf_below_the_known_label_with_its_probability(teacher):
   truth = found.images.nodes[found.partial, 0]
   share = (labels.nodes == truth).mean()
   assert said.labelled.all() and said.judged.all() and said.right.mean() == share and 0 < share < 1
-  assert "160 of 160 training images" in describe(said) and f"{100 * share:.2f}% of 160 are right" in describe(said)
+  assert "160 of 160 training images" in pseudo_label_summary(
+    said
+  ) and f"accuracy {100 * share:.2f}% on the 160" in pseudo_label_summary(said)
 
 
 def test_free_labels_do_not_heed_what_is_known(teacher, tmp_path):
   run, _, prob = leaf_probabilities(teacher)
-  labels = PseudoLabels.load(str(write_pseudo_labels(teacher, data_mesh(), tmp_path / "free", free=True).file))
+  labels = PseudoLabels.load(
+    str(write_pseudo_labels(LoadedRun.open(teacher, MESH), tmp_path / "free", PseudoLabelRule(free=True)).file)
+  )
   np.testing.assert_array_equal(labels.nodes, run.tree.leaves[prob.argmax(axis=1)])
   np.testing.assert_allclose(labels.probability, prob.max(axis=1), rtol=1e-4)
 
 
 def test_another_run_trains_on_them_and_below_a_confidence_on_what_is_known(teacher, on_vectors, tmp_path):
-  labels = PseudoLabels.load(str(write_pseudo_labels(teacher, data_mesh()).file))
+  labels = PseudoLabels.load(str(write_pseudo_labels(LoadedRun.open(teacher, MESH)).file))
   least = float(np.median(labels.probability))
-  said = write_pseudo_labels(teacher, data_mesh(), tmp_path / "sure.npz", min_confidence=least)
+  said = write_pseudo_labels(LoadedRun.open(teacher, MESH), tmp_path / "sure.npz", PseudoLabelRule(least))
   sure = labels.probability >= least
   np.testing.assert_array_equal(said.labelled, sure)
-  assert f"{(~sure).sum()} keep the label that they have" in describe(said)
+  assert f"{(~sure).sum()} keep the label that they have" in pseudo_label_summary(said)
   data = dict(partial_labels="pseudo", pseudo_labels=str(said.file))
   source = Run.from_config(on_vectors(data=data)).source("train")
   truth = Run.from_config(on_vectors(data=dict(partial_labels="truth"))).source("train")
@@ -90,7 +95,7 @@ def test_a_path_is_followed_below_the_known_label(make_run, on_vectors):
   head = dict(name="path_rnn", width=8, softmax="siblings", exact_inner_nodes=0)
   decode = dict(beam=1, normalise="siblings")
   folder = make_run(on_vectors(head=head, decode=decode, data=dict(coarse_level=2)))
-  labels = PseudoLabels.load(str(write_pseudo_labels(folder, data_mesh()).file))
+  labels = PseudoLabels.load(str(write_pseudo_labels(LoadedRun.open(folder, MESH)).file))
   tree = folder.tree()
   assert np.isin(labels.nodes, tree.leaves).all() and tree.depth > 2 and len(labels.nodes) > 50
   for node, known in zip(labels.nodes.tolist(), labels.known.tolist(), strict=True):
@@ -111,7 +116,7 @@ def test_own_images_whose_labels_end_above_a_leaf(make_run, on_vectors, tmp_path
   assert main(["data", "pseudo-label", str(folder.path), "--out", str(tmp_path / "labels.npz")]) == 0
   printed = capsys.readouterr().out
   assert "14 of 14 training images whose labels end above a leaf have a pseudo-label" in printed
-  assert "are right" not in printed, "nobody knows"
+  assert "accuracy" not in printed, "these images have no whole labels"
   assert f"--config.data.partial_labels=pseudo --config.data.pseudo_labels={tmp_path / 'labels.npz'}" in printed
   data = own | dict(partial_labels="pseudo", pseudo_labels=str(tmp_path / "labels.npz"))
   filled = Run.from_config(on_vectors(data=data)).source("train").nodes[:, 0]
@@ -123,7 +128,7 @@ def test_own_images_whose_labels_end_above_a_leaf(make_run, on_vectors, tmp_path
 
 def test_what_cannot_be_labelled_is_said_in_a_sentence(make_run, on_vectors, teacher, capsys):
   with pytest.raises(UserError, match=r"--min-confidence 1\.5: must be from 0 to 1"):
-    write_pseudo_labels(teacher, data_mesh(), min_confidence=1.5)
+    PseudoLabelRule(1.5)
   whole = dict(fine=1.0, coarse=0.0, partial_labels="direct")
   for changes, message in (
     (dict(data=whole), "there is nothing to label: no training image of 'noise' has a label that ends above a leaf"),

@@ -1,6 +1,5 @@
-"""What a run whose head predicts several paths an image is asked: each command answers, or says why it cannot."""
+"""Runs with a multi-label head: each command answers, or says why it cannot."""
 
-import json
 import os
 import shutil
 import socket
@@ -14,10 +13,10 @@ import pytest
 from compiled_programs import FLAGS
 
 from hierjax.cli.main import main
-from hierjax.evaluation.evaluate_run import evaluate_run
+from hierjax.evaluation.evaluate import SplitSettings, evaluate_run
 from hierjax.functional.multilabel import label_nodes
-from hierjax.inference import predictor as predict_module
-from hierjax.inference.predictor import Row
+from hierjax.inference.predictor import Predictor, Row
+from hierjax.runs.choices import read_choices
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
@@ -46,11 +45,11 @@ def weighted_f1(predicted, true):
 
 def test_the_scores_of_ten_views_are_averaged_and_have_thresholds_of_their_own(run):
   plain = evaluate_run(run, data_mesh())
-  kept = (run.path / "thresholds.json").read_bytes()
-  metrics = evaluate_run(run, data_mesh(), views=10)
-  ten = json.loads((run.path / "thresholds-views10.json").read_text())
-  assert (run.path / "thresholds.json").read_bytes() == kept
-  assert metrics["views"] == ten["views"] == 10 and metrics["thresholds"] == ten["thresholds"]
+  (kept,) = read_choices(run)
+  metrics = evaluate_run(run, data_mesh(), SplitSettings(views=10))
+  first, ten = read_choices(run)
+  assert first == kept
+  assert metrics["views"] == ten.made_for["views"] == 10 and metrics["thresholds"] == ten.value
   asked = Run.from_folder(run)
   variables = asked.restored_variables(run, data_mesh())[1]
   (examples,) = asked.eval_batches(asked.source("test"))
@@ -70,15 +69,18 @@ def test_the_scores_of_ten_views_are_averaged_and_have_thresholds_of_their_own(r
 @pytest.mark.parametrize(
   ("command", "message"),
   [
-    (["evaluate", "{a}", "{b}"], "(multilabel) predicts several paths an image, and an ensemble predicts a single one"),
-    (["evaluate", "{a}", "{b}", "--against", "{b}", "{a}"], "an ensemble predicts a single one"),
-    (["evaluate", "{a}", "--known-levels", "1"], "and none of them is the one whose upper levels could be given"),
+    (["evaluate", "{a}", "{b}"], "is a multi-label head, and an ensemble predicts one path an image"),
+    (["evaluate", "{a}", "{b}", "--against", "{b}", "{a}"], "an ensemble predicts one path an image"),
+    (
+      ["evaluate", "{a}", "--known-levels", "1"],
+      "a multi-label head predicts several paths an image, and the known levels would be of one of them",
+    ),
     (
       ["plot", "predictions", "{a}"],
-      "this picture is of a single one each; what such a run has is `evaluate` of one run",
+      "this picture shows one path an image; commands for such a run are `evaluate` of one run",
     ),
-    (["compare", "{a}", "{b}"], "runs are compared on a single one"),
-    (["data", "pseudo-label", "{a}"], "pseudo-labels are of a single one each"),
+    (["compare", "{a}", "{b}"], "runs are compared by one path an image"),
+    (["data", "pseudo-label", "{a}"], "pseudo-labels complete one path an image"),
     (["plot", "states", "{a}"], "this head has no states to draw; `path_rnn` has, one a step"),
     (["plot", "neighbours", "{a}"], "this run has no regions to compare; a run whose neck is `context` has"),
   ],
@@ -93,14 +95,14 @@ def test_what_is_not_there_for_such_a_run_ends_in_a_sentence(runs, command, mess
 def test_a_head_of_several_is_refused_for_images_of_one_label_too(make_run, small_config, head, capsys):
   folder = make_run(small_config(neck=dict(name="none"), head=head))
   assert main(["plot", "predictions", str(folder.path)]) == 1
-  assert "predicts several paths an image" in capsys.readouterr().err
+  assert "is a multi-label head" in capsys.readouterr().err
 
 
 def test_alpha_changes_nothing_and_says_so(run, capsys):
   assert main(["evaluate", str(run.path), "--alpha", "1"]) == 0
   printed = capsys.readouterr().out
-  assert printed.startswith("The head predicts several paths an image, so no level has one distribution")
-  assert "F1 of paths" in printed and not list((run.path / "eval").glob("*alpha*"))
+  assert printed.startswith("A multi-label head has no distribution over a level that could be adapted")
+  assert "path F1" in printed and not list((run.path / "eval").glob("*alpha*"))
 
 
 def test_neighbours_and_features_do_not_care(make_run, small_config, tmp_path, capsys):
@@ -115,21 +117,20 @@ def test_neighbours_and_features_do_not_care(make_run, small_config, tmp_path, c
 def test_predict_says_where_no_path_passes_and_which_thresholds_are_none(run, tmp_path, monkeypatch, capsys):
   (tmp_path / "a.png").write_bytes(b"")
   rows = [Row("a.png"), Row("b.png", "thing/cup", 0.5, 1)]
-  monkeypatch.setattr(predict_module, "predict", lambda *_: iter(rows))
+  monkeypatch.setattr(Predictor, "rows", lambda *_: iter(rows))
   assert main(["predict", str(run.path), str(tmp_path)]) == 0
-  assert capsys.readouterr().out.splitlines() == ["a.png: no path passes", "b.png: thing/cup  0.500"]
-  monkeypatch.undo()
-  list(predict_module.predict(str(run.path), [tmp_path / "a.png"]))
-  assert "thresholds: none were chosen for step 1, so each is 0.5" in capsys.readouterr().err
+  printed = capsys.readouterr()
+  assert printed.out.splitlines() == ["a.png: no path passes", "b.png: thing/cup  0.500"]
+  assert "thresholds: none were chosen for step 1, so each is 0.5" in printed.err
 
 
 EVALUATE = """
 import sys
 from hierjax.runs import devices
 devices.join(sys.argv[2])
-from hierjax.evaluation.evaluate_run import evaluate_run
+from hierjax.evaluation.evaluate import SplitSettings, evaluate_run
 from hierjax.runs.folder import RunFolder
-evaluate_run(RunFolder(sys.argv[1]), devices.data_mesh(), "train")
+evaluate_run(RunFolder(sys.argv[1]), devices.data_mesh(), SplitSettings("train"))
 """
 
 
@@ -150,12 +151,12 @@ def test_two_processes_choose_what_one_does(runs, tmp_path):
     )
     for i in range(2)
   ]  # fmt: skip
-  evaluate_run(ours, data_mesh(), "train")
+  evaluate_run(ours, data_mesh(), SplitSettings("train"))
   errors = [process.communicate(timeout=300)[1] for process in processes]
   assert [process.returncode for process in processes] == [0, 0], errors
-  one, two = (folder.thresholds() for folder in (ours, theirs))
-  assert one["images"] == two["images"] == 16 and one["thresholds"] == two["thresholds"]
-  np.testing.assert_allclose(two["path_f1"], one["path_f1"], rtol=1e-6)
+  (one,), (two,) = (read_choices(folder) for folder in (ours, theirs))
+  assert one.about["images"] == two.about["images"] == 16 and one.value == two.value
+  np.testing.assert_allclose(two.about["path_f1"], one.about["path_f1"], rtol=1e-6)
   one, two = (folder.evaluation("train") for folder in (ours, theirs))
   assert one["num_examples"] == two["num_examples"] == 96
   np.testing.assert_allclose([two["path_f1"], two["node_f1"]], [one["path_f1"], one["node_f1"]], rtol=1e-5)

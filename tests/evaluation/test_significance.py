@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from hierjax.errors import UserError
-from hierjax.evaluation.significance import bootstrap, check_pairs, describe, differences, paired_t, rows
+from hierjax.evaluation.significance import bootstrap, check_pairs, csv_rows, difference_table, differences, paired_t
 
 
 def test_the_t_test_is_that_of_a_textbook():
@@ -43,7 +43,7 @@ def test_runs_are_paired_and_images_that_do_not_count_are_left_out():
   counted[:50, 1] = False
   first[:, :50, 1] = True  # not looked at
   found = differences(first, second, counted)
-  assert [one.name for one in found] == ["level 1", "level 2", "whole path"]
+  assert [one.name for one in found] == ["raw level 1", "raw level 2", "path"]
   assert [one.images for one in found] == [200, 150, 200]
   for i, one in enumerate(found):
     ours, theirs = (runs[:, counted[:, i], i].mean(axis=1) for runs in (first, second))
@@ -51,19 +51,19 @@ def test_runs_are_paired_and_images_that_do_not_count_are_left_out():
     np.testing.assert_allclose([one.t, one.p], stats.ttest_rel(ours, theirs)[:], rtol=1e-9)
     assert one.interval[0] < one.first - one.second < one.interval[1]
   assert found == differences(first, second, counted)  # the same seed
-  text = describe(found)
+  text = difference_table(found)
   assert "3 pairs of runs" in text and f"{100 * found[1].first:.2f}%" in text.splitlines()[3]
-  assert [row[0] for row in rows(found)] == ["level 1", "level 2", "whole path"]
+  assert [row[0] for row in csv_rows(found)] == ["raw level 1", "raw level 2", "path"]
 
 
 def test_nothing_that_counts_is_said():
   found = differences(*np.zeros((2, 2, 3, 2), bool), counted=np.zeros((3, 2), bool))
-  assert found == [] and describe(found).startswith("no image has a label")
+  assert found == [] and difference_table(found).startswith("no image has a label")
 
 
 def test_a_level_that_no_label_has_is_left_out():
   wrong, counted = np.zeros((2, 4, 2), bool), np.array([[True, False]] * 4)
-  assert [one.name for one in differences(wrong, wrong, counted)] == ["level 1"]
+  assert [one.name for one in differences(wrong, wrong, counted)] == ["raw level 1"]
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, 1), (3, 2), (0, 2)])

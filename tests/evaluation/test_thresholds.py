@@ -1,9 +1,8 @@
-"""Thresholds of several label paths an image: chosen on validation, kept in the run's folder, used by predict."""
+"""Thresholds of multi-label heads: chosen on validation, kept in the run's folder, used by predict."""
 
 import dataclasses
 import importlib
 import itertools
-import json
 from functools import partial
 
 import numpy as np
@@ -11,10 +10,13 @@ import pytest
 
 from hierjax.errors import UserError
 from hierjax.evaluation import thresholds
-from hierjax.evaluation.evaluate_run import evaluate_run
+from hierjax.evaluation.evaluate import evaluate_run
 from hierjax.functional.tree_arrays import tree_arrays
-from hierjax.inference.predictor import predict
+from hierjax.inference.loaded_run import LoadedRun
+from hierjax.inference.predictor import Predictor
+from hierjax.inference.settings import kept_thresholds
 from hierjax.runs import devices
+from hierjax.runs.choices import keep_choice, read_choices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.training import loop
@@ -35,7 +37,7 @@ def judged(rng):
     present[:, int(TREE.parent[node])] |= ends[:, node]
   ends[:, :2] &= ~np.stack([present[:, 2:4].any(1), present[:, 4:].any(1)], axis=1)
   scores = 0.6 * rng.random((60, 6)) + np.where(present, [0.3, 0.3, 0.15, 0.15, 0.15, 0.15], 0.0)
-  return thresholds.Judged(scores.astype(np.float32), ends, np.ones_like(ends))
+  return thresholds.ValidationScores(scores.astype(np.float32), ends, np.ones_like(ends))
 
 
 def path_f1(judged, levels):
@@ -57,15 +59,15 @@ def path_f1(judged, levels):
 
 
 def test_the_best_threshold_of_the_grid_is_chosen(judged):  # READINGS K11
-  (chosen,), f1 = thresholds.choose(judged, tree_arrays(TREE), "tree")
+  (chosen,), f1 = thresholds.best_thresholds(judged, tree_arrays(TREE), "tree")
   tries = {t: path_f1(judged, [t]) for t in np.round(np.arange(0, 1, 0.01), 2).tolist()}
   assert chosen == max(tries, key=tries.get)
   np.testing.assert_allclose(f1, tries[chosen], rtol=1e-6)
 
 
 def test_a_threshold_a_level_is_at_least_as_good_and_a_local_best(judged):
-  _, f1 = thresholds.choose(judged, tree_arrays(TREE), "tree")
-  levels, better = thresholds.choose(judged, tree_arrays(TREE), "level")
+  _, f1 = thresholds.best_thresholds(judged, tree_arrays(TREE), "tree")
+  levels, better = thresholds.best_thresholds(judged, tree_arrays(TREE), "level")
   assert len(levels) == 2 and better > f1
   np.testing.assert_allclose(better, path_f1(judged, levels), rtol=1e-6)
   for t in np.round(np.arange(0, 1, 0.01), 2).tolist():
@@ -84,31 +86,31 @@ def trained(tmp_path_factory):
 
 def test_a_run_keeps_its_thresholds_and_predict_uses_them(trained, tmp_path, capsys):
   folder, _, metrics = trained
-  kept = json.loads((folder.path / "thresholds.json").read_text())
-  assert metrics["thresholds"] == kept["thresholds"] and kept["split"] == "validation"
-  assert (kept["step"], kept["per"]) == (metrics["step"], "tree")
+  (kept,) = read_choices(folder)
+  assert metrics["thresholds"] == kept.value and kept.about["split"] == "validation"
+  assert kept.made_for == {"step": metrics["step"], "per": "tree", "views": 1}
   assert 0 < metrics["path_f1"] <= 1 and 0 < metrics["node_f1"] <= 1
 
   importlib.import_module("hierjax.data.sources.shapes").write_folders(tmp_path / "images", 3, 16)
   files = sorted((tmp_path / "images").rglob("*.png"))
-  rows = list(predict(str(folder.path), files))
+  rows = Predictor(folder.path)(files)
   assert {row.image for row in rows} == set(map(str, files))
   for row in rows:
-    assert not row.path or min(row.node_probabilities) > kept["thresholds"][0]
+    assert not row.path or min(row.node_probabilities) > kept.value[0]
 
-  folder.write_thresholds(kept | {"thresholds": [0.99]})
-  assert [(row.image, row.path, row.probability) for row in predict(str(folder.path), files)] == [
+  keep_choice(folder, dataclasses.replace(kept, value=[0.99]))
+  assert [(row.image, row.path, row.probability) for row in Predictor(folder.path)(files)] == [
     (str(file), "", None) for file in files
   ]
   found = evaluate_run(folder, devices.data_mesh())
   assert found["thresholds"] == [0.99] and found["path_f1"] < metrics["path_f1"]
-  folder.write_thresholds(kept)
+  keep_choice(folder, kept)
 
 
 def test_thresholds_of_other_weights_or_of_another_kind_do_not_count(trained):
   folder = trained[0]
   step = trained[2]["step"]
-  kept = partial(thresholds.kept_thresholds, folder)
+  kept = partial(kept_thresholds, folder)
   assert kept(step, DecodeOptions()) == tuple(trained[2]["thresholds"])
   assert kept(step + 1, DecodeOptions()) == kept(step, DecodeOptions(threshold_per="level")) == ()
   assert kept(step, DecodeOptions(views=10)) == ()
@@ -116,7 +118,7 @@ def test_thresholds_of_other_weights_or_of_another_kind_do_not_count(trained):
 
 def test_labels_that_are_not_there_get_a_sentence(trained):
   run = Run.from_folder(trained[0])
-  nothing = thresholds.Judged(*(np.zeros((4, run.tree.num_nodes), kind) for kind in (np.float32, bool, bool)))
+  nothing = thresholds.ValidationScores(*(np.zeros((4, run.tree.num_nodes), kind) for kind in (np.float32, bool, bool)))
   with pytest.raises(UserError, match="no validation image has a label, so no threshold can be chosen"):
     thresholds.unseen_ends(run, nothing)
   top = dataclasses.replace(nothing, ends=np.arange(run.tree.num_nodes)[None] == 0)
@@ -131,14 +133,9 @@ def test_without_validation_thresholds_must_be_given(trained):
   run = Run.from_config(config | {"data": config["data"] | {"name": "noise", "validation": 0.0, "objects": 1}})
   _, variables = run.restored_variables(folder, devices.data_mesh())
   with pytest.raises(UserError, match=r"the set has no such split; set config\.data\.validation, or give them"):
-    thresholds.options_with_thresholds(run, RunFolder(folder.path / "other"), 1, variables, devices.data_mesh())
-
-
-def test_a_damaged_file_gets_a_sentence(tmp_path):
-  for text, message in (("{", "is damaged"), ('{"thresholds": []}', "is not what `evaluate` writes")):
-    (tmp_path / "thresholds.json").write_text(text)
-    with pytest.raises(UserError, match=message):
-      RunFolder(tmp_path).thresholds()
+    thresholds.options_with_thresholds(
+      LoadedRun(RunFolder(folder.path / "other"), run, 1, variables, devices.data_mesh())
+    )
 
 
 def test_the_grid_ends_below_one():

@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw
 from configs import common
 from hierjax.data.read_image import read_image
 from hierjax.errors import UserError
-from hierjax.evaluation.console import print_accuracy
-from hierjax.evaluation.evaluate_run import evaluate_run
-from hierjax.inference.predictor import predict
+from hierjax.evaluation.console import print_metrics
+from hierjax.evaluation.evaluate import SplitSettings, evaluate_run
+from hierjax.inference.predictor import Predictor
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
@@ -59,16 +59,16 @@ def folder(photos, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("run")
   metrics = train_and_evaluate(c.to_dict(), str(workdir))
   assert metrics["step"] == 2 and metrics["views"] == 1 and metrics["num_examples"] == 4
-  assert "raw_leave_rate" in metrics
+  assert "inconsistent_predictions" in metrics
   return RunFolder(workdir)
 
 
 def test_ten_views_are_averaged_and_predict_agrees(folder, photos, tmp_path, capsys):
-  metrics = evaluate_run(folder, data_mesh(), views=10)
+  metrics = evaluate_run(folder, data_mesh(), SplitSettings(views=10))
   saved = json.loads((folder.path / "eval" / "test.json").read_text())
   assert saved == metrics and saved["views"] == 10
-  assert "raw_leave_rate" not in saved  # a mean has no raw argmaxes
-  print_accuracy(folder, metrics)
+  assert "inconsistent_predictions" not in saved  # a mean has no raw argmaxes
+  print_metrics(folder, metrics)
   assert "4 images of test, 10 views each, step 2" in capsys.readouterr().out
 
   run = Run.from_folder(folder)
@@ -96,18 +96,18 @@ def test_ten_views_are_averaged_and_predict_agrees(folder, photos, tmp_path, cap
   config = folder.config()
   config["decode"]["views"] = 10
   (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-  rows = list(predict(str(tmp_path / "run"), files))
+  rows = Predictor(tmp_path / "run")(files)
   assert [row.path for row in rows] == [run.tree.path_text(int(leaf)) for leaf in best]
   np.testing.assert_allclose([row.probability for row in rows], mean[np.arange(4), best], rtol=1e-4)
 
 
 def test_known_levels_are_given_and_the_plain_answer_stays(folder, photos, capsys):
   plain = (folder.path / "eval" / "test.json").read_bytes()
-  metrics = evaluate_run(folder, data_mesh(), known_levels=1)
+  metrics = evaluate_run(folder, data_mesh(), SplitSettings(known_levels=1))
   saved = json.loads((folder.path / "eval" / "test-known1.json").read_text())
   assert saved == metrics and saved["known_levels"] == 1 and saved["split"] == "test"
   assert (folder.path / "eval" / "test.json").read_bytes() == plain and b"known_levels" not in plain
-  print_accuracy(folder, metrics)
+  print_metrics(folder, metrics)
   assert "4 images of test, known down to level 1, step 2" in capsys.readouterr().out
 
   run = Run.from_folder(folder)
@@ -123,12 +123,13 @@ def test_known_levels_are_given_and_the_plain_answer_stays(folder, photos, capsy
   assert (np.asarray(given.paths[:, 0, 0]) == labels[:, 0]).all()
   assert (np.asarray(free.paths[:, 0, 0]) != labels[:, 0]).any()  # or knowing would change nothing
   deep = labels[:, 1] >= 0
-  assert metrics["level_accuracy"] == [None, np.mean(np.asarray(given.level_nodes)[deep, 1] == labels[deep, 1])]
+  for name, nodes in (("level_accuracy", given.paths[:, 0]), ("raw_level_accuracy", given.raw_nodes)):
+    assert metrics[name] == [None, pytest.approx(np.mean(np.asarray(nodes)[deep, 1] == labels[deep, 1]))]
   ends = [run.tree.path_text(int(end)) for end in run.tree.ends(np.asarray(given.paths[:, 0]))]
   assert {e["image"]: e["predicted"] for e in metrics["examples"]} == dict(zip(map(str, files), ends, strict=True))
   for levels in (-1, 2):
     with pytest.raises(UserError, match=rf"--known-levels {levels}: give 0 to 1; the lowest of the tree's 2 levels"):
-      evaluate_run(folder, data_mesh(), known_levels=levels)
+      evaluate_run(folder, data_mesh(), SplitSettings(known_levels=levels))
 
 
 def test_views_that_there_are_not_are_refused_before_training(tmp_path):

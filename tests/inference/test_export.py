@@ -1,4 +1,4 @@
-"""What `export` writes answers as `predict` does, from its files alone."""
+"""The files of `export` give the answers of `predict`, by themselves."""
 
 import json
 
@@ -10,16 +10,17 @@ from safetensors.numpy import load_file
 
 from hierjax.cli.main import main
 from hierjax.inference.features import write_features
-from hierjax.inference.predictor import predict
+from hierjax.inference.loaded_run import LoadedRun
+from hierjax.inference.predictor import Predictor
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 
 NONE = dict(name="none")
 HEADS = {
   "flat on a context neck, in bfloat16": (dict(head=dict(name="flat"), dtype="bfloat16"), dict(batch=5, top=3)),
-  "a path's LSTM, three best paths, stopped": (
+  "a path's LSTM, two best paths, with a threshold": (
     dict(head=dict(name="path_rnn", width=8), neck=NONE, decode=dict(beam=3)),
-    dict(batch=2, top=2, stop_below="0.3"),
+    dict(batch=2, top=2, threshold="0.3"),
   ),
   "levels side by side, adapted, of ten views": (
     dict(head=dict(name="coarse_fine"), neck=NONE, decode=dict(views=10)),
@@ -61,7 +62,7 @@ def check(folder, out, tmp_path, rng, **arguments):
   for file, image in zip(files, images, strict=True):
     Image.fromarray(image.squeeze(-1) if shape[-1] == 1 else image).save(file)
   wanted = {str(file): {} for file in files}
-  for row in predict(str(folder.path), files, **{k: v for k, v in arguments.items() if k != "batch"}):
+  for row in Predictor(folder.path, **{k: v for k, v in arguments.items() if k != "batch"})(files):
     if row.path:
       wanted[row.image][row.path] = (row.node_probabilities[0], row.log_probability)
   for file, found in zip(files, ask_exported(out, images), strict=True):
@@ -81,7 +82,7 @@ def test_the_files_answer_as_predict_does(name, make_run, small_config, tmp_path
 
 def test_a_run_on_features_is_exported_with_what_makes_them(make_run, small_config, tmp_path, rng):
   maker = make_run(small_config(data=dict(mean=(0.5,), std=(0.25,), name="noise", width=0), neck=NONE), name="maker")
-  about = write_features(maker, tmp_path / "features", data_mesh())
+  about = write_features(LoadedRun.open(maker, data_mesh(), views=1), tmp_path / "features")
   data = dict(name="features", root=str(tmp_path / "features"))
   backbone = dict(name="features", width=about["width"])
   folder = make_run(small_config(backbone=backbone, neck=NONE, data=data, tree=dict(source="images")), sharpness=5.0)
@@ -98,12 +99,13 @@ def test_a_run_on_features_is_exported_with_what_makes_them(make_run, small_conf
 
 def test_what_cannot_be_exported_leaves_nothing(context_run, tmp_path, capsys):
   (tmp_path / "full" / "of").mkdir(parents=True)
-  for words, message in (
-    ([context_run.path, "full"], "full is there already: name a new folder"),
-    ([context_run.path, "new", "--batch", "0"], "--batch 0: must be 1 to 4,096 images"),
-    ([tmp_path / "nothing", "new"], "nothing is not a run folder"),
+  for words, status, message in (
+    ([context_run.path, "full"], 1, "full is there already: name a new folder"),
+    ([context_run.path, "new", "--batch", "5000"], 1, "--batch 5000: must be 1 to 4,096 images"),
+    ([context_run.path, "new", "--batch", "0"], 2, "--batch: 0: must be at least 1"),
+    ([tmp_path / "nothing", "new"], 1, "nothing is not a run folder"),
   ):
     run, out, *flags = words
-    assert main(["export", str(run), str(tmp_path / out), *flags]) == 1
+    assert main(["export", str(run), str(tmp_path / out), *flags]) == status
     assert message in capsys.readouterr().err
   assert [p.name for p in tmp_path.iterdir()] == ["full"]

@@ -15,10 +15,11 @@ from hierjax.cli.main import main
 from hierjax.data.open_source import open_source
 from hierjax.errors import UserError
 from hierjax.evaluation.compare import compare
-from hierjax.evaluation.evaluate_run import evaluate_run
+from hierjax.evaluation.evaluate import evaluate_run
 from hierjax.inference import features as module
 from hierjax.inference.features import write_features
-from hierjax.inference.predictor import predict
+from hierjax.inference.loaded_run import LoadedRun
+from hierjax.inference.predictor import Predictor
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
@@ -28,6 +29,10 @@ from hierjax.tree.label_tree import LabelTree
 
 WIDTH = 8
 NONE = dict(name="none")
+
+
+def opened(folder):
+  return LoadedRun.open(folder, data_mesh(), views=1)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +45,7 @@ def maker(make_run, small_config):
 def written(maker, tmp_path_factory):
   """The features of that run, and what is said of them."""
   out = tmp_path_factory.mktemp("features") / "made"
-  return out, write_features(maker, out, data_mesh())
+  return out, write_features(opened(maker), out)
 
 
 @pytest.fixture(scope="module")
@@ -90,23 +95,23 @@ def test_a_head_on_features_is_the_whole_model(head_run, maker, tmp_path, rng):
   for i in range(3):
     Image.fromarray(rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
   images = [*sorted(tmp_path.iterdir()), tmp_path / "nowhere.png"]
-  rows, expected = (list(predict(str(folder.path), images, top=2)) for folder in (head_run, maker))
+  rows, expected = (Predictor(folder.path, top=2)(images) for folder in (head_run, maker))
   assert [(r.image, r.path, r.rank, r.error) for r in rows] == [(r.image, r.path, r.rank, r.error) for r in expected]
   for row, other in zip(rows[:-1], expected[:-1], strict=True):
     np.testing.assert_allclose(row.node_probabilities, other.node_probabilities, rtol=1e-4)
 
 
 def test_it_is_compared_with_a_run_on_images(head_run, maker):
-  found = compare(head_run, maker, data_mesh())
+  found = compare(opened(head_run), opened(maker))
   assert found.names == ("head", "maker") and found.counts()[0, 1] == found.counts()[1, 0] == 0
   assert len(found.source.shape) == 3, "a picture needs the images"
-  np.testing.assert_array_equal(found.answers[0].end, found.answers[1].end)
+  np.testing.assert_array_equal(found.predictions[0].ends, found.predictions[1].ends)
 
 
 def test_labels_are_those_of_the_whole_tree(make_run, small_config, tmp_path):
   config = small_config(tree=dict(levels=1), neck=NONE)
   folder = make_run(config)
-  about = write_features(folder, tmp_path / "out", data_mesh(), splits=("test",))
+  about = write_features(opened(folder), tmp_path / "out", splits=("test",))
   whole = Run.from_config(small_config())
   np.testing.assert_array_equal(np.load(tmp_path / "out" / "test" / "nodes.npy"), whole.source("test").nodes)
   assert LabelTree.load(tmp_path / "out" / "tree.json") == whole.tree and list(about["examples"]) == ["test"]
@@ -143,15 +148,15 @@ def test_the_command_says_what_comes_next(maker, tmp_path, capsys):
 
 
 def test_what_goes_wrong_leaves_nothing(maker, tmp_path, monkeypatch):
-  as_features = module.as_features
+  features_of_images = module.features_of_images
 
   def broken(*arguments):
-    batch = as_features(*arguments)
+    batch = features_of_images(*arguments)
     return batch.replace(inputs=jnp.where(arguments[2].draw[:, 1:] == 11, jnp.nan, batch.inputs))
 
-  monkeypatch.setattr(module, "as_features", broken)
-  with pytest.raises(UserError, match=r"the features of shapes test example 11 are not finite"):
-    write_features(maker, tmp_path / "out", data_mesh(), splits=("test",))
+  monkeypatch.setattr(module, "features_of_images", broken)
+  with pytest.raises(UserError, match=r"shapes test example 11 .*not finite"):
+    write_features(opened(maker), tmp_path / "out", splits=("test",))
   assert not list(tmp_path.iterdir())
 
 
@@ -183,8 +188,8 @@ def test_images_are_not_seen_without_the_run_that_made_the_features(make_run, on
   ):
     (copy / "features.json").write_text(json.dumps(about | changes))
     with pytest.raises(UserError, match=message):
-      list(predict(str(folder.path), [tmp_path / "a.png"]))
+      Predictor(folder.path)
   (copy / "features.json").unlink()
   with pytest.raises(UserError, match=r"no run is known that makes them of images"):
-    list(predict(str(folder.path), [tmp_path / "a.png"]))
+    Predictor(folder.path)
   assert open_source(Run.from_folder(folder).data, LabelTree.load(copy / "tree.json"), "test") is not None

@@ -1,4 +1,4 @@
-"""What predict makes of files and folders: the images and the pixels that training saw."""
+"""Prediction for files and folders: the images and the pixels that training saw."""
 
 import csv
 import os
@@ -12,9 +12,9 @@ from hierjax.cli.main import main
 from hierjax.data.config import DataConfig
 from hierjax.data.open_source import open_source
 from hierjax.errors import UserError
-from hierjax.evaluation.runner import predict_views
 from hierjax.inference import predictor as module
-from hierjax.inference.predictor import Predictor, find_images, predict
+from hierjax.inference.predictor import Predictor, find_images
+from hierjax.inference.trained_model import Answer
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.run import Run
 from hierjax.tree.builders import from_folder
@@ -32,17 +32,17 @@ def test_files_are_grey_for_a_run_of_grey_images(make_run, small_config, tmp_pat
   _, variables = run.restored_variables(folder, data_mesh())
   examples = next(run.eval_batches(run.source("test")))
 
-  answer = jax.jit(lambda x: predict_views(run.method, variables, x, run.preprocess, run.options).paths[:, 0])
+  answer = jax.jit(lambda x: run.method.predict(variables, run.preprocess(x).inputs, None, run.options).paths[:, 0])
   expected = [run.tree.nodes_text(path[path >= 0].tolist()) for path in np.asarray(answer(examples))[:8]]
   files = [tmp_path / f"{i}.png" for i in range(8)]
   for i, file in enumerate(files):
     Image.fromarray(examples.images[i, ..., 0]).convert("RGB" if i % 2 else "L").save(file)
-  assert [row.path for row in predict(str(folder.path), files)] == expected and len(set(expected)) > 1
+  assert [row.path for row in Predictor(folder.path)(files)] == expected and len(set(expected)) > 1
 
 
 def test_files_have_no_more_channels_than_three(make_run, small_config):
   with pytest.raises(UserError, match=r"config\.data\.mean = \(0\.5, .*reads images of 4 channels"):
-    list(predict(str(make_run(noise(small_config, 4)).path), []))
+    Predictor(make_run(noise(small_config, 4)).path)
 
 
 def test_a_folder_has_the_images_that_training_finds_in_it(tmp_path, monkeypatch, capsys):
@@ -79,12 +79,12 @@ def test_a_predictor_answers_about_bytes_as_about_files(make_run, small_config, 
     Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file)
   files[35].write_bytes(b"no image")
   predictor = Predictor(folder.path, top=2)
-  by_file = list(predictor(files))
-  by_bytes = list(predictor([file.read_bytes() for file in files]))
+  by_file = predictor(files)
+  by_bytes = predictor([file.read_bytes() for file in files])
   assert [row[1:-1] for row in by_bytes] == [row[1:-1] for row in by_file] and len(by_file) == 79
   assert {row.image for row in by_bytes} == {f"image {i}" for i in range(40)}
   assert [row.image for row in by_bytes if row.error] == ["image 35"]
-  assert by_file == list(predict(str(folder.path), files, top=2))
+  assert by_file == list(predictor.rows(files)) == list(predictor.rows(map(str, files)))
 
 
 def test_names_that_are_no_text_and_files_that_are_no_images(make_run, small_config, tmp_path, capsys):
@@ -108,11 +108,20 @@ def test_images_are_read_ahead_and_not_all_at_once(make_run, small_config, tmp_p
   Image.fromarray(np.full((16, 16, 3), 9, np.uint8)).save(file)
   read, numbers = module._read, []
   monkeypatch.setattr(module, "_read", lambda image, *a: numbers.append(1) or read(image, *a))
-  rows = predict(str(folder.path), [file] * 1000)
+  predictor = Predictor(folder.path)
+  rows = predictor.rows([file] * 1000)
   next(rows)
   assert 32 < len(numbers) <= 32 + module._AHEAD + 1
   assert sum(1 for _ in rows) == 999 and len(numbers) == 1000
-  rows = predict(str(folder.path), [file] * 1000)
+  rows = predictor.rows([file] * 1000)
   next(rows)
   rows.close()
   assert len(numbers) < 1200
+
+
+def test_nodes_off_the_tree_are_named_as_they_were_decoded(toy_tree):
+  """Raw decoding may leave the tree; the printed path is not that of the ancestors of its last node."""
+  answer = Answer(np.array([[1, 3, -2]]), np.array([-0.5]), np.full(7, 0.25))
+  (row,) = module._paths_of("a.png", toy_tree, answer)
+  assert row.path == "thing/cat"  # a cat is an animal
+  assert row.node_probabilities == (0.25, 0.25)

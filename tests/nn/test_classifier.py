@@ -87,9 +87,9 @@ def test_a_method_is_an_argument_of_jit(toy_tree, head):
     (dict(head={"name": "path_rnn", "widht": 3}), r"config.head.widht: .*did you mean 'width'"),
     (dict(head={"name": "flat", "num_leaves": 3}), r"config.head.num_leaves: there is no such key"),
     (dict(head={"name": "path_rnn", "width": "wide"}), r"config.head.width = 'wide': must be a whole number"),
-    (dict(head={"name": "path_rnn", "reduction": "max"}), r"config.head.reduction = 'max': .*one of sum, mean"),
+    (dict(head={"name": "path_rnn", "reduction": "max"}), r"config.head.reduction = 'max': choose from sum, mean"),
     (dict(backbone={"name": "wide_resnet", "depth": 27}), r"config.backbone: depth = 27: .*10, 16, 22, 28"),
-    (dict(head={"name": "coarse_fine", "strategy": "both"}), r"config.head.strategy = 'both': .*parallel"),
+    (dict(head={"name": "coarse_fine", "strategy": "both"}), r"config.head.strategy = 'both': choose from parallel"),
     (dict(dtype="float64"), r"config.dtype = 'float64': choose from bfloat16, float32"),
     (dict(neck={"name": "pyramid"}), r"config.neck.name = 'pyramid': choose from"),
   ],
@@ -110,9 +110,7 @@ def test_bfloat16_reaches_every_part_and_weights_stay_float32(toy_tree):
 def test_labels_that_stop_early_are_refused_by_a_head_that_cannot_stop(toy_tree):
   top = toy_tree.truncated(2)
   make_method(ModelConfig(BACKBONE, {"name": "coarse_fine"}), tree_arrays(top))
-  with pytest.raises(
-    UserError, match=r"config.head: .* paths of this tree may end above one; .* tree.short_labels = unknown"
-  ):
+  with pytest.raises(UserError, match=r"config.head: .* tree.short_labels = unknown"):
     make_method(ModelConfig(BACKBONE, {"name": "coarse_fine"}), tree_arrays(top, "stop"))
 
 
@@ -148,7 +146,7 @@ def test_any_backbone_takes_any_head(toy_tree, backbone):
       return head.loss(outputs, paths, tree), decode(distribution, tree, options)
 
     if backbone == "features" and name.startswith("dhnn"):
-      with pytest.raises(UserError, match="reads the feature maps of several stages, and the backbone `features` has"):
+      with pytest.raises(UserError, match=r"stages, .*`features`"):
         jax.eval_shape(run, jax.random.key(0), features)
       continue
     losses, found = jax.eval_shape(run, jax.random.key(0), features)
@@ -156,12 +154,15 @@ def test_any_backbone_takes_any_head(toy_tree, backbone):
     assert shapes == [(2,), (2, 3, 2), (2, 3), (2, 3), (2, tree.num_nodes), (2, 2)], name
 
 
+SMALL_HEADS = {**{name: {"width": 4, "size": 16} for name in ("dhnn_rnn", "dhnn_s2s")}, "path_rnn": {"width": 4}}
+
+
 @pytest.mark.parametrize("head", sorted(HEADS))
 def test_any_head_teaches_the_neck(toy_tree, head):
   tree = tree_arrays(toy_tree.truncated(2))
   neck = {"name": "context", "cell": "srn", "scales": [1, 2], "hidden": [6], "dropout": 0.0}
   backbone = {"name": "small_resnet", "widths": [4], "blocks": 1}
-  method = make_method(ModelConfig(backbone, {"name": head}, neck=neck), tree)
+  method = make_method(ModelConfig(backbone, {"name": head, **SMALL_HEADS.get(head, {})}, neck=neck), tree)
   paths = jnp.zeros((2, 1, 2), jnp.int32)
 
   @jax.jit
@@ -184,7 +185,7 @@ def test_on_one_level_any_head_is_a_softmax(head):
   tree = tree_arrays(LabelTree.from_children(list("abcd"), [3, 1, 0, 0, 0]).truncated(1))
   deep = head.startswith("dhnn")  # which reads feature maps
   backbone = {"name": "small_resnet", "widths": [4], "blocks": 1} if deep else {"name": "features", "width": 8}
-  method = make_method(ModelConfig(backbone, {"name": head, **({"width": 4} if deep else {})}), tree)
+  method = make_method(ModelConfig(backbone, {"name": head, **SMALL_HEADS.get(head, {})}), tree)
   inputs = INPUTS.reshape(2, 2, 2, 2) if deep else INPUTS
   paths = jnp.array([[2], [1]], jnp.int32)
 

@@ -5,23 +5,25 @@ import csv
 import html.parser
 import io
 import json
+import re
 
-import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
+from commands import MESH, evaluate
 from PIL import Image
 
 from hierjax.cli.main import main
 from hierjax.errors import UserError
 from hierjax.evaluation.calibration import Calibration
-from hierjax.evaluation.evaluate import Question, evaluate
-from hierjax.report.page import find, write_report
-from hierjax.runs.folder import RunFolder
+from hierjax.inference.loaded_run import LoadedRun
+from hierjax.report.page import findings_of, write_report
 from hierjax.runs.run import Run
 
-MESH = Mesh(np.array(jax.devices()[:1]), ("data",))
 NAMES = ["<b>bold</b>", "x & y", '"quoted"', "{{ 7 * 7 }}"]
+
+
+def findings(folder):
+  return findings_of(LoadedRun.open(folder, MESH))
 
 
 class Page(html.parser.HTMLParser):
@@ -72,10 +74,10 @@ def rows(file):
 
 
 def test_the_page_is_one_file_whose_names_are_text(folder):
-  page = Page(write_report(find(folder, MESH)).read_text())
+  page = Page(write_report(findings(folder)).read_text())
   assert not page.links and all(source.startswith("data:image/png;base64,") for source in page.sources)
   assert not {"b", "i", "run", "script"} & set(page.tags)
-  for text in ("<b>bold<b>", "x & y", '"quoted"', "{{ 7 * 7 }}", "<run>", "<i>0.png", "How it learnt"):
+  for text in ("<b>bold<b>", "x & y", '"quoted"', "{{ 7 * 7 }}", "<run>", "<i>0.png", "Training"):
     assert text in page.text, text
 
   run = Run.from_folder(folder)
@@ -87,13 +89,13 @@ def test_the_page_is_one_file_whose_names_are_text(folder):
 
 
 def test_its_tables_say_what_evaluate_counts(folder):
-  write_report(find(folder, MESH))
+  write_report(findings(folder))
   saved, tree = folder.evaluation("test"), Run.from_folder(folder).tree
   images = rows(folder.path / "eval" / "test-images.csv")
   assert len(images) == saved["num_examples"] == 48
   assert np.mean([int(row["right"]) for row in images]) == pytest.approx(saved["path_accuracy"])
   far = [int(row["edges"]) for row in images if row["right"] == "0"]
-  assert np.mean(far) == pytest.approx(saved["mistake_distance"])
+  assert np.mean(far) == pytest.approx(saved["mistake_severity_edges"])
   nodes = rows(folder.path / "eval" / "test-nodes.csv")
   assert {row["node"] for row in nodes} == {tree.path_text(node) for node in range(tree.num_nodes)}
   for row in nodes:
@@ -101,8 +103,8 @@ def test_its_tables_say_what_evaluate_counts(folder):
     said = [image for image in images if f"{image['predicted']}/".startswith(f"{row['node']}/")]
     both = [image for image in own if image in said]
     assert (int(row["images"]), int(row["predicted"])) == (len(own), len(said))
-    assert float(row["found"]) == pytest.approx(len(both) / len(own), abs=1e-6)
-    assert row["right_of_predicted"] == "" if not said else float(row["right_of_predicted"]) == pytest.approx(
+    assert float(row["recall"]) == pytest.approx(len(both) / len(own), abs=1e-6)
+    assert row["precision"] == "" if not said else float(row["precision"]) == pytest.approx(
       len(both) / len(said), abs=1e-6
     )  # fmt: skip
   pairs = rows(folder.path / "eval" / "test-confusions.csv")
@@ -112,7 +114,7 @@ def test_its_tables_say_what_evaluate_counts(folder):
     assert int(row["images"]) == len(among) and row["first_image"] == among[0]["image"]
     assert float(row["share_of_label"]) == pytest.approx(len(among) / 6, abs=1e-6)
   bins = [row for row in rows(folder.path / "eval" / "test-calibration.csv") if row["level"] == "2"]
-  sums = [sum(int(row["nodes"]) * float(row[name]) for row in bins) for name in ("mean_probability", "right")]
+  sums = [sum(int(row["nodes"]) * float(row[name]) for row in bins) for name in ("mean_probability", "accuracy")]
   assert sums == pytest.approx(
     [sum(float(row["probability"]) for row in images), sum(int(row["right"]) for row in images)], abs=1e-3
   )
@@ -121,27 +123,42 @@ def test_its_tables_say_what_evaluate_counts(folder):
     assert float(row["probability_up_to"]) - 1 / 15 < float(row["mean_probability"]) <= float(row["probability_up_to"])
 
 
-def test_the_page_says_how_far_probabilities_can_be_believed(folder):
-  found = find(folder, MESH)
+def test_no_word_of_the_page_is_outdated(folder):
+  evaluate(folder.path, threshold=0.2)
+  text = Page(write_report(findings(folder)).read_text()).text.lower()
+  (folder.path / "eval" / "test-threshold.json").unlink()
+  for word in ("sure", "stop below", "stop-below", "whole path", "believed", "right when said", "learnt", "takes for"):
+    assert not re.search(rf"\b{word}\b", text), word
+  for word in (
+    "path accuracy", "mean node accuracy", "mistake severity (edges)", "expected calibration error", "coverage",
+    "selective accuracy", "confidence threshold", "recall", "precision",
+  ):  # fmt: skip
+    assert word in text, word
+
+
+def test_the_calibration_is_on_the_page(folder):
+  found = findings(folder)
   text = " ".join(Page(write_report(found).read_text()).text.split())
-  nodes, *shares = Calibration.of(found.judged).row(slice(None))
+  nodes, *shares = Calibration.of(found.predictions).row(slice(None))
   assert nodes == 96
   assert f"all levels{nodes}{''.join(f'{100 * share:.2f}%' for share in shares)}" in text
 
 
-def test_answers_that_stop_are_on_it_once_they_have_been_measured(folder, make_run):
-  page = Page(write_report(find(folder, MESH)).read_text())
-  assert "--stop-below sweep" in page.text and "end at level" not in page.text
-  evaluate(Question([str(folder.path)], stop_below="sweep", right=0.05), MESH)
-  stopped = Page(write_report(find(folder, MESH)).read_text())
-  saved = folder.stopped_evaluation("test")
-  assert f"less probable than {saved['stop_below']:g}, {100 * saved['answered']:.2f}% of the images" in stopped.text
-  assert len(stopped.sources) == len(page.sources) + 1
-  evaluate(Question([str(folder.path)], stop_below="0.123"), MESH)  # which the picture does not speak of
-  assert len(Page(write_report(find(folder, MESH)).read_text()).sources) == len(page.sources)
+def test_selective_accuracy_is_on_it_once_it_has_been_measured(folder, make_run):
+  page = Page(write_report(findings(folder)).read_text())
+  assert "--threshold sweep" in page.text and "end at level" not in page.text
+  evaluate(folder.path, threshold="sweep", selective_accuracy=0.05)
+  selective = Page(write_report(findings(folder)).read_text())
+  saved = folder.selective_evaluation("test")
+  assert f"confidence threshold {saved['threshold']:g}" in selective.text
+  for name in ("coverage", "selective_accuracy"):
+    assert f"{100 * saved[name]:.2f}%" in selective.text
+  assert len(selective.sources) == len(page.sources) + 1
+  evaluate(folder.path, threshold=0.123)  # the picture is of another threshold
+  assert len(Page(write_report(findings(folder)).read_text()).sources) == len(page.sources)
   saved["members"][0]["steps"] = [7]  # of other weights
-  folder.write_evaluation("test-stop", saved)
-  assert "end at level" not in Page(write_report(find(folder, MESH)).read_text()).text
+  folder.write_evaluation("test-threshold", saved)
+  assert "end at level" not in Page(write_report(findings(folder)).read_text()).text
 
 
 def test_the_command_evaluates_what_has_not_been(folder, capsys):
@@ -157,12 +174,12 @@ def test_features_have_no_pictures_but_of_probabilities(make_run, small_config):
   config = small_config(
     neck=dict(name="none"), data=dict(name="noise", width=24), backbone=dict(name="features", width=24)
   )
-  page = Page(write_report(find(make_run(config, name="vectors"), MESH)).read_text())
-  assert len(page.sources) == 1 and "What it takes for what" in page.text
+  page = Page(write_report(findings(make_run(config, name="vectors"))).read_text())
+  assert len(page.sources) == 1 and "Confusions" in page.text
 
 
 def test_several_paths_an_image_are_refused(make_run, small_config):
   config = small_config(neck=dict(name="none"), head=dict(name="multilabel"), data=dict(resize=8, crop=8))
   folder = make_run(config, name="several")
-  with pytest.raises(UserError, match="predicts several paths an image, and a report is of a single one each"):
-    find(RunFolder(folder.path), MESH)
+  with pytest.raises(UserError, match="is a multi-label head, and a report shows one path an image"):
+    findings(folder)

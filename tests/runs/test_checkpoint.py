@@ -90,6 +90,6 @@ def test_a_flipped_bit_is_noticed_and_a_checkpoint_without_a_checksum_is_read(tm
     data = bytearray(written)
     data[len(data) * quarter // 4] ^= 16
     file.write_bytes(data)
-    with pytest.raises(UserError, match=r"checkpoint .*7 is damaged \(.*move that folder away"):
+    with pytest.raises(UserError, match=r"7 is damaged \("):
       checkpoints.restore_model(7, wanted)
   checkpoints.close()

@@ -34,7 +34,7 @@ def train(tmp_path, monkeypatch):
         raise found
       return {"num_examples": 2, "loss": found[0], "path_accuracy": found[1], "level_accuracy": [found[1], None]}, {}
 
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(loop, "measure_split", evaluate)
     loop.train_and_evaluate(c.to_dict(), str(tmp_path / "run"))
 
   return train
@@ -63,7 +63,7 @@ def test_validation_that_is_not_finite_stops_the_run(train, lines, scores, name)
 
 def test_weights_that_are_not_finite_are_not_kept(train, tmp_path):
   """The loss of a step is of the weights before it, and validation, which is given here, says nothing either."""
-  with pytest.raises(loop.Diverged, match="a weight was not finite at step 1; there is no checkpoint"):
+  with pytest.raises(loop.Diverged, match=r"not finite at step 1\b"):
     train([(0.5, 0.1)] * 9, decay=3e38, name="constant")
   assert not RunFolder(tmp_path / "run").has_checkpoint()
 

@@ -105,7 +105,7 @@ def test_first_match_counts_and_every_name_must_match():
   assert names["backbone"]["conv"]["bias"] == "backbone/conv/bias"
   found = match_groups(names, (("bias", 1.0), ("conv", 2.0), ("", 3.0)), "optim.decay")
   assert found == {"backbone": {"conv": {"kernel": 2.0, "bias": 1.0}}, "head": {"kernel": 3.0}}
-  with pytest.raises(UserError, match=r"config.optim.decay: no regex matches the parameter 'head/kernel'"):
+  with pytest.raises(UserError, match=r"config\.optim\.decay: .*'head/kernel'"):
     match_groups(names, (("conv", 2.0),), "optim.decay")
   with pytest.raises(UserError, match="regex, value"):
     match_groups(names, (("(", 2.0),), "optim.decay")

@@ -132,6 +132,8 @@ def test_balanced_classes_share_the_gradient_of_an_epoch_at_any_batch_size(rng, 
     def predict(self, *_):
       raise NotImplementedError
 
+    distribution = predict
+
     def loss(self, gains, paths):
       return -gains[paths[:, 0, 0]]
 

@@ -1,4 +1,4 @@
-"""Images in files of arrays; and noise that stands in for a set that is not at hand."""
+"""Images in .npz files of arrays, and synthetic noise in place of a data set."""
 
 from __future__ import annotations
 

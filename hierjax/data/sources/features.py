@@ -1,4 +1,4 @@
-"""Precomputed features: a folder of numpy's own files, read from the disk by row and never loaded whole."""
+"""Precomputed features in .npy files, memory-mapped and read by row."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class FeatureSource:
     return rows
 
   def describe(self, index: int) -> str:
-    """Returns what to call a vector in a message."""
+    """Returns the name of a vector in messages."""
     return f"{self.file} row {index}"
 
 
@@ -67,7 +67,7 @@ def feature_splits(config: DataConfig, tree: LabelTree) -> Splits:
   Where the folder has a tree.json that is not `tree`, labels are looked up in `tree` by their ids or names.
 
   Raises:
-    UserError: there is no such folder, or it holds something else, or nodes of another tree, as features.json tells.
+    UserError: there is no such folder, or it holds something else, or nodes of another tree than that of features.json.
     TreeError: tree.json is damaged, or a label is not in `tree`.
   """
   folder, files = _files(config)

@@ -63,7 +63,7 @@ def _squared_to_segment(x: Plane, y: Plane, a: Float32[np.ndarray, "2"], b: Floa
 
 
 def border(figure: Figure, width: float) -> Figure:
-  """Returns what of a figure is within `width` of its outline."""
+  """Returns the part of a figure within `width` of its outline."""
 
   def distance(x: Plane, y: Plane) -> Plane:
     d = figure(x, y)
@@ -110,7 +110,7 @@ _SHAFT = [(-0.95, 0.0), (0.95, 0.0)]
 _HEAD = [(0.5, 0.5), (0.95, 0.0), (0.5, -0.5)]
 _TAIL = [(-0.5, 0.5), (-0.95, 0.0), (-0.5, -0.5)]
 
-# Label paths of 2 to 4 nodes, and what each leaf looks like.
+# Label paths of 2 to 4 nodes, and the figure of each leaf.
 FIGURES: dict[str, Figure] = {
   "round/crescent": without(disc(0.95), disc(0.8, 0.45)),
   "round/disc/solid disc": disc(0.95),

@@ -184,7 +184,7 @@ def _against(background: np.ndarray, layer: np.ndarray) -> Float32[np.ndarray, "
 
 
 def _paint(canvas: np.ndarray, distance: np.ndarray, colour: np.ndarray) -> None:
-  """Paints what is inside over the canvas, in place; an edge is one pixel wide."""
+  """Paints the inside of a figure over the canvas, in place; an edge is one pixel wide."""
   side = np.float32(canvas.shape[1] / 2)
   cover = np.clip(np.float32(0.5) - distance * side, np.float32(0), np.float32(1))[..., None]
   canvas += cover * (colour[:, None, None] - canvas)

@@ -15,11 +15,12 @@ from hierjax.data import cache
 from hierjax.data.config import DataConfig
 from hierjax.data.read_image import read_image
 from hierjax.data.source import Splits, deepest_nodes, pad_nodes
-from hierjax.errors import UserError
+from hierjax.errors import UserError, did_you_mean
 from hierjax.extras import require
 from hierjax.tree.catalog import class_nodes
 from hierjax.tree.label_tree import PAD, LabelTree
 
+KINDS = ("shapes", "noise", "folder", "arrays", "features")  # the sets that are not TFDS's
 _CHUNK = 1000
 
 
@@ -27,7 +28,7 @@ def tfds_splits(config: DataConfig, tree: LabelTree) -> Splits:
   """Returns the splits of the prepared set `config.name`, which has `image`, and classes in `config.label_feature`.
 
   Raises:
-    UserError: the set is not prepared, or not in a form that can be read here; the message says what prepares it.
+    UserError: the set is not prepared, or not in a readable format; the message has the command that prepares it.
     TreeError: a class of the set is not in `tree`; or none is, where an image has several.
   """
   builder = _builder(config)
@@ -114,7 +115,7 @@ class TfdsSource:
     return images
 
   def describe(self, index: int) -> str:
-    """Returns what to call an image in a message."""
+    """Returns the name of an image in messages."""
     return f"{self.name} example {index}"
 
   def _labels(self) -> Int[np.ndarray, "n p"]:
@@ -150,7 +151,8 @@ def _tfds() -> Any:
 
 
 def _builder(config: DataConfig) -> Any:
-  kinds = "choose from shapes, noise, folder, arrays, features, or a set of TensorFlow Datasets, `cifar100` for example"
+  kinds = f"choose from {', '.join(KINDS)}, or a set of TensorFlow Datasets, `cifar100` for example"
+  kinds += did_you_mean(config.name, KINDS)
   try:
     tfds = _tfds()
   except UserError as error:

@@ -1,4 +1,4 @@
-"""The one class of backbones."""
+"""The class of all backbones: a stem, stages, and an optional top."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check_sizes(**sizes: Any) -> None:
   """Raises ValueError, which names it, for a size that is not a whole number of 1 or more, or a tuple of them."""
   for name, size in sizes.items():
     for number in size if isinstance(size, list | tuple) else (size,):
-      if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:  # type: ignore[operator]
+      if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
         raise ValueError(f"{name} = {size!r}: must be 1 or more, and whole")
 
 

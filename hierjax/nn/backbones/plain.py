@@ -1,8 +1,9 @@
-"""Plain convolutional trunks: the five layers of Table I of Zuo et al. (2016), and CNN-7 of Guo et al. (2018)."""
+"""Plain convolutional backbones: the five layers of Table I of Zuo et al. (2016), and CNN-7 of Guo et al. (2018)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,10 +23,10 @@ LRN_ALPHA = 1e-4 * (255 * 0.225) ** 2
 
 
 class Entry(nn.Module):
-  """Turns images away that the last map would have nothing of.
+  """A check of the size of the images: the last map must have a cell.
 
   Attributes:
-    smallest: height and width from which on the last map has a cell.
+    smallest: the smallest height and width.
   """
 
   smallest: int
@@ -40,7 +41,7 @@ class Entry(nn.Module):
     if min(height, width) < self.smallest:
       smallest = f"{self.smallest} x {self.smallest}"
       raise UserError(
-        f"images of {height} x {width} pixels are too small for this backbone: it takes {smallest} or more"
+        f"images of {height} x {width} pixels are too small for this backbone: it needs {smallest} or more"
       )
     return images
 
@@ -83,7 +84,7 @@ class Group(nn.Module):
     kernels: height and width of each convolution, none of which changes the size of the map.
     pool: `pool(x) -> x`, or None.
     dropout: rate.
-    drop_whole: axes along which dropout takes all or nothing.
+    drop_whole: axes along which dropout drops all cells or none.
     dtype: of the computation; weights are float32.
   """
 
@@ -119,7 +120,7 @@ def alexnet(widths: Sequence[int] = WIDTHS, lrn_alpha: float = LRN_ALPHA, dtype:
   Raises:
     ValueError: not five widths, a width below 1 or a negative lrn_alpha.
   """
-  return _trunk((11, 4, 0), (5, 1, 2), 23, widths, lrn_alpha, dtype)
+  return _trunk(((11, 4, 0), (5, 1, 2)), 23, widths, partial(Stage, alpha=lrn_alpha, dtype=dtype))
 
 
 def sppnet(widths: Sequence[int] = WIDTHS, lrn_alpha: float = LRN_ALPHA, dtype: Any = jnp.float32) -> Backbone:
@@ -135,23 +136,20 @@ def sppnet(widths: Sequence[int] = WIDTHS, lrn_alpha: float = LRN_ALPHA, dtype: 
   Raises:
     ValueError: not five widths, a width below 1 or a negative lrn_alpha.
   """
-  return _trunk((7, 2, 1), (5, 2, 0), 31, widths, lrn_alpha, dtype)
+  return _trunk(((7, 2, 1), (5, 2, 0)), 31, widths, partial(Stage, alpha=lrn_alpha, dtype=dtype))
 
 
 def _trunk(
-  conv1: tuple[int, int, int],
-  conv2: tuple[int, int, int],
-  smallest: int,
-  widths: Sequence[int],
-  lrn_alpha: float,
-  dtype: Any,
+  windows: tuple[tuple[int, int, int], ...], smallest: int, widths: Sequence[int], stage: partial[Stage]
 ) -> Backbone:
+  """Returns the five layers; `windows`: kernel, stride and padding of the first two, which have LRN and a pool."""
+  lrn_alpha = stage.keywords["alpha"]
   if len(widths) != 5 or min(widths) < 1 or not 0 <= lrn_alpha < float("inf"):
     has = f"widths = {tuple(widths)}, lrn_alpha = {lrn_alpha}"
     raise ValueError(f"{has}: a trunk has five widths, none below 1, and lrn_alpha is 0 or more")
   check_sizes(widths=widths)
-  normed = [Stage(width, *window, lrn_alpha, dtype) for width, window in zip(widths, (conv1, conv2), strict=False)]
-  return Backbone(Entry(smallest), (*normed, *(Stage(width, dtype=dtype) for width in widths[2:])))
+  normed = [stage(width, *window) for width, window in zip(widths, windows, strict=False)]
+  return Backbone(Entry(smallest), (*normed, *(stage(width, alpha=None) for width in widths[2:])))
 
 
 def cnn7(width: int = 192, dropout: Sequence[float] = (0.5, 0.5, 0.5), dtype: Any = jnp.float32) -> Backbone:

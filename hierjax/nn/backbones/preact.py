@@ -1,4 +1,4 @@
-"""Pre-activation residual networks: He et al. (2016b), wide (Zagoruyko and Komodakis 2016), wider and small."""
+"""Pre-activation residual networks: ResNet (He et al. 2016b), wide (Zagoruyko and Komodakis 2016), wider, small."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ conv = partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal())
 
 
 class Stem(nn.Module):
-  """One 3x3 convolution; the first block opens with norm and activation."""
+  """One 3x3 convolution; the first block begins with norm and activation."""
 
   width: int
   stride: int = 1
@@ -93,15 +93,9 @@ class Stage(nn.Module):
     return x if self.norm is None else self.norm(x, train)
 
 
-def _preact(
-  stem: Stem,
-  widths: Sequence[int],
-  blocks: int,
-  dropout: float,
-  dtype: Any,
-  kernels: tuple[int, ...] = (3, 3),
-  bottleneck: int = 1,
-) -> Backbone:
+def _preact(stem: Stem, widths: Sequence[int], blocks: int, block: partial[Block]) -> Backbone:
+  """Returns a stem and stages of so many blocks, each `block(width, stride)`."""
+  dropout = block.keywords["dropout"]
   if blocks < 1 or stem.stride < 1 or not widths or not 0 <= dropout < 1:
     has = f"widths = {widths}, blocks = {blocks}, stem_stride = {stem.stride}, dropout = {dropout}"
     raise ValueError(f"{has}: a net has at least one stage, at least one block in each, and 0 <= dropout < 1")
@@ -110,8 +104,8 @@ def _preact(
   def stage(i: int, width: int) -> Stage:
     strides = [1 if i == 0 else 2] + [1] * (blocks - 1)
     last = i == len(widths) - 1
-    in_a_row = tuple(Block(width, stride, kernels, bottleneck, dropout, dtype) for stride in strides)
-    return Stage(in_a_row, NormAct(dtype) if last else None)
+    in_a_row = tuple(block(width, stride) for stride in strides)
+    return Stage(in_a_row, NormAct(stem.dtype) if last else None)
 
   return Backbone(stem, tuple(stage(i, width) for i, width in enumerate(widths)))
 
@@ -123,7 +117,7 @@ def small_resnet(
   dropout: float = 0.0,
   dtype: Any = jnp.float32,
 ) -> Backbone:
-  """Returns a small pre-activation ResNet that makes CPU runs pleasant: 0.3M weights as it stands.
+  """Returns a small pre-activation ResNet for CPUs: 0.3M weights by default.
 
   Args:
     widths: channels of each stage; every stage after the first halves the map.
@@ -132,7 +126,8 @@ def small_resnet(
     dropout: rate within the blocks.
     dtype: of the computation; weights are float32.
   """
-  return _preact(Stem(widths[0] if widths else 0, stem_stride, dtype), widths, blocks, dropout, dtype)
+  block = partial(Block, dropout=dropout, dtype=dtype)
+  return _preact(Stem(widths[0] if widths else 0, stem_stride, dtype), widths, blocks, block)
 
 
 def preact_resnet(depth: int = 164, dropout: float = 0.0, dtype: Any = jnp.float32) -> Backbone:
@@ -153,7 +148,8 @@ def preact_resnet(depth: int = 164, dropout: float = 0.0, dtype: Any = jnp.float
     raise ValueError(f"depth = {depth}: a ResNet of bottlenecks has depth 9 n + 2: 11, 20, 29, 38, ..., 164, ...")
   check_sizes(depth=depth)
   blocks = (depth - 2) // 9
-  return _preact(Stem(16, dtype=dtype), (64, 128, 256), blocks, dropout, dtype, kernels=(1, 3, 1), bottleneck=4)
+  block = partial(Block, kernels=(1, 3, 1), bottleneck=4, dropout=dropout, dtype=dtype)
+  return _preact(Stem(16, dtype=dtype), (64, 128, 256), blocks, block)
 
 
 def wide_resnet(depth: int = 28, width: int = 10, dropout: float = 0.3, dtype: Any = jnp.float32) -> Backbone:
@@ -171,7 +167,8 @@ def wide_resnet(depth: int = 28, width: int = 10, dropout: float = 0.3, dtype: A
   if depth < 10 or depth % 6 != 4:
     raise ValueError(f"depth = {depth}: a wide ResNet has depth 6 n + 4: 10, 16, 22, 28, 34, 40, ...")
   check_sizes(depth=depth, width=width)
-  return _preact(Stem(16, dtype=dtype), [width * w for w in (16, 32, 64)], (depth - 4) // 6, dropout, dtype)
+  block = partial(Block, dropout=dropout, dtype=dtype)
+  return _preact(Stem(16, dtype=dtype), [width * w for w in (16, 32, 64)], (depth - 4) // 6, block)
 
 
 def wider_resnet(
@@ -188,4 +185,5 @@ def wider_resnet(
     dropout: rate within the blocks, of which the paper has none.
     dtype: of the computation; weights are float32.
   """
-  return _preact(Stem(64, dtype=dtype), widths, blocks, dropout, dtype, kernels=(1, 3, 1))
+  block = partial(Block, kernels=(1, 3, 1), dropout=dropout, dtype=dtype)
+  return _preact(Stem(64, dtype=dtype), widths, blocks, block)

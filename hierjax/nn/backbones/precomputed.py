@@ -1,4 +1,4 @@
-"""The backbone that has run already: its features are the inputs."""
+"""The identity backbone for precomputed features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hierjax.types import Features
 
 
 class PrecomputedFeatures(nn.Module):
-  """Passes features on that another network made (Guo et al. 2018, sections 4.1.2 and 4.2); it has no weights.
+  """A backbone without weights, whose inputs are another network's features (Guo et al. 2018, 4.1.2 and 4.2).
 
   Attributes:
     width: of the feature vectors.
@@ -20,7 +20,7 @@ class PrecomputedFeatures(nn.Module):
   width: int
 
   def __post_init__(self) -> None:
-    """Raises ValueError for a width that no vector has."""
+    """Raises ValueError for a width below 1."""
     if self.width < 1:
       raise ValueError(f"width = {self.width!r}: must be 1 or more, the number of features of an image")
     check_sizes(width=self.width)

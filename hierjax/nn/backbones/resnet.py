@@ -41,7 +41,7 @@ class Stem(nn.Module):
     """Returns a map of a quarter of the images' size, rounded up."""
     x = conv(self.width, (7, 7), (2, 2), 3, dtype=self.dtype, name="conv")(images)
     x = nn.relu(norm(x, train, "norm"))
-    # A row and a column of zeros, which no maximum of what is 0 or more sees, make Caffe's pool the one with padding 1.
+    # A row and a column of zeros, which change no maximum of values >= 0, turn Caffe's pool into one with padding 1.
     return max_pool(jnp.pad(x, ((0, 0), (1, 0), (1, 0), (0, 0))))
 
 

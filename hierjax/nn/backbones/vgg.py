@@ -27,7 +27,7 @@ class Stage(nn.Module):
   Attributes:
     width: channels.
     convolutions: how many.
-    batch_norm: whether a norm stands before each ReLU.
+    batch_norm: whether there is a norm before each ReLU.
     dtype: of the computation; weights are float32.
   """
 
@@ -86,7 +86,7 @@ def vgg16(
 
   Args:
     width: channels of the first stage; the others have 2, 4, 8 and 8 times as many.
-    batch_norm: whether a norm stands before each ReLU.
+    batch_norm: whether there is a norm before each ReLU.
     top: widths of fc6 and fc7, (4096, 4096) in the paper, whose output is the pooled vector then; None for no top,
       where it is the mean of the last map.
     dropout: rate after fc6 and fc7; without a top nothing is dropped.

@@ -134,9 +134,9 @@ class CoarseFineHead(nn.Module):
   ) -> Distribution:
     """Returns the softmax of each level, and node probabilities by the chain rule.
 
-    The paper's own inference is `Prediction.raw_nodes`, the argmax of each level. A beam of 1 with `restrict = raw` gives
-    the same nodes, down to the level at which a leaf above has more than any node. Where a label is known, its level's
-    distribution is certain of it, and so are those below a leaf.
+    The paper's own inference is `Prediction.raw_nodes`, the argmax of each level. A beam of 1 with `restrict = raw`
+    gives the same nodes, down to the level at which a leaf above has more than any node. Where a label is known, its
+    level's distribution is certain of it, and so are those below a leaf.
     """
     log_probs = self._log_probs(self(features), tree)
     batch = log_probs.shape[0]

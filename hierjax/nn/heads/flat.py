@@ -40,9 +40,9 @@ class FlatHead(nn.Module):
   dtype: Any = jnp.float32
 
   @classmethod
-  def for_tree(cls, arrays: TreeArrays, **fields: Any) -> FlatHead:
-    """Returns the head for a tree; `fields` are `criterion` and `dtype`."""
-    return cls(arrays.num_leaves, arrays.stop_at, **fields)
+  def for_tree(cls, arrays: TreeArrays, criterion: str = "cross_entropy", dtype: Any = jnp.float32) -> FlatHead:
+    """Returns the head for a tree."""
+    return cls(arrays.num_leaves, arrays.stop_at, criterion, dtype)
 
   @nn.compact
   def __call__(
@@ -73,7 +73,7 @@ class FlatHead(nn.Module):
   def distribution(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
   ) -> Distribution:
-    """Returns the softmax over the leaves below the known labels; a node has the sum of its leaves (Koo et al., Remark 1)."""
+    """Returns the softmax over the leaves below the known labels; a node has their sum (Koo et al., Remark 1)."""
     logits = self(features)
     if known is not None:
       spans = jnp.asarray(tree.leaf_spans)

@@ -35,9 +35,9 @@ class Recurrence(nn.Module):
     cell: `lstm` or `gru`.
     width: of the state.
     dtype: of the products; state and gates are float32.
-    start: initial values: `usual`; `open`, for a state that holds most of what it was just fed: the LSTM's input and
-      output gates let through 0.88; `lasting`, for one that keeps what it had before, 0.95 of it a step. The inputs'
-      matrix is twice as large as usual with both.
+    start: initial values: `usual`; `open`, for states dominated by the current input: the LSTM's input and output gates
+      start at 0.88; `lasting`, for states that persist: the forget (or update) gate starts at 0.95. With the last two,
+      the inputs' matrix has twice the usual standard deviation.
   """
 
   cell: Literal["lstm", "gru"]

@@ -1,4 +1,4 @@
-"""Conversions of Koo et al. (section 3.3): a feature map of any size becomes a vector of a given one."""
+"""Conversions of feature maps of any size to vectors of one size (Koo et al., section 3.3)."""
 
 from __future__ import annotations
 
@@ -18,22 +18,47 @@ KINDS = ("linear", "conv", "pool", "pool_linear", "dense")
 _HE = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 
+@dataclasses.dataclass(frozen=True)
+class MapShape:
+  """The shape of a map, and its name in messages."""
+
+  label: str
+  height: int
+  width: int
+  channels: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """The vector that a conversion makes of a map.
+
+  Attributes:
+    size: p, its numbers.
+    side: the wanted height and width of the result of `linear`, `pool_linear` and `conv`, before it is flattened.
+    strict: whether settings that the appendices do not solve exactly are errors; otherwise the nearest ones are taken.
+  """
+
+  size: int
+  side: int = 4
+  strict: bool = False
+
+
 class Conversion(nn.Module):
-  """Turns a map of D channels into a vector of p = `size` numbers, g(a_s; alpha_s) of the paper.
+  """Conversion of a map a of D x H x W numbers to a vector of p = `size` numbers, g(a; alpha) of the paper.
 
   - `linear`: vec(a x_1 U1 x_2 U2 x_3 U3), the n-mode product, to p / side^2 x side x side (READINGS K4).
   - `conv`: a convolution with p / side^2 filters and side x side places; see `convolution` (appendix A; K5).
-  - `pool`: average pooling to D x k x k, k the largest with D k^2 <= p, and zeros behind it; no weights. Where D > p,
+  - `pool`: average pooling to D x k x k, k the largest with D k^2 <= p, padded with zeros; no weights. Where D > p,
     means of ceil(D / p) channels each come first (appendix B; K2, K3). k is at most the map's own side.
-  - `pool_linear`: the pooled map times U1, U2, U3, as the paper's formula has it (K2).
+  - `pool_linear`: the pooled map times U1, U2, U3, as in the paper's formula (K2).
   - `dense`: one matrix over the whole map; D x H x W x p weights (K4).
 
   Attributes:
     kind: one of these.
     size: p.
-    side: of what `linear`, `pool_linear` and `conv` make, before it is a vector.
-    strict: whether to refuse what the appendices do not solve exactly, rather than to take what is nearest.
-    label: what the map is called in messages.
+    side: see `Target`.
+    strict: see `Target`.
+    label: the map's name in messages.
     dtype: of the products; weights and result are float32.
   """
 
@@ -51,13 +76,13 @@ class Conversion(nn.Module):
     Raises:
       UserError: with `strict`, there is no exact setting for this map.
     """
-    height, width, channels = x.shape[1:]
+    shape, target = MapShape(self.label, *x.shape[1:]), Target(self.size, self.side, self.strict)
     x = x.astype(self.dtype)
     if self.kind == "pool":
-      y = _pooled(x, pooling(self.label, height, width, channels, self.size, self.strict))
+      y = _pooled(x, pooling(shape, target))
       y = jnp.pad(y.reshape(len(y), -1), ((0, 0), (0, self.size - y[0].size)))
     elif self.kind == "conv":
-      plan = convolution(self.label, height, width, self.size, self.side, self.strict)
+      plan = convolution(shape, target)
       y = nn.Conv(
         self.size // plan.side**2,
         plan.windows,
@@ -70,9 +95,9 @@ class Conversion(nn.Module):
     elif self.kind == "dense":
       y = nn.Dense(self.size, dtype=self.dtype, name="matrix")(x.reshape(len(x), -1))
     else:
-      side = map_side(self.label, self.size, self.side, self.strict)
+      side = map_side(self.label, target)
       if self.kind == "pool_linear":
-        x = _pooled(x, pooling(self.label, height, width, channels, self.size, self.strict))
+        x = _pooled(x, pooling(shape, target))
       y = self._modes(x, (side, side, self.size // side**2))
     return y.reshape(len(y), -1).astype(jnp.float32)
 
@@ -80,7 +105,7 @@ class Conversion(nn.Module):
     """Returns the n-mode product with one matrix a mode: U2 and U3 of rows and columns, U1 of channels."""
     initial = nn.initializers.lecun_normal()
     u2, u3, u1 = (
-      self.param(name, initial, (old, new), jnp.float32).astype(self.dtype)  # type: ignore[union-attr]
+      self.param(name, initial, (old, new), jnp.float32).astype(self.dtype)
       for name, old, new in zip(("u2", "u3", "u1"), x.shape[1:], sizes, strict=True)
     )
     return jnp.einsum("bhwc,hn,wv,cm->bnvm", x, u2, u3, u1, optimize="optimal")
@@ -88,26 +113,27 @@ class Conversion(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Pooling:
-  """How `pool` makes a map small: means of `group` channels each, then k x k = `side`^2 places."""
+  """The settings of `pool`: means of `group` channels each, and windows that make `side` x `side` places."""
 
   group: int
   side: int
 
 
-def pooling(label: str, height: int, width: int, channels: int, size: int, strict: bool) -> Pooling:
-  """Returns the pooling of a map to at most `size` numbers.
+def pooling(shape: MapShape, target: Target) -> Pooling:
+  """Returns the pooling of a map to at most `target.size` numbers.
 
   Raises:
     UserError: with `strict`, appendix B has no solution: D (W / F)^2 = p with disjoint windows of F x F.
   """
-  if strict:
+  height, width, channels, size = shape.height, shape.width, shape.channels, target.size
+  if target.strict:
     places = size // channels
     side = math.isqrt(places)
     if height != width or places * channels != size or side**2 != places or not side or width % side:
       raise UserError(
-        f"{label}, D = {channels} channels of {height}x{width}: no pooling makes p = {size} numbers of it, for "
-        f"D (W / F)^2 = p has no whole F that divides W (Koo et al., appendix B); choose another config.head.size, or "
-        "config.head.strict = False"
+        f"{shape.label}, D = {channels} channels of {height}x{width}: no pooling makes p = {size} numbers of it, since "
+        "D (W / F)^2 = p has no integer F that divides W (Koo et al., appendix B); choose another config.head.size, "
+        "or config.head.strict = False"
       )
     return Pooling(1, side)
   group = -(-channels // size)
@@ -127,15 +153,16 @@ def _pooled(x: Float[Array, "b h w c"], plan: Pooling) -> Float[Array, "b k k m"
   return sums / counts[None, None, None]
 
 
-def map_side(label: str, size: int, side: int, strict: bool) -> int:
-  """Returns the side whose square divides `size` that is nearest to `side`; of two, the larger.
+def map_side(label: str, target: Target) -> int:
+  """Returns the side nearest to `target.side` whose square divides `target.size`; of two, the larger.
 
   Raises:
-    UserError: with `strict`, the square of `side` does not.
+    UserError: with `strict`, the square of `target.side` does not divide it; `label` names the map.
   """
+  size, side = target.size, target.side
   if size % side**2 == 0:
     return side
-  if strict:
+  if target.strict:
     raise UserError(
       f"{label}: p = {size} numbers are not m x {side} x {side} for any m; choose another config.head.size or "
       "config.head.side, or config.head.strict = False"
@@ -146,7 +173,7 @@ def map_side(label: str, size: int, side: int, strict: bool) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-  """The setting of a convolution whose result has `side` x `side` places; each field is of rows, then columns."""
+  """The settings of a convolution whose result has `side` x `side` places; other fields are of rows, then columns."""
 
   side: int
   windows: tuple[int, int]
@@ -154,31 +181,33 @@ class Convolution:
   paddings: tuple[int, int]
 
 
-def convolution(label: str, height: int, width: int, size: int, side: int, strict: bool) -> Convolution:
-  """Returns the convolution that makes `size` numbers on `side` x `side` places of a map (appendix A).
+def convolution(shape: MapShape, target: Target) -> Convolution:
+  """Returns the convolution that makes `target.size` numbers on side x side places of a map (appendix A).
 
   Of the appendix's solutions it is one with the least padding, and of those, disjoint windows (case 2) rather than
   overlapping ones (case 4); then comes stride 1 (case 3). One place takes a window as large as the map (case 1).
 
   Raises:
-    UserError: with `strict`, none has, or the map is not square, which the appendix assumes.
+    UserError: with `strict`, there is no solution, or the map is not square, which the appendix assumes.
   """
+  label, height, width = shape.label, shape.height, shape.width
+  size, side, strict = target.size, target.side, target.strict
   remedy = "choose another config.head.size or config.head.side, or config.head.strict = False"
   if strict and height != width:
     raise UserError(f"{label}, {height}x{width}: appendix A of Koo et al. is for square maps; {remedy}")
-  found = map_side(label, size, side, strict)
+  found = map_side(label, target)
   if found > min(height, width):
     if strict:
       raise UserError(f"{label}, W = {width}: no convolution makes {side} x {side} places of it (p = {size}); {remedy}")
     found = max(s for s in range(1, min(height, width) + 1) if size % s**2 == 0)
   rows, columns = window(height, found), window(width, found)
-  return Convolution(found, *zip(rows, columns, strict=True))  # type: ignore[arg-type]
+  return Convolution(found, *zip(rows, columns, strict=True))
 
 
 def window(extent: int, places: int) -> tuple[int, int, int]:
   """Returns filter size F, stride G and padding Z, on each side, that make `places` of `extent` pixels, W of the paper.
 
-  The padding is the smallest there is, and less than F, so that no window sees nothing but zeros.
+  The padding is the smallest possible, and less than F, so that no window holds zeros only.
 
   Raises:
     ValueError: there are not as many pixels as places.
@@ -201,23 +230,23 @@ def window(extent: int, places: int) -> tuple[int, int, int]:
   return extent - places + 1, 1, 0  # case 3
 
 
-def describe(kind: str, label: str, shape: tuple[int, ...], size: int, side: int, strict: bool) -> str:
-  """Returns in words what a `Conversion` makes of a map of `shape`, (h, w, c); raises UserError as it does."""
-  height, width, channels = shape
+def conversion_summary(kind: str, shape: MapShape, target: Target) -> str:
+  """Returns a line on a conversion of a map; raises UserError as `Conversion` does."""
+  size = target.size
   if kind == "pool":
-    plan = pooling(label, height, width, channels, size, strict)
-    kept = -(-channels // plan.group)
+    plan = pooling(shape, target)
+    kept = -(-shape.channels // plan.group)
     used = kept * plan.side**2
     means = f"means of {plan.group} channels, " if plan.group > 1 else ""
     zeros = f", {size - used} zeros" if used < size else ""
     done = f"{means}pooled to {plan.side}x{plan.side}x{kept}{zeros}"
   elif kind == "conv":
-    conv = convolution(label, height, width, size, side, strict)
+    conv = convolution(shape, target)
     f, g, z = ("x".join(map(str, field)) for field in (conv.windows, conv.strides, conv.paddings))
     done = f"{size // conv.side**2} filters of {f}, stride {g}, padding {z}"
   elif kind == "dense":
-    done = f"a matrix of {math.prod(shape):,} x {size}"
+    done = f"a matrix of {shape.height * shape.width * shape.channels:,} x {size}"
   else:
-    found = map_side(label, size, side, strict)
+    found = map_side(shape.label, target)
     done = f"n-mode product to {found}x{found}x{size // found**2}"
-  return f"{label}, {height}x{width}x{channels}: {done}"
+  return f"{shape.label}, {shape.height}x{shape.width}x{shape.channels}: {done}"

@@ -1,4 +1,4 @@
-"""Which cells of a grid lie on its anti-diagonals, and in what runs a recurrence takes them; numpy only.
+"""The cells of a grid on its anti-diagonals, and the runs of diagonals that a recurrence takes; numpy only.
 
 Cell (r, q) lies on diagonal t = r + q. A diagonal is kept as a window of rows, so that on the diagonal before, the cell
 above a cell lies a row higher and the cell to its left in the same row.
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-# Up to this many diagonals are steps of their own, of exactly their length. More would compile for minutes: there,
+# Up to this many diagonals are steps of their own, of exactly their length. More steps would compile for minutes, so
 # diagonals of nearly equal length share a loop, and a window.
 _UNROLLED = 25
 # How many more rows than its shortest diagonal a window may have: a share of the grid's rows, for each of the images
 # that lie side by side in it, and at most so much.
 _SLACK, _MOST_SLACK = 1 / 7, 1 / 3
-# No run of a grid of several images takes more than this share of its diagonals: the products of its inputs, and of
-# what it leaves, then run beside another's steps.
+# No run of a grid of several images has more than this share of its diagonals, so that the products of its inputs and
+# of its states run in parallel with another run's steps.
 _LONGEST = 1 / 3
 # How many images may lie side by side, and how many rows the products of a step keep at least, in each direction.
 _MOST_IMAGES, _FEWEST_ROWS = 8, 64

@@ -1,8 +1,8 @@
-"""Maxima, and pools over windows of 3 x 3, 2 apart, as in Caffe: sizes round up, a last window may stick out by one.
+"""Maxima, and pools over windows of 3 x 3 with stride 2, as in Caffe: sizes round up, and padding is at the end.
 
-The gradients of jnp.max and jnp.maximum ask which values equal the maximum. Where XLA computes a map again for them,
-and rounds it otherwise than for the maximum, none may: the one is 0 / 0 then, NaN, and the other 0. Here they ask which
-value is larger; of equal ones, the first has the gradient.
+The gradients of jnp.max and jnp.maximum compare the values with the maximum for equality. XLA may recompute a map for
+them with other rounding than for the maximum. Then no value is equal: the gradient of jnp.max is 0 / 0 = NaN, that of
+jnp.maximum is 0. The functions here compare values with each other; of equal values, the first has the gradient.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 
 
 def mean_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-  """Returns the mean of each window, summed in float32; what sticks out does not count."""
+  """Returns the mean of each window, summed in float32; cells outside of the map do not count."""
   y = x.astype(jnp.float32)
   for axis in (1, 2):
     inside = np.full(x.shape[axis] // 2, 3, np.float32)

@@ -1,4 +1,4 @@
-"""Maps of one image at several scales: pooling to a grid, and from the cells of one grid to those of another."""
+"""Maps of one image at several scales: pooling to a grid, and resampling from one grid to another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hierjax.nn.layers.pooling import largest
 
 
 def window(cell: int, cells: int, size: int) -> tuple[int, int]:
-  """Returns what a cell of n covers of A positions: floor(i A / n) to ceil((i + 1) A / n), READINGS Z10."""
+  """Returns the positions of cell i of n, of A positions: floor(i A / n) to ceil((i + 1) A / n), READINGS Z10."""
   return cell * size // cells, -(-(cell + 1) * size // cells)
 
 
@@ -55,7 +55,7 @@ def _adaptive_pool(pool: Callable[..., Array], x: Array, rows: int, columns: int
 def resample(
   x: Float[Array, "b h w c"], rows: int, columns: int, how: str = "overlap"
 ) -> Float[Array, "b {rows} {columns} c"]:
-  """Returns the map of a coarser grid as the cells of a finer one see it (eq. 21).
+  """Returns the values of a coarser grid's map at the cells of a finer grid (Zuo et al., eq. 21).
 
   Args:
     x: the coarser map.

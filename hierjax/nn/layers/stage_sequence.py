@@ -10,20 +10,22 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
-from hierjax.nn.layers.conversions import KINDS, Conversion, describe
+from hierjax.nn.layers.conversions import KINDS, Conversion, MapShape, Target, conversion_summary
 
 Subsets = tuple[tuple[int, ...], ...]
 ORDERS = ("deep_first", "shallow_first")
 
 
 class StageSequence(nn.Module):
-  """u_t, the mean of the converted maps of the stages in S_t, for each step t.
+  """The sequence u_1, u_2, ... of Koo et al.: u_t is the mean over the stages s in S_t of their converted maps,
+
+      u_t = 1/|S_t| sum_(s in S_t) g(a_s; alpha_s).
 
   Attributes:
     size: p, of each vector.
     subsets: S_t for each step, by the stages' numbers, 1 nearest the image; () for `default_subsets`.
-    steps: how many, where `subsets` is (); 0 for one a stage.
-    order: of the default ones; `deep_first` is what the authors' code runs, `shallow_first` the text (READINGS K1).
+    steps: the number of steps of the default subsets; 0 for one step a stage.
+    order: of the default subsets: `deep_first` as in the authors' code, `shallow_first` as in the text (READINGS K1).
     conversion: see `Conversion`.
     side: see `Conversion`.
     strict: see `Conversion`.
@@ -60,11 +62,11 @@ class StageSequence(nn.Module):
 
   @nn.nowrap
   def resolved(self, num_stages: int) -> Subsets:
-    """Returns S_t for each step of a network with so many stages.
+    """Returns S_t for each step of a network with `num_stages` stages.
 
     Raises:
-      UserError: there is no such stage, a subset is empty, or they neither rise nor fall from step to step; or there
-        are more steps than stages (READINGS K17).
+      UserError: there is no such stage, a subset is empty, or the subsets neither rise nor fall from step to step; or
+        there are more steps than stages (READINGS K17).
     """
     if not num_stages:
       raise UserError(
@@ -78,13 +80,14 @@ class StageSequence(nn.Module):
 
   @nn.nowrap
   def describe(self, shapes: tuple[tuple[int, ...], ...]) -> list[str]:
-    """Returns a line a stage on what is made of its map, of shape (h, w, c)."""
+    """Returns a line for each stage on the conversion of its map, of shape (h, w, c)."""
     read = sorted(itertools.chain(*self.resolved(len(shapes))))
-    return [describe(self.conversion, _label(s), shapes[s - 1], self.size, self.side, self.strict) for s in read]
+    target = Target(self.size, self.side, self.strict)
+    return [conversion_summary(self.conversion, MapShape(_label(s), *shapes[s - 1]), target) for s in read]
 
   @nn.nowrap
   def check(self) -> None:
-    """Raises ValueError for fields that make no sequence, whatever the stages."""
+    """Raises ValueError for fields that are wrong for every backbone."""
     if self.size < 1 or self.side < 1:
       raise ValueError(f"size = {self.size}, side = {self.side}: must be 1 or more")
     for name, value, allowed in (("conversion", self.conversion, KINDS), ("order", self.order, ORDERS)):
@@ -97,9 +100,9 @@ def _label(stage: int) -> str:
 
 
 def default_subsets(num_stages: int, steps: int, order: str = "deep_first") -> Subsets:
-  """Returns a stage a step, from the deepest on, and all that is left for the last step (READINGS K1).
+  """Returns one stage for each step, from the deepest on, and all other stages for the last step (READINGS K1).
 
-  With `shallow_first` the steps are the other way round.
+  With `shallow_first` the order of the steps is reversed.
 
   Raises:
     UserError: there are more steps than stages.
@@ -115,17 +118,17 @@ def default_subsets(num_stages: int, steps: int, order: str = "deep_first") -> S
 
 
 def check_subsets(subsets: Subsets, num_stages: int, steps: int = 0) -> None:
-  """Raises UserError where `subsets` cannot be S_1, S_2, ... of so many stages, or are not `steps` (0: any number)."""
+  """Raises UserError where `subsets` are not valid S_1, S_2, ... of the stages, or not `steps` many (0: any number)."""
   where = f"config.head.subsets = {subsets}"
   if steps and len(subsets) != steps:
     raise UserError(f"{where}: label paths have {steps} steps, so give {steps} subsets")
   for subset in subsets:
     if not subset or any(not 1 <= stage <= num_stages for stage in subset) or len(set(subset)) < len(subset):
-      raise UserError(f"{where}: each must name some of the backbone's stages, 1 to {num_stages}, and none twice")
+      raise UserError(f"{where}: each must hold stages of the backbone, 1 to {num_stages}, and none twice")
   pairs = list(itertools.pairwise(subsets))
   rises, falls = (all(max(a) < min(b) for a, b in some) for some in (pairs, [(b, a) for a, b in pairs]))
   if not rises and not falls:
     raise UserError(
-      f"{where}: all stages of a subset must come before those of the next, or all after (Koo et al., section 3.1): "
-      f"{default_subsets(num_stages, min(len(subsets), num_stages))}, say"
+      f"{where}: all stages of a subset must come before those of the next, or all after (Koo et al., section 3.1), "
+      f"as in {default_subsets(num_stages, min(len(subsets), num_stages))}"
     )

@@ -1,16 +1,23 @@
-"""Products with a window of a matrix's rows for each input: a softmax over siblings costs what its siblings cost."""
+"""Products with a window of a matrix's rows for each input, so that a softmax over siblings reads their rows only."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-_LEAST = 16  # rows read at once: the loop over windows leaves little to save below
+_LEAST = 16  # rows that are read together; for fewer, the loop over windows costs as much as their products
+
+
+class _Windows(NamedTuple):
+  """Windows of consecutive rows of a matrix: the first row of each, and the number of rows."""
+
+  first: Int[Array, "m"]
+  rows: Int[Array, "m"]
 
 
 def window_products(
@@ -22,43 +29,43 @@ def window_products(
 ) -> Float[Array, "b k w"]:
   """Returns the products of each x with `count` rows of `kernel`, from row `first` on, and zeros up to `width`.
 
-  Neither it nor its gradient does work that grows with o, but for the zeros that the gradient starts from. On a CPU the
-  windows are read where they lie, one after the other, by each device for the whole batch, and of those that are not
-  full a half, a quarter, ...; elsewhere they are gathered, which takes `b k w d` numbers.
+  The work, forward and backward, does not grow with o, except for the zeros that the gradient starts from. On a CPU the
+  windows are read in place, one after the other, by each device for the whole batch; of a window that is not full, the
+  smallest sufficient half, quarter, ... is read. On other devices windows are gathered, which takes `b k w d` numbers.
 
   Args:
     x: the inputs, f32 or bf16; the products are computed in that type.
     kernel: all rows, f32.
-    first: at most o - width; a leading dimension of 1 stands for windows that all examples share, and read once.
+    first: at most o - width; with a leading dimension of 1 all examples share the windows, which are read once.
     count: at most width.
     width: of the result.
   """
   if first.shape[0] == 1:
-    found = _products(x.swapaxes(0, 1), kernel, first[0], count[0], width).swapaxes(0, 1)
+    found = _products(x.swapaxes(0, 1), kernel, _Windows(first[0], count[0]), width).swapaxes(0, 1)
   else:
-    each = x.reshape(-1, 1, x.shape[-1]), kernel, first.reshape(-1), count.reshape(-1)
-    found = _products(*each, width).reshape(*x.shape[:2], width)
+    windows = _Windows(first.reshape(-1), count.reshape(-1))
+    found = _products(x.reshape(-1, 1, x.shape[-1]), kernel, windows, width).reshape(*x.shape[:2], width)
   return jnp.where(jnp.arange(width, dtype=jnp.int32)[None, None] < count[..., None], found, 0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _products(
-  x: Float[Array, "m r d"], kernel: Float[Array, "o d"], first: Int[Array, "m"], count: Int[Array, "m"], width: int
+  x: Float[Array, "m r d"], kernel: Float[Array, "o d"], windows: _Windows, width: int
 ) -> Float[Array, "m r w"]:
-  """Returns the products with the first `count` rows; what stands after them is of no use."""
+  """Returns the products with the rows of each window; numbers after the first `count` are not to be used."""
 
   def product(rows: int, first: Array, x: Array) -> Array:
-    return jnp.pad(x @ _rows(kernel, first, rows).astype(x.dtype).T, ((0, 0), (0, width - rows)))
+    return jnp.pad(x @ _window(kernel, first, rows).astype(x.dtype).T, ((0, 0), (0, width - rows)))
 
-  return _each(product, width, first, count, x)
+  return _each(product, width, windows, x)
 
 
-def _rows(kernel: Float[Array, "o d"], first: Int[Array, ""], width: int) -> Float[Array, "w d"]:
+def _window(kernel: Float[Array, "o d"], first: Int[Array, ""], width: int) -> Float[Array, "w d"]:
   return jax.lax.dynamic_slice_in_dim(kernel, first, width)
 
 
-def _each(function: Callable[..., Array], width: int, first: Array, count: Array, x: Array) -> Array:
-  """Returns `function(rows, first, x)` of each window, with at least as many rows as it counts.
+def _each(function: Callable[..., Array], width: int, windows: _Windows, x: Float[Array, "m r _"]) -> Array:
+  """Returns `function(rows, first, x)` of each window, `rows` being at least its count.
 
   XLA gathers windows element by element on a CPU, 10 times slower than a loop. In the order of their rows, windows that
   overlap find them in the cache.
@@ -75,7 +82,7 @@ def _each(function: Callable[..., Array], width: int, first: Array, count: Array
   def at_once(first: Array, count: Array, x: Array) -> Array:
     return jax.vmap(functools.partial(function, width))(first, x)
 
-  return jax.lax.platform_dependent(first, count, x, cpu=in_turn, default=at_once)
+  return jax.lax.platform_dependent(*windows, x, cpu=in_turn, default=at_once)
 
 
 def _sized(function: Callable[..., Any], width: int, count: Int[Array, ""], *args: Any) -> Any:
@@ -87,28 +94,32 @@ def _sized(function: Callable[..., Any], width: int, count: Int[Array, ""], *arg
   return jax.lax.switch(which, [functools.partial(function, rows) for rows in sizes], *args)
 
 
-Saved = tuple[Array, Array, Array, Array]
+_Saved = tuple[Float[Array, "m r d"], Float[Array, "o d"], _Windows]
 
 
-def _forward(x: Array, kernel: Array, first: Array, count: Array, width: int) -> tuple[Array, Saved]:
-  return _products(x, kernel, first, count, width), (x, kernel, first, count)
+def _forward(
+  x: Float[Array, "m r d"], kernel: Float[Array, "o d"], windows: _Windows, width: int
+) -> tuple[Float[Array, "m r w"], _Saved]:
+  return _products(x, kernel, windows, width), (x, kernel, windows)
 
 
-def _backward(width: int, saved: Saved, g: Float[Array, "m r w"]) -> tuple[Array, Array, None, None]:
-  x, kernel, first, count = saved
+def _backward(
+  width: int, saved: _Saved, g: Float[Array, "m r w"]
+) -> tuple[Float[Array, "m r d"], Float[Array, "o d"], None]:
+  x, kernel, windows = saved
 
   def product(rows: int, first: Array, g: Array) -> Array:
-    return g[:, :rows] @ _rows(kernel, first, rows).astype(g.dtype)
+    return g[:, :rows] @ _window(kernel, first, rows).astype(g.dtype)
 
-  dx = _each(product, width, first, count, g)
+  dx = _each(product, width, windows, g)
   in_turn, at_once = (functools.partial(add, jnp.zeros_like(kernel)) for add in (_add_in_turn, _add_at_once))
-  return dx, jax.lax.platform_dependent(first, g, x, cpu=in_turn, default=at_once), None, None
+  return dx, jax.lax.platform_dependent(windows.first, g, x, cpu=in_turn, default=at_once), None
 
 
 def _add_in_turn(total: Array, first: Array, g: Array, x: Array) -> Array:
   def add(total: Array, one: tuple[Array, Array, Array]) -> tuple[Array, None]:
     first, g, x = one  # all columns: from a branch, XLA would copy the whole total
-    rows = _rows(total, first, g.shape[-1]) + (g.T @ x).astype(total.dtype)
+    rows = _window(total, first, g.shape[-1]) + (g.T @ x).astype(total.dtype)
     return jax.lax.dynamic_update_slice_in_dim(total, rows, first, 0), None
 
   return jax.lax.scan(add, total, (first, g, x))[0]

@@ -20,9 +20,12 @@ Map = Float[Array, "b _ _ c"]  # each scale has its own height and width
 class ContextPyramid(nn.Module):
   """A map pooled to several scales, with the context of each cell in it (eqs. 10-24).
 
-  A scale of one cell has no recurrence: it is passed on (READINGS Z1). Each finer one runs a `SpatialRNN` over its
-  cells and is driven by all coarser ones: s_l = sum_j W_jl h_j, each h_j summed over the directions (eq. 21, Z9).
-  Without `neighbours`, the links read the finer scale's own pooled map instead: no cell sees another (READINGS Z14).
+  A scale of one cell has no recurrence; its map is the result (READINGS Z1). Each finer scale l runs a `SpatialRNN`
+  over its cells, whose drive comes from all coarser scales, each h_j summed over the directions (READINGS Z9):
+
+      s_l(r,q) = sum_(j < l) W_jl h_j(r_j, q_j)                                                          (21)
+
+  Without `neighbours`, the links read the finer scale's own pooled map, so that no cell depends on another (Z14).
 
   Attributes: as of `ContextNeck`.
   """
@@ -52,8 +55,8 @@ class ContextPyramid(nn.Module):
     return pooled, tuple(contexts)
 
   def _link(self, j: int, i: int, coarse: Map, fine: Map) -> Map:
-    # The product comes first: the coarser map has fewer cells. Links start at zero, and so a C-HRNN as a C-MRNN:
-    # coarse maps are large and much the same in all images, and would drown the cells at first.
+    # The product comes first: the coarser map has fewer cells. Links start at zero, as a C-MRNN has none: coarse
+    # maps have large values, similar in all images, which would dominate the cells at first.
     zeros = nn.initializers.zeros_init()
     link = nn.Dense(fine.shape[-1], use_bias=False, kernel_init=zeros, dtype=self.dtype, name=f"link_{j}_{i}")
     if not self.neighbours:
@@ -62,7 +65,9 @@ class ContextPyramid(nn.Module):
 
 
 class ContextNeck(nn.Module):
-  """What Zuo et al. put after the convolutions: `ContextPyramid`, flattened, and the layers fc7 and fc8 of Table I.
+  """The layers of Zuo et al. after the convolutions: `ContextPyramid`, flattened, then fc7 and fc8 of Table I:
+
+      y_1 = relu(W_7 H + b_7),   y_2 = relu(W_8 y_1 + b_8),   H the concatenated maps of all scales         (25)
 
   The pooled vector is the output of fc8, so that any head can follow (READINGS Z13). With other fields the same class
   is the paper's comparisons: C-MSRN and C-MLSTM (`links = False`), the modified CNN of section IV-C2
@@ -73,8 +78,8 @@ class ContextNeck(nn.Module):
     scales: the grids, coarse to fine: n for n x n cells, or (rows, columns).
     directions: the corners that the recurrences start from.
     links: whether coarser scales drive the finer ones.
-    neighbours: whether cells see others, of their scale and of coarser ones. If not, every matrix reads the cell's own
-      pooled input, the links' too; see `SpatialRNN`.
+    neighbours: whether a cell depends on others, of its scale and of coarser ones. If not, every matrix, those of the
+      links too, multiplies the cell's own pooled input; see `SpatialRNN`.
     resample: from a coarse grid to a fine one: `overlap` or `floor`; see `hierjax.nn.layers.pyramid.resample`.
     hidden: widths of the dense layers, each with ReLU and dropout.
     dropout: rate on the context maps, where there is a recurrence, and on each dense layer.
@@ -92,7 +97,7 @@ class ContextNeck(nn.Module):
   dtype: Any = jnp.float32
 
   def __post_init__(self) -> None:
-    """Raises UserError for a value that cannot be meant."""
+    """Raises UserError for a value outside its range."""
     if self.cell not in ("none", *CELLS):
       raise UserError(f"cell = {self.cell!r}: choose from none, {', '.join(CELLS)}")
     check_directions(self.directions)

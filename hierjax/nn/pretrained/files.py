@@ -1,4 +1,4 @@
-"""Files of weights: safetensors and npz, which hold arrays and nothing that runs."""
+"""Files of weights: safetensors and npz, which hold arrays and no code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CONVERT = (
 def read_weights(file: str | Path) -> dict[str, np.ndarray]:
   """Returns the arrays of a file by their names, `f32[...]`, but for batch norm's counters.
 
-  The file need not be trusted: it is checked, and whatever is wrong with it is one sentence.
+  The file need not be trusted: it is checked, and an error is one sentence.
 
   Args:
     file: `.safetensors` or `.npz`, of float16, bfloat16, float32 or float64.

@@ -1,4 +1,4 @@
-"""What torchvision, timm and CBAM's authors call the weights of networks, and what hierjax calls them: data."""
+"""Names of networks' weights in torchvision, timm and CBAM's code, and in hierjax."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Network(NamedTuple):
 
 _WEIGHTS = {"weight": "kernel", "bias": "bias"}
 
-# What a layer's arrays are called, by its kind. `maps` is a `dense` layer that reads a map of 7 x 7 cells.
+# The names of a layer's arrays, by its kind. `maps` is a `dense` layer that reads a map of 7 x 7 cells.
 LEAVES: Mapping[str, Mapping[str, str]] = {
   "conv": _WEIGHTS,
   "dense": _WEIGHTS,
@@ -47,7 +47,7 @@ LEAVES: Mapping[str, Mapping[str, str]] = {
 PREFIX = r"(?:module\.)?"  # of PyTorch's DataParallel
 COUNTER = "num_batches_tracked"  # of batch norm; no weight
 
-# Networks whose names are like those below and whose arithmetic is another: a regex of a name, and what it shows.
+# Networks with similar names but other arithmetic: a regex of a name, and the networks that have it.
 OTHERS = (
   (r"layer0\.", "Cadene's networks and timm's legacy_*, in which the 1x1 convolutions have the stride"),
   (r"conv1\.\d\.", "timm's networks with a deep stem, such as resnet50d and resnet50c"),

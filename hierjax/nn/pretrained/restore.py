@@ -1,4 +1,4 @@
-"""Weights of other libraries as those of a backbone: renamed, laid out anew, and checked against its own shapes."""
+"""Conversion of other libraries' weights to those of a backbone: names, memory layout, and a check of all shapes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def restore(file: str | Path, network: Network, backbone: nn.Module) -> dict[str
   return {ours: found[ours][1] for ours in wants}
 
 
-def describe(weights: Mapping[str, np.ndarray], network: Network, file: str | Path) -> str:
+def imported_summary(weights: Mapping[str, np.ndarray], network: Network, file: str | Path) -> str:
   """Returns how many weights `file` has got from `restore`, and the lines of a config that use them."""
   of_backbone = [array.size for name, array in weights.items() if name.startswith("backbone/")]
   counted = f"{file} has {sum(of_backbone):,} numbers in {len(of_backbone)} arrays of {network.backbone}"
@@ -70,7 +70,7 @@ def describe(weights: Mapping[str, np.ndarray], network: Network, file: str | Pa
 
 
 def difference(name: str, has: Shape | None, wants: Shape | None) -> str:
-  """Returns in words what differs about a weight, None being no such weight; '' where nothing does."""
+  """Returns a line on how a weight's shapes differ, None being no such weight; '' where they are equal."""
   if wants is None:
     return f"  {name}: left over, it has shape {has}"
   if has is None:
@@ -79,7 +79,7 @@ def difference(name: str, has: Shape | None, wants: Shape | None) -> str:
 
 
 def listed(lines: list[str]) -> str:
-  """Returns lines as one text, which says how many it leaves out."""
+  """Returns lines as one text; of many, the first and the number of the others."""
   more = len(lines) - MOST_LINES
   return "\n".join(lines if more <= 0 else [*lines[:MOST_LINES], f"  and {more} more"])
 
@@ -108,7 +108,7 @@ def _laid_out(array: np.ndarray, kind: str) -> np.ndarray:
     array = array.reshape(len(array), -1, 7, 7)  # PyTorch flattens channels, rows, columns
   if kind == "conv":
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
-  if kind and array.ndim == 4:  # a convolution that sees its whole input at once
+  if kind and array.ndim == 4:  # a convolution whose kernel covers the whole input
     return array.transpose(2, 3, 1, 0).reshape(-1, len(array))
   return array.T if kind and array.ndim == 2 else array
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hierjax.evaluation.ensembles import Errors
+from hierjax.evaluation.significance import error_names
 from hierjax.report.plots.canvas import GREY, Page, grid
 from hierjax.runs.folder import RunFolder, write_table
 
@@ -49,17 +50,17 @@ class AlphaSweep:
 def draw_alpha_sweep(out: RunFolder, found: AlphaSweep) -> Path:
   """Writes pictures/adaptation.png and, beside it, adaptation.csv, which also has validation's; returns the PNG's path.
 
-  A panel for each level and one for the whole path; a line for each size of ensemble, the mean over its subsets, in a
+  A panel for each level and one for the path; a line for each size of ensemble, the mean over its subsets, in a
   band of one standard deviation to both sides.
   """
   pictures = out.path / "pictures"
-  write_table(pictures / "adaptation.csv", HEADER, _rows(found))
+  write_table(pictures / "adaptation.csv", HEADER, _adaptation_rows(found))
   names = names_of(found.errors)
   rows, columns = grid(len(names), _COLUMNS)
   across, down = _LEFT + _WIDTH, _CAPTION + _HEIGHT + _BOTTOM
   legend = _LEGEND if len(found.errors.sizes) > 1 else 0.0
   page = Page(2 * _MARGIN + columns * across + legend, _HEAD + rows * down + _MARGIN / 2)
-  _head(page, found)
+  _adaptation_heading(page, found)
   for i, name in enumerate(names):
     left, top = _MARGIN + i % columns * across + _LEFT - 0.1, _HEAD + i // columns * down
     page.text(left, top, name.capitalize(), width=_WIDTH, size=10.0, bold=True)
@@ -73,10 +74,10 @@ def draw_alpha_sweep(out: RunFolder, found: AlphaSweep) -> Path:
 
 def names_of(errors: Errors) -> list[str]:
   """Returns the names of the last axis of errors: the levels, and the path."""
-  return [f"level {i + 1}" for i in range(len(errors.counted) - 1)] + ["path"]
+  return error_names(len(errors.counted) - 1)
 
 
-def _head(page: Page, found: AlphaSweep) -> None:
+def _adaptation_heading(page: Page, found: AlphaSweep) -> None:
   width = page.width - 2 * _MARGIN
   page.text(_MARGIN, 0.22, "Top-1 error by alpha, the strength of adaptation", width=width, size=13.0, bold=True)
   chosen = f"dashed: alpha = {found.alpha:g}, chosen on validation" if found.alpha is not None else "none is chosen"
@@ -108,7 +109,7 @@ def _legend(page: Page, left: float, top: float, errors: Errors) -> None:
   page.text(left, top + _LINE / 2, "Band: one standard deviation", width=_LEGEND, colour=GREY)
 
 
-def _rows(found: AlphaSweep) -> Iterator[tuple[object, ...]]:
+def _adaptation_rows(found: AlphaSweep) -> Iterator[tuple[object, ...]]:
   """Yields the rows of the CSV file, as HEADER names their columns; no deviation where there is one ensemble."""
   several = {found.split: found.errors}
   if found.validation is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
@@ -10,11 +12,11 @@ from hierjax.report.plots.canvas import BLUE, GREY, Page
 
 
 def draw_calibration(found: Calibration) -> bytes:
-  """Returns a PNG: the share that is right by probability, and how many nodes have each; all levels together."""
+  """Returns a PNG: accuracy by probability, and the share of the nodes in each bin; all levels together."""
   nodes, probability, right = (part.sum(axis=0) for part in dataclasses.astuple(found))
   some = nodes > 0
   page = Page(9.6, 2.9)
-  titles = ("How many of the nodes are right", "How many nodes are that probable")
+  titles = ("Accuracy of the predicted nodes", "Share of the predicted nodes")
   left, other = (page.plot(0.55 + i * 4.4, 0.3, 3.7, 2.1) for i in range(2))
   left.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, dashes=(4, 3))
   left.plot(

@@ -23,7 +23,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from hierjax.data.source import Source
-from hierjax.evaluation.asked import check_images
+from hierjax.inference.images import check_images
 from hierjax.runs.folder import write_whole
 from hierjax.tree.label_tree import LabelTree
 

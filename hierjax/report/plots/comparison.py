@@ -24,40 +24,45 @@ _SIDE, _STEP, _ROW, _LINE = 1.6, 1.8, 2.1, 0.15  # an image, the way to the next
 
 
 def draw_comparison(folder: RunFolder, found: Comparison) -> Path:
-  """Writes pictures/compare.png and, beside it, compare.csv, which says what is on it; returns the PNG's path.
+  """Writes pictures/compare.png and, beside it, compare.csv with its contents; returns the PNG's path.
 
   Above a dashed line are two rows of images that only the first run has right, below it one of those that only the
-  second has right: those with the largest gain in the probability of the true end node. Under each image is what the
-  first run says, and below that what the second does; what is right is in bold.
+  second has right: those with the largest gain in the probability of the true end node. Under each image are
+  the prediction of the first run and that of the second; right ones are in bold.
   """
   pictures = folder.path / "pictures"
-  shown = (found.won(0)[: 2 * COLUMNS], found.won(1)[:COLUMNS])
-  write_table(pictures / "compare.csv", HEADER, _rows(found, shown))
+  shown = _shown_images(found)
+  write_table(pictures / "compare.csv", HEADER, _comparison_rows(found, shown))
   heights = [_CAPTION + -(-len(images) // COLUMNS) * _ROW for images in shown]
   page = Page(2 * _MARGIN + COLUMNS * _STEP - _GAP, _HEAD + sum(heights) + _GAP + _MARGIN / 2)
   width = page.width - 2 * _MARGIN
-  _head(page, found, width)
+  _comparison_heading(page, found, width)
   below = _HEAD + heights[0]
-  _section(page, _HEAD, found, 0, shown[0])
+  _section(page, _HEAD, found, 0)
   page.rule(_MARGIN, below, width)
-  _section(page, below + _GAP, found, 1, shown[1])
+  _section(page, below + _GAP, found, 1)
   page.save(pictures / "compare.png")
   return pictures / "compare.png"
 
 
-def _head(page: Page, found: Comparison, width: float) -> None:
+def _shown_images(found: Comparison) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the images that only the first run and only the second run has right, as many as there is room for."""
+  return found.won(0)[: 2 * COLUMNS], found.won(1)[:COLUMNS]
+
+
+def _comparison_heading(page: Page, found: Comparison, width: float) -> None:
   first, second = found.names
   page.text(_MARGIN, 0.25, f"{first} against {second}", width=width, size=13.0, bold=True)
   about = (
     f"{found.split.capitalize()} images with the largest gain in the probability of the label",
-    f"Under each, with its probability: what {first} says, then what {second} says; what is right is bold",
+    f"Under each, the predictions of {first} and then of {second}, with their probabilities; right ones in bold",
   )
   for line, text in enumerate(about):
     page.text(_MARGIN, 0.54 + 0.19 * line, text, width=width, size=9.0, colour=GREY)
 
 
-def _section(page: Page, top: float, found: Comparison, by: int, images: np.ndarray) -> None:
-  name, count = found.names[by], len(found.won(by))
+def _section(page: Page, top: float, found: Comparison, by: int) -> None:
+  images, name, count = _shown_images(found)[by], found.names[by], len(found.won(by))
   title = f"Only {name} is right: {len(images)} of {count:,} such images" if count else f"Nowhere is only {name} right"
   page.text(_MARGIN, top, title, width=page.width - 2 * _MARGIN, size=10.0, bold=True)
   names = NodeNames(found.run.tree)
@@ -66,21 +71,21 @@ def _section(page: Page, top: float, found: Comparison, by: int, images: np.ndar
     row, column = divmod(place, COLUMNS)
     left, above = _MARGIN + column * _STEP, top + _CAPTION + row * _ROW
     frame(page.image(left, above, _SIDE, own), _SIDE, GREY, line=0.5)
-    for line, said in enumerate(found.predictions):
-      under, right = above + _SIDE + 0.05 + line * _LINE, bool(said.right[image])
-      text, ending = names(int(said.ends[image])), f" ({said.end_probability[image]:.2f})"
+    for line, table in enumerate(found.predictions):
+      under, right = above + _SIDE + 0.05 + line * _LINE, bool(table.right[image])
+      text, ending = names(int(table.ends[image])), f" ({table.end_probability[image]:.2f})"
       page.text(left, under, text, width=_SIDE, size=7.5, bold=right, align="center", ending=ending)
 
 
-def _rows(found: Comparison, shown: Sequence[np.ndarray]) -> Iterator[tuple[object, ...]]:
+def _comparison_rows(found: Comparison, shown: Sequence[np.ndarray]) -> Iterator[tuple[object, ...]]:
   """Yields the rows of the CSV file, as HEADER names their columns."""
   tree = found.run.tree
   for by, images in enumerate(shown):
     for place, image in enumerate(images.tolist(), 1):
       label = tree.path_text(int(found.source.nodes[image, 0]))
-      said = [
+      answers = [
         (tree.path_text(int(a.ends[image])), f"{a.end_probability[image]:.6f}", f"{a.label_probability[image]:.6f}")
         for a in found.predictions
       ]
       gain = f"{found.gain(by)[image]:.6f}"
-      yield found.names[by], place, found.source.describe(image), label, gain, *said[0], *said[1]
+      yield found.names[by], place, found.source.describe(image), label, gain, *answers[0], *answers[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from hierjax.data.source import Source
 from hierjax.errors import UserError
@@ -44,7 +44,7 @@ class Consistency:
     tree: the label tree.
     node: the node.
     inside: `bool[n]`, whether an image's label is the node or below it.
-    counted: `bool[n]`, whether the label tells that, and the image could be read.
+    counted: `bool[n]`, whether that is known, and the image could be read.
     probability: `f32[n 2 2]`, by alpha of ALPHAS: of the node by its own level, and of its children by the next.
   """
 
@@ -113,7 +113,7 @@ def draw_consistency(out: RunFolder, found: Consistency) -> Path:
   A dot is an image: green where it is of the node. On the diagonal, both levels say the same.
   """
   pictures = out.path / "pictures"
-  write_table(pictures / "consistency.csv", HEADER, _rows(found))
+  write_table(pictures / "consistency.csv", HEADER, _consistency_rows(found))
   page = Page(2 * _MARGIN + len(ALPHAS) * (_LEFT + _SIDE) + _GAP, _HEAD + _CAPTION + _SIDE + _BOTTOM + _MARGIN / 2)
   width, node = page.width - 2 * _MARGIN, NodeNames(found.tree)(found.node)
   page.text(_MARGIN, 0.25, f"{node}: its probability, and that of its children", width=width, size=13.0, bold=True)
@@ -124,15 +124,20 @@ def draw_consistency(out: RunFolder, found: Consistency) -> Path:
     page.dot(_MARGIN + left, 0.8, colour, "o")
     page.text(_MARGIN + left + 0.12, 0.8, text, width=width / 2 - 0.3, size=9.0)
   for number, alpha in enumerate(ALPHAS):
-    left = _MARGIN + _LEFT + number * (_SIDE + _LEFT + _GAP)
     title = "As predicted" if alpha == 0 else f"Adapted, alpha = {alpha:g}"
-    page.text(left, _HEAD, title, width=_SIDE, size=10.0, bold=True)
-    _panel(page, left, _HEAD + _CAPTION, found, found.probability[:, number])
+    page.text(_left(number), _HEAD, title, width=_SIDE, size=10.0, bold=True)
+    _panel(page, found, number)
   page.save(pictures / "consistency.png")
   return pictures / "consistency.png"
 
 
-def _panel(page: Page, left: float, top: float, found: Consistency, probability: Float[np.ndarray, "n 2"]) -> None:
+def _left(number: int) -> float:
+  return _MARGIN + _LEFT + number * (_SIDE + _LEFT + _GAP)
+
+
+def _panel(page: Page, found: Consistency, number: int) -> None:
+  """Draws the panel of an alpha, by its number in ALPHAS."""
+  left, top, probability = _left(number), _HEAD + _CAPTION, found.probability[:, number]
   axes = page.plot(left, top, _SIDE, _SIDE)
   axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, zorder=1)
   size = min(12.0, max(5.0, 20_000 / len(probability)))  # square points
@@ -144,7 +149,7 @@ def _panel(page: Page, left: float, top: float, found: Consistency, probability:
   page.side_text(left - 0.4, top, "sum over its children at the next level", height=_SIDE)
 
 
-def _rows(found: Consistency) -> Iterator[tuple[object, ...]]:
+def _consistency_rows(found: Consistency) -> Iterator[tuple[object, ...]]:
   """Yields the rows of the CSV file, as HEADER names their columns, of the images that count."""
   for image in np.flatnonzero(found.counted).tolist():
     numbers = (f"{p:.6f}" for p in found.probability[image].ravel().tolist())

@@ -110,9 +110,9 @@ class Neighbours:
   """The answer for q regions of test images.
 
   Attributes:
-    run: the run that was asked.
+    run: the run.
     split: what the test images are called: test, or validation.
-    asked: the q images.
+    queries: the q images.
     cells: `i64[q]`, the region of each.
     searched: the training images that were searched.
     grid: the regions.
@@ -121,7 +121,7 @@ class Neighbours:
 
   run: Run
   split: str
-  asked: Source
+  queries: Source
   cells: np.ndarray
   searched: Source
   grid: Grid
@@ -134,7 +134,7 @@ class Neighbours:
 
   def same_label(self, query: int, image: int) -> bool:
     """Returns whether a searched image has the label of a query's; where they have several, whether they share one."""
-    return bool((np.intersect1d(self.asked.nodes[query], self.searched.nodes[image]) >= 0).any())
+    return bool((np.intersect1d(self.queries.nodes[query], self.searched.nodes[image]) >= 0).any())
 
   def answers(self, layer: str, query: int) -> list[tuple[int, int, float]]:
     """Returns the image, cell and distance of each region found, nearest first."""
@@ -153,7 +153,8 @@ class NeighbourQuery:
   """The regions whose neighbours are searched.
 
   Attributes:
-    scale: one of the neck's, by its cells a side: `3` or `3x3`, `2x3` where rows and columns differ; '' for 3, as in the
+    scale: one of the neck's, by its cells a side: `3` or `3x3`, `2x3` where rows and columns differ; '' for 3, as in
+    the
       paper, or the finest where there is no such scale.
     queries: the number of regions, each of another image.
     seed: chooses the regions, and the images that are searched where there are more; 0 or more.

@@ -1,4 +1,4 @@
-"""The picture of what `neighbours.py` finds, and the table beside it."""
+"""The picture of the nearest regions, and the table beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADER = (
 )  # fmt: skip
 
 _LEGEND = (
-  (BLUE, False, "the region asked about"),
+  (BLUE, False, "the query"),
   (GREEN, False, "has the same label"),
   (RED, True, "has another label"),
 )
@@ -29,22 +29,24 @@ _QUERY_SIDE, _FIRST = 1.9, 3.2  # the query's image, and where the neighbours be
 
 
 def draw_neighbours(folder: RunFolder, answer: Neighbours) -> Path:
-  """Writes pictures/neighbours.png and, beside it, neighbours.csv, which says what is on it; returns the PNG's path.
+  """Writes pictures/neighbours.png and, beside it, neighbours.csv with its contents; returns the PNG's path.
 
   Boxes in the CSV are in pixels of the image as the model sees it; rank 0 is the query itself.
   """
   pictures = folder.path / "pictures"
-  write_table(pictures / "neighbours.csv", HEADER, _rows(answer))
-  block = len(answer.found) * _ROW + _BETWEEN
-  page = Page(_FIRST + NEAREST * _STEP + _MARGIN, _HEAD + len(answer.cells) * block + _MARGIN / 2)
-  _head(page, folder, answer)
-  for query in range(len(answer.cells)):
-    _draw_query(page, _HEAD + query * block, answer, query)
+  write_table(pictures / "neighbours.csv", HEADER, _neighbours_rows(answer))
+  queries = len(answer.cells)
+  page = Page(_FIRST + NEAREST * _STEP + _MARGIN, _top(answer, queries) + _MARGIN / 2)
+  _neighbours_heading(page, folder, answer)
+  for query in range(queries):
+    _draw_query(page, answer, query)
+    for row in range(len(answer.found)):
+      _draw_layer(page, answer, query, row)
   page.save(pictures / "neighbours.png")
   return pictures / "neighbours.png"
 
 
-def _head(page: Page, folder: RunFolder, answer: Neighbours) -> None:
+def _neighbours_heading(page: Page, folder: RunFolder, answer: Neighbours) -> None:
   grid, width = answer.grid, page.width - 2 * _MARGIN
   title = f"Nearest training regions by chi-square distance, {grid.rows} x {grid.columns} regions an image"
   page.text(_MARGIN, 0.25, title, width=width, size=13.0, bold=True)
@@ -57,22 +59,26 @@ def _head(page: Page, folder: RunFolder, answer: Neighbours) -> None:
     left += 2.3
 
 
-def _draw_query(page: Page, top: float, answer: Neighbours, query: int) -> None:
-  crop, rows = answer.run.data.crop, len(answer.found)
+def _top(answer: Neighbours, query: int) -> float:
+  return _HEAD + query * (len(answer.found) * _ROW + _BETWEEN)
+
+
+def _draw_query(page: Page, answer: Neighbours, query: int) -> None:
+  top, crop, rows = _top(answer, query), answer.run.data.crop, len(answer.found)
   middle = top + (rows * _ROW - _QUERY_SIDE - 0.2) / 2 if rows > 1 else top
   side = _QUERY_SIDE if rows > 1 else _SIDE
-  axes = page.image(_MARGIN, middle, side, seen_images(answer.asked, [query], crop)[0])
+  axes = page.image(_MARGIN, middle, side, seen_images(answer.queries, [query], crop)[0])
   mark_region(axes, side, answer.grid.box(int(answer.cells[query])), BLUE)
-  page.text(_MARGIN, middle + side + 0.06, _label(answer, answer.asked, query), width=side, bold=True, align="center")
-  for row, layer in enumerate(answer.found):
-    _draw_layer(page, top + row * _ROW, answer, query, layer)
+  page.text(_MARGIN, middle + side + 0.06, _label(answer, answer.queries, query), width=side, bold=True, align="center")
 
 
-def _draw_layer(page: Page, top: float, answer: Neighbours, query: int, layer: str) -> None:
-  right, count = answer.hits(layer, query)
+def _draw_layer(page: Page, answer: Neighbours, query: int, row: int) -> None:
+  """Draws the nearest regions to a query in a layer, by its number."""
+  top, layer = _top(answer, query) + row * _ROW, list(answer.found)[row]
+  same, count = answer.hits(layer, query)
   beside, width, middle = _MARGIN + _QUERY_SIDE, _FIRST - _MARGIN - _QUERY_SIDE - 0.1, top + _SIDE / 2
   page.text(beside, middle - 0.15, layer, width=width, align="right")
-  page.text(beside, middle + 0.02, f"{right} of {count} right", width=width, align="right", colour=GREY)
+  page.text(beside, middle + 0.02, f"{same} of {count} with the label", width=width, align="right", colour=GREY)
   answers = answer.answers(layer, query)
   images = seen_images(answer.searched, [image for image, _, _ in answers], answer.run.data.crop)
   for rank, ((image, cell, _), pixels) in enumerate(zip(answers, images, strict=True)):
@@ -88,10 +94,10 @@ def _label(answer: Neighbours, source: Source, image: int) -> str:
   return ", ".join(answer.names(node) for node in source.nodes[image].tolist() if node >= 0)
 
 
-def _rows(answer: Neighbours) -> Iterator[tuple[object, ...]]:
+def _neighbours_rows(answer: Neighbours) -> Iterator[tuple[object, ...]]:
   """Yields the rows of the CSV file, as HEADER names their columns."""
   for query in range(len(answer.cells)):
-    yield query + 1, "", 0, *_region(answer, answer.asked, query, int(answer.cells[query])), "", ""
+    yield query + 1, "", 0, *_region(answer, answer.queries, query, int(answer.cells[query])), "", ""
     for layer in answer.found:
       for rank, (image, cell, distance) in enumerate(answer.answers(layer, query), 1):
         region = _region(answer, answer.searched, image, cell)

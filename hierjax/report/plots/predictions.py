@@ -6,9 +6,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import UInt8
-
 from hierjax.report.plots.canvas import GREEN, GREY, RED, Page, frame, grid, seen_images, wrap
 from hierjax.report.plots.path_sheet import PathLine, PathSheet, path_lines
 from hierjax.runs.folder import RunFolder, write_table
@@ -36,11 +33,11 @@ class Line:
   """A line of text beside an image.
 
   Attributes:
-    text: what it says.
+    text: its words.
     left: where it begins, in inches from the left edge of the text.
     right: how it ends short of the right edge.
     bold: whether in bold.
-    said: the part of the path that begins here, whose mark and probability stand in this line; None where none does.
+    part: the part of the path that begins here, whose mark and probability stand in this line; None where none does.
   """
 
   text: str
@@ -48,31 +45,31 @@ class Line:
   right: float = 0.0
   bold: bool = False
   colour: str = "black"
-  said: PathLine | None = None
+  part: PathLine | None = None
 
 
 def draw_paths(folder: RunFolder, found: PathSheet) -> Path:
-  """Writes pictures/paths.png and, beside it, paths.csv, which says what is on it; returns the PNG's path.
+  """Writes pictures/paths.png and, beside it, paths.csv with its contents; returns the PNG's path.
 
   The CSV has a row for each node of a path, and one more where it ends above a leaf.
   """
   pictures = folder.path / "pictures"
-  write_table(pictures / "paths.csv", HEADER, _rows(found))
+  write_table(pictures / "paths.csv", HEADER, _predictions_rows(found))
   columns = max(2, grid(max(map(len, found.chosen.values())), _COLUMNS)[1])  # the title wants the width of 2
-  texts = {group: [lines(found, image) for image in images.tolist()] for group, images in found.chosen.items()}
-  heights = [_CAPTION + sum(_row_heights(blocks, columns)) for blocks in texts.values()]
-  page = Page(2 * _MARGIN + columns * (_SIDE + _BESIDE + _TEXT + _GAP) - _GAP, _HEAD + sum(heights) + _MARGIN / 2)
-  _head(page, folder, found)
+  groups = [_Group.of(found, name, columns) for name in found.chosen]
+  height = sum(group.height for group in groups)
+  page = Page(2 * _MARGIN + columns * (_SIDE + _BESIDE + _TEXT + _GAP) - _GAP, _HEAD + height + _MARGIN / 2)
+  _predictions_heading(page, folder, found)
   top = _HEAD
-  for (group, blocks), height in zip(texts.items(), heights, strict=True):
-    _draw_group(page, top, found, group, blocks, columns)
-    top += height
+  for group in groups:
+    _draw_group(page, top, found, group)
+    top += group.height
   page.save(pictures / "paths.png")
   return pictures / "paths.png"
 
 
 def lines(found: PathSheet, image: int) -> list[Line]:
-  """Returns what stands beside an image: its label, and under it the predicted path, a node a line."""
+  """Returns the text beside an image: its label, and under it the predicted path, a node a line."""
   names = found.run.tree.path_names(int(found.source.nodes[image, 0]))
   shown = [Line(text, bold=True) for text in wrap(" > ".join(names), width=_TEXT, bold=True, most=6)]
   for level, part in enumerate(path_lines(found, image)):
@@ -83,18 +80,42 @@ def lines(found: PathSheet, image: int) -> list[Line]:
   return shown[:_MOST_LINES]
 
 
-def _row_heights(blocks: Sequence[list[Line]], columns: int) -> list[float]:
-  starts = range(0, len(blocks), columns)
-  return [max(_SIDE, *(len(block) * _LINE for block in blocks[i : i + columns])) + _GAP for i in starts]
+@dataclasses.dataclass(frozen=True)
+class _Group:
+  """A group of images with the text beside each.
+
+  Attributes:
+    name: of the group.
+    texts: the lines beside each image.
+    columns: images in a row.
+  """
+
+  name: str
+  texts: Sequence[list[Line]]
+  columns: int
+
+  @classmethod
+  def of(cls, found: PathSheet, name: str, columns: int) -> _Group:
+    return cls(name, [lines(found, image) for image in found.chosen[name].tolist()], columns)
+
+  @property
+  def rows(self) -> list[slice]:
+    """The images of each row."""
+    return [slice(i, i + self.columns) for i in range(0, len(self.texts), self.columns)]
+
+  def row_height(self, row: slice) -> float:
+    return max(_SIDE, *(len(text) * _LINE for text in self.texts[row])) + _GAP
+
+  @property
+  def height(self) -> float:
+    return _CAPTION + sum(map(self.row_height, self.rows))
 
 
-def _head(page: Page, folder: RunFolder, found: PathSheet) -> None:
+def _predictions_heading(page: Page, folder: RunFolder, found: PathSheet) -> None:
   width = page.width - 2 * _MARGIN
   page.text(_MARGIN, 0.25, "Predicted paths, right and wrong", width=width, size=13.0, bold=True)
   counts = ", ".join(f"{mask.sum():,} {name}" for name, mask in found.predictions.groups.items())
-  marks = "✓ right, ✗ wrong" + (
-    ", ? where the label does not say" if (found.predictions.labels == UNKNOWN).any() else ""
-  )
+  marks = "✓ right, ✗ wrong" + (", ? where the label is unknown" if (found.predictions.labels == UNKNOWN).any() else "")
   about = (
     f"{folder.path.name}: {found.predictions.counted.sum():,} images of {found.split}: {counts}",
     f"Bold: the label. Below it: the predicted path, with the probability of each node; {marks}",
@@ -103,34 +124,33 @@ def _head(page: Page, folder: RunFolder, found: PathSheet) -> None:
     page.text(_MARGIN, 0.52 + 0.19 * line, text, width=width, size=9.0, colour=GREY)
 
 
-def _draw_group(
-  page: Page, top: float, found: PathSheet, group: str, blocks: Sequence[list[Line]], columns: int
-) -> None:
-  count, images = found.sizes()[group], found.chosen[group]
+def _draw_group(page: Page, top: float, found: PathSheet, group: _Group) -> None:
+  count, images = found.sizes()[group.name], found.chosen[group.name]
   shown = f"{len(images)} of {count:,} images" if count else "no image"
-  page.text(_MARGIN, top, f"({group}) {TITLES[group]}: {shown}", width=page.width - 2 * _MARGIN, size=10.0, bold=True)
+  page.text(
+    _MARGIN, top, f"({group.name}) {TITLES[group.name]}: {shown}", width=page.width - 2 * _MARGIN, size=10.0, bold=True
+  )
   pixels = seen_images(found.source, images, min(found.source.shape[:2]))
   top += _CAPTION
-  for row, height in enumerate(_row_heights(blocks, columns)):
-    here = slice(row * columns, (row + 1) * columns)
-    for column, (own, block) in enumerate(zip(pixels[here], blocks[here], strict=True)):
-      _draw_image(page, _MARGIN + column * (_SIDE + _BESIDE + _TEXT + _GAP), top, own, block)
-    top += height
+  for row in group.rows:
+    for column, (own, text) in enumerate(zip(pixels[row], group.texts[row], strict=True)):
+      left = _MARGIN + column * (_SIDE + _BESIDE + _TEXT + _GAP)
+      frame(page.image(left, top, _SIDE, own), _SIDE, GREY, line=0.5)
+      _draw_lines(page, left + _SIDE + _BESIDE, top, text)
+    top += group.row_height(row)
 
 
-def _draw_image(page: Page, left: float, top: float, pixels: UInt8[np.ndarray, "s s 3"], block: list[Line]) -> None:
-  frame(page.image(left, top, _SIDE, pixels), _SIDE, GREY, line=0.5)
-  left += _SIDE + _BESIDE
-  for number, line in enumerate(block):
+def _draw_lines(page: Page, left: float, top: float, text: list[Line]) -> None:
+  for number, line in enumerate(text):
     above, width = top + number * _LINE, _TEXT - line.left - line.right
     page.text(left + line.left, above, line.text, width=width, bold=line.bold, colour=line.colour)
-    if line.said is not None:
-      mark, colour = _MARKS[line.said.right]
+    if line.part is not None:
+      mark, colour = _MARKS[line.part.right]
       page.text(left, above, mark, width=_MARK, bold=True, colour=colour)
-      page.text(left, above, f"{line.said.probability:.2f}", width=_TEXT, colour=line.colour, align="right")
+      page.text(left, above, f"{line.part.probability:.2f}", width=_TEXT, colour=line.colour, align="right")
 
 
-def _rows(found: PathSheet) -> Iterator[tuple[object, ...]]:
+def _predictions_rows(found: PathSheet) -> Iterator[tuple[object, ...]]:
   """Yields the rows of the CSV file, as HEADER names their columns."""
   sizes = found.sizes()
   for group, images in found.chosen.items():

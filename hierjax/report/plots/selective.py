@@ -45,15 +45,15 @@ class ThresholdSweep:
 
 
 def draw_threshold_sweep(out: RunFolder, found: ThresholdSweep) -> Path:
-  """Writes pictures/selective.png and, beside it, selective.csv, which also has validation's; returns the PNG's path."""
+  """Writes pictures/selective.png and, beside it, selective.csv with both splits; returns the PNG's path."""
   pictures = out.path / "pictures"
   curves = {"validation": found.validation.curve(GRID), found.split: found.found.curve(GRID)}
   levels = [f"level {i + 1}" for i in range(found.found.confidence.shape[1])]
   header = ("split", "threshold", "coverage", "selective_accuracy", *(f"ends at {level}" for level in levels))
-  write_table(pictures / "selective.csv", header, _rows(curves))
+  write_table(pictures / "selective.csv", header, _selective_rows(curves))
 
   page = Page(2 * _MARGIN + 2 * (_LEFT + _WIDTH) + _LEGEND, _HEAD + _CAPTION + _HEIGHT + _BOTTOM + _MARGIN / 2)
-  _head(page, found)
+  _selective_heading(page, found)
   left, top = _MARGIN + _LEFT - 0.1, _HEAD + _CAPTION
   lines = dict(zip(curves, (GREY, BLUE), strict=False))
   page.text(left, _HEAD, "Selective accuracy", width=_WIDTH, size=10.0, bold=True)
@@ -87,12 +87,12 @@ def draw_threshold_sweep(out: RunFolder, found: ThresholdSweep) -> Path:
   return pictures / "selective.png"
 
 
-def _head(page: Page, found: ThresholdSweep) -> None:
+def _selective_heading(page: Page, found: ThresholdSweep) -> None:
   width = page.width - 2 * _MARGIN
   page.text(_MARGIN, 0.22, "Answers by the confidence threshold", width=width, size=13.0, bold=True)
   about = (
-    f"{found.name}: {len(found.found.length):,} images of {found.split}; dashed: the threshold {found.threshold:g}, at which "
-    f"{100 * found.accuracy:g}% of the answers on validation are right"
+    f"{found.name}: {len(found.found.length):,} images of {found.split}; dashed: the threshold {found.threshold:g}, "
+    f"chosen for a selective accuracy of {100 * found.accuracy:g}% on validation"
   )
   page.text(_MARGIN, 0.48, about, width=width, size=9.0, colour=GREY)
 
@@ -107,7 +107,7 @@ def _finish(page: Page, left: float, axes: Axes, threshold: float) -> None:
   page.text(left, _HEAD + _CAPTION + _HEIGHT + 0.27, text, width=_WIDTH, align="center")
 
 
-def _rows(curves: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[object, ...]]:
+def _selective_rows(curves: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[object, ...]]:
   for split, values in curves.items():
     for threshold, value in zip(GRID, values, strict=True):
       right = "" if value["selective_accuracy"] is None else f"{value['selective_accuracy']:.6f}"

@@ -50,7 +50,7 @@ class States:
   """The answer for n images.
 
   Attributes:
-    run: the run that was asked.
+    run: the run.
     split: what the images are called.
     source: the images.
     paths: `i32[n l]`, the path that the LSTM predicts for each, and is fed.

@@ -1,4 +1,4 @@
-"""What the linter says of a label tree, and the error that carries it."""
+"""Findings of the linter, and the error that lists them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_SHOWN = 20
 
 
 def printable(text: str) -> str:
-  r"""Returns `text` with control characters and the like escaped, `\n` say: names come from files of strangers."""
+  r"""Returns `text` with unprintable characters escaped, such as `\n`: names come from untrusted files."""
   return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -23,11 +23,11 @@ class Finding:
 
   Attributes:
     severity: an `error` stops a run before it starts, a `warning` does not.
-    kind: what sort of fault, `cycle` say.
+    kind: the kind of fault, such as `cycle`.
     file: the file or folder that it is in.
     line: the line of `file`, from 1; None where there are no lines.
     node: the node or label that it is about.
-    message: what is wrong there, and what would be right.
+    message: the fault, and how to correct it.
   """
 
   severity: Severity
@@ -43,7 +43,7 @@ class Finding:
 
 
 class FaultyTree(TreeError):
-  """A tree that the linter finds errors in; the message lists them.
+  """A tree with errors; the message lists them.
 
   Attributes:
     findings: the errors, in the order they were found.

@@ -1,4 +1,4 @@
-"""The laws of a label tree, each a function that finds what breaks it."""
+"""The laws of a label tree: functions that find the nodes which break them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FEW = 5
 
 
 def check(draft: Draft, shape: Structure) -> list[Finding]:
-  """Returns what was found in reading `draft`, and what is wrong with the whole: errors first, then warnings."""
+  """Returns the findings of reading `draft` and the faults of the whole tree: errors first, then warnings."""
   found = list(draft.findings)
   for law in (_empty, _bad_names, _cycles, _twins, _near_twins, _too_deep, _single_child_chains):
     found += law(draft, shape)
@@ -21,7 +21,7 @@ def check(draft: Draft, shape: Structure) -> list[Finding]:
 
 
 def _empty(draft: Draft, shape: Structure) -> Iterator[Finding]:
-  # Where rows were refused, they say why there is nothing.
+  # Where rows were refused, their findings are the reason.
   if not draft.names and not draft.findings:
     yield Finding("error", "empty", draft.file, None, draft.root_name, "has no nodes below it")
 
@@ -36,7 +36,7 @@ def _bad_names(draft: Draft, shape: Structure) -> Iterator[Finding]:
 
 
 def _cycles(draft: Draft, shape: Structure) -> Iterator[Finding]:
-  """Climbs from each node that the root does not reach: every one of them is on a cycle or hangs from one."""
+  """Follows the parents of each node that the root does not reach: each is on a cycle or below one."""
   if len(shape.order) + (shape.root != ROOT) == len(draft.names):
     return
   seen_from = dict.fromkeys([ROOT, shape.root, *shape.order], -1)
@@ -86,7 +86,7 @@ def _near_twins(draft: Draft, shape: Structure) -> Iterator[Finding]:
 
 
 def _bare(name: str) -> str:
-  """Returns a name without what a slip of the pen changes: capitals, blanks and accents."""
+  """Returns a name without capitals, blanks and accents, in which misspelt names often differ."""
   if not name.isascii():
     name = "".join(c for c in unicodedata.normalize("NFD", name) if not "\u0300" <= c <= "\u036f")
   return "".join(name.casefold().split())

@@ -1,4 +1,4 @@
-"""The linter: all that is wrong with a label tree and with the images under it."""
+"""The linter of label trees and of the images under them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from hierjax.tree.readers.label_files import check_images, check_several
 def lint(
   source: str | Path, format: str = "auto", images: str | Path | None = None, labels: str | Path | None = None
 ) -> list[Finding]:
-  """Returns what is wrong with a tree, errors first: those stop a run before it starts, warnings do not.
+  """Returns the faults of a tree, errors first: errors stop a run before it starts, warnings do not.
 
-  Images are looked at once the tree itself has no errors.
+  Images are checked only if the tree itself has no errors.
 
   Args:
     source: the tree, as `open_tree` takes it.
     format: how to read it, as `open_tree` takes it.
     images: a folder of images, or None. A tree of folders is a folder of images too.
-    labels: a CSV file with images and their labels, or None. The images are then files below `images`, whatever the
-      folders there are called; without `images` nobody looks for them.
+    labels: a CSV file with images and their labels, or None. The images are then files below `images`, in folders of
+      any names; without `images` the files are not checked.
 
   Raises:
     TreeError: something cannot be read at all.

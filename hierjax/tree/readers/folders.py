@@ -1,4 +1,4 @@
-"""Folders of images, and the label tree that they are."""
+"""Folders of images, and the label tree that their names form."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Folder:
 
 
 def is_image_name(name: str) -> bool:
-  """Returns whether a file is called as images are."""
+  """Returns whether a file's suffix is that of an image."""
   return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
@@ -41,17 +41,17 @@ Report = Callable[[str, str, str, str], None]
 def split_folders(root: str | Path, train: str = "train", named: Collection[str] = ()) -> dict[str, Path]:
   """Returns the folders of the splits right below `root`, by name; {} where the folders there are labels.
 
-  They are splits where one is called `train` and every other visible one is called as a split too: a label `train`
+  They are splits where one is named `train` and every other visible folder has the name of a split too. So `train`
   among `car` and `plane` is a label.
 
   Args:
     root: where to look.
-    train: what the images to train on are called.
-    named: what other splits may be called besides `SPLIT_NAMES`.
+    train: the name of the folder of training images.
+    named: further names of splits, in addition to `SPLIT_NAMES`.
   """
   try:
     folders, _ = _entries(str(root))
-  except OSError:  # `walk` says so
+  except OSError:  # reported by `walk`
     return {}
   if train not in folders or not set(folders) <= SPLIT_NAMES | {train, *named}:
     return {}
@@ -61,11 +61,12 @@ def split_folders(root: str | Path, train: str = "train", named: Collection[str]
 def walk(root: str | Path, report: Report | None = None) -> Iterator[Folder]:
   """Yields the folders from `root` down, each before its own and sorted; hidden files and folders are passed over.
 
-  Links are followed, each folder is entered once.
+  Links are followed; each folder is entered once.
 
   Args:
     root: where to start.
-    report: told (kind, path, name, message) of links that lead to a folder seen before, and of what cannot be read.
+    report: called with (kind, path, name, message) for links to a folder that was entered before, and for folders that
+      cannot be read.
 
   Raises:
     TreeError: `root` is no folder.
@@ -82,7 +83,9 @@ def walk(root: str | Path, report: Report | None = None) -> Iterator[Folder]:
       status = os.stat(path)
       key = (status.st_dev, status.st_ino)
       if key in seen:
-        _report_link(report, path, name, parts, seen[key])
+        if report:
+          kind, message = _link_fault(parts, seen[key])
+          report(kind, path, name, message)
         continue
       seen[key] = parts
       folders, images = _entries(path)
@@ -95,14 +98,12 @@ def walk(root: str | Path, report: Report | None = None) -> Iterator[Folder]:
       waiting += [(*parts, folder) for folder in reversed(folders)]
 
 
-def _report_link(report: Report | None, path: str, name: str, parts: tuple[str, ...], first: tuple[str, ...]) -> None:
-  if report is None:
-    return
+def _link_fault(parts: tuple[str, ...], first: tuple[str, ...]) -> tuple[str, str]:
+  """Returns the kind and the message of the fault of a folder that was entered before, at the path `first`."""
   first_text = "/".join(first) or "the root"
   if parts[: len(first)] == first:
-    report("cycle", path, name, f"is a link back to a folder it is in, {first_text!r}")
-  else:
-    report("two parents", path, name, f"is the same folder as {first_text!r}; a node has one parent")
+    return "cycle", f"is a link back to a folder it is in, {first_text!r}"
+  return "two parents", f"is the same folder as {first_text!r}; a node has one parent"
 
 
 def _entries(path: str) -> tuple[list[str], list[str]]:
@@ -132,7 +133,7 @@ def read_images_folder(root: str | Path) -> Draft:
 
 
 def read_folder(root: str | Path) -> Draft:
-  """Reads the tree that the folders below `root` are; `root` itself is its root, whatever it is called."""
+  """Reads the tree of the folders below `root`; `root` itself is its root, under any name."""
   draft = Draft(str(root), root_given=True)
 
   def report(kind: str, path: str, name: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""CSV files of labels: the tree that their labels are, and what is odd about their images."""
+"""CSV files of labels: the tree of their labels, and faults of their images."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def holds_labels(rows: Sequence[Row]) -> bool:
 
 
 def read_labels(path: str | Path) -> Draft:
-  """Reads the tree that the labels of a CSV file are, see `read_label_rows`."""
+  """Reads the tree of the labels of a CSV file, see `read_label_rows`."""
   return draft_of_labels(read_label_rows(path), str(path))
 
 
 def draft_of_labels(rows: Iterable[LabelRow], file: str) -> Draft:
-  """Returns the tree of the labels of rows; rows with a fault count for nothing, unless there are no others."""
+  """Returns the tree of the labels of rows; rows with a fault are left out, or reported where there are no others."""
   draft = Draft(file)
   node_of: dict[tuple[int, str], int] = {}
   faulty = []

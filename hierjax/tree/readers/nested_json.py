@@ -22,7 +22,7 @@ class _Pairs(list[Any]):
 
 @dataclasses.dataclass(frozen=True)
 class _Branch:
-  """A key of an object of names, and what hangs from it."""
+  """A key of an object of names, and the value below it."""
 
   name: str
   below: Any
@@ -72,17 +72,17 @@ def _string_lines(text: str, file: str) -> list[int]:
 
 
 class _Reader:
-  """Walks through parsed JSON in the order of the file, so that the next string is on the next of `lines`."""
+  """Reader of parsed JSON in the order of the file, so that the next string is on the next of `lines`."""
 
   def __init__(self, draft: Draft, lines: Iterable[int]):
     self._draft = draft
     self._lines = iter(lines)
     self._line = 1
-    # What is still to read and the node it hangs from, the next one last: no recursion, so no limit but memory's.
+    # The values left to read, each with its parent node, the next one last: a stack, as there is no limit of depth.
     self._waiting: list[tuple[int, Any]] = []
 
   def read(self, value: Any) -> Draft:
-    """Fills the draft from what `json.loads` returned."""
+    """Fills the draft from the result of `json.loads`."""
     self._below(ROOT, value)
     while self._waiting:
       node, item = self._waiting.pop()

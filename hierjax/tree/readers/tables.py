@@ -1,6 +1,6 @@
 """Label trees in CSV files: a column a level, or an edge a row.
 
-Cells are parted by commas, semicolons or tabs: by the one of them that the first row has outside quotes.
+Cells are separated by commas, semicolons or tabs: by the one that the first row has outside quotes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Row:
   Attributes:
     line: the line it starts on, from 1.
     cells: without surrounding blanks.
-    delimiter: what parts the file's cells, in words.
+    delimiter: the file's delimiter, in words.
   """
 
   line: int
@@ -89,7 +89,7 @@ def without_blank_end(cells: list[str]) -> list[str]:
 
 
 def read_csv(path: str | Path) -> Draft:
-  """Reads a tree from a CSV file: edges where the header says `parent,child[,name]`, or else a column a level."""
+  """Reads a tree from a CSV file: edges where the header is `parent,child[,name]`, or else a column a level."""
   rows = read_rows(path)
   return (read_edges if _has_edge_header(rows) else read_levels)(rows, str(path))
 
@@ -185,7 +185,7 @@ def _hang(draft: Draft, node_of: dict[str, int], parent_of: list[str]) -> None:
       draft.report("orphan", line, top, "is nobody's child, so the root does not reach it; give it a parent")
     elif not declared and top != first:
       message = f"is nobody's child, nor is {first!r}; a root is made above them"
-      draft.report("orphan", line, top, message, severity="warning")
+      draft.warn("orphan", line, top, message)
   for node, parent in enumerate(parent_of):
     draft.parents[node] = node_of[parent] if parent else ROOT
 

@@ -239,7 +239,7 @@ def test_refusals(name, settings, message):
 
 def test_features_without_stages_are_refused():
   found = make_method(ModelConfig({"name": "features", "width": 4}, {"name": "dhnn_rnn", **SMALL}), tree_arrays(FIXED))
-  with pytest.raises(UserError, match="reads the feature maps of several stages, and the backbone `features` has none"):
+  with pytest.raises(UserError, match=r"stages, .*`features`"):
     jax.eval_shape(found.module.init, jax.random.key(0), jnp.zeros((1, 4)))
 
 

@@ -125,7 +125,7 @@ def test_however_many_labels_occur_a_batch_has_the_states_and_gradients_of_its_e
   variables = head.init(jax.random.key(0), Features((), images[:1]))
 
   def states(variables, images, paths):
-    return head.apply(variables, Features((), images), paths, method="states")
+    return applied(head, variables, Features((), images), paths, method="states")
 
   def of_each(variables):
     return jnp.concatenate([states(variables, images[i : i + 1], paths[i : i + 1]) for i in range(9)])

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from hierjax.errors import UserError
-from hierjax.nn.layers.conversions import KINDS, Conversion, convolution, describe, map_side, pooling, window
+from hierjax.nn.layers.conversions import (
+  KINDS,
+  Conversion,
+  MapShape,
+  Target,
+  conversion_summary,
+  convolution,
+  map_side,
+  pooling,
+  window,
+)
 from hierjax.nn.layers.pyramid import adaptive_average_pool
 
 
@@ -41,7 +51,9 @@ def test_the_stages_of_a_network_at_224(extent, expected):
 def test_any_map_becomes_a_vector_of_the_size(kind, shape, size):
   _, y, _ = converted(kind, (2, *shape), size=size)
   assert y.shape == (2, size) and y.dtype == jnp.float32
-  assert describe(kind, "stage 2", shape, size, 4, False).startswith(f"stage 2, {shape[0]}x{shape[1]}x{shape[2]}: ")
+  assert conversion_summary(kind, MapShape("stage 2", *shape), Target(size)).startswith(
+    f"stage 2, {shape[0]}x{shape[1]}x{shape[2]}: "
+  )
 
 
 def test_linear_is_the_n_mode_product():
@@ -73,7 +85,7 @@ def test_more_channels_than_numbers_are_averaged_in_groups():  # READINGS K2
 @pytest.mark.parametrize("size", [1, 5, 7, 64, 256, 2048])
 @pytest.mark.parametrize("channels", [3, 64, 512, 2048])
 def test_a_pooled_map_is_as_large_as_fits(size, channels):
-  plan = pooling("a map", 56, 56, channels, size, False)
+  plan = pooling(MapShape("a map", 56, 56, channels), Target(size, strict=False))
   kept = -(-channels // plan.group)
   assert kept * plan.side**2 <= size < kept * (plan.side + 1) ** 2 or plan.side == 56
   assert (plan.group == 1) == (channels <= size)
@@ -89,22 +101,24 @@ def test_average_pooling_is_over_the_windows_of_max_pooling():
 
 
 def test_strict_takes_what_the_appendices_solve_and_nothing_else():
-  assert pooling("stage 4", 8, 8, 16, 256, True) == pooling("stage 4", 8, 8, 16, 256, False)
-  assert convolution("stage 1", 56, 56, 256, 4, True).windows == (14, 14)
+  assert pooling(MapShape("stage 4", 8, 8, 16), Target(256, strict=True)) == pooling(
+    MapShape("stage 4", 8, 8, 16), Target(256, strict=False)
+  )
+  assert convolution(MapShape("stage 1", 56, 56, 1), Target(256, 4, True)).windows == (14, 14)
   with pytest.raises(UserError, match=r"stage 3, D = 512 channels of 14x14: .* p = 256 .* D \(W / F\)\^2 = p"):
-    pooling("stage 3", 14, 14, 512, 256, True)
+    pooling(MapShape("stage 3", 14, 14, 512), Target(256, strict=True))
   with pytest.raises(UserError, match=r"stage 3, D = 16 channels of 6x6"):
-    pooling("stage 3", 6, 6, 16, 256, True)  # 4 places of 6 rows
+    pooling(MapShape("stage 3", 6, 6, 16), Target(256, strict=True))  # 4 places of 6 rows
   with pytest.raises(UserError, match=r"stage 2: p = 250 numbers are not m x 4 x 4"):
-    map_side("stage 2", 250, 4, True)
+    map_side("stage 2", Target(250, 4, True))
   with pytest.raises(UserError, match=r"stage 2, 4x6: appendix A of Koo et al. is for square maps"):
-    convolution("stage 2", 4, 6, 256, 4, True)
+    convolution(MapShape("stage 2", 4, 6, 1), Target(256, 4, True))
   with pytest.raises(UserError, match=r"stage 5, W = 2: no convolution makes 4 x 4 places of it \(p = 256\)"):
-    convolution("stage 5", 2, 2, 256, 4, True)
+    convolution(MapShape("stage 5", 2, 2, 1), Target(256, 4, True))
   with pytest.raises(UserError, match=r"config.head.strict = False"):
     converted("pool", size=23, strict=True)
 
 
 def test_what_is_not_strict_takes_the_nearest():
-  assert [map_side("a map", size, 4, False) for size in (256, 250, 36, 7)] == [4, 5, 3, 1]
-  assert convolution("a map", 2, 2, 256, 4, False).side == 2
+  assert [map_side("a map", Target(size, 4, False)) for size in (256, 250, 36, 7)] == [4, 5, 3, 1]
+  assert convolution(MapShape("a map", 2, 2, 1), Target(256, 4, False)).side == 2

@@ -68,5 +68,5 @@ def test_a_window_without_a_middle_is_refused(size):
 @pytest.mark.parametrize("setting", [{"k": 0.0}, {"k": -1.0}, {"k": float("nan")}, {"alpha": -1e-4}], ids=str)
 def test_a_divisor_that_may_be_zero_is_refused(setting):
   (name, value), *_ = setting.items()
-  with pytest.raises(ValueError, match=f"{name} = {value}.*k is above 0 and alpha 0 or more"):
+  with pytest.raises(ValueError, match=f"{name} = {value}.*k must be above 0 and alpha 0 or more"):
     local_response_norm(jnp.zeros((2, 8)), **setting)

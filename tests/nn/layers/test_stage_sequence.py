@@ -26,8 +26,8 @@ def test_a_step_is_the_mean_of_its_stages():  # u_t of section 3.1
 @pytest.mark.parametrize(
   ("subsets", "message"),
   [
-    (((4,), (2,)), "each must name some of the backbone's stages, 1 to 3"),
-    (((3,), ()), "each must name"),
+    (((4,), (2,)), "each must hold stages of the backbone, 1 to 3"),
+    (((3,), ()), "each must hold"),
     (((3,), (1, 1)), "none twice"),
     (((2,), (1, 3)), r"all stages of a subset must come before those of the next, or all after .*\(\(3,\), \(1, 2\)\)"),
     (((1, 2), (2, 3)), "all stages of a subset must come before"),

@@ -14,7 +14,7 @@ def test_images_are_the_centre_crops_that_the_model_sees(rng):
   np.testing.assert_array_equal(seen_images(ArraySource(images, nodes), [2, 0], 4), images[[2, 0], 2:6, 1:5])
   grey = ArraySource(images[..., :1], nodes)
   np.testing.assert_array_equal(seen_images(grey, [1], 7)[0], np.repeat(images[1, 1:8, :, :1], 3, axis=-1))
-  with pytest.raises(UserError, match=r"grey or RGB images; this set has arrays of shape \[5\]"):
+  with pytest.raises(UserError, match=r"RGB.*\[5\]"):
     seen_images(ArraySource(np.zeros((4, 5), np.float32), nodes), [0], 4)
 
 

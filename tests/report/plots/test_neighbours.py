@@ -6,16 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import MESH, run_command
 from PIL import Image
 
-from hierjax.cli import main as command
 from hierjax.data.source import ArraySource, View
 from hierjax.errors import UserError
-from hierjax.evaluation.neighbours import LAYERS, NEAREST, Grid, Nearest, describe, find_grid, find_neighbours
+from hierjax.inference.loaded_run import LoadedRun
 from hierjax.report.plots import neighbours as neighbours_picture
 from hierjax.report.plots.canvas import GREEN, RED
+from hierjax.report.plots.neighbour_search import (
+  LAYERS,
+  NEAREST,
+  Grid,
+  Nearest,
+  NeighbourQuery,
+  find_grid,
+  find_neighbours,
+  neighbours_table,
+)
 from hierjax.report.plots.neighbours import HEADER, draw_neighbours
-from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 
@@ -27,7 +36,7 @@ def folder(context_run):
 
 @pytest.fixture(scope="module")
 def answer(folder):
-  return find_neighbours(folder, data_mesh(), queries=3, seed=4, searched=90)
+  return find_neighbours(LoadedRun.open(folder, MESH), NeighbourQuery(queries=3, seed=4, searched=90))
 
 
 @pytest.mark.parametrize("count", [3, 20])
@@ -62,7 +71,7 @@ def test_a_region_is_the_window_of_table_i():
 def regions(folder, source):
   """Returns the context and pooled features of each image's 3 x 3 regions, all images at once."""
   run = Run.from_folder(folder)
-  _, variables = run.restored_variables(folder, data_mesh())
+  _, variables = run.restored_variables(folder, MESH)
   pixels = source.read(np.arange(len(source)))[:, 2:18, 2:18].astype(np.float32) / 255
 
   @jax.jit
@@ -76,7 +85,7 @@ def regions(folder, source):
 def test_the_answer_is_that_of_an_exhaustive_search(folder, answer):
   assert tuple(answer.found) == LAYERS and len(answer.searched) == 90
   assert not np.array_equal(answer.found["context map"].image, answer.found["pooled map"].image)
-  asked, searched = regions(folder, answer.asked), regions(folder, answer.searched)
+  asked, searched = regions(folder, answer.queries), regions(folder, answer.searched)
   for layer, found in answer.found.items():
     for query, cell in enumerate(answer.cells):
       x, y = asked[layer][query, cell].astype(np.float64), searched[layer].astype(np.float64)
@@ -112,12 +121,12 @@ def test_the_picture_and_the_table_say_what_was_found(folder, answer, monkeypatc
       16 * box.top, 16 * box.left, 16 * box.bottom, 16 * box.right
     ]  # fmt: skip
   hits = sum(row["same_label"] == "1" for row in rows if row["layer"] == "context map")
-  assert describe(answer).splitlines()[-2].split() == ["context", "map", str(hits), "24"]
+  assert neighbours_table(answer).splitlines()[-2].split() == ["context", "map", str(hits), "24"]
 
 
 def test_a_seed_fixes_what_is_asked(folder, answer):
-  again = find_neighbours(folder, data_mesh(), queries=3, seed=4, searched=5)
-  np.testing.assert_array_equal(again.asked.indices, answer.asked.indices)
+  again = find_neighbours(LoadedRun.open(folder, MESH), NeighbourQuery(queries=3, seed=4, searched=5))
+  np.testing.assert_array_equal(again.queries.indices, answer.queries.indices)
   for found in again.found.values():  # only 5 images, so 5 answers
     assert ((found.image >= 0).sum(axis=1) == 5).all()
   draw_neighbours(folder, again)
@@ -147,10 +156,12 @@ def broken(folder, tmp_path, monkeypatch):
 
 
 def test_a_query_that_cannot_be_read_is_dropped(broken, answer):
-  found = find_neighbours(broken(answer.asked.indices[1:2]), data_mesh(), queries=3, seed=4, searched=90)
+  found = find_neighbours(
+    LoadedRun.open(broken(answer.queries.indices[1:2]), MESH), NeighbourQuery(queries=3, seed=4, searched=90)
+  )
   kept = [0, 2]
-  np.testing.assert_array_equal(found.asked.indices, answer.asked.indices[kept])
-  np.testing.assert_array_equal(found.asked.nodes, answer.asked.nodes[kept])
+  np.testing.assert_array_equal(found.queries.indices, answer.queries.indices[kept])
+  np.testing.assert_array_equal(found.queries.nodes, answer.queries.nodes[kept])
   np.testing.assert_array_equal(found.cells, answer.cells[kept])
   for layer, nearest in found.found.items():
     np.testing.assert_array_equal(nearest.image, answer.found[layer].image[kept])
@@ -159,7 +170,7 @@ def test_a_query_that_cannot_be_read_is_dropped(broken, answer):
 
 def test_queries_of_which_none_can_be_read_get_a_clear_sentence(broken):
   with pytest.raises(UserError, match="--seed 4: none of the test images that it chooses can be read"):
-    find_neighbours(broken(range(16)), data_mesh(), queries=3, seed=4, searched=5)
+    find_neighbours(LoadedRun.open(broken(range(16)), MESH), NeighbourQuery(queries=3, seed=4, searched=5))
 
 
 def test_layers_that_are_equal_are_shown_once(small_config):
@@ -188,6 +199,6 @@ def test_a_run_without_regions_gets_a_clear_sentence(small_config):
     (["--scale=2"], "--scale 2: the scales of this run, in cells a side, are 1, 3"),
   ],
 )
-def test_mistakes_on_the_command_line_end_in_a_sentence(folder, flags, message, capsys):
-  assert command.main(["plot", "neighbours", str(folder.path), *flags]) == 1
-  assert message in capsys.readouterr().err
+def test_mistakes_on_the_command_line_end_in_a_sentence(folder, flags, message):
+  with pytest.raises(UserError, match=message):
+    run_command("plot neighbours", folder.path, *flags)

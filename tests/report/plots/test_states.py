@@ -6,15 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import MESH, run_command
 
-from hierjax.cli import main as command
 from hierjax.data.source import ArraySource, View
 from hierjax.errors import UserError
-from hierjax.evaluation import states
-from hierjax.evaluation.states import FEWEST, States, Step, describe, find_states, nearest_other, tsne
+from hierjax.inference.loaded_run import LoadedRun
+from hierjax.report.plots import state_maps
 from hierjax.report.plots import states as states_picture
+from hierjax.report.plots.state_maps import (
+  FEWEST,
+  States,
+  StateSample,
+  Step,
+  find_states,
+  nearest_other,
+  states_table,
+  tsne,
+)
 from hierjax.report.plots.states import COLOURS, HEADER, MARKERS, draw_states, top_kinds
-from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.tree.label_tree import PAD, STOP, LabelTree
@@ -42,13 +51,13 @@ def found(folder):
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(Run, "source", source)
-    return find_states(folder, data_mesh(), split="train", images=32, seed=1)
+    return find_states(LoadedRun.open(folder, MESH), StateSample("train", images=32, seed=1))
 
 
 def test_states_are_those_of_decoding_step_by_step(folder, found):
   run, tree = Run.from_folder(folder), found.run.tree
   head = run.method.module.head
-  _, variables = run.restored_variables(folder, data_mesh())
+  _, variables = run.restored_variables(folder, MESH)
   pixels = found.source.read(np.arange(30))[:, 2:18, 2:18].astype(np.float32)
 
   @jax.jit
@@ -108,7 +117,7 @@ def test_the_table_the_summary_and_the_picture_say_what_was_found(folder, found)
   rows = list(csv.DictReader(path.with_suffix(".csv").read_text(encoding="utf-8").splitlines()))
   assert tuple(rows[0]) == HEADER and len(rows) == sum(len(step.images) for step in found.steps)
   tree, names = found.run.tree, [found.source.describe(i) for i in range(30)]
-  lines = describe(found).splitlines()
+  lines = states_table(found).splitlines()
   assert lines[0].startswith("30 images of train")
   for number, (step, line) in enumerate(zip(found.steps, lines[3 : 3 + len(found.steps)], strict=True), 1):
     own = [row for row in rows if row["step"] == str(number)]
@@ -162,7 +171,7 @@ def test_steps_that_few_paths_reach_say_so(found, rng, tmp_path, monkeypatch):
   assert sum("No map: fewer than 5 different states" in text for text in texts) == 3
   assert [text for text in texts if text.startswith("Step")][:2] == ["Step 1", "Step 2, that 2 of the paths reach"]
   assert sum("top label -, same whole label -" in text for text in texts) == 2
-  *table, left_out = describe(few).splitlines()
+  *table, left_out = states_table(few).splitlines()
   assert [line.split()[2:] for line in table[-2:]] == [["-", "-"]] * 2
   assert left_out == "no map of step 2, 3, 4: fewer than 5 different states"
   last = path.with_suffix(".csv").read_text(encoding="utf-8").splitlines()[-1]
@@ -171,13 +180,15 @@ def test_steps_that_few_paths_reach_say_so(found, rng, tmp_path, monkeypatch):
 
 def test_a_head_without_states_is_named(context_run):
   with pytest.raises(UserError, match=r"config\.head\.name = 'flat': this head has no states to draw"):
-    find_states(context_run, data_mesh())
+    find_states(LoadedRun.open(context_run, MESH))
 
 
 def test_images_of_which_none_can_be_read_get_a_clear_sentence(folder, monkeypatch):
-  monkeypatch.setattr(states, "_ask", lambda *_: (np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros((0, 4, 6))))
+  monkeypatch.setattr(
+    state_maps, "_states_of", lambda *_: (np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros((0, 4, 6)))
+  )
   with pytest.raises(UserError, match="--seed 0: none of the test images that it chooses can be read"):
-    find_states(folder, data_mesh(), images=5)
+    find_states(LoadedRun.open(folder, MESH), StateSample(images=5))
 
 
 @pytest.mark.parametrize(
@@ -188,6 +199,6 @@ def test_images_of_which_none_can_be_read_get_a_clear_sentence(folder, monkeypat
     (["--seed=-1"], "--seed -1: must be 0 or more"),
   ],
 )
-def test_mistakes_on_the_command_line_end_in_a_sentence(folder, flags, message, capsys):
-  assert command.main(["plot", "states", str(folder.path), *flags]) == 1
-  assert message in capsys.readouterr().err
+def test_mistakes_on_the_command_line_end_in_a_sentence(folder, flags, message):
+  with pytest.raises(UserError, match=message):
+    run_command("plot states", folder.path, *flags)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.evaluation.chi_square import chi_square
+from hierjax.report.plots.neighbour_search import chi_square
 
 
 def oracle(x, y):

@@ -5,25 +5,26 @@ import io
 import jax
 import numpy as np
 import pytest
+from commands import MESH, run_command
 
-from hierjax.cli import main as command
 from hierjax.data.source import ArraySource
 from hierjax.errors import UserError
-from hierjax.evaluation import predictions as paths_sheet
-from hierjax.evaluation.predictions import Judged, PathSheet, choose, describe, find_paths, judge, said
+from hierjax.evaluation.predictions import Predictions, compared
+from hierjax.inference.loaded_run import LoadedRun
+from hierjax.report.plots import path_sheet as module
 from hierjax.report.plots import predictions as paths_picture
+from hierjax.report.plots.path_sheet import PathSheet, choose_groups, find_paths, groups_table, path_lines
 from hierjax.report.plots.predictions import HEADER, draw_paths
-from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.tree.label_tree import PAD, LabelTree
 from hierjax.types import Prediction
 
-judged_together = jax.jit(judge)
+compared_together = jax.jit(compared)
 
 
 def every_pair(tree, short_labels):
-  """Returns what is said of every label, none among them, and prediction of 7 nodes; and each one's true group."""
+  """Returns the predictions of every pair of a label, none among them, and a path, and the true group of each."""
   assert tree.num_nodes == 7  # so that all tests share what is compiled
   labels, predicted = (x.ravel() for x in np.meshgrid(range(-1, 7), range(7)))
   paths = np.maximum(tree.encode(predicted, "stop"), PAD)
@@ -31,27 +32,27 @@ def every_pair(tree, short_labels):
   mask[[15, 41]] = 0
   node_prob = np.tile(np.arange(1, 8, dtype=np.float32) / 16, (56, 1))
   quarters = np.full((56, 1), 0.25, np.float32)
-  prediction = Prediction(paths[:, None], quarters, quarters, node_prob, level_nodes=paths, level_prob=None)
-  judged = judged_together(prediction, tree.encode(labels, short_labels), mask)
+  prediction = Prediction(paths[:, None], quarters, quarters, node_prob, raw_nodes=paths)
+  predictions = compared_together(prediction, tree.encode(labels, short_labels), mask)
   groups = []
   for label, answer, counts in zip(map(tree.path, labels), map(tree.path, predicted), mask, strict=True):
     same = answer == label if short_labels == "stop" else answer[: len(label)] == label
     group = "right" if same else "partly wrong" if answer[:1] == label[:1] else "wholly wrong"
     groups.append(group if label and counts else "none")
-  return labels, predicted, jax.device_get(judged), np.array(groups)
+  return labels, predicted, jax.device_get(predictions), np.array(groups)
 
 
 @pytest.mark.parametrize("short_labels", ["unknown", "stop"])
 def test_groups_part_all_pairs_of_labels_and_predictions(toy_tree, small_config, short_labels):
-  labels, predicted, judged, groups = every_pair(toy_tree, short_labels)
-  for name, mask in judged.groups.items():
+  labels, predicted, predictions, groups = every_pair(toy_tree, short_labels)
+  for name, mask in predictions.groups.items():
     np.testing.assert_array_equal(mask, groups == name)
   run = dataclasses.replace(Run.from_config(small_config(neck=dict(name="none"))), tree=toy_tree)
-  sheet = PathSheet(run, "test", ArraySource(np.zeros((56, 4), np.float32), labels[:, None]), judged, {})
+  sheet = PathSheet(run, "test", ArraySource(np.zeros((56, 4), np.float32), labels[:, None]), predictions, {})
   for image, group in enumerate(groups):
     if group == "none":
       continue
-    lines = said(sheet, image)
+    lines = path_lines(sheet, image)
     marks = [line.right for line in lines]
     assert (False in marks) == (group != "right") and (marks[0] is False) == (group == "wholly wrong")
     path = toy_tree.path(predicted[image])
@@ -64,8 +65,8 @@ def test_groups_part_all_pairs_of_labels_and_predictions(toy_tree, small_config,
 def random_answers(rng, n, shares, categories):
   kind = rng.choice(3, n, p=shares)
   empty = np.zeros((n, 1))
-  judged = Judged(rng.random(n) < 0.9, kind == 0, kind < 2, empty, empty, empty, empty)
-  return judged, rng.integers(categories, size=n)
+  predictions = Predictions(rng.random(n) < 0.9, kind == 0, kind < 2, *[empty] * 5)
+  return predictions, rng.integers(categories, size=n)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +80,9 @@ def random_answers(rng, n, shares, categories):
   ],
 )
 def test_chosen_images_are_of_their_groups(rng, shares, categories, each):
-  judged, category = random_answers(rng, 200, shares, categories)
-  right, partly, wrong = (set(np.flatnonzero(mask).tolist()) for mask in judged.groups.values())
-  chosen = {group: images.tolist() for group, images in choose(judged, category, each, rng).items()}
+  predictions, category = random_answers(rng, 200, shares, categories)
+  right, partly, wrong = (set(np.flatnonzero(mask).tolist()) for mask in predictions.groups.values())
+  chosen = {group: images.tolist() for group, images in choose_groups(predictions, category, each, rng).items()}
   for group, among in {"a": right, "b": partly, "c": right, "d": wrong}.items():
     assert set(chosen[group]) <= among and len(set(chosen[group])) == len(chosen[group]) <= each
   assert len(chosen["a"]) == min(each, len(right)) and len(chosen["b"]) == min(each, len(partly))
@@ -93,8 +94,8 @@ def test_chosen_images_are_of_their_groups(rng, shares, categories, each):
 
 
 def test_a_seed_fixes_what_is_chosen(rng):
-  judged, category = random_answers(rng, 200, (0.4, 0.3, 0.3), 20)
-  first, same, other = (choose(judged, category, 4, np.random.default_rng(seed)) for seed in (3, 3, 4))
+  predictions, category = random_answers(rng, 200, (0.4, 0.3, 0.3), 20)
+  first, same, other = (choose_groups(predictions, category, 4, np.random.default_rng(seed)) for seed in (3, 3, 4))
   for group, images in first.items():
     np.testing.assert_array_equal(images, same[group])
     assert not np.array_equal(images, other[group])
@@ -105,11 +106,11 @@ def sheet(small_config, rng):
   """A sheet of every pair of a label and a prediction, over a tree whose names are no mathematics, and long."""
   names = ["$a_", "b\n", "$\\frac{", "a name/of-many_words " * 9, "$x$", "x^", "-"]
   tree = LabelTree.from_children(names, [2, 2, 1, 2, 0, 0, 0, 0])
-  labels, _, judged, _ = every_pair(tree, "stop")
+  labels, _, predictions, _ = every_pair(tree, "stop")
   run = dataclasses.replace(Run.from_config(small_config(neck=dict(name="none"))), tree=tree)
   images = rng.integers(0, 255, (56, 8, 10, 1), dtype=np.uint8)
-  chosen = choose(judged, labels, 3, rng)
-  return PathSheet(run, "test", ArraySource(images, labels[:, None], "toys"), judged, chosen)
+  chosen = choose_groups(predictions, labels, 3, rng)
+  return PathSheet(run, "test", ArraySource(images, labels[:, None], "toys"), predictions, chosen)
 
 
 def drawn(monkeypatch, folder, sheet):
@@ -138,37 +139,41 @@ def test_the_table_and_the_picture_say_the_same(sheet, tmp_path, monkeypatch):
     named = [sheet.source.describe(image) for image in images.tolist()]
     assert list(dict.fromkeys(row["image"] for row in own)) == named and len(named) == int(own[-1]["place"])
   sizes = {row["group"]: row["in_group"] for row in rows}
-  right, partly, wrong = (int(mask.sum()) for mask in sheet.judged.groups.values())
+  right, partly, wrong = (int(mask.sum()) for mask in sheet.predictions.groups.values())
   assert sizes == {"a": str(right), "b": str(partly), "c": str(right), "d": str(wrong)}
   assert any(f": {right} right, {partly} partly wrong, {wrong} wholly wrong" in text for text in texts)
-  assert "47 images of test" in describe(sheet) and f"{100 * wrong / 47:.2f}%" in describe(sheet)
+  assert "47 images of test" in groups_table(sheet) and f"{100 * wrong / 47:.2f}%" in groups_table(sheet)
 
 
 def test_empty_groups_say_so(sheet, tmp_path, monkeypatch):
-  judged = dataclasses.replace(sheet.judged, right=np.ones(56, bool))
-  chosen = choose(judged, sheet.source.nodes[:, 0], 3, np.random.default_rng(0))
-  texts, rows = drawn(monkeypatch, RunFolder(tmp_path), dataclasses.replace(sheet, judged=judged, chosen=chosen))
+  predictions = dataclasses.replace(sheet.predictions, right=np.ones(56, bool))
+  chosen = choose_groups(predictions, sheet.source.nodes[:, 0], 3, np.random.default_rng(0))
+  texts, rows = drawn(
+    monkeypatch, RunFolder(tmp_path), dataclasses.replace(sheet, predictions=predictions, chosen=chosen)
+  )
   assert {row["group"] for row in rows} == {"a"}
   assert [t[:3] for t in texts if t.endswith(": no image")] == ["(b)", "(c)", "(d)"]
 
 
 def test_a_sheet_is_what_the_run_predicts(context_run):
-  found = find_paths(context_run, data_mesh(), split="validation", each=2)
+  found = find_paths(LoadedRun.open(context_run, MESH), "validation", each=2)
   assert found.split == "validation"
   run, tree, n = Run.from_folder(context_run), found.run.tree, len(found.source)
-  _, variables = run.restored_variables(context_run, data_mesh())
+  _, variables = run.restored_variables(context_run, MESH)
   pixels = found.source.read(np.arange(n))[:, 2:18, 2:18].astype(np.float32)
   logits = jax.jit(run.method.module.apply)(variables, (pixels / 255 - 0.5) / 0.25)  # of a softmax over the leaves
   prob = np.asarray(jax.nn.softmax(logits))
   below = np.array([[node in tree.path(leaf) for leaf in tree.leaves] for node in range(tree.num_nodes)])
   for image in range(n):
     path = tree.path(tree.leaves[prob[image].argmax()])
-    assert found.judged.paths[image, : len(path)].tolist() == list(path) and found.judged.counted[image]
-    np.testing.assert_allclose(found.judged.probability[image, : len(path)], prob[image] @ below[list(path)].T, 1e-4)
-    assert found.judged.right[image] == (path[-1] == found.source.nodes[image, 0])
-  counts = describe(found).splitlines()
+    assert found.predictions.paths[image, : len(path)].tolist() == list(path) and found.predictions.counted[image]
+    np.testing.assert_allclose(
+      found.predictions.probability[image, : len(path)], prob[image] @ below[list(path)].T, 1e-4
+    )
+    assert found.predictions.right[image] == (path[-1] == found.source.nodes[image, 0])
+  counts = groups_table(found).splitlines()
   assert counts[0] == f"{n} images of validation"
-  assert [int(line.split()[-2]) for line in counts[3:]] == [mask.sum() for mask in found.judged.groups.values()]
+  assert [int(line.split()[-2]) for line in counts[3:]] == [mask.sum() for mask in found.predictions.groups.values()]
 
 
 @pytest.mark.parametrize(
@@ -178,9 +183,9 @@ def test_a_sheet_is_what_the_run_predicts(context_run):
     (["--seed=-1"], "--seed -1: must be 0 or more"),
   ],
 )
-def test_mistakes_on_the_command_line_end_in_a_sentence(context_run, flags, message, capsys):
-  assert command.main(["plot", "predictions", str(context_run.path), *flags]) == 1
-  assert message in capsys.readouterr().err
+def test_mistakes_on_the_command_line_end_in_a_sentence(context_run, flags, message):
+  with pytest.raises(UserError, match=message):
+    run_command("plot predictions", context_run.path, *flags)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +197,6 @@ def test_mistakes_on_the_command_line_end_in_a_sentence(context_run, flags, mess
 )
 def test_data_that_make_no_sheet_are_refused_before_the_work(context_run, monkeypatch, images, labels, message):
   monkeypatch.setattr(Run, "source", lambda run, split: ArraySource(images, np.zeros((3, labels), np.int32)))
-  monkeypatch.setattr(paths_sheet, "ask_all", lambda *_: pytest.fail("asked"))
+  monkeypatch.setattr(module, "predictions_of_run", lambda *_: pytest.fail("predicted"))
   with pytest.raises(UserError, match=message):
-    find_paths(context_run, data_mesh())
+    find_paths(LoadedRun.open(context_run, MESH))

@@ -3,9 +3,9 @@ import math
 import jax.numpy as jnp
 import pytest
 
-from hierjax.evaluation.runner import mean_values
-from hierjax.functional.f1 import F1
+from hierjax.evaluation.evaluate import mean_values
 from hierjax.functional.metrics import Mean
+from hierjax.functional.multilabel import F1
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
