@@ -115,7 +115,7 @@ def test_the_fields_of_a_part_of_ones_own_are_shown():
 
 
 def test_a_decoding_rule_a_loss_and_a_metric_of_ones_own(tmp_path):
-  """The rule gives the leaves of the largest numbers, the loss is twice the package's, the metric is of the top level."""
+  """The rule gives the leaves of the largest numbers, the loss is doubled, the metric is of the top level."""
   (tmp_path / "my_functions.py").write_text(FUNCTIONS)
   own = ("--config.decode.rule=my_functions:last_leaves", "--config.head.criterion=my_functions:doubled")
   plain, run = (Run.from_config(load_config("quickstart:smoke,flat", [*TINY, *more])) for more in ((), own))
