@@ -1,5 +1,8 @@
 """Parts from a module outside the package: the file of docs/how_to/own_parts.md, as it stands."""
 
+import dataclasses
+import functools
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -11,11 +14,12 @@ import pytest
 
 from hierjax.config_files import load_config, show_config
 from hierjax.errors import UserError
+from hierjax.functional.metrics import METRICS, evaluate_batch
 from hierjax.nn.backbones.foreign import as_features
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.training import loop
-from hierjax.types import Features
+from hierjax.types import Batch, Features
 
 PAGE = (Path(__file__).parents[1] / "docs" / "how_to" / "own_parts.md").read_text(encoding="utf-8")
 TINY = ("--config.backbone.widths=(4,)", "--config.backbone.stem_stride=2")
@@ -27,12 +31,36 @@ PARTS = {
 }
 
 
+FUNCTIONS = """
+import jax.numpy as jnp
+from hierjax.functional.losses import subtree_cross_entropy
+from hierjax.functional.metrics import Metric
+from hierjax.functional.paths import climb
+from hierjax.functional.search import Paths
+
+
+def last_leaves(distribution, tree, options):
+  ends = jnp.asarray(tree.leaves)[::-1][None, : options.beam]
+  ends = jnp.broadcast_to(ends, (distribution.node_prob.shape[0], options.beam))
+  score = jnp.take_along_axis(distribution.node_prob, ends, axis=1)
+  return Paths(climb(ends, tree), jnp.log(score), jnp.ones_like(score))
+
+
+def doubled(logits, nodes, tree):
+  return 2 * subtree_cross_entropy(logits, nodes, tree)
+
+
+top_level = Metric(lambda j: j.best[:, 0] == j.labels[:, 0], lambda j: j.labels[:, 0] >= 0, "top level")
+"""
+
+
 @pytest.fixture(autouse=True)
 def my_parts(tmp_path, monkeypatch):
   (tmp_path / "my_parts.py").write_text(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0])
   monkeypatch.syspath_prepend(tmp_path)
   yield
-  sys.modules.pop("my_parts", None)
+  for name in ("my_parts", "my_functions"):
+    sys.modules.pop(name, None)
 
 
 def config_with(part):
@@ -84,6 +112,47 @@ def test_the_fields_of_a_part_of_ones_own_are_shown():
   assert "\nhead.name = 'my_parts:ScaledHead'" in shown and "\nhead.scale = 3.0" in shown
   with pytest.raises(UserError, match=r"config\.head\.scalee: .*did you mean 'scale'"):
     load_config("quickstart", [*PARTS["head"], "--config.head.scalee=1"])
+
+
+def test_a_decoding_rule_a_loss_and_a_metric_of_ones_own(tmp_path):
+  """The rule gives the leaves of the largest numbers, the loss is doubled, the metric is of the top level."""
+  (tmp_path / "my_functions.py").write_text(FUNCTIONS)
+  own = ("--config.decode.rule=my_functions:last_leaves", "--config.head.criterion=my_functions:doubled")
+  plain, run = (Run.from_config(load_config("quickstart:smoke,flat", [*TINY, *more])) for more in ((), own))
+  metrics = METRICS | {"top_level": importlib.import_module("my_functions").top_level}
+  images = jax.random.normal(jax.random.key(0), (4, *run.example_shape))
+  leaves = run.tree.leaves[[-1, -1, 0, 0]]
+  paths = jnp.asarray(run.tree.encode(leaves))[:, None]
+
+  @functools.partial(jax.jit, static_argnums=1)
+  def answered(method, options):
+    outputs, variables = method.module.init_with_output(jax.random.key(1), images)
+    prediction = method.predict(variables, images, None, options)
+    batch = Batch(images, paths, jnp.ones(4))
+    return method.loss(outputs, paths), prediction, evaluate_batch(prediction, batch, method.tree, metrics)
+
+  loss, _, _ = answered(plain.method, plain.options)
+  doubled, found, measured = answered(run.method, dataclasses.replace(run.options, beam=2))
+  np.testing.assert_allclose(doubled, 2 * loss, rtol=1e-5)
+  assert all(path.max() == leaf for row in found.paths for path, leaf in zip(row, run.tree.leaves[:-3:-1], strict=True))
+  assert measured["path_accuracy"].value() == 0.5
+  last = run.tree.path(int(run.tree.leaves[-1]))[0]
+  assert measured["top_level"].value() == np.mean([run.tree.path(leaf)[0] == last for leaf in leaves.tolist()])
+
+
+@pytest.mark.parametrize("override", ["decode.rule=my_functions:none", "head.criterion=my_functions:none"])
+def test_a_function_that_is_not_there_is_named_with_its_key(override, tmp_path):
+  (tmp_path / "my_functions.py").write_text(FUNCTIONS)
+  key, value = override.split("=")
+  with pytest.raises(UserError, match=rf"config\.{re.escape(key)} = '{value}'"):
+    run = Run.from_config(load_config("quickstart:smoke,flat", [*TINY, f"--config.{override}"]))
+    images, paths = jnp.zeros((1, *run.example_shape)), jnp.zeros((1, 1, run.tree.depth), jnp.int32)
+
+    def both():
+      outputs, variables = run.method.module.init_with_output(jax.random.key(1), images)
+      return run.method.loss(outputs, paths), run.method.predict(variables, images, None, run.options)
+
+    jax.eval_shape(both)
 
 
 def test_arrays_become_features():

@@ -18,8 +18,9 @@ def restricted(distribution: Distribution, allowed: Bool[Array, "n"] | None, tre
   """Returns the distribution given that the path ends at an allowed node; None allows all and changes nothing.
 
   With A the allowed nodes, P'(node) = P(the path goes through the node and ends in A) / P(the path ends in A). In level
-  distributions the entries without an allowed node at or below them become 0 and the others are scaled to sum to 1. The
-  head's own scores stay what they are; outputs that lead to no allowed node become -inf.
+  distributions the entries without an allowed node at or below them become 0, and the others are scaled to sum to 1;
+  these distributions then score the paths. A head without level distributions keeps its own scores, and outputs that
+  lead to no allowed node become -inf.
 
   Args:
     distribution: not of a multi-label head.
@@ -39,7 +40,7 @@ def restricted(distribution: Distribution, allowed: Bool[Array, "n"] | None, tre
       for block, nodes in zip(split_levels(level_prob, tree), level_blocks(tree), strict=True)
     ]
     level_prob = jnp.concatenate(blocks, axis=1)
-  scorer = distribution.scorer
+  scorer = distribution.scorer if level_prob is None else None
   return dataclasses.replace(
     distribution,
     node_prob=mass / jnp.where(total > 0, total, 1.0),

@@ -63,8 +63,7 @@ def test_where_no_allowed_end_has_a_probability_there_is_no_path():
   assert (decode(found, model.arrays, DecodeOptions()).paths == PAD).all()
 
 
-@pytest.mark.parametrize("beam", [1, 3, 40])
-@pytest.mark.parametrize("normalise", ["trained", "siblings"])
+@pytest.mark.parametrize(("normalise", "beam"), [("trained", 2), ("trained", 40), ("siblings", 40)])
 @pytest.mark.parametrize("stop_at", STOP_AT)
 def test_a_heads_own_paths_end_at_allowed_nodes_only(stop_at, normalise, beam):
   """A full beam finds them all; a narrow one spends no place on a path that leads to no allowed node."""
@@ -80,7 +79,7 @@ def test_a_heads_own_paths_end_at_allowed_nodes_only(stop_at, normalise, beam):
   found = run(jnp.zeros(len(model.table)), allowed)
   for example in range(len(views)):
     ends = {nodes_of(path)[-1] for path in found.paths[example] if path[0] >= 0}
-    assert ends and all(allowed[end] for end in ends) and len(ends) == min(beam, len(ends))
+    assert all(allowed[end] for end in ends) and len(ends) == min(beam, allowed.sum())
     if beam == 40:
       scores = {nodes_of(s.path): sum(s.trained) for s in model.enumerate(example) if allowed[nodes_of(s.path)[-1]]}
       assert {nodes_of(path) for path in found.paths[example] if path[0] >= 0} == scores.keys()

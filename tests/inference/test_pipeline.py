@@ -39,6 +39,13 @@ KINDS = {
 }
 SINGLE_PATH = [kind for kind in KINDS if "sigmoid" not in kind and kind != "multilabel"]
 WITH_LEVELS = [kind for kind in KINDS if kind.startswith("coarse_fine")] + ["dhnn_rnn"]
+
+
+def staged(kinds):
+  """Returns the kinds; two strategies, whose distributions are made as those of the third, belong to the slow tests."""
+  return [pytest.param(kind, marks=pytest.mark.slow) if "_to_" in kind else kind for kind in kinds]
+
+
 ONLY, THRESHOLD = 1, 0.3  # a restriction allows the leaves from this one on
 
 
@@ -130,7 +137,7 @@ def test_stages_at_their_defaults_change_no_bit(kind):
       np.testing.assert_array_equal(getattr(found, field), getattr(expected, field), err_msg=f"{name}: {field}")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", staged(KINDS))
 def test_a_beam_holds_through_every_stage(kind):
   method, variables, images = setting(kind)
   for beam in (1, 2, 3):
@@ -140,7 +147,7 @@ def test_a_beam_holds_through_every_stage(kind):
       assert found.log_prob.shape == found.stop_prob.shape == (BATCH, beam), stage
 
 
-@pytest.mark.parametrize("kind", SINGLE_PATH)
+@pytest.mark.parametrize("kind", staged(SINGLE_PATH))
 def test_scores_among_siblings_hold_through_every_stage(kind):
   """A full beam then finds all paths, and their probabilities sum to 1; after a restriction, those of the allowed."""
   method, variables, images = setting(kind)
@@ -176,7 +183,7 @@ def rule(tmp_path_factory):
   sys.modules.pop("my_rule", None)
 
 
-@pytest.mark.parametrize("kind", SINGLE_PATH)
+@pytest.mark.parametrize("kind", staged(SINGLE_PATH))
 def test_a_rule_of_ones_own_holds_through_every_stage(kind, rule):
   method, variables, images = setting(kind)
   tree = TREES[method.tree.num_nodes]
@@ -191,8 +198,9 @@ def test_a_rule_of_ones_own_holds_through_every_stage(kind, rule):
     np.testing.assert_array_equal(found.paths, expected, err_msg=stage)
 
 
-@pytest.mark.parametrize("kind", WITH_LEVELS)
+@pytest.mark.parametrize("kind", staged(WITH_LEVELS))
 def test_raw_decoding_is_the_argmax_of_each_level_after_every_stage(kind):
+  """By its own scores, which calibration and abstaining keep, dhnn_rnn takes the argmax of all nodes at a step."""
   method, variables, images = setting(kind)
   offsets, sizes = method.tree.level_offsets, np.cumsum(method.tree.block_sizes)
   for stage, found in run_stages(method, variables, images, DecodeOptions(restrict="raw")).items():
@@ -201,7 +209,7 @@ def test_raw_decoding_is_the_argmax_of_each_level_after_every_stage(kind):
     raw = np.stack(nodes, axis=1).astype(np.int32)
     np.testing.assert_array_equal(found.raw_nodes, raw, err_msg=stage)
     assert not found.raw_consistent
-    if stage not in ("abstaining", "all"):
+    if stage not in ("abstaining", "all") and (kind, stage) != ("dhnn_rnn", "calibration"):
       before_a_leaf_above = np.minimum.accumulate(raw >= 0, axis=1)
       np.testing.assert_array_equal(found.paths[:, 0], np.where(before_a_leaf_above, raw, PAD), err_msg=stage)
 
@@ -210,8 +218,8 @@ def test_raw_decoding_is_the_argmax_of_each_level_after_every_stage(kind):
 def test_thresholds_hold_through_every_stage(kind):
   method, variables, images = setting(kind)
   parent = method.tree.parent.tolist()
-  for stage, found in run_stages(method, variables, images, DecodeOptions(beam=7, thresholds=(0.55,))).items():
-    passes = np.asarray(found.node_prob) > np.float32(0.55)  # the smallest sigmoid on the way
+  for stage, found in run_stages(method, variables, images, DecodeOptions(beam=7, thresholds=(0.45,))).items():
+    passes = np.asarray(found.node_prob) > np.float32(0.45)  # the smallest sigmoid on the way
     parents = [{parent[node] for node in np.flatnonzero(row)} for row in passes]
     ends = [set(np.flatnonzero(row).tolist()) - above for row, above in zip(passes, parents, strict=True)]
     assert [{max(path) for path in paths} - {PAD} for paths in found.paths.tolist()] == ends, stage
@@ -219,7 +227,7 @@ def test_thresholds_hold_through_every_stage(kind):
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-@pytest.mark.parametrize("kind", WITH_LEVELS)
+@pytest.mark.parametrize("kind", staged(WITH_LEVELS))
 def test_adaptation_by_almost_nothing_changes_almost_nothing(kind, beam):
   """The scores of dhnn_rnn move by a constant: without adaptation they are shares of all nodes, not of a level's."""
   method, variables, images = setting(kind)
