@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from hierjax.config import unpack
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.types import Batch, DecodeOptions
@@ -30,4 +31,4 @@ def test_structs_pass_through_jit_and_eval_shape(toy_tree):
 )
 def test_options_that_no_decoder_knows_are_named_by_their_key(values, message):
   with pytest.raises(UserError, match=message):
-    DecodeOptions(**values)
+    unpack(DecodeOptions, values, "decode")

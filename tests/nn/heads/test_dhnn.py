@@ -220,15 +220,15 @@ def test_the_conversion_of_each_stage_is_described():
   [
     ("dhnn_rnn", {"tree": VARIABLE}, "paths of one length.*choose dhnn_s2s, or set config.tree.levels"),
     ("dhnn_rnn", {"level_weights": (1.0,)}, r"level_weights = \(1.0,\): give 2 of them"),
-    ("dhnn_rnn", {"cell": "rnn"}, "config.head.cell = 'rnn': .*one of lstm, gru"),
+    ("dhnn_rnn", {"cell": "rnn"}, "config.head.cell = 'rnn': choose from lstm, gru"),
     (
       "dhnn_rnn",
       {"conversion": "max"},
-      "config.head.conversion = 'max': .*one of linear, conv, pool, pool_linear, dense",
+      "config.head.conversion = 'max': choose from linear, conv, pool, pool_linear, dense",
     ),
-    ("dhnn_rnn", {"order": "random"}, "config.head.order = 'random': .*one of deep_first, shallow_first"),
+    ("dhnn_rnn", {"order": "random"}, "config.head.order = 'random': choose from deep_first, shallow_first"),
     ("dhnn_rnn", {"width": 0}, "width = 0, layers = 3: must be 1 or more"),
-    ("dhnn_s2s", {"feedback": "hard"}, "config.head.feedback = 'hard': .*one of soft, labels"),
+    ("dhnn_s2s", {"feedback": "hard"}, "config.head.feedback = 'hard': choose from soft, labels"),
     ("dhnn_s2s", {"size": 0}, "size = 0, side = 4: must be 1 or more"),
   ],
 )
@@ -295,7 +295,7 @@ def test_a_step_of_sigmoids_is_fed_those_of_its_own_level():
   ("name", "settings", "options", "message"),
   [
     ("dhnn_s2s", {"feedback": "labels"}, {}, "with output = sigmoid a step is fed the sigmoids before it; set soft"),
-    ("dhnn_rnn", {"output": "probit"}, {}, "config.head.output = 'probit': .*one of softmax, sigmoid"),
+    ("dhnn_rnn", {"output": "probit"}, {}, "config.head.output = 'probit': choose from softmax, sigmoid"),
     ("dhnn_rnn", {}, {"thresholds": (0.1,) * 3}, r"thresholds = .*: give one, or 2, one a level"),
     ("multilabel", {"level_weights": (1.0,)}, {}, r"level_weights = \(1\.0,\): give 3 of them"),
   ],
