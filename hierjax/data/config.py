@@ -11,8 +11,10 @@ from pathlib import Path
 from hierjax.data.augment import Transform
 from hierjax.data.read_image import FITS, MAX_PIXELS
 from hierjax.errors import UserError
+from hierjax.tree.readers.folders import SplitRules
 
 ON_BAD_IMAGE = ("stop", "skip")
+FOLDERS = ("auto", "labels")
 ON_NO_LABEL = ("stop", "skip")
 MAX_SIDE = math.isqrt(MAX_PIXELS)
 PARTIAL_LABELS = ("direct", "drop", "pseudo", "truth")
@@ -31,10 +33,17 @@ class DataConfig:
     label_feature: for a set of TFDS, the feature whose classes are the labels: `label`; or a sequence of classes or a
       part of one, such as `bobjects/label`, for multi-label images. There, classes that are not in the tree are left
       out, and so are ancestors of other classes of the same image.
-    train_split: the set's own name of the images to train on.
-    validation_split: the set's own name of the images to validate on. Empty: `validation` or `val` where the set has it
-      and does not test on it; otherwise a part of the training images is kept for it.
-    test_split: the set's own name of the images to test on. Empty: `test`, where the set has it.
+    levels: for `folder` with `labels`, the columns that hold the labels, by their names in the header: a column a
+      level, the top level first, or one column of whole paths such as `animal/dog`. (): they are found by the header.
+    folders: for `folder` without `labels`, the folders right below `root`: `auto`, those with the names of splits are
+      splits; `labels`, all are labels.
+    ignore: for `folder`, names of folders right below `root`, or of splits in the file of labels, that are left out.
+    train_split: the set's own name of the images to train on; where it has no such split, another word for the same
+      is looked for, such as `training`.
+    validation_split: the set's own name of the images to validate on. Empty: `validation`, or another word for it, such
+      as `val` or `dev`, where the set has it and does not test on it; otherwise a part of the training images is kept.
+    test_split: the set's own name of the images to test on. Empty: `test`, or another word for it, such as `testing`,
+      where the set has it.
     validation: the fraction of the training images that is kept for validation where the set has no split for it. 0:
       there is no validation, and training uses all images.
     split_seed: chooses which images are kept; apart from the run's seed, so that runs of several seeds compare.
@@ -52,7 +61,8 @@ class DataConfig:
     objects: the most objects, and so label paths, in one image of `shapes`.
     resize: the side of the squares that images are stored as; for `arrays`, that of the images in the files.
     fit: how an image becomes that square. `crop`: the shorter side is resized to it and the centre cropped. `stretch`:
-      both sides are resized to it, for any ratio of the sides (Zuo et al. IV-A, as in Caffe).
+      both sides are resized to it, for any ratio of the sides (Zuo et al. IV-A, as in Caffe). `pad`: the longer side
+      is resized to it, and the rest of the square is grey; for long things, such as plankton.
     crop: the side of the squares that the model reads.
     sides: the least and the most that the side of a training image, stored as `resize`, is resized to before the crop,
       at random; evaluation takes the middle (Koo et al., section 4.1: 256 to 512). () for as it is stored.
@@ -72,6 +82,9 @@ class DataConfig:
   name: str = "shapes"
   root: str = ""
   labels: str = ""
+  levels: Sequence[str] = ()
+  folders: str = "auto"
+  ignore: Sequence[str] = ()
   label_feature: str = "label"
   train_split: str = "train"
   validation_split: str = ""
@@ -105,6 +118,7 @@ class DataConfig:
     object.__setattr__(self, "mean", tuple(map(float, self.mean)))  # A config read back from JSON has lists.
     object.__setattr__(self, "std", tuple(map(float, self.std)))
     laws = {
+      "folders": (self.folders in FOLDERS, " or ".join(FOLDERS)),
       "validation": (0 <= self.validation < 1, "a fraction from 0 to below 1"),
       "split_seed": (self.split_seed >= 0, "0 or more"),
       "fine": (0 < self.fine <= 1, "a fraction above 0, up to 1"),
@@ -141,6 +155,12 @@ class DataConfig:
     for key, (holds, allowed) in laws.items():
       if not holds:
         raise UserError(f"config.data.{key} = {values[key]!r}: must be {allowed}")
+
+  @property
+  def split_rules(self) -> SplitRules:
+    """The reading of the folders right below `root`."""
+    named = tuple(filter(None, (self.validation_split, self.test_split)))
+    return SplitRules(self.train_split, named, tuple(self.ignore), self.folders == "labels")
 
   def moved(self, root: str) -> DataConfig:
     """Returns the config of the set that lies in `root` now, and with it a file of labels that lay below the old root.

@@ -14,12 +14,20 @@ from hierjax.data.config import DataConfig
 from hierjax.data.read_image import read_image
 from hierjax.data.source import Splits, pad_nodes
 from hierjax.errors import UserError
-from hierjax.tree.builders import build, from_folder
-from hierjax.tree.image_counts import LabelRow, read_label_rows
+from hierjax.tree.builders import build
 from hierjax.tree.label_finder import LabelFinder
 from hierjax.tree.label_tree import ROOT, LabelTree
-from hierjax.tree.readers.folders import NO_LABEL, SPLIT_NAMES, split_folders, walk
+from hierjax.tree.readers.folders import NO_LABEL, read_images_folder, split_folders, walk
 from hierjax.tree.readers.label_files import draft_of_labels, missing_images, named_with_lines
+from hierjax.tree.readers.label_rows import (
+  LabelFormat,
+  LabelRow,
+  LabelTable,
+  image_key,
+  read_label_table,
+  split_faults,
+)
+from hierjax.tree.readers.split_words import same_split
 
 _SHOWN = 10
 _OR_SKIP = "; config.data.on_no_label = skip leaves such images out"
@@ -75,7 +83,7 @@ def _status(file: str) -> str:
 def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
   """Returns the splits of the images below `config.root`.
 
-  With `config.labels`, see `read_label_rows`; without a column `split` all images are training images. Otherwise the
+  With `config.labels`, see `read_label_table`; without a column of splits all images are training images. Otherwise the
   folders of an image are its label path. Folders of `root` that have the names of splits are the splits, see
   `split_folders`; without such folders all images below `root` are training images.
 
@@ -85,7 +93,9 @@ def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
   root = _root(config)
   if config.labels:
     return _csv_splits(_labels_file(config), root, config, tree)
-  splits = _split_folders(root, config)
+  splits = split_folders(root, config.split_rules)
+  if not splits:
+    return {config.train_split: functools.partial(_nested, root, config, tree, config.ignore)}
   return {split: functools.partial(_nested, folder, config, tree) for split, folder in splits.items()}
 
 
@@ -97,8 +107,8 @@ def tree_of(config: DataConfig) -> LabelTree:
   """
   if config.labels:
     path = _labels_file(config)
-    return build(draft_of_labels(_csv_rows(path, config), str(path)))
-  return from_folder(_split_folders(_root(config), config)[config.train_split])
+    return build(draft_of_labels(label_table(path, config), str(path)))
+  return build(read_images_folder(_root(config), config.split_rules))
 
 
 def _root(config: DataConfig) -> Path:
@@ -123,12 +133,7 @@ def _labels_file(config: DataConfig) -> Path:
   return below
 
 
-def _split_folders(root: Path, config: DataConfig) -> dict[str, Path]:
-  named = (config.validation_split, config.test_split)
-  return split_folders(root, config.train_split, named) or {config.train_split: root}
-
-
-def _nested(root: Path, config: DataConfig, tree: LabelTree) -> FolderSource:
+def _nested(root: Path, config: DataConfig, tree: LabelTree, ignored: Sequence[str] = ()) -> FolderSource:
   finder = LabelFinder(tree)
   files: list[str] = []
   nodes: list[list[int]] = []
@@ -137,7 +142,7 @@ def _nested(root: Path, config: DataConfig, tree: LabelTree) -> FolderSource:
   def report(kind: str, path: str, name: str, message: str) -> None:
     faults.append(f"{path}: {name!r} {message}")
 
-  for folder in walk(root, report):
+  for folder in walk(root, report, ignored):
     if not folder.images:
       continue
     try:
@@ -161,18 +166,28 @@ def _may_lack_label(config: DataConfig) -> bool:
   return config.on_no_label == "skip" or config.partial_labels in ("drop", "pseudo")
 
 
-def _csv_rows(path: Path, config: DataConfig) -> list[LabelRow]:
-  """Returns the rows of a CSV file of labels; raises UserError with all rows that have a fault."""
+def label_table(path: Path, config: DataConfig) -> LabelTable:
+  """Returns a CSV file of labels; raises UserError with the rows that have a fault."""
   named = filter(None, (config.train_split, config.validation_split, config.test_split))
-  rows = read_label_rows(path, (*SPLIT_NAMES, *named), os.path.expanduser(config.root) or None)
+  root = os.path.expanduser(config.root) or None
+  table = read_label_table(path, LabelFormat(tuple(named), tuple(config.ignore), tuple(config.levels), root))
   skip = _may_lack_label(config)
-  faults = [
+  faults = split_faults(table.rows, str(path)) + [
     f"{path}:{row.line}: {row.fault}{_OR_SKIP * row.only_image}"
-    for row in rows
-    if row.fault and not (skip and row.only_image)
+    for row in table.rows
+    if row.fault and not row.bad_split and not (skip and row.only_image)
   ]
+  if faults and any(row.bad_split for row in table.rows):
+    faults[0] += _splits_remedy(table)
   _raise_faults(faults, path)
-  return rows
+  return table
+
+
+def _splits_remedy(table: LabelTable) -> str:
+  return (
+    f"; for other names in the column {table.columns.header[table.columns.split or 0]!r}, set config.data.train_split, "
+    "config.data.validation_split and config.data.test_split, or leave them out by config.data.ignore"
+  )
 
 
 def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> Splits:
@@ -181,10 +196,10 @@ def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> 
   split_of: dict[str, str] = {}
   spelt: dict[str, str] = {}
   faults: list[str] = []
-  rows = _csv_rows(path, config)
+  rows = label_table(path, config).rows
   for row in rows:
     split = row.split or config.train_split
-    image = spelt.setdefault(os.path.normpath(root / row.image), row.image)  # a.png and ./a.png are one image
+    image = spelt.setdefault(image_key(root, row.image), row.image)  # a.png and ./a.png are one image
     if split_of.setdefault(image, split) != split:
       faults.append(f"{path}:{row.line}: {row.image!r} is in split {split_of[image]!r} too, not only {split!r}")
     try:
@@ -195,9 +210,8 @@ def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> 
     nodes = labels.setdefault(split, {}).setdefault(image, [])
     if node not in (ROOT, *nodes):  # a row without a label changes nothing for the other rows of its image
       nodes.append(node)
-  both = {"val", "validation"}
-  if both <= set(labels) and not both & {config.validation_split, config.test_split}:
-    faults.append(f"{path}: some rows are in split 'val' and others in 'validation'; write one of them")
+  for one, other, *_ in same_split(labels, (config.train_split, config.validation_split, config.test_split)):
+    faults.append(f"{path}: some rows are in split {one!r} and others in {other!r}; write one of them")
   _raise_faults(faults, path)
 
   def opened(split: str) -> FolderSource:
