@@ -7,14 +7,15 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from hierjax.data.augment import Transform
+from hierjax.data.cache import CachePlace
 from hierjax.data.read_image import FITS, MAX_PIXELS
 from hierjax.errors import UserError
 from hierjax.tree.readers.folders import SplitRules
 
 ON_BAD_IMAGE = ("stop", "skip")
-FOLDERS = ("auto", "labels")
 ON_NO_LABEL = ("stop", "skip")
 MAX_SIDE = math.isqrt(MAX_PIXELS)
 PARTIAL_LABELS = ("direct", "drop", "pseudo", "truth")
@@ -75,6 +76,10 @@ class DataConfig:
     on_no_label: `stop` the run where images of a split have no label, naming the first, or `skip` these: they are left
       out of the split. Images that `partial_labels` drops or gives pseudo-labels do not stop a run.
     cache_mib: a set that takes no more MiB than this is decoded once, into memory.
+    cache_gib: decoded images are kept in `cache_folder`, where decoding takes more than half a second, so that the next
+      run need not decode them. All sets there take at most so many GiB, and the least recently used go first; 0: none
+      are kept. `hierjax data clear-cache` removes them.
+    cache_folder: empty: `$XDG_CACHE_HOME/hierjax`, or `~/.cache/hierjax`.
     threads: threads that read images.
     balanced: whether training draws every end node equally often, instead of every image once an epoch.
   """
@@ -83,7 +88,7 @@ class DataConfig:
   root: str = ""
   labels: str = ""
   levels: Sequence[str] = ()
-  folders: str = "auto"
+  folders: Literal["auto", "labels"] = "auto"
   ignore: Sequence[str] = ()
   label_feature: str = "label"
   train_split: str = "train"
@@ -110,6 +115,8 @@ class DataConfig:
   on_bad_image: str = "stop"
   on_no_label: str = "stop"
   cache_mib: int = 1024
+  cache_gib: float = 32.0
+  cache_folder: str = ""
   threads: int = 4
   balanced: bool = False
 
@@ -118,7 +125,6 @@ class DataConfig:
     object.__setattr__(self, "mean", tuple(map(float, self.mean)))  # A config read back from JSON has lists.
     object.__setattr__(self, "std", tuple(map(float, self.std)))
     laws = {
-      "folders": (self.folders in FOLDERS, " or ".join(FOLDERS)),
       "validation": (0 <= self.validation < 1, "a fraction from 0 to below 1"),
       "split_seed": (self.split_seed >= 0, "0 or more"),
       "fine": (0 < self.fine <= 1, "a fraction above 0, up to 1"),
@@ -143,6 +149,7 @@ class DataConfig:
       "on_bad_image": (self.on_bad_image in ON_BAD_IMAGE, " or ".join(ON_BAD_IMAGE)),
       "on_no_label": (self.on_no_label in ON_NO_LABEL, " or ".join(ON_NO_LABEL)),
       "cache_mib": (self.cache_mib >= 0, "0 or more"),
+      "cache_gib": (self.cache_gib >= 0, "0 or more"),
       "threads": (self.threads >= 1, "1 or more"),
     }
     if self.sides:
@@ -155,6 +162,11 @@ class DataConfig:
     for key, (holds, allowed) in laws.items():
       if not holds:
         raise UserError(f"config.data.{key} = {values[key]!r}: must be {allowed}")
+
+  @property
+  def cache_place(self) -> CachePlace:
+    """The cache of decoded images."""
+    return CachePlace(self.cache_folder, int(self.cache_gib * 2**30))
 
   @property
   def split_rules(self) -> SplitRules:

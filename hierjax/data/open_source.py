@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from hierjax.data.config import DataConfig
-from hierjax.data.decode import in_memory, report_once
+from hierjax.data.decode import check_some_readable, in_memory, report_once
 from hierjax.data.partial_labels import PartialLabels, known_labels, nodes_in_top_levels, to_train_on
 from hierjax.data.source import ArraySource as ArraySource
 from hierjax.data.source import Source, Splits, View, data_checksum, has_label, same_data
@@ -227,6 +227,10 @@ def _check_fits(source: Source, config: DataConfig) -> None:
 
 def _decoded(source: Source, config: DataConfig) -> Source:
   small = len(source) * np.prod(source.shape, dtype=np.int64) <= config.cache_mib * 2**20
-  if not (small and isinstance(source, (FolderSource, TfdsSource))):
-    return source
-  return in_memory(source, on_bad_image=config.on_bad_image, threads=config.threads)
+  if small and isinstance(source, (FolderSource, TfdsSource)):
+    source = in_memory(source, on_bad_image=config.on_bad_image, threads=config.threads, place=config.cache_place)
+  if config.on_bad_image == "skip" and (
+    isinstance(source, FolderSource) or (isinstance(source, ArraySource) and source.bad)
+  ):
+    check_some_readable(source, config.threads)
+  return source

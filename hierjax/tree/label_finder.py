@@ -73,7 +73,9 @@ class LabelFinder:
         return nodes[0]
       if len(nodes) > 1:
         places = ", ".join(self._tree.path_text(node) for node in nodes[:_SHOWN]) + ", ..." * (len(nodes) > _SHOWN)
-        raise KeyError(f"{missing.args[0]}; {label[0]!r} names {len(nodes)} nodes further down: {places}") from None
+        raise KeyError(
+          f"{missing.args[0]}; {label[0]!r} names {len(nodes)} nodes further down: {places}; give the whole path of one"
+        ) from None
       raise KeyError(f"{missing.args[0]}{self._nearest(label[-1])}") from None
 
   def _nearest(self, name: str) -> str:
