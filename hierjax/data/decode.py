@@ -131,7 +131,7 @@ def check_some_readable(source: Source, threads: int) -> None:
     return message
 
   faulty = [
-    (rows, message) for rows, message in zip(classes, _parallel(fault, iter(classes), threads), strict=True) if message
+    (rows, message) for rows, message in zip(classes, parallel(fault, iter(classes), threads), strict=True) if message
   ]
   if faulty:
     rows, message = faulty[0]
@@ -149,14 +149,14 @@ def _decode(source: StoredSource, on_bad_image: str, threads: int) -> tuple[np.n
   with tqdm(
     total=len(source), desc=f"reading {source.name}", unit=" images", delay=2, leave=False, disable=None
   ) as bar:
-    for start, (block, bad_rows) in zip(starts, _parallel(read, chunks, threads), strict=True):
+    for start, (block, bad_rows) in zip(starts, parallel(read, chunks, threads), strict=True):
       images[start : start + len(block)] = block
       bad.update({start + row: message for row, message in bad_rows.items()})
       bar.update(len(block))
   return images, bad
 
 
-def _parallel(function: Callable[[Any], T], items: Iterator[Any], threads: int) -> Iterator[T]:
+def parallel(function: Callable[[Any], T], items: Iterator[Any], threads: int) -> Iterator[T]:
   """Yields `function(item)` in order; when one raises, those not yet begun are dropped."""
   pool = ThreadPoolExecutor(threads)
   try:

@@ -21,7 +21,7 @@ from hierjax.data.split_names import split_name
 from hierjax.data.splits import kept_for_validation
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
-from hierjax.tree.readers.split_words import matching
+from hierjax.tree.readers.split_words import matching, split_of_word
 
 _KINDS: dict[str, Callable[[DataConfig, LabelTree], Splits]] = {
   "arrays": array_splits,
@@ -177,10 +177,10 @@ def own_names(config: DataConfig, found: Collection[str]) -> dict[str, str | Non
     UserError: the set has no split that `config` names, several that could be meant, or trains on one that it is judged
       on.
   """
-  train = _matching("train", config.train_split, config.train_split, found)
-  test = _matching("test", config.test_split, "test", found)
+  train = _matching("train", config.train_split, found)
+  test = _matching("test", config.test_split, found)
   others = [name for name in found if name != test or config.validation_split]
-  validation = _matching("validation", config.validation_split, "validation", others) if config.validation else None
+  validation = _matching("validation", config.validation_split, others) if config.validation else None
   for split, name in (("validation", validation), ("test", test)):
     if name is not None and name == train:
       raise UserError(
@@ -190,8 +190,10 @@ def own_names(config: DataConfig, found: Collection[str]) -> dict[str, str | Non
   return {"train": train, "validation": validation, "test": test}
 
 
-def _matching(split: str, named: str, automatic: str, found: Collection[str]) -> str | None:
-  names = matching(named or automatic, found)
+def _matching(split: str, named: str, found: Collection[str]) -> str | None:
+  names = matching(named, found) if named else []
+  if not named or named == split == "train":  # the defaults
+    names = [name for name in found if split_of_word(name) == split] or names
   if len(names) > 1:
     raise UserError(
       f"the splits {' and '.join(map(repr, names))} could both be the {split} images; set config.data.{split}_split to "

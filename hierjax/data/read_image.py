@@ -119,6 +119,12 @@ def _without_texts(png: bytes) -> bytes:
   return b"".join(kept)
 
 
+def image_size(image: bytes) -> tuple[int, int]:
+  """Returns the width and height of an image in pixels, as it is stored; raises as Pillow does."""
+  with _opened(image) as opened:
+    return opened.size
+
+
 def to_grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 1"]:
   """Returns the luma of an RGB image; of one that is grey already, its values."""
   return np.array(Image.fromarray(image).convert("L"))[..., None]

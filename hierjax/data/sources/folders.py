@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from hierjax.data.read_image import read_image
 from hierjax.data.source import Splits, pad_nodes
 from hierjax.errors import UserError
 from hierjax.tree.builders import build
+from hierjax.tree.draft import Draft
 from hierjax.tree.label_finder import LabelFinder
 from hierjax.tree.label_tree import ROOT, LabelTree
 from hierjax.tree.readers.folders import NO_LABEL, read_images_folder, split_folders, walk
@@ -30,6 +32,36 @@ from hierjax.tree.readers.label_rows import (
 from hierjax.tree.readers.split_words import same_split
 
 _SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+  """A fault of a label, of a folder or of a row.
+
+  Attributes:
+    file: the file or folder.
+    line: its line; None where there are no lines.
+    message: the fault.
+  """
+
+  file: str
+  line: int | None
+  message: str
+
+  def __str__(self) -> str:
+    return f"{self.file}: {self.message}" if self.line is None else f"{self.file}:{self.line}: {self.message}"
+
+
+class FaultyLabels(UserError):
+  """Labels that cannot be used; the message lists the first ones, `faults` all."""
+
+  def __init__(self, where: Path, faults: Sequence[Fault]):
+    self.faults = tuple(faults)
+    more = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    shown = "\n".join(map(str, faults[:_SHOWN]))
+    super().__init__(f"{where}: these labels and folders cannot be used:\n{shown}{more}")
+
+
 _OR_SKIP = "; config.data.on_no_label = skip leaves such images out"
 
 
@@ -92,7 +124,7 @@ def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
   """
   root = _root(config)
   if config.labels:
-    return _csv_splits(_labels_file(config), root, config, tree)
+    return _csv_splits(labels_file(config), root, config, tree)
   splits = split_folders(root, config.split_rules)
   if not splits:
     return {config.train_split: functools.partial(_nested, root, config, tree, config.ignore)}
@@ -105,10 +137,15 @@ def tree_of(config: DataConfig) -> LabelTree:
   Raises:
     UserError: there is no such folder or file, or it holds no tree.
   """
+  return build(draft_of(config))
+
+
+def draft_of(config: DataConfig) -> Draft:
+  """Returns the draft of `tree_of`."""
   if config.labels:
-    path = _labels_file(config)
-    return build(draft_of_labels(label_table(path, config), str(path)))
-  return build(read_images_folder(_root(config), config.split_rules))
+    path = labels_file(config)
+    return draft_of_labels(label_table(path, config), str(path))
+  return read_images_folder(_root(config), config.split_rules)
 
 
 def _root(config: DataConfig) -> Path:
@@ -123,7 +160,7 @@ def _root(config: DataConfig) -> Path:
   return root
 
 
-def _labels_file(config: DataConfig) -> Path:
+def labels_file(config: DataConfig) -> Path:
   """Returns the CSV file of labels; a relative path is tried from the working folder and from the images' folder."""
   path = Path(config.labels).expanduser()
   below = _root(config) / path if config.root and not path.is_file() else path
@@ -137,10 +174,10 @@ def _nested(root: Path, config: DataConfig, tree: LabelTree, ignored: Sequence[s
   finder = LabelFinder(tree)
   files: list[str] = []
   nodes: list[list[int]] = []
-  faults: list[str] = []
+  faults: list[Fault] = []
 
   def report(kind: str, path: str, name: str, message: str) -> None:
-    faults.append(f"{path}: {name!r} {message}")
+    faults.append(Fault(path, None, f"{name!r} {message}"))
 
   for folder in walk(root, report, ignored):
     if not folder.images:
@@ -148,11 +185,11 @@ def _nested(root: Path, config: DataConfig, tree: LabelTree, ignored: Sequence[s
     try:
       node = finder.node(folder.parts) if folder.parts else ROOT
     except KeyError as error:
-      faults.append(f"{folder.path}: {error.args[0]}")
+      faults.append(Fault(folder.path, None, error.args[0]))
       continue
     if node == ROOT and not _may_lack_label(config):
       others = f" ({len(folder.images):,} images do)" if len(folder.images) > 1 else ""
-      faults.append(f"{folder.path}: {folder.images[0]} {NO_LABEL}{others}{_OR_SKIP}")
+      faults.append(Fault(folder.path, None, f"{folder.images[0]} {NO_LABEL}{others}{_OR_SKIP}"))
     files += [os.path.join(folder.path, image) for image in folder.images]
     nodes += [[node]] * len(folder.images)
   _raise_faults(faults, root)
@@ -172,13 +209,14 @@ def label_table(path: Path, config: DataConfig) -> LabelTable:
   root = os.path.expanduser(config.root) or None
   table = read_label_table(path, LabelFormat(tuple(named), tuple(config.ignore), tuple(config.levels), root))
   skip = _may_lack_label(config)
-  faults = split_faults(table.rows, str(path)) + [
-    f"{path}:{row.line}: {row.fault}{_OR_SKIP * row.only_image}"
+  of_splits = [Fault(str(path), line, message) for line, message in split_faults(table.rows)]
+  if of_splits:
+    of_splits[0] = dataclasses.replace(of_splits[0], message=of_splits[0].message + _splits_remedy(table))
+  faults = of_splits + [
+    Fault(str(path), row.line, f"{row.fault}{_OR_SKIP * row.only_image}")
     for row in table.rows
     if row.fault and not row.bad_split and not (skip and row.only_image)
   ]
-  if faults and any(row.bad_split for row in table.rows):
-    faults[0] += _splits_remedy(table)
   _raise_faults(faults, path)
   return table
 
@@ -195,23 +233,24 @@ def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> 
   labels: dict[str, dict[str, list[int]]] = {}
   split_of: dict[str, str] = {}
   spelt: dict[str, str] = {}
-  faults: list[str] = []
+  faults: list[Fault] = []
   rows = label_table(path, config).rows
   for row in rows:
     split = row.split or config.train_split
     image = spelt.setdefault(image_key(root, row.image), row.image)  # a.png and ./a.png are one image
     if split_of.setdefault(image, split) != split:
-      faults.append(f"{path}:{row.line}: {row.image!r} is in split {split_of[image]!r} too, not only {split!r}")
+      message = f"{row.image!r} is in split {split_of[image]!r} too, not only {split!r}"
+      faults.append(Fault(str(path), row.line, message))
     try:
       node = finder.node(row.label) if row.label else ROOT
     except KeyError as error:
-      faults.append(f"{path}:{row.line}: {error.args[0]}")
+      faults.append(Fault(str(path), row.line, error.args[0]))
       continue
     nodes = labels.setdefault(split, {}).setdefault(image, [])
     if node not in (ROOT, *nodes):  # a row without a label changes nothing for the other rows of its image
       nodes.append(node)
   for one, other, *_ in same_split(labels, (config.train_split, config.validation_split, config.test_split)):
-    faults.append(f"{path}: some rows are in split {one!r} and others in {other!r}; write one of them")
+    faults.append(Fault(str(path), None, f"some rows are in split {one!r} and others in {other!r}; write one of them"))
   _raise_faults(faults, path)
 
   def opened(split: str) -> FolderSource:
@@ -236,7 +275,6 @@ def _check_files(path: Path, root: Path, rows: list[LabelRow], count: int) -> No
   raise UserError(f"{what}; {remedy}")
 
 
-def _raise_faults(faults: list[str], where: Path) -> None:
+def _raise_faults(faults: list[Fault], where: Path) -> None:
   if faults:
-    more = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-    raise UserError(f"{where}: these labels and folders cannot be used:\n" + "\n".join(faults[:_SHOWN]) + more)
+    raise FaultyLabels(where, faults)

@@ -182,8 +182,10 @@ class _Table:
       self._ask(unclear)
     if unclear:
       return tuple(unclear)
-    if len(free) == 1 and self.words[free[0]] not in _OTHER:
-      raise TreeError(f"{self.file}: the column {self.header[free[0]]!r} {self._unlikely(free[0])}{self._remedy(free)}")
+    left = [column for column in free if self.words[column] not in _OTHER]
+    if left:
+      reasons = ", ".join(f"the column {self.header[column]!r} {self._unlikely(column)}" for column in left)
+      raise TreeError(f"{self.file}: no column is known to hold labels: {reasons}{self._remedy(left)}")
     raise TreeError(
       f"{self.file}: its first row must be a header of the image, perhaps `split`, and the label or its levels; no "
       f"column of {', '.join(filter(None, self.header))} is known to hold labels{self._remedy(free)}"

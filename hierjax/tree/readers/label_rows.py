@@ -223,15 +223,14 @@ def _resolved(image: str, root: str | Path | None) -> str:
   return slashed
 
 
-def split_faults(rows: Iterable[LabelRow], file: str) -> list[str]:
-  """Returns a line for each fault that splits of rows have, with the first row and the number of others."""
+def split_faults(rows: Iterable[LabelRow]) -> list[tuple[int, str]]:
+  """Returns each fault that splits of rows have, with the line of the first row, and the number of others."""
   lines: dict[str, list[int]] = {}
   for row in rows:
     if row.bad_split:
       lines.setdefault(row.bad_split, []).append(row.line)
   return [
-    f"{file}:{first}: {fault}" + (f" ({len(others):,} more rows)" if others else "")
-    for fault, (first, *others) in lines.items()
+    (first, fault + (f" ({len(others):,} more rows)" if others else "")) for fault, (first, *others) in lines.items()
   ]
 
 
