@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from hierjax.errors import UserError
+from hierjax.extras import command
 from hierjax.tree.readers.folders import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 
 # Twice this many pixels is where Pillow itself refuses; at 3 bytes a pixel it is 268 MB of memory.
@@ -103,7 +104,7 @@ def _opened_heif(data: bytes) -> Image.Image:
   try:
     import pillow_heif
   except ImportError:
-    raise ValueError("it is a HEIC image: pip install pillow-heif, or convert it to JPEG") from None
+    raise ValueError(f"it is a HEIC image: {command('heic')}, or convert it to JPEG") from None
   pillow_heif.register_heif_opener()
   return Image.open(io.BytesIO(data), formats=("HEIF",))
 

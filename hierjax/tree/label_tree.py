@@ -13,16 +13,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hierjax.errors import UserError
+from hierjax.tree.strings import Strings as Strings
 
 ROOT = -1
 PAD = -2
@@ -36,34 +36,6 @@ _FORMAT = "hierjax tree 1"
 
 class TreeError(UserError):
   """A tree, or a file of one, is invalid; the message gives the place and the allowed forms."""
-
-
-class Strings(Sequence[str]):
-  """An immutable sequence of strings in one UTF-8 buffer: a million names take their bytes and 8 more each."""
-
-  def __init__(self, strings: Sequence[str]):
-    encoded = [s.encode("utf-8") for s in strings]
-    self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-    self._buffer = b"".join(encoded)
-
-  def __len__(self) -> int:
-    return len(self._ends) - 1
-
-  def __getitem__(self, i: Any) -> Any:
-    if isinstance(i, slice):
-      return [self[j] for j in range(*i.indices(len(self)))]
-    if not -len(self) <= i < len(self):
-      raise IndexError(f"string {i} of {len(self)}")
-    i = i % len(self)
-    return self._buffer[self._ends[i] : self._ends[i + 1]].decode("utf-8")
-
-  def __iter__(self) -> Iterator[str]:
-    return (self._buffer[start:end].decode("utf-8") for start, end in itertools.pairwise(self._ends.tolist()))
-
-  @property
-  def nbytes(self) -> int:
-    """Bytes of memory that the strings take."""
-    return len(self._buffer) + self._ends.nbytes
 
 
 def _frozen(values: ArrayLike) -> NDArray[np.int32]:

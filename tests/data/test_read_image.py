@@ -316,5 +316,5 @@ def test_padding_keeps_all_of_the_image_and_its_ratio(shape, rows, columns):
 def test_heic_names_the_package_that_reads_it(monkeypatch, tmp_path):
   (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 20)
   monkeypatch.setitem(sys.modules, "pillow_heif", None)
-  with pytest.raises(BadImageError, match=r"a\.HEIC: .*pip install pillow-heif"):
+  with pytest.raises(BadImageError, match=r"a\.HEIC: .*pip install .*hierjax\[heic\]"):
     read_image(tmp_path / "a.HEIC", 8)
