@@ -141,7 +141,7 @@ def parsed(text: str, kind: Any) -> Any:
   """Returns the value of a kind that a text of the command line stands for.
 
   A text that stands for no such value is returned as another value, or as it is: `misfit` refuses it. A single entry
-  stands for a tuple of one.
+  stands for a tuple of one, and texts of a tuple need no quotes: `(family, species)`.
 
   Args:
     text: `3`, `1e-3`, `true`, `None`, `(1, 2)`, `cosine`, ...
@@ -156,6 +156,9 @@ def parsed(text: str, kind: Any) -> Any:
     value = ast.literal_eval(text.capitalize() if text in ("true", "false") else text)
   except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
     value = text
+  if isinstance(value, str) and any(get_origin(k) in (tuple, Sequence) and get_args(k)[0] is str for k in kinds):
+    inner = text[1:-1] if (text[:1], text[-1:]) in (("(", ")"), ("[", "]")) else text
+    value = tuple(word.strip() for word in inner.split(",") if word.strip())
   if any(get_origin(k) in (tuple, Sequence) for k in kinds) and not isinstance(value, list | tuple | types.NoneType):
     value = (value,)
   return float(value) if float in kinds and type(value) is int and abs(value) <= _MOST[float] else frozen(value)

@@ -10,6 +10,7 @@ EXTRAS = {
   "tfds": ("tensorflow_datasets", "importlib_resources"),
   "report": ("jinja2", "matplotlib", "sklearn", "threadpoolctl"),
   "tensorboard": ("tensorboardX",),
+  "heic": ("pillow_heif",),
   "prepare": ("tensorflow_datasets", "importlib_resources", "tensorflow"),
 }
 

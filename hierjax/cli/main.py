@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from hierjax import __version__
 from hierjax.cli import compare, config_list, config_show, evaluate, export, predict, report, train, weights_import
 from hierjax.cli.common import Command, Parser, UsageError, indented
-from hierjax.cli.data import check, demo, features, prepare, pseudo_label, show
+from hierjax.cli.data import check, clear_cache, demo, features, prepare, pseudo_label, show
 from hierjax.cli.plot import neighbours, predictions, states
 from hierjax.errors import UserError, did_you_mean
 
@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, Command] = {
   "data check": check,
   "data show": show,
   "data demo": demo,
+  "data clear-cache": clear_cache,
   "data features": features,
   "data pseudo-label": pseudo_label,
   "data prepare": prepare,

@@ -1,13 +1,14 @@
 """The user's cache folder, for arrays that take long to read, such as decoded images. It may be deleted at any time.
 
-For each name, the newest fingerprint is kept. All files together take at most `MOST_BYTES`: beyond that, the least
-recently used files are removed, but never the file that was just written. Partial files of killed writers are removed
-after a day.
+For each name, the newest fingerprint is kept. All files together take at most `config.data.cache_gib`, by default
+`MOST_BYTES`: beyond that, the least recently used files are removed, but never the file that was just written. Partial
+files of killed writers are removed after a day.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import re
@@ -30,7 +31,39 @@ def cache_folder() -> Path:
   return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hierjax"
 
 
-def load(name: str, fingerprint: str, shape: tuple[int | None, ...], dtype: type[np.generic]) -> np.ndarray | None:
+@dataclasses.dataclass(frozen=True)
+class CachePlace:
+  """Where arrays are kept, and how many bytes of them.
+
+  Attributes:
+    folder: the folder; "" for `cache_folder()`.
+    most_bytes: of all files together; None for `MOST_BYTES`, and 0 to keep nothing.
+  """
+
+  folder: str = ""
+  most_bytes: int | None = None
+
+  @property
+  def path(self) -> Path:
+    """The folder."""
+    return Path(self.folder).expanduser() if self.folder else cache_folder()
+
+  @property
+  def limit(self) -> int:
+    """The bytes of all files together."""
+    return MOST_BYTES if self.most_bytes is None else self.most_bytes
+
+
+USUAL = CachePlace()
+
+
+def load(
+  name: str,
+  fingerprint: str,
+  shape: tuple[int | None, ...],
+  dtype: type[np.generic],
+  place: CachePlace = USUAL,
+) -> np.ndarray | None:
   """Returns the array that was saved under this name and fingerprint, mapped from its file; None where there is none.
 
   Args:
@@ -38,8 +71,9 @@ def load(name: str, fingerprint: str, shape: tuple[int | None, ...], dtype: type
     fingerprint: all that the array depends on.
     shape: of the array, None for any size; a file of another shape counts as missing.
     dtype: of the array; likewise.
+    place: where arrays are kept.
   """
-  path = _path(name, fingerprint)
+  path = _path(name, fingerprint, place)
   try:
     saved = np.load(path, mmap_mode="r", allow_pickle=False)
   except (OSError, ValueError):  # Missing, or cut short, or no array.
@@ -50,12 +84,15 @@ def load(name: str, fingerprint: str, shape: tuple[int | None, ...], dtype: type
   return saved if fits and saved.dtype == dtype else None
 
 
-def save(name: str, fingerprint: str, array: np.ndarray) -> None:
-  """Writes the file whole or not at all, and removes older files, see above.
+def save(name: str, fingerprint: str, array: np.ndarray, place: CachePlace = USUAL) -> Path | None:
+  """Writes the file whole or not at all, removes older files, see above, and returns its path.
 
-  A folder that cannot be written costs only time, so it does not stop a run.
+  A folder that cannot be written costs only time, so it does not stop a run, and the result is None. So it is where
+  `place` keeps nothing.
   """
-  path = _path(name, fingerprint)
+  if not place.limit:
+    return None
+  path = _path(name, fingerprint, place)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
@@ -68,12 +105,24 @@ def save(name: str, fingerprint: str, array: np.ndarray) -> None:
         raise
   except OSError as error:
     logging.warning("%s cannot be written (%s): it is made again next time", path, error.strerror)
-  else:
-    with contextlib.suppress(OSError):
-      _remove_others(path)
+    return None
+  with contextlib.suppress(OSError):
+    _remove_others(path, place.limit)
+  return path
 
 
-def _remove_others(path: Path) -> None:
+def clear(place: CachePlace = USUAL) -> tuple[int, int]:
+  """Removes all files that `save` wrote; returns their number and their bytes."""
+  count = removed = 0
+  for path in sorted(place.path.iterdir()) if place.path.is_dir() else ():
+    if _OURS.fullmatch(path.name) or (path.suffix == ".part" and _OURS.match(path.name)):
+      size = path.stat().st_size
+      path.unlink()
+      count, removed = count + 1, removed + size
+  return count, removed
+
+
+def _remove_others(path: Path, limit: int) -> None:
   of_the_name = path.name[: -_DIGEST - len(".npy")]
   used = path.stat().st_size
   for other in sorted(path.parent.iterdir(), key=_last_used, reverse=True):
@@ -86,7 +135,7 @@ def _remove_others(path: Path) -> None:
         unwanted = True
       else:
         used += other.stat().st_size
-        unwanted = used > MOST_BYTES
+        unwanted = used > limit
       if unwanted:
         other.unlink()
 
@@ -98,9 +147,9 @@ def _last_used(path: Path) -> float:
     return 0.0
 
 
-def _path(name: str, fingerprint: str) -> Path:
+def _path(name: str, fingerprint: str, place: CachePlace) -> Path:
   of_name, of_print = (
     hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() for text in (name, fingerprint)
   )
   readable = "".join(c if (c.isascii() and c.isalnum()) or c in ".-" else "_" for c in name)
-  return cache_folder() / f"{readable[-_SHOWN:]}-{of_name[:_NAME]}-{of_print[:_DIGEST]}.npy"
+  return place.path / f"{readable[-_SHOWN:]}-{of_name[:_NAME]}-{of_print[:_DIGEST]}.npy"

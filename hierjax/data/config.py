@@ -7,10 +7,13 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from hierjax.data.augment import Transform
+from hierjax.data.cache import CachePlace
 from hierjax.data.read_image import FITS, MAX_PIXELS
 from hierjax.errors import UserError
+from hierjax.tree.readers.folders import SplitRules
 
 ON_BAD_IMAGE = ("stop", "skip")
 ON_NO_LABEL = ("stop", "skip")
@@ -31,10 +34,17 @@ class DataConfig:
     label_feature: for a set of TFDS, the feature whose classes are the labels: `label`; or a sequence of classes or a
       part of one, such as `bobjects/label`, for multi-label images. There, classes that are not in the tree are left
       out, and so are ancestors of other classes of the same image.
-    train_split: the set's own name of the images to train on.
-    validation_split: the set's own name of the images to validate on. Empty: `validation` or `val` where the set has it
-      and does not test on it; otherwise a part of the training images is kept for it.
-    test_split: the set's own name of the images to test on. Empty: `test`, where the set has it.
+    levels: for `folder` with `labels`, the columns that hold the labels, by their names in the header: a column a
+      level, the top level first, or one column of whole paths such as `animal/dog`. (): they are found by the header.
+    folders: for `folder` without `labels`, the folders right below `root`: `auto`, those with the names of splits are
+      splits; `labels`, all are labels.
+    ignore: for `folder`, names of folders right below `root`, or of splits in the file of labels, that are left out.
+    train_split: the set's own name of the images to train on; where it has no such split, another word for the same
+      is looked for, such as `training`.
+    validation_split: the set's own name of the images to validate on. Empty: `validation`, or another word for it, such
+      as `val` or `dev`, where the set has it and does not test on it; otherwise a part of the training images is kept.
+    test_split: the set's own name of the images to test on. Empty: `test`, or another word for it, such as `testing`,
+      where the set has it.
     validation: the fraction of the training images that is kept for validation where the set has no split for it. 0:
       there is no validation, and training uses all images.
     split_seed: chooses which images are kept; apart from the run's seed, so that runs of several seeds compare.
@@ -52,7 +62,8 @@ class DataConfig:
     objects: the most objects, and so label paths, in one image of `shapes`.
     resize: the side of the squares that images are stored as; for `arrays`, that of the images in the files.
     fit: how an image becomes that square. `crop`: the shorter side is resized to it and the centre cropped. `stretch`:
-      both sides are resized to it, for any ratio of the sides (Zuo et al. IV-A, as in Caffe).
+      both sides are resized to it, for any ratio of the sides (Zuo et al. IV-A, as in Caffe). `pad`: the longer side
+      is resized to it, and the rest of the square is grey; for long things, such as plankton.
     crop: the side of the squares that the model reads.
     sides: the least and the most that the side of a training image, stored as `resize`, is resized to before the crop,
       at random; evaluation takes the middle (Koo et al., section 4.1: 256 to 512). () for as it is stored.
@@ -65,6 +76,10 @@ class DataConfig:
     on_no_label: `stop` the run where images of a split have no label, naming the first, or `skip` these: they are left
       out of the split. Images that `partial_labels` drops or gives pseudo-labels do not stop a run.
     cache_mib: a set that takes no more MiB than this is decoded once, into memory.
+    cache_gib: decoded images are kept in `cache_folder`, where decoding takes more than half a second, so that the next
+      run need not decode them. All sets there take at most so many GiB, and the least recently used go first; 0: none
+      are kept. `hierjax data clear-cache` removes them.
+    cache_folder: empty: `$XDG_CACHE_HOME/hierjax`, or `~/.cache/hierjax`.
     threads: threads that read images.
     balanced: whether training draws every end node equally often, instead of every image once an epoch.
   """
@@ -72,6 +87,9 @@ class DataConfig:
   name: str = "shapes"
   root: str = ""
   labels: str = ""
+  levels: Sequence[str] = ()
+  folders: Literal["auto", "labels"] = "auto"
+  ignore: Sequence[str] = ()
   label_feature: str = "label"
   train_split: str = "train"
   validation_split: str = ""
@@ -97,6 +115,8 @@ class DataConfig:
   on_bad_image: str = "stop"
   on_no_label: str = "stop"
   cache_mib: int = 1024
+  cache_gib: float = 32.0
+  cache_folder: str = ""
   threads: int = 4
   balanced: bool = False
 
@@ -129,6 +149,7 @@ class DataConfig:
       "on_bad_image": (self.on_bad_image in ON_BAD_IMAGE, " or ".join(ON_BAD_IMAGE)),
       "on_no_label": (self.on_no_label in ON_NO_LABEL, " or ".join(ON_NO_LABEL)),
       "cache_mib": (self.cache_mib >= 0, "0 or more"),
+      "cache_gib": (self.cache_gib >= 0, "0 or more"),
       "threads": (self.threads >= 1, "1 or more"),
     }
     if self.sides:
@@ -141,6 +162,17 @@ class DataConfig:
     for key, (holds, allowed) in laws.items():
       if not holds:
         raise UserError(f"config.data.{key} = {values[key]!r}: must be {allowed}")
+
+  @property
+  def cache_place(self) -> CachePlace:
+    """The cache of decoded images."""
+    return CachePlace(self.cache_folder, int(self.cache_gib * 2**30))
+
+  @property
+  def split_rules(self) -> SplitRules:
+    """The reading of the folders right below `root`."""
+    named = tuple(filter(None, (self.validation_split, self.test_split)))
+    return SplitRules(self.train_split, named, tuple(self.ignore), self.folders == "labels")
 
   def moved(self, root: str) -> DataConfig:
     """Returns the config of the set that lies in `root` now, and with it a file of labels that lay below the old root.

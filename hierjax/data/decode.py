@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +19,7 @@ from tqdm import tqdm
 from hierjax.data import cache
 from hierjax.data.read_image import BadImageError
 from hierjax.data.source import ArraySource, Images, Source, StoredSource
+from hierjax.errors import UserError
 
 T = TypeVar("T")
 
@@ -70,29 +73,71 @@ def report_once(message: str) -> None:
       logging.warning("%s; left out", message)
 
 
-def in_memory(source: StoredSource, *, on_bad_image: str, threads: int) -> ArraySource:
+def in_memory(
+  source: StoredSource, *, on_bad_image: str, threads: int, place: cache.CachePlace = cache.USUAL
+) -> ArraySource:
   """Returns a source whose images are all decoded, with a progress bar where that takes long.
 
   Args:
-    source: images of 8 bits. Where decoding takes long, they outlive the process in `cache.cache_folder()`.
+    source: images of 8 bits. Where decoding takes long, they outlive the process in `place`.
     on_bad_image: `stop` or `skip`.
     threads: how many threads decode.
+    place: the cache of decoded images.
 
   Raises:
     BadImageError: an image cannot be read, and `on_bad_image` is `stop`.
   """
   name = f"{source.name} {source.settings}"
-  images = cache.load(name, source.fingerprint, (len(source), *source.shape), np.uint8)
+  images = cache.load(name, source.fingerprint, (len(source), *source.shape), np.uint8, place)
   bad: dict[int, str] = {}
   if images is None:
     start = time.monotonic()
     images, bad = _decode(source, on_bad_image, threads)
     if not bad and time.monotonic() - start > _WORTH_SAVING_S:
-      cache.save(name, source.fingerprint, images)
+      _report_kept(cache.save(name, source.fingerprint, images, place))
   if bad:
     logging.warning("%s: %d of %d images cannot be read", source.name, len(bad), len(source))
     report_skipped(bad.values())
   return ArraySource(images, source.nodes, source.name, source.describe, bad)
+
+
+def _report_kept(path: Path | None) -> None:
+  if path is not None:
+    size = path.stat().st_size / 2**20
+    print(
+      f"decoded images are kept for the next run: {path}, {size:,.0f} MiB; `hierjax data clear-cache` removes them",
+      file=sys.stderr,
+    )
+
+
+def check_some_readable(source: Source, threads: int) -> None:
+  """Raises UserError where no image of a class can be read, the class being the node that the first label ends at.
+
+  Of each class images are read until one can be.
+  """
+  ends = source.nodes[:, 0] if len(source) else np.zeros(0, np.int32)
+  order = np.argsort(ends, kind="stable")
+  _, starts = np.unique(ends[order], return_index=True)
+  classes = np.split(order, starts[1:])
+
+  def fault(rows: np.ndarray) -> str:
+    message = ""
+    for row in rows.tolist():
+      try:
+        source.read(np.array([row]))
+        return ""
+      except BadImageError as error:
+        message = message or str(error)
+    return message
+
+  faulty = [
+    (rows, message) for rows, message in zip(classes, parallel(fault, iter(classes), threads), strict=True) if message
+  ]
+  if faulty:
+    rows, message = faulty[0]
+    whole = "of this split" if len(faulty) == len(classes) else f"of the class of {source.describe(int(rows[0]))}"
+    more = f", nor of {len(faulty) - 1} other classes" if 1 < len(faulty) < len(classes) else ""
+    raise UserError(f"no image {whole} can be read{more}; the first fault: {message}")
 
 
 def _decode(source: StoredSource, on_bad_image: str, threads: int) -> tuple[np.ndarray, dict[int, str]]:
@@ -104,14 +149,14 @@ def _decode(source: StoredSource, on_bad_image: str, threads: int) -> tuple[np.n
   with tqdm(
     total=len(source), desc=f"reading {source.name}", unit=" images", delay=2, leave=False, disable=None
   ) as bar:
-    for start, (block, bad_rows) in zip(starts, _parallel(read, chunks, threads), strict=True):
+    for start, (block, bad_rows) in zip(starts, parallel(read, chunks, threads), strict=True):
       images[start : start + len(block)] = block
       bad.update({start + row: message for row, message in bad_rows.items()})
       bar.update(len(block))
   return images, bad
 
 
-def _parallel(function: Callable[[Any], T], items: Iterator[Any], threads: int) -> Iterator[T]:
+def parallel(function: Callable[[Any], T], items: Iterator[Any], threads: int) -> Iterator[T]:
   """Yields `function(item)` in order; when one raises, those not yet begun are dropped."""
   pool = ThreadPoolExecutor(threads)
   try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
 from hierjax.data.config import DataConfig
-from hierjax.data.decode import in_memory, report_once
+from hierjax.data.decode import check_some_readable, in_memory, report_once
 from hierjax.data.partial_labels import PartialLabels, known_labels, nodes_in_top_levels, to_train_on
 from hierjax.data.source import ArraySource as ArraySource
 from hierjax.data.source import Source, Splits, View, data_checksum, has_label
@@ -21,6 +21,7 @@ from hierjax.data.split_names import split_name
 from hierjax.data.splits import kept_for_validation
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
+from hierjax.tree.readers.split_words import matching, split_of_word
 
 _KINDS: dict[str, Callable[[DataConfig, LabelTree], Splits]] = {
   "arrays": array_splits,
@@ -126,17 +127,18 @@ def open_partial_labels(config: DataConfig, tree: LabelTree, full_tree: LabelTre
 
 def is_carved(config: DataConfig, found: Splits) -> bool:
   """Returns whether the validation images are a part of the set's training images."""
-  return config.validation > 0 and _own_name(config, found, "validation") is None
+  return config.validation > 0 and own_names(config, found)["validation"] is None
 
 
 def _open(config: DataConfig, tree: LabelTree, split: str, opened: Opened) -> View | None:
   """Opens all images of a split, with the labels that the set has for them."""
   label_tree = opened.full_tree or tree
   found = opened.splits(config, tree)
-  own_name = _own_name(config, found, split)
+  names = own_names(config, found)
+  own_name = names[split]
   carved = split != "test" and is_carved(config, found)
   if carved:
-    own_name = _own_name(config, found, "train")
+    own_name = names["train"]
   if own_name is None:
     return None
   source = opened.source(config, tree, own_name)
@@ -168,19 +170,38 @@ def _labelled(images: View, config: DataConfig, split: str) -> View:
   return View(images.source, images.indices[known], images.nodes[known])
 
 
-def _own_name(config: DataConfig, found: Splits, split: str) -> str | None:
-  """Returns the set's own name of a split; None where the set has no such split."""
-  test = config.test_split or "test"
-  named, automatic = {
-    "train": (config.train_split, []),
-    "validation": (config.validation_split, [name for name in ("validation", "val") if name != test]),
-    "test": (config.test_split, [test]),
-  }[split]
-  if split == "validation" and config.validation == 0:
-    return None
-  if named and named not in found:
-    raise UserError(f"config.data.{split}_split = {named!r}: the set {config.name!r} has {', '.join(found)}")
-  return named or next((name for name in automatic if name in found), None)
+def own_names(config: DataConfig, found: Collection[str]) -> dict[str, str | None]:
+  """Returns the set's own name of each split of `SPLITS`, None where it has no such split.
+
+  Raises:
+    UserError: the set has no split that `config` names, several that could be meant, or trains on one that it is judged
+      on.
+  """
+  train = _matching("train", config.train_split, found)
+  test = _matching("test", config.test_split, found)
+  others = [name for name in found if name != test or config.validation_split]
+  validation = _matching("validation", config.validation_split, others) if config.validation else None
+  for split, name in (("validation", validation), ("test", test)):
+    if name is not None and name == train:
+      raise UserError(
+        f"config.data.{split}_split = {name!r}: these are the images that the run trains on, so its metrics would be "
+        "those of training; name another split"
+      )
+  return {"train": train, "validation": validation, "test": test}
+
+
+def _matching(split: str, named: str, found: Collection[str]) -> str | None:
+  names = matching(named, found) if named else []
+  if not named or named == split == "train":  # the defaults
+    names = [name for name in found if split_of_word(name) == split] or names
+  if len(names) > 1:
+    raise UserError(
+      f"the splits {' and '.join(map(repr, names))} could both be the {split} images; set config.data.{split}_split to "
+      "one of them, and config.data.ignore to leave out the other"
+    )
+  if named and not names:
+    raise UserError(f"config.data.{split}_split = {named!r}: the set has {', '.join(found) or 'no splits'}")
+  return names[0] if names else None
 
 
 def _check_fits(source: Source, config: DataConfig) -> None:
@@ -208,6 +229,10 @@ def _check_fits(source: Source, config: DataConfig) -> None:
 
 def _decoded(source: Source, config: DataConfig) -> Source:
   small = len(source) * np.prod(source.shape, dtype=np.int64) <= config.cache_mib * 2**20
-  if not (small and isinstance(source, (FolderSource, TfdsSource))):
-    return source
-  return in_memory(source, on_bad_image=config.on_bad_image, threads=config.threads)
+  if small and isinstance(source, (FolderSource, TfdsSource)):
+    source = in_memory(source, on_bad_image=config.on_bad_image, threads=config.threads, place=config.cache_place)
+  if config.on_bad_image == "skip" and (
+    isinstance(source, FolderSource) or (isinstance(source, ArraySource) and source.bad)
+  ):
+    check_some_readable(source, config.threads)
+  return source

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
+import struct
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from hierjax.errors import UserError
+from hierjax.extras import command
 from hierjax.tree.readers.folders import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 
 # Twice this many pixels is where Pillow itself refuses; at 3 bytes a pixel it is 268 MB of memory.
 MAX_PIXELS = 89_478_485
 
-FITS = ("crop", "stretch")
+FITS = ("crop", "stretch", "pad")
 
 # Those of IMAGE_SUFFIXES, for files of any name: to read EPS, for example, Pillow runs Ghostscript. MPO is JPEG.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+_PADDING = (128, 128, 128)  # near the mean of photographs, so near 0 after normalisation
+
+_ORIENTATION, _PHOTOMETRIC, _MAX_SAMPLE_VALUE = 0x0112, 262, 281  # tags of TIFF and EXIF
+_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # types of tags
+_TURNS = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+_DEEPEST, _SHALLOW = 65535, 4095
+_TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 
 
 class BadImageError(UserError):
@@ -32,12 +51,14 @@ def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: 
 
   By default that is its largest centred square, resized: the shorter side is resized and the centre cropped, in one
   step. An image of this size is not resized. EXIF rotation is applied; transparent pixels lie on
-  white; grey, palette, CMYK and 16-bit images become 8-bit RGB; of an animation the first frame is read.
+  white; grey, palette, CMYK and 16-bit images become 8-bit RGB; of an animation the first frame is read. HEIC is read
+  where `pillow-heif` is installed.
 
   Args:
     image: a file, or the bytes of one.
     resize: the side of the square, in pixels.
-    fit: `crop` as above, or `stretch`, the whole image resized to the square, for any ratio of its sides.
+    fit: `crop` as above; `stretch`, the whole image resized to the square, for any ratio of its sides; or `pad`, the
+      longer side resized to the square's, and grey at both ends of the shorter one.
     name: of the image in errors; a file's own path by default.
 
   Raises:
@@ -48,7 +69,7 @@ def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: 
   try:
     if not isinstance(image, bytes) and not stat.S_ISREG(os.stat(image).st_mode):  # reading a pipe may never end
       raise BadImageError(f"{name}: is no file of an image, but a folder, a pipe or a device")
-    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=_FORMATS) as opened:
+    with _opened(image) as opened:
       if opened.width * opened.height > MAX_PIXELS:
         raise BadImageError(f"{name}: {opened.width} x {opened.height} pixels; {MAX_PIXELS} are allowed")
       return _square(opened, resize, fit)
@@ -64,6 +85,47 @@ def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: 
     raise BadImageError(f"{name}: cannot be read ({reason})") from None
 
 
+def _opened(image: Path | str | bytes) -> Image.Image:
+  try:
+    return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=_FORMATS)
+  except UnidentifiedImageError:
+    data = image if isinstance(image, bytes) else Path(image).read_bytes()
+    if data[4:8] != b"ftyp" or data[8:12] not in _HEIF_BRANDS:
+      raise
+    return _opened_heif(data)
+  except ValueError as error:
+    if "MAX_TEXT" not in str(error):  # of a PNG with long texts or a large colour profile
+      raise
+    data = image if isinstance(image, bytes) else Path(image).read_bytes()
+    return Image.open(io.BytesIO(_without_texts(data)), formats=_FORMATS)
+
+
+def _opened_heif(data: bytes) -> Image.Image:
+  try:
+    import pillow_heif
+  except ImportError:
+    raise ValueError(f"it is a HEIC image: {command('heic')}, or convert it to JPEG") from None
+  pillow_heif.register_heif_opener()
+  return Image.open(io.BytesIO(data), formats=("HEIF",))
+
+
+def _without_texts(png: bytes) -> bytes:
+  """Returns a PNG without its texts and colour profile."""
+  kept, place = [png[:8]], 8
+  while place + 8 <= len(png):
+    end = place + 12 + int.from_bytes(png[place : place + 4])
+    if png[place + 4 : place + 8] not in _TEXT_CHUNKS:
+      kept.append(png[place:end])
+    place = end
+  return b"".join(kept)
+
+
+def image_size(image: bytes) -> tuple[int, int]:
+  """Returns the width and height of an image in pixels, as it is stored; raises as Pillow does."""
+  with _opened(image) as opened:
+    return opened.size
+
+
 def to_grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 1"]:
   """Returns the luma of an RGB image; of one that is grey already, its values."""
   return np.array(Image.fromarray(image).convert("L"))[..., None]
@@ -71,7 +133,12 @@ def to_grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 1"]:
 
 def _square(image: Image.Image, resize: int, fit: str) -> np.ndarray:
   image.draft(None, (2 * resize, 2 * resize))  # A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves pixels enough.
-  rgb = _to_rgb(ImageOps.exif_transpose(image))
+  image.load()
+  turn = _TURNS.get(_orientation(image))
+  rgb = _to_rgb(image)
+  rgb = rgb if turn is None else rgb.transpose(turn)
+  if fit == "pad":
+    return np.array(_padded(rgb, resize))
   if rgb.size != (resize, resize):
     width, height = rgb.size if fit == "stretch" else (min(rgb.size),) * 2
     left, top = (rgb.width - width) / 2, (rgb.height - height) / 2
@@ -81,12 +148,65 @@ def _square(image: Image.Image, resize: int, fit: str) -> np.ndarray:
   return np.array(rgb)
 
 
+def _padded(rgb: Image.Image, resize: int) -> Image.Image:
+  width, height = (max(1, round(side * resize / max(rgb.size))) for side in rgb.size)
+  if rgb.size != (width, height):
+    rgb = rgb.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+  square = Image.new("RGB", (resize, resize), _PADDING)
+  square.paste(rgb, ((resize - width) // 2, (resize - height) // 2))
+  return square
+
+
+def _orientation(image: Image.Image) -> int:
+  """Returns the EXIF orientation, 1 to 8; 1 where there is none. A fault of another tag does not matter."""
+  found = _orientation_in(image.info.get("exif") or b"")
+  if not found:
+    with contextlib.suppress(Exception):  # formats that keep it elsewhere, such as TIFF, or XMP in a PNG
+      found = image.getexif().get(_ORIENTATION, 1)
+  return found if found in range(1, 9) else 1
+
+
+def _orientation_in(exif: bytes) -> int:
+  """Returns the value of the orientation tag in the first directory of EXIF data; 0 where it has none."""
+  tiff = exif.removeprefix(b"Exif\0\0")
+  order = {b"II": "<", b"MM": ">"}.get(tiff[:2], "")
+  with contextlib.suppress(struct.error):
+    start = struct.unpack_from(f"{order}I", tiff, 4)[0] if order else len(tiff)
+    for place in range(start + 2, start + 2 + 12 * struct.unpack_from(f"{order}H", tiff, start)[0], 12):
+      tag, kind = struct.unpack_from(f"{order}HH", tiff, place)
+      if tag == _ORIENTATION and kind in _INTEGERS:
+        return int(struct.unpack_from(f"{order}{_INTEGERS[kind]}", tiff, place + 8)[0])
+  return 0
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
   if image.mode == "F":
     raise ValueError("its pixels are floating-point numbers, of unknown range")
   if image.mode.startswith("I"):
-    image = Image.fromarray(np.round(np.clip(np.asarray(image), 0, 65535) * (255 / 65535)).astype(np.uint8))
+    return _deep_to_rgb(image)
   if image.has_transparency_data:
     rgba = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
   return image.convert("RGB")
+
+
+def _deep_to_rgb(image: Image.Image) -> Image.Image:
+  """Returns a grey image of 16 or 32 bits as 8-bit RGB, the value that is transparent as white."""
+  values = np.asarray(image).astype(np.int64)
+  least, most = int(values.min()), int(values.max())
+  tags = getattr(image, "tag_v2", {})  # of a TIFF alone
+  declared = tags.get(_MAX_SAMPLE_VALUE)
+  scale = declared[0] if isinstance(declared, tuple) else declared or _DEEPEST
+  if least < 0 or most > scale:
+    raise ValueError(f"its pixels are whole numbers from {least:,} to {most:,}, of unknown range; store 8 or 16 bits")
+  if 0 < most <= _SHALLOW and scale == _DEEPEST and image.format != "PPM":
+    raise ValueError(
+      f"its pixels of 16 bits or more reach {most:,} only, as those of 12 bits or fewer do; scale them to 65,535"
+    )
+  if tags.get(_PHOTOMETRIC, 1) == 0:  # white is zero
+    values = scale - values
+  grey = np.round(values * (255 / scale)).astype(np.uint8)
+  rgb = np.repeat(grey[..., None], 3, axis=-1)
+  if isinstance(key := image.info.get("transparency"), int):
+    rgb[np.asarray(image) == key] = 255
+  return Image.fromarray(rgb)

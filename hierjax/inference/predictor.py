@@ -7,6 +7,7 @@ import functools
 import html
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -64,8 +65,8 @@ class Row(NamedTuple):
 def find_images(inputs: Sequence[str]) -> list[Path]:
   """Returns the files named, and the images in the folders named and below, in order.
 
-  Folders are walked as those of a data set: what is hidden is passed over, and links are followed. One that cannot be
-  read is reported on stderr.
+  Folders are walked as those of a data set: what is hidden is passed over, and links are followed. Folders that cannot
+  be read, and the number of files that are passed over, are printed on stderr.
 
   Raises:
     UserError: the folders hold no image.
@@ -74,9 +75,14 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
   for name in inputs:
     if not name:  # which is "." to Path
       raise UserError("one of the images to predict has an empty name: name files, or folders of images")
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.is_dir():
-      found += sorted(Path(folder.path, image) for folder in walk(path, _tell) for image in folder.images)
+      folders = list(walk(path, _tell))
+      found += sorted(Path(folder.path, image) for folder in folders for image in folder.images)
+      passed_over = sum((folder.passed_over for folder in folders), Counter())
+      if passed_over:
+        counts = ", ".join(f"{count:,} {what}" for what, count in passed_over.items())
+        print(f"{path}: passed over {counts}", file=sys.stderr)
     else:
       found.append(path)  # one that is not there gets a row that says so
   if not found:

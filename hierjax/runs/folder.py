@@ -24,6 +24,7 @@ import fcntl
 import io
 import json
 import os
+import shlex
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -89,7 +90,7 @@ class RunFolder:
   """The files of one run, by name."""
 
   def __init__(self, workdir: str | Path):
-    self.path = Path(workdir).absolute()
+    self.path = Path(workdir).expanduser().absolute()
     self.checkpoints = self.path / "checkpoints"
     self.metrics = self.path / "metrics.jsonl"
     self.tensorboard = self.path / "tensorboard"
@@ -109,6 +110,8 @@ class RunFolder:
       UserError: the folder holds a run of another config, tree or data, or no run at all; differing keys are listed.
     """
     saved_config = self.path / "config.json"
+    if self.path.exists() and not self.path.is_dir():
+      raise UserError(f"{self.path} is a file: choose a folder for --workdir")
     visible = [p for p in self.path.glob("*") if not p.name.startswith(".")]  # hidden files: left by a crash
     if visible and not saved_config.exists():
       raise UserError(f"{self.path} holds files but no config.json: choose an empty folder for --workdir")
@@ -121,18 +124,23 @@ class RunFolder:
       if key not in ours or key not in theirs or ours[key] != theirs[key]
     ]
     other = f"{self.path} is the folder of a run with another"
+    remedy = (
+      f"give this one another --workdir, where --config.init.run={shlex.quote(str(self.path))} starts from its weights"
+    )
     if differing:
-      raise UserError(f"{other} config; give this one another --workdir.\n" + "\n".join(differing))
+      raise UserError(f"{other} config; {remedy}.\n" + "\n".join(differing))
     if not self.has_checkpoint():
       write_whole(self.path / "tree.json", tree.to_json())
       write_whole(self.path / "data.json", json.dumps({"format": FORMAT, "sha256": data_checksum}) + "\n")
       return
     if self.tree() != tree:
-      raise UserError(f"{other} label tree: it has changed since; give this one another --workdir")
+      raise UserError(
+        f"{other} label tree: it has changed since; {remedy}, and --config.init.skip names those that no longer fit"
+      )
     if not (self.path / "data.json").exists():
       raise UserError(f"{self.path} is not a complete run folder: it has no data.json")
     if self.data_checksum() != data_checksum:
-      raise UserError(f"{other} set of training images: it has changed since; give this one another --workdir")
+      raise UserError(f"{other} set of training images: it has changed since; {remedy}")
 
   def has_checkpoint(self) -> bool:
     """Returns whether a run goes on here, instead of starting."""

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from hierjax.config import unpack
 from hierjax.data.source import Source, data_checksum
+from hierjax.data.summary import summarize
 from hierjax.errors import UserError
 from hierjax.evaluation.console import print_metrics
 from hierjax.evaluation.evaluate import eval_step, evaluate_run, measure_split
@@ -116,6 +117,10 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   optim_config = unpack(OptimConfig, settings.optim, "optim")
   init_config = unpack(InitConfig, settings.init, "init")
   devices.check_batch_size(settings.batch_size, mesh, optim_config.accumulate)
+  if run.data.name == "folder":
+    understood = summarize(run.data, run.tree_config)
+    for line in [*understood.lines(), *understood.gravest()]:
+      _say(line)
   train, validation = _sources(run)
   length = RunLength(
     steps_per_epoch=len(train) / settings.batch_size,

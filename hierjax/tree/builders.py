@@ -34,7 +34,7 @@ def build(draft: Draft) -> LabelTree:
     num_children=[len(shape.below(i)) for i in (shape.root, *shape.order)],
     root_name=draft.name_of(shape.root),
     ids=None if ids is None else [ids[i] for i in shape.order],
-  )
+  ).with_level_names(draft.level_names[(shape.root != ROOT) :])
 
 
 def from_folder(root: str | Path) -> LabelTree:

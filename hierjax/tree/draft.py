@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 
 from hierjax.tree.checks.findings import Finding
@@ -28,6 +29,7 @@ class Draft:
     self.file = file
     self.root_given = root_given
     self.root_name = "root"
+    self.level_names: tuple[str, ...] = ()
     self.names: list[str] = []
     self.ids: list[str] | None = None
     self.parents: list[int] = []
@@ -39,6 +41,7 @@ class Draft:
     """Returns the draft of an existing tree, for the linter."""
     draft = cls(file, root_given=True)
     draft.root_name = tree.root_name
+    draft.level_names = tree.level_names
     draft.names = list(tree.names)
     draft.ids = None if tree.ids is None else list(tree.ids)
     draft.parents = tree.parent.tolist()
@@ -46,8 +49,8 @@ class Draft:
     return draft
 
   def add(self, parent: int, name: str, line: int | None = None) -> int:
-    """Adds a node below `parent` (ROOT for a top) and returns its number."""
-    self.names.append(name)
+    """Adds a node below `parent` (ROOT for a top), its name in the Unicode form NFC, and returns its number."""
+    self.names.append(unicodedata.normalize("NFC", name))
     self.parents.append(parent)
     self.lines.append(line)
     return len(self.names) - 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from hierjax.tree import catalog
 from hierjax.tree.checks.findings import Finding
-from hierjax.tree.label_finder import LabelFinder, split_path
-from hierjax.tree.label_tree import ROOT, LabelTree, TreeError
-from hierjax.tree.readers.folders import NO_LABEL, SPLIT_NAMES, is_image_name, split_folders, walk
-from hierjax.tree.readers.tables import read_rows, without_blank_end
+from hierjax.tree.label_finder import LabelFinder
+from hierjax.tree.label_tree import ROOT, LabelTree
+from hierjax.tree.readers.folders import NO_LABEL, split_folders, walk
+from hierjax.tree.readers.label_rows import read_label_table
 
 
 @dataclasses.dataclass
@@ -86,96 +86,11 @@ def count_in_folders(tree: LabelTree, root: str | Path) -> ImageCount:
   return count
 
 
-@dataclasses.dataclass(frozen=True)
-class LabelRow:
-  """A row of a CSV file of labels.
-
-  Attributes:
-    line: where it is, from 1.
-    image: the image's path.
-    split: the part of the data set that it belongs to; "" where the file has no splits.
-    label: the argument of `LabelFinder.node`; () where there is no label.
-    bad_split: the fault of its split; "" where there is none.
-  """
-
-  line: int
-  image: str
-  split: str
-  label: tuple[str, ...]
-  bad_split: str = ""
-
-  @property
-  def only_image(self) -> bool:
-    """Whether the row names an image and no label of it."""
-    return bool(self.image) and not self.bad_split and not self.label
-
-  @property
-  def fault(self) -> str:
-    """The fault of the row by itself; "" where there is none."""
-    if not self.image:
-      return "the row has no image"
-    if self.bad_split:
-      return self.bad_split
-    if not self.label:
-      return "the row has no label"
-    return "the row has a blank in mid-label" if "" in self.label else ""
-
-
-def read_label_rows(
-  path: str | Path, splits: Iterable[str] = SPLIT_NAMES, root: str | Path | None = None
-) -> list[LabelRow]:
-  """Reads a CSV file of labels, whose first row is a header.
-
-  The first column is the image. The second may be called `split`, and then names one of `splits` in every row, in
-  capitals or not. The rest is its label: a cell a level, of which the last ones may be blank; or one cell,
-  `animal/dog`, or an id, or a name that only one node has. Several rows of one image are several label paths of it.
-
-  Args:
-    path: the file.
-    splits: the allowed names of splits; of two that differ only in capitals, the last counts.
-    root: the folder of the images, or None. A cell of the first row that is a file there shows that the header is
-      missing.
-
-  Raises:
-    TreeError: the file is not CSV in UTF-8, or its first row is no header of such columns.
-  """
-  rows = read_rows(path)
-  has_split = bool(rows) and [cell.lower() for cell in rows[0].cells[1:2]] == ["split"]
-  if not rows or len(rows[0].cells) < 2 + has_split:
-    only = f", not the one cell {rows[0].cells[0]!r}" if rows and len(rows[0].cells) == 1 else ""
-    raise TreeError(
-      f"{path}: its first row must be a header{only}: the image, perhaps `split`, and the label or its levels, parted "
-      "by commas, semicolons or tabs"
-    )
-  first = rows[0].cells[0]
-  if is_image_name(first) or (root is not None and first and (Path(root) / first).is_file()):
-    raise TreeError(
-      f"{path}:{rows[0].line}: the header is missing, as {first!r} is an image: write a first row above it, `image`, "
-      "perhaps `split`, and `label` or a name for each level"
-    )
-  found = []
-  split_of = {name.casefold(): name for name in splits}
-  for row in rows[1:]:
-    image, *cells = row.cells
-    written = cells[0] if has_split and cells else ""
-    split = split_of.get(written.casefold(), "")
-    what = f"the split {written!r} is not known" if written else "the split is blank"
-    bad_split = (
-      f"{what}; write one of {', '.join(sorted(split_of.values()))}, or what config.data names"
-      if has_split and not split
-      else ""
-    )
-    names = without_blank_end(cells[has_split:])
-    label = split_path(names[0]) if len(names) == 1 else tuple(names)
-    found.append(LabelRow(row.line, image, split, label, bad_split))
-  return found
-
-
 def count_in_csv(tree: LabelTree, path: str | Path) -> ImageCount:
-  """Counts the images of a CSV file of labels, see `read_label_rows`."""
+  """Counts the images of a CSV file of labels, see `read_label_table`."""
   count = ImageCount.none(tree)
   finder = LabelFinder(tree)
-  for row in read_label_rows(path):
+  for row in read_label_table(path).rows:
     try:
       if row.fault:
         raise KeyError(row.fault)

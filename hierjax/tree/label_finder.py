@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hierjax.errors import did_you_mean
 from hierjax.tree.label_tree import LabelTree, TreeError
 
 _SHOWN = 5
+_MOST_COMPARED = 5000
 
 
 def split_path(text: str) -> tuple[str, ...]:
@@ -27,6 +31,7 @@ class LabelFinder:
     self._by_id = _positions(enumerate(tree.ids or []))
     self._by_leaf = _positions((int(leaf), tree.names[leaf]) for leaf in tree.leaves)
     self._by_name = _positions(enumerate(tree.names))
+    self._hints: dict[str, str] = {}
 
   def knows(self, name: str) -> bool:
     """Returns whether a node has the id `name`, or a leaf has this name."""
@@ -43,7 +48,7 @@ class LabelFinder:
     raise KeyError(f"{name!r} names {len(nodes)} nodes: {places}")
 
   def node(self, label: Sequence[str]) -> int:
-    """Returns the node of a label.
+    """Returns the node of a label, in any Unicode form.
 
     Args:
       label: a path of names from the top level down, which may start with the root's name and may end above a leaf; or
@@ -52,6 +57,10 @@ class LabelFinder:
     Raises:
       KeyError: the tree has no such node, or several.
     """
+    composed = tuple(unicodedata.normalize("NFC", name) for name in label)
+    if composed != tuple(label):
+      with contextlib.suppress(KeyError):
+        return self.node(composed)
     if len(label) == 1 and label[0] in self._by_id:
       return self.class_node(label[0])
     try:
@@ -64,8 +73,16 @@ class LabelFinder:
         return nodes[0]
       if len(nodes) > 1:
         places = ", ".join(self._tree.path_text(node) for node in nodes[:_SHOWN]) + ", ..." * (len(nodes) > _SHOWN)
-        raise KeyError(f"{missing.args[0]}; {label[0]!r} names {len(nodes)} nodes further down: {places}") from None
-      raise missing
+        raise KeyError(
+          f"{missing.args[0]}; {label[0]!r} names {len(nodes)} nodes further down: {places}; give the whole path of one"
+        ) from None
+      raise KeyError(f"{missing.args[0]}{self._nearest(label[-1])}") from None
+
+  def _nearest(self, name: str) -> str:
+    """Returns the nearest name of the tree as a hint; "" where none is near, or the tree has very many names."""
+    if name not in self._hints:
+      self._hints[name] = did_you_mean(name, self._by_name) if len(self._by_name) <= _MOST_COMPARED else ""
+    return self._hints[name]
 
 
 def _positions(pairs: Iterable[tuple[int, str]]) -> dict[str, list[int]]:

@@ -13,16 +13,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hierjax.errors import UserError
+from hierjax.tree.strings import Strings as Strings
 
 ROOT = -1
 PAD = -2
@@ -36,34 +36,6 @@ _FORMAT = "hierjax tree 1"
 
 class TreeError(UserError):
   """A tree, or a file of one, is invalid; the message gives the place and the allowed forms."""
-
-
-class Strings(Sequence[str]):
-  """An immutable sequence of strings in one UTF-8 buffer: a million names take their bytes and 8 more each."""
-
-  def __init__(self, strings: Sequence[str]):
-    encoded = [s.encode("utf-8") for s in strings]
-    self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-    self._buffer = b"".join(encoded)
-
-  def __len__(self) -> int:
-    return len(self._ends) - 1
-
-  def __getitem__(self, i: Any) -> Any:
-    if isinstance(i, slice):
-      return [self[j] for j in range(*i.indices(len(self)))]
-    if not -len(self) <= i < len(self):
-      raise IndexError(f"string {i} of {len(self)}")
-    i = i % len(self)
-    return self._buffer[self._ends[i] : self._ends[i + 1]].decode("utf-8")
-
-  def __iter__(self) -> Iterator[str]:
-    return (self._buffer[start:end].decode("utf-8") for start, end in itertools.pairwise(self._ends.tolist()))
-
-  @property
-  def nbytes(self) -> int:
-    """Bytes of memory that the strings take."""
-    return len(self._buffer) + self._ends.nbytes
 
 
 def _frozen(values: ArrayLike) -> NDArray[np.int32]:
@@ -85,12 +57,15 @@ class LabelTree:
     root_name: the name of the root, which stands for the whole tree.
     ids: an outside identifier of each node, such as a WordNet id, or None. Class names of data sets are looked up here
       too.
+    level_names: the names of the levels, such as `order`, `family`, `species`, for tables and pages; () where they have
+      none. They are no part of the checksum.
   """
 
   names: Strings
   child_offsets: NDArray[np.int32]
   root_name: str = "root"
   ids: Strings | None = None
+  level_names: tuple[str, ...] = ()
 
   @classmethod
   def from_children(
@@ -126,6 +101,10 @@ class LabelTree:
       raise TreeError(f"node {late[0]} ({tree.names[late[0]]!r}) comes before its parent: nodes must be breadth-first")
     tree._check_names()
     return tree
+
+  def with_level_names(self, names: Sequence[str]) -> LabelTree:
+    """Returns the tree with names of its levels, the top level's first; those of further levels are dropped."""
+    return dataclasses.replace(self, level_names=tuple(names[: self.depth]))
 
   def _check_names(self) -> None:
     names = list(self.names)
@@ -258,9 +237,14 @@ class LabelTree:
     n = self.level_offsets[levels]
     counts = np.diff(self.child_offsets)[: n + 1].copy()
     counts[self.level_offsets[levels - 1] + 1 :] = 0
-    return LabelTree.from_children(self.names[:n], counts, self.root_name, self.ids and self.ids[:n])
+    tree = LabelTree.from_children(self.names[:n], counts, self.root_name, self.ids and self.ids[:n])
+    return tree.with_level_names(self.level_names)
 
   # Names.
+
+  def level_name(self, level: int) -> str:
+    """Returns the name of a level, from 0 at the top, such as `family`; `level 1` for the top level without a name."""
+    return self.level_names[level] if level < len(self.level_names) else f"level {level + 1}"
 
   @functools.cached_property
   def _named(self) -> dict[int, dict[str, int]]:
@@ -328,6 +312,7 @@ class LabelTree:
         "num_children": np.diff(self.child_offsets).tolist(),
         "names": list(self.names),
         "ids": None if self.ids is None else list(self.ids),
+        "level_names": list(self.level_names),
       },
       ensure_ascii=False,
     )
@@ -351,10 +336,10 @@ class LabelTree:
       raise TreeError(f"{source}: not a tree that hierjax saved (brackets or digits without end)") from None
     if not isinstance(saved, dict) or saved.get("format") != _FORMAT:
       raise TreeError(f'{source}: not a tree that hierjax saved (its "format" must be {_FORMAT!r})')
-    wanted = {"num_children": int, "names": str, "ids": str}
+    wanted = {"num_children": int, "names": str, "ids": str, "level_names": str}
     for key, kind in wanted.items():
       values = saved.get(key)
-      if key == "ids" and values is None:
+      if key in ("ids", "level_names") and values is None:
         continue
       if not isinstance(values, list) or not all(type(v) is kind for v in values):
         raise TreeError(f"{source}: {key!r} must be a list of {kind.__name__}")
@@ -362,6 +347,7 @@ class LabelTree:
       raise TreeError(f"{source}: 'root' must be a string")
     try:
       tree = cls.from_children(saved["names"], saved["num_children"], saved["root"], saved.get("ids"))
+      tree = tree.with_level_names(saved.get("level_names") or ())
       checksum = tree.checksum
     except (TreeError, OverflowError, UnicodeEncodeError) as error:
       raise TreeError(f"{source}: {error}") from None

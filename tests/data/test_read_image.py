@@ -3,10 +3,12 @@
 import contextlib
 import io
 import os
+import struct
+import sys
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, PngImagePlugin
 
 from hierjax.data import read_image as images
 from hierjax.data.read_image import IMAGE_SUFFIXES, BadImageError, read_image, to_grey
@@ -178,9 +180,9 @@ def test_formats_are_those_of_the_suffixes_whatever_a_file_is_called(tmp_path, m
   photo = Image.fromarray(QUARTERS)
   for format in ("EPS", "TGA", "ICO"):
     (tmp_path / "cat.jpg").write_bytes(encoded(photo, format))
-    with pytest.raises(BadImageError, match=r"cat\.jpg: not an image in one of the formats BMP, GIF, JPEG,"):
+    with pytest.raises(BadImageError, match=r"cat\.jpg: not an image in one of the formats AVIF, BMP, GIF, JPEG,"):
       read_image(tmp_path / "cat.jpg", 16)
-  for suffix in sorted(IMAGE_SUFFIXES):
+  for suffix in sorted(IMAGE_SUFFIXES - {".heic", ".heif"}):
     (photo.convert("L") if suffix == ".pgm" else photo).save(tmp_path / f"dog{suffix}")
     assert read_image(tmp_path / f"dog{suffix}", 16).shape == (16, 16, 3)
   of_a_phone = encoded(photo, "MPO", save_all=True, append_images=[photo])
@@ -213,3 +215,106 @@ def test_want_of_memory_is_no_fault_of_the_image(monkeypatch):
   monkeypatch.setattr(images, "_square", square)
   with pytest.raises(MemoryError):
     read_image(encoded(Image.fromarray(QUARTERS)), 4)
+
+
+# Photographs as cameras, scanners and web sites write them.
+
+
+def exif_of(*tags, order="<"):
+  """Returns EXIF data of raw entries (tag, type, count, 4 bytes)."""
+  entries = b"".join(struct.pack(f"{order}HHI", tag, kind, count) + value for tag, kind, count, value in tags)
+  return (
+    b"Exif\0\0" + {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IH", 8, len(tags)) + entries + b"\0" * 4
+  )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+  "fault",
+  [
+    (0x011A, 5, 1, b"\xff\xff\xff\x7f"),  # a rational beyond the data
+    (0x011A, 10, 1, b"\0\0\0\0"),  # a signed rational in the place of an unsigned one
+    (0x0128, 16, 1, b"\1\0\0\0"),  # LONG8, of BigTIFF
+    (0x0110, 99, 7, b"abcd"),  # a type that there is not
+    (0x0110, 2, 2**31, b"abcd"),  # a text without end
+    (0x8769, 4, 1, b"\xff\xff\xff\xff"),  # a directory beyond the data
+  ],
+)
+def test_a_fault_of_another_exif_tag_does_not_matter(fault, order):
+  turned = (0x0112, 3, 1, struct.pack(f"{order}HH", 6, 0))
+  for tags in ((fault, turned), (turned, fault)):
+    data = encoded(Image.fromarray(QUARTERS), "JPEG", exif=exif_of(*tags, order=order), quality=95, subsampling=0)
+    assert abs(read_image(data, 16).astype(int) - np.rot90(QUARTERS, -1)).max() < 12
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize(
+  "exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"x" * 9]
+)
+def test_exif_without_an_orientation(exif):
+  data = encoded(Image.fromarray(QUARTERS), "JPEG", exif=exif, quality=95, subsampling=0)
+  assert abs(read_image(data, 16).astype(int) - QUARTERS).max() < 12
+
+
+def test_a_png_with_long_texts_or_a_large_colour_profile():
+  info = PngImagePlugin.PngInfo()
+  info.add_text("notes", "x" * (2 * 2**20), zip=True)
+  np.testing.assert_array_equal(read_image(encoded(Image.fromarray(QUARTERS), pnginfo=info), 16), QUARTERS)
+  profile = encoded(Image.fromarray(QUARTERS), icc_profile=b"\0" * (2 * 2**20))
+  np.testing.assert_array_equal(read_image(profile, 16), QUARTERS)
+
+
+DEEP = np.linspace(0, 65535, 256).reshape(16, 16)
+
+
+@pytest.mark.parametrize(
+  ("values", "reason"),
+  [
+    (DEEP.astype(np.int32) // 257, "reach 255 only"),
+    (DEEP.astype(np.int32) * 32767, "from 0 to 2,147,385,345, of unknown range"),
+    (DEEP.astype(np.int32) - 9, "from -9 to 65,526, of unknown range"),
+    (DEEP.astype(np.uint16) >> 4, "reach 4,095 only"),
+  ],
+)
+def test_whole_numbers_of_unknown_range_are_refused(values, reason):
+  with pytest.raises(BadImageError, match=reason):
+    read_image(encoded(Image.fromarray(values), "TIFF"), 16)
+
+
+def test_a_tiff_that_declares_its_range():
+  twelve = DEEP.astype(np.uint16) >> 4
+  found = read_image(encoded(Image.fromarray(twelve), "TIFF", tiffinfo={281: 4095}), 16)
+  np.testing.assert_array_equal(found[..., 0], np.round(twelve * (255 / 4095)))
+  assert not read_image(encoded(Image.fromarray(np.zeros((16, 16), np.uint16)), "TIFF"), 16).any(), "black is black"
+
+
+def test_white_is_zero_in_16_bits():
+  data = encoded(Image.fromarray(DEEP.astype(np.uint16)), "TIFF", tiffinfo={262: 0})
+  assert Image.open(io.BytesIO(data)).tag_v2[262] == 0
+  np.testing.assert_array_equal(
+    read_image(data, 16)[..., 0], np.round((65535 - DEEP.astype(np.uint16)) * (255 / 65535))
+  )
+
+
+def test_a_transparent_value_of_16_bits_is_white():
+  deep = DEEP.astype(np.uint16)
+  found = read_image(encoded(Image.fromarray(deep), transparency=int(deep[3, 3])), 16)
+  expected = np.round(deep * (255 / 65535))
+  expected[3, 3] = 255
+  np.testing.assert_array_equal(found, np.repeat(expected[..., None], 3, axis=-1))
+
+
+@pytest.mark.parametrize(("shape", "rows", "columns"), [((4, 16), (6, 10), (0, 16)), ((16, 4), (0, 16), (6, 10))])
+def test_padding_keeps_all_of_the_image_and_its_ratio(shape, rows, columns):
+  found = read_image(encoded(Image.fromarray(np.full((*shape, 3), 7, np.uint8))), 16, "pad")
+  expected = np.full((16, 16, 3), 128)
+  expected[slice(*rows), slice(*columns)] = 7
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_heic_names_the_package_that_reads_it(monkeypatch, tmp_path):
+  (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 20)
+  monkeypatch.setitem(sys.modules, "pillow_heif", None)
+  with pytest.raises(BadImageError, match=r"a\.HEIC: .*pip install .*hierjax\[heic\]"):
+    read_image(tmp_path / "a.HEIC", 8)

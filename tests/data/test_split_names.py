@@ -8,13 +8,13 @@ from hierjax.errors import UserError
 
 
 def test_val_is_accepted_for_validation():
-  assert [split_name(text) for text in (*SPLITS, "val", " Val ")] == [*SPLITS, "validation", "validation"]
+  assert [split_name(text) for text in (*SPLITS, "val", " Val ", "DEV")] == [*SPLITS, *["validation"] * 3]
   config = DataConfig(examples=12)
   short, long = (open_source(config, shapes.tree(), name) for name in ("val", "validation"))
   assert len(short) == len(long) == 2 and (short.nodes == long.nodes).all()
 
 
-@pytest.mark.parametrize(("text", "nearest"), [("tset", "test"), ("valid", "validation"), ("", "")])
+@pytest.mark.parametrize(("text", "nearest"), [("tset", "test"), ("validatoin", "validation"), ("", "")])
 def test_an_unknown_split_lists_the_choices_and_the_nearest_one(text, nearest):
   with pytest.raises(UserError) as error:
     split_name(text)

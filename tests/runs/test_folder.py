@@ -188,3 +188,17 @@ def test_what_another_process_of_the_number_left_behind_is_not_in_the_way(tmp_pa
     (unfinished / "file").write_text("")
   assert (tmp_path / "out" / "file").exists() and len(list(tmp_path.iterdir())) == 3
   assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_workdir_below_home_and_one_that_is_a_file(toy_tree, tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  assert RunFolder("~/run").path == tmp_path / "run"
+  (tmp_path / "file").touch()
+  with pytest.raises(UserError, match=r"file is a file: .*--workdir"):
+    RunFolder(tmp_path / "file").begin(CONFIG, toy_tree, "labels")
+
+
+def test_the_refusal_of_another_config_names_the_way_to_start_from_its_weights(toy_tree, tmp_path):
+  RunFolder(tmp_path).begin(CONFIG, toy_tree, "labels")
+  with pytest.raises(UserError, match=rf"--config\.init\.run={tmp_path}"):
+    RunFolder(tmp_path).begin(CONFIG | {"epochs": 99.0}, toy_tree, "labels")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Sequence
@@ -14,14 +15,53 @@ from hierjax.data.config import DataConfig
 from hierjax.data.read_image import read_image
 from hierjax.data.source import Splits, pad_nodes
 from hierjax.errors import UserError
-from hierjax.tree.builders import build, from_folder
-from hierjax.tree.image_counts import LabelRow, read_label_rows
+from hierjax.tree.builders import build
+from hierjax.tree.draft import Draft
 from hierjax.tree.label_finder import LabelFinder
 from hierjax.tree.label_tree import ROOT, LabelTree
-from hierjax.tree.readers.folders import NO_LABEL, SPLIT_NAMES, split_folders, walk
+from hierjax.tree.readers.folders import NO_LABEL, read_images_folder, split_folders, walk
 from hierjax.tree.readers.label_files import draft_of_labels, missing_images, named_with_lines
+from hierjax.tree.readers.label_rows import (
+  LabelFormat,
+  LabelRow,
+  LabelTable,
+  image_key,
+  read_label_table,
+  split_faults,
+)
+from hierjax.tree.readers.split_words import same_split
 
 _SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+  """A fault of a label, of a folder or of a row.
+
+  Attributes:
+    file: the file or folder.
+    line: its line; None where there are no lines.
+    message: the fault.
+  """
+
+  file: str
+  line: int | None
+  message: str
+
+  def __str__(self) -> str:
+    return f"{self.file}: {self.message}" if self.line is None else f"{self.file}:{self.line}: {self.message}"
+
+
+class FaultyLabels(UserError):
+  """Labels that cannot be used; the message lists the first ones, `faults` all."""
+
+  def __init__(self, where: Path, faults: Sequence[Fault]):
+    self.faults = tuple(faults)
+    more = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    shown = "\n".join(map(str, faults[:_SHOWN]))
+    super().__init__(f"{where}: these labels and folders cannot be used:\n{shown}{more}")
+
+
 _OR_SKIP = "; config.data.on_no_label = skip leaves such images out"
 
 
@@ -75,7 +115,7 @@ def _status(file: str) -> str:
 def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
   """Returns the splits of the images below `config.root`.
 
-  With `config.labels`, see `read_label_rows`; without a column `split` all images are training images. Otherwise the
+  With `config.labels`, see `read_label_table`; without a column of splits all images are training images. Otherwise the
   folders of an image are its label path. Folders of `root` that have the names of splits are the splits, see
   `split_folders`; without such folders all images below `root` are training images.
 
@@ -84,8 +124,10 @@ def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
   """
   root = _root(config)
   if config.labels:
-    return _csv_splits(_labels_file(config), root, config, tree)
-  splits = _split_folders(root, config)
+    return _csv_splits(labels_file(config), root, config, tree)
+  splits = split_folders(root, config.split_rules)
+  if not splits:
+    return {config.train_split: functools.partial(_nested, root, config, tree, config.ignore)}
   return {split: functools.partial(_nested, folder, config, tree) for split, folder in splits.items()}
 
 
@@ -95,10 +137,15 @@ def tree_of(config: DataConfig) -> LabelTree:
   Raises:
     UserError: there is no such folder or file, or it holds no tree.
   """
+  return build(draft_of(config))
+
+
+def draft_of(config: DataConfig) -> Draft:
+  """Returns the draft of `tree_of`."""
   if config.labels:
-    path = _labels_file(config)
-    return build(draft_of_labels(_csv_rows(path, config), str(path)))
-  return from_folder(_split_folders(_root(config), config)[config.train_split])
+    path = labels_file(config)
+    return draft_of_labels(label_table(path, config), str(path))
+  return read_images_folder(_root(config), config.split_rules)
 
 
 def _root(config: DataConfig) -> Path:
@@ -113,7 +160,7 @@ def _root(config: DataConfig) -> Path:
   return root
 
 
-def _labels_file(config: DataConfig) -> Path:
+def labels_file(config: DataConfig) -> Path:
   """Returns the CSV file of labels; a relative path is tried from the working folder and from the images' folder."""
   path = Path(config.labels).expanduser()
   below = _root(config) / path if config.root and not path.is_file() else path
@@ -123,31 +170,26 @@ def _labels_file(config: DataConfig) -> Path:
   return below
 
 
-def _split_folders(root: Path, config: DataConfig) -> dict[str, Path]:
-  named = (config.validation_split, config.test_split)
-  return split_folders(root, config.train_split, named) or {config.train_split: root}
-
-
-def _nested(root: Path, config: DataConfig, tree: LabelTree) -> FolderSource:
+def _nested(root: Path, config: DataConfig, tree: LabelTree, ignored: Sequence[str] = ()) -> FolderSource:
   finder = LabelFinder(tree)
   files: list[str] = []
   nodes: list[list[int]] = []
-  faults: list[str] = []
+  faults: list[Fault] = []
 
   def report(kind: str, path: str, name: str, message: str) -> None:
-    faults.append(f"{path}: {name!r} {message}")
+    faults.append(Fault(path, None, f"{name!r} {message}"))
 
-  for folder in walk(root, report):
+  for folder in walk(root, report, ignored):
     if not folder.images:
       continue
     try:
       node = finder.node(folder.parts) if folder.parts else ROOT
     except KeyError as error:
-      faults.append(f"{folder.path}: {error.args[0]}")
+      faults.append(Fault(folder.path, None, error.args[0]))
       continue
     if node == ROOT and not _may_lack_label(config):
       others = f" ({len(folder.images):,} images do)" if len(folder.images) > 1 else ""
-      faults.append(f"{folder.path}: {folder.images[0]} {NO_LABEL}{others}{_OR_SKIP}")
+      faults.append(Fault(folder.path, None, f"{folder.images[0]} {NO_LABEL}{others}{_OR_SKIP}"))
     files += [os.path.join(folder.path, image) for image in folder.images]
     nodes += [[node]] * len(folder.images)
   _raise_faults(faults, root)
@@ -161,18 +203,29 @@ def _may_lack_label(config: DataConfig) -> bool:
   return config.on_no_label == "skip" or config.partial_labels in ("drop", "pseudo")
 
 
-def _csv_rows(path: Path, config: DataConfig) -> list[LabelRow]:
-  """Returns the rows of a CSV file of labels; raises UserError with all rows that have a fault."""
+def label_table(path: Path, config: DataConfig) -> LabelTable:
+  """Returns a CSV file of labels; raises UserError with the rows that have a fault."""
   named = filter(None, (config.train_split, config.validation_split, config.test_split))
-  rows = read_label_rows(path, (*SPLIT_NAMES, *named), os.path.expanduser(config.root) or None)
+  root = os.path.expanduser(config.root) or None
+  table = read_label_table(path, LabelFormat(tuple(named), tuple(config.ignore), tuple(config.levels), root))
   skip = _may_lack_label(config)
-  faults = [
-    f"{path}:{row.line}: {row.fault}{_OR_SKIP * row.only_image}"
-    for row in rows
-    if row.fault and not (skip and row.only_image)
+  of_splits = [Fault(str(path), line, message) for line, message in split_faults(table.rows)]
+  if of_splits:
+    of_splits[0] = dataclasses.replace(of_splits[0], message=of_splits[0].message + _splits_remedy(table))
+  faults = of_splits + [
+    Fault(str(path), row.line, f"{row.fault}{_OR_SKIP * row.only_image}")
+    for row in table.rows
+    if row.fault and not row.bad_split and not (skip and row.only_image)
   ]
   _raise_faults(faults, path)
-  return rows
+  return table
+
+
+def _splits_remedy(table: LabelTable) -> str:
+  return (
+    f"; for other names in the column {table.columns.header[table.columns.split or 0]!r}, set config.data.train_split, "
+    "config.data.validation_split and config.data.test_split, or leave them out by config.data.ignore"
+  )
 
 
 def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> Splits:
@@ -180,24 +233,24 @@ def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> 
   labels: dict[str, dict[str, list[int]]] = {}
   split_of: dict[str, str] = {}
   spelt: dict[str, str] = {}
-  faults: list[str] = []
-  rows = _csv_rows(path, config)
+  faults: list[Fault] = []
+  rows = label_table(path, config).rows
   for row in rows:
     split = row.split or config.train_split
-    image = spelt.setdefault(os.path.normpath(root / row.image), row.image)  # a.png and ./a.png are one image
+    image = spelt.setdefault(image_key(root, row.image), row.image)  # a.png and ./a.png are one image
     if split_of.setdefault(image, split) != split:
-      faults.append(f"{path}:{row.line}: {row.image!r} is in split {split_of[image]!r} too, not only {split!r}")
+      message = f"{row.image!r} is in split {split_of[image]!r} too, not only {split!r}"
+      faults.append(Fault(str(path), row.line, message))
     try:
       node = finder.node(row.label) if row.label else ROOT
     except KeyError as error:
-      faults.append(f"{path}:{row.line}: {error.args[0]}")
+      faults.append(Fault(str(path), row.line, error.args[0]))
       continue
     nodes = labels.setdefault(split, {}).setdefault(image, [])
     if node not in (ROOT, *nodes):  # a row without a label changes nothing for the other rows of its image
       nodes.append(node)
-  both = {"val", "validation"}
-  if both <= set(labels) and not both & {config.validation_split, config.test_split}:
-    faults.append(f"{path}: some rows are in split 'val' and others in 'validation'; write one of them")
+  for one, other, *_ in same_split(labels, (config.train_split, config.validation_split, config.test_split)):
+    faults.append(Fault(str(path), None, f"some rows are in split {one!r} and others in {other!r}; write one of them"))
   _raise_faults(faults, path)
 
   def opened(split: str) -> FolderSource:
@@ -222,7 +275,6 @@ def _check_files(path: Path, root: Path, rows: list[LabelRow], count: int) -> No
   raise UserError(f"{what}; {remedy}")
 
 
-def _raise_faults(faults: list[str], where: Path) -> None:
+def _raise_faults(faults: list[Fault], where: Path) -> None:
   if faults:
-    more = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-    raise UserError(f"{where}: these labels and folders cannot be used:\n" + "\n".join(faults[:_SHOWN]) + more)
+    raise FaultyLabels(where, faults)

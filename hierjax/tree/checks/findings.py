@@ -38,8 +38,9 @@ class Finding:
   message: str
 
   def __str__(self) -> str:
+    node = f"{self.node!r} " if self.node else ""
     place = self.file if self.line is None else f"{self.file}:{self.line}"
-    return printable(f"{place}: {self.severity}: {self.kind}: {self.node!r} {self.message}")
+    return printable(f"{place}: {self.severity}: {self.kind}: {node}{self.message}")
 
 
 class FaultyTree(TreeError):

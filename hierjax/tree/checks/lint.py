@@ -8,9 +8,10 @@ from hierjax.tree.builders import build
 from hierjax.tree.checks.findings import Finding, errors_of
 from hierjax.tree.checks.laws import check
 from hierjax.tree.draft import Structure
-from hierjax.tree.image_counts import count_images, leaves_without_images, read_label_rows
+from hierjax.tree.image_counts import count_images, leaves_without_images
 from hierjax.tree.open_tree import open_draft, own_labels
 from hierjax.tree.readers.label_files import check_images, check_several
+from hierjax.tree.readers.label_rows import LabelFormat, read_label_table
 
 
 def lint(
@@ -42,7 +43,7 @@ def lint(
     lines = [draft.lines[node] for node in shape.order]
     findings += count.findings + leaves_without_images(tree, count, draft.file, lines)
   if labels is not None:
-    rows = read_label_rows(labels, root=images)
+    rows = read_label_table(labels, LabelFormat(root=images)).rows
     findings += check_several(rows, tree, str(labels))
     findings += [] if images is None else check_images(rows, images, str(labels))
   return sorted(findings, key=lambda finding: finding.severity != "error")

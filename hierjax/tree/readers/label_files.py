@@ -8,34 +8,38 @@ from pathlib import Path
 
 from hierjax.tree.checks.findings import Finding
 from hierjax.tree.draft import Draft
-from hierjax.tree.image_counts import LabelRow, read_label_rows
 from hierjax.tree.label_finder import LabelFinder
 from hierjax.tree.label_tree import ROOT, LabelTree
+from hierjax.tree.readers.columns import names_an_image_column
 from hierjax.tree.readers.folders import is_image_name
+from hierjax.tree.readers.label_rows import LabelRow, LabelTable, read_label_table
 from hierjax.tree.readers.tables import Row
 
-_IMAGE_HEADERS = frozenset({"image", "images", "filename"})
 _SHOWN = 5
 
 
 def holds_labels(rows: Sequence[Row]) -> bool:
-  """Returns whether a table is one of images and labels, not a tree: by the head or the cells of its first column."""
-  return any(is_image_name(row.cells[0]) for row in rows[:2]) or (
-    bool(rows) and rows[0].cells[0].lower() in _IMAGE_HEADERS
+  """Returns whether a table is one of images and labels, not a tree: by its header or its first two rows."""
+  return any(is_image_name(cell) for row in rows[:2] for cell in row.cells) or (
+    bool(rows) and names_an_image_column(rows[0].cells)
   )
 
 
 def read_labels(path: str | Path) -> Draft:
-  """Reads the tree of the labels of a CSV file, see `read_label_rows`."""
-  return draft_of_labels(read_label_rows(path), str(path))
+  """Reads the tree of the labels of a CSV file, see `read_label_table`."""
+  return draft_of_labels(read_label_table(path), str(path))
 
 
-def draft_of_labels(rows: Iterable[LabelRow], file: str) -> Draft:
-  """Returns the tree of the labels of rows; rows with a fault are left out, or reported where there are no others."""
-  draft = Draft(file)
+def draft_of_labels(table: LabelTable, file: str) -> Draft:
+  """Returns the tree of the labels of rows; rows with a fault are left out, or reported where there are no others.
+
+  As in folders, the root is no node of it, also where all labels lie below one top.
+  """
+  draft = Draft(file, root_given=True)
+  draft.level_names = table.columns.level_names
   node_of: dict[tuple[int, str], int] = {}
   faulty = []
-  for row in rows:
+  for row in table.rows:
     if row.fault:
       faulty.append(row)
       continue

@@ -10,6 +10,7 @@ from typing import Any
 
 from hierjax.tree.draft import MAX_DEPTH, Draft
 from hierjax.tree.label_tree import ROOT, TreeError
+from hierjax.tree.readers.foreign_json import check_is_no_foreign_json
 
 # The last quote is optional, so that text with an open string is scanned once and not once from each quote.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]|\n', re.DOTALL)
@@ -43,6 +44,7 @@ def read_nested(text: str, file: str) -> Draft:
     TreeError: the text is not JSON, or not of one of these forms; the line is named.
   """
   lines = _string_lines(text, file)
+  check_is_no_foreign_json(text, file)
   try:
     value = json.loads(text, object_pairs_hook=_Pairs)
   except json.JSONDecodeError as error:

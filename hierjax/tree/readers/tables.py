@@ -9,6 +9,8 @@ import csv
 import dataclasses
 import io
 import re
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from hierjax.tree.draft import Draft
@@ -16,6 +18,7 @@ from hierjax.tree.label_tree import ROOT, TreeError
 
 _EDGE_HEADERS = (["parent", "child"], ["parent", "child", "name"])
 _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+_NUMBERED = re.compile(r"(?:[a-z]+[\W_]*)?\d+|[a-z]")
 _QUOTED = r'"[^"]*+"?'
 _RECORD = re.compile(rf'(?:[^"\r\n]|{_QUOTED})++')
 
@@ -26,7 +29,7 @@ class Row:
 
   Attributes:
     line: the line it starts on, from 1.
-    cells: without surrounding blanks.
+    cells: without surrounding blanks, in the Unicode form NFC.
     delimiter: the file's delimiter, in words.
   """
 
@@ -57,7 +60,7 @@ def read_rows(path: str | Path) -> list[Row]:
   line = 1
   try:
     for cells in reader:
-      stripped = [cell.strip() for cell in cells]
+      stripped = [unicodedata.normalize("NFC", cell.strip()) for cell in cells]
       if any(stripped):
         rows.append(Row(line, stripped, _DELIMITERS[delimiter]))
       line = reader.line_num + 1
@@ -78,6 +81,11 @@ def _delimiter(text: str, path: str | Path) -> str:
       raise TreeError(f"{path}:{line}: {several} could part the cells of the first row; quote cells that hold one")
     return found[0] if found else ","
   return ","
+
+
+def named_levels(header: Sequence[str]) -> tuple[str, ...]:
+  """Returns the names of the levels in a header; () where it only numbers them, as `level 1`, or leaves one out."""
+  return () if not all(header) or any(_NUMBERED.fullmatch(name.lower()) for name in header) else tuple(header)
 
 
 def without_blank_end(cells: list[str]) -> list[str]:
@@ -102,8 +110,9 @@ def read_levels(rows: list[Row], file: str) -> Draft:
   draft = Draft(file)
   width = None
   if rows and _has_level_header(rows):
-    width = len(without_blank_end(rows[0].cells))
-    rows = rows[1:]
+    header = without_blank_end(rows[0].cells)
+    width, rows = len(header), rows[1:]
+    draft.level_names = named_levels(header)
   node_of: dict[tuple[int, str], int] = {}
   listed: dict[int, int] = {}
   for row in rows:
