@@ -4,9 +4,9 @@ r"""CNN-RNN on your own images, in folders named as their labels.
 
 PHOTOS/animal/dog/basenji/7.jpg is an image of the path animal > dog > basenji; PHOTOS/animal/dog/8.jpg is known to be a
 dog and no more. If PHOTOS has the folders train, and test or validation, or other words for them, those are the splits;
-otherwise a tenth of the images of each label is kept for validation. With --config.data.labels=FILE.csv the labels come
-from a CSV file, whose columns are found by their header. `hierjax data check PHOTOS` prints beforehand what is understood,
-and what is wrong.
+otherwise a tenth of the images of each label is kept for validation. With --config.data.labels=FILE.csv the labels
+come from a CSV file, whose columns are found by their header. `hierjax data check PHOTOS` prints beforehand what is
+understood, and what is wrong.
 
 Images are resized to 72 pixels and cropped to 64; larger ones teach finer things and take longer:
 --config.data.resize=256 --config.data.crop=224.

@@ -129,7 +129,7 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   schedule, schedule_config = make_schedule(settings.schedule, optim_config.peak_lr(settings.batch_size), length)
   if settings.class_weights == "balanced" and schedule_config.warmup >= settings.epochs > 0:
     _say(
-      f"warning: config.schedule.warmup = {schedule_config.warmup:g} lasts all {settings.epochs:g} epochs, so rare classes are hardly learnt"
+      f"warning: config.schedule.warmup = {schedule_config.warmup:g} lasts for all of config.epochs: little is learnt"
     )
   if schedule_config.name == "plateau" and validation is None:
     raise UserError("config.schedule.name = plateau needs a validation split: set config.data.validation")
