@@ -3,9 +3,10 @@ r"""CNN-RNN on your own images, in folders with the names of their labels.
   python train.py --config=configs/folder.py --config.data.root=PHOTOS --workdir=runs/mine
 
 PHOTOS/animal/dog/basenji/7.jpg is an image of the path animal > dog > basenji. PHOTOS/animal/dog/8.jpg has a partial
-label, animal > dog. If PHOTOS has the folders train, and test or validation, those are the splits; otherwise a tenth of
-the images of each label is kept for validation. With --config.data.labels=FILE.csv the labels come from a CSV file: the
-image, then a column for each level. `hierjax data check PHOTOS` lists the errors of the labels before training.
+label, animal > dog. If PHOTOS has the folders train, and test or validation, or other words for them, those are the
+splits; otherwise a tenth of the images of each label is kept for validation. With --config.data.labels=FILE.csv the
+labels come from a CSV file, whose columns are found by their header. `hierjax data check PHOTOS` prints the splits, the
+tree and the errors before training.
 
 Images are resized to 72 pixels and cropped to 64. Larger ones show finer details and take longer:
 --config.data.resize=256 --config.data.crop=224.

@@ -39,12 +39,15 @@ _MEASURED = ("split", "step", "views", "num_examples", "level_sizes")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-  """Writes a file, text as UTF-8, such that a reader, or a crash at any moment, meets the old file or the new one."""
+  """Writes a file, text as UTF-8, such that a reader, or a crash at any moment, meets the old file or the new one.
+
+  Names of files that are not UTF-8 are written byte for byte.
+  """
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.{os.getpid()}")
   try:
     with temporary.open("wb") as file:
-      file.write(content.encode() if isinstance(content, str) else content)
+      file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
       file.flush()
       os.fsync(file.fileno())
     temporary.replace(path)

@@ -127,6 +127,10 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
     total_steps=math.ceil(settings.epochs * len(train) / settings.batch_size),
   )
   schedule, schedule_config = make_schedule(settings.schedule, optim_config.peak_lr(settings.batch_size), length)
+  if settings.class_weights == "balanced" and schedule_config.warmup >= settings.epochs > 0:
+    _say(
+      f"warning: config.schedule.warmup = {schedule_config.warmup:g} lasts for all of config.epochs: little is learnt"
+    )
   if schedule_config.name == "plateau" and validation is None:
     raise UserError("config.schedule.name = plateau needs a validation split: set config.data.validation")
   judged = judged_split(run)  # opened now: labels that are not in the tree must show before the first step

@@ -319,3 +319,13 @@ def test_a_class_or_a_split_without_a_readable_image_stops_the_run(tmp_path, cac
     file.write_bytes(b"broken")
   with pytest.raises(UserError, match="no image of this split can be read"):
     open_source(config, tree, "train")
+
+
+def test_classes_that_are_not_in_a_given_tree_are_listed_with_the_nearest_name(tmp_path):
+  (tmp_path / "tree.csv").write_text("a,b\nanimal,leonberg\nanimal,decapods\ndecapods,decapods\ndecapods,crab\n")
+  write(tmp_path / "photos" / "leonburg" / "0.png")
+  write(tmp_path / "photos" / "crab" / "0.png")
+  config = config_of(tmp_path / "photos", validation=0.0)
+  tree = open_tree(TreeConfig(source=str(tmp_path / "tree.csv")), config)
+  with pytest.raises(UserError, match=r"'leonburg' .*did you mean 'leonberg'"):
+    open_source(config, tree, "train")

@@ -202,3 +202,8 @@ def test_the_refusal_of_another_config_names_the_way_to_start_from_its_weights(t
   RunFolder(tmp_path).begin(CONFIG, toy_tree, "labels")
   with pytest.raises(UserError, match=rf"--config\.init\.run={tmp_path}"):
     RunFolder(tmp_path).begin(CONFIG | {"epochs": 99.0}, toy_tree, "labels")
+
+
+def test_names_of_files_that_are_not_utf8_are_written_byte_for_byte(tmp_path):
+  write_table(tmp_path / "t.csv", ["image"], [[os.fsdecode(b"\xe9t\xe9.png")]])
+  assert (tmp_path / "t.csv").read_bytes() == b"image\n\xe9t\xe9.png\n"
