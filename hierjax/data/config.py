@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from hierjax.data.augment import Transform
-from hierjax.data.cache import CachePlace
-from hierjax.data.read_image import FITS, MAX_PIXELS
+from hierjax.data.images.cache import CachePlace
+from hierjax.data.images.read_image import FITS, MAX_PIXELS
 from hierjax.errors import UserError
 from hierjax.tree.readers.folders import SplitRules
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from hierjax.data.config import DataConfig
-from hierjax.data.decode import read_or_skip, report_skipped
+from hierjax.data.images.decode import read_or_skip, report_skipped
 from hierjax.data.source import Source
 from hierjax.tree.label_tree import PAD, LabelTree, ShortLabels
 from hierjax.types import Examples

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from hierjax.data.config import DataConfig
-from hierjax.data.decode import check_some_readable, in_memory, report_once
+from hierjax.data.images.decode import check_some_readable, in_memory, report_once
 from hierjax.data.partial_labels import PartialLabels, known_labels, nodes_in_top_levels, to_train_on
 from hierjax.data.source import ArraySource as ArraySource
 from hierjax.data.source import Source, Splits, View, data_checksum, has_label

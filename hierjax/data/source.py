@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, UInt8
 
-from hierjax.data.read_image import BadImageError
+from hierjax.data.images.read_image import BadImageError
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import PAD, ROOT, LabelTree
 

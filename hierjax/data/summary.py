@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from hierjax.data.config import DataConfig
-from hierjax.data.image_files import ImageFacts, image_findings, inspect
+from hierjax.data.images.image_files import ImageFacts, image_findings, inspect
 from hierjax.data.open_source import own_names
 from hierjax.data.source import Source
 from hierjax.data.sources.folders import FaultyLabels, draft_of, folder_splits, label_table, labels_file

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from hierjax.data.read_image import read_image
+from hierjax.data.images.read_image import read_image
 from hierjax.errors import UserError
 
 # The modes of a PIL image that a format keeps.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hierjax.data.decode import read_or_skip
+from hierjax.data.images.decode import read_or_skip
 from hierjax.data.partial_labels import nodes_in_top_levels
 from hierjax.data.source import Source, View
 from hierjax.errors import UserError

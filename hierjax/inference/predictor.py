@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hierjax.data.read_image import BadImageError, to_grey
+from hierjax.data.images.read_image import BadImageError, to_grey
 from hierjax.errors import UserError
 from hierjax.inference.image_inputs import ImageInput, as_images
 from hierjax.inference.trained_model import Answer, AnswerSettings, TrainedModel

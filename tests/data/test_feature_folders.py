@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hierjax.data.config import DataConfig
+from hierjax.data.images.read_image import BadImageError
 from hierjax.data.loader import LabelledImages, ProcessRows, eval_batches
 from hierjax.data.open_source import open_source
-from hierjax.data.read_image import BadImageError
 from hierjax.data.sources.features import write_rows
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from hierjax.data import decode
 from hierjax.data.config import DataConfig
+from hierjax.data.images import decode
+from hierjax.data.images.read_image import BadImageError
 from hierjax.data.loader import LabelledImages, ProcessRows, TrainSteps, eval_batches, train_batches
-from hierjax.data.read_image import BadImageError
 from hierjax.data.source import ArraySource
 from hierjax.tree.label_tree import PAD, STOP, UNKNOWN
 

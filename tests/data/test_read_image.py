@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 
-from hierjax.data import read_image as images
-from hierjax.data.read_image import IMAGE_SUFFIXES, BadImageError, read_image, to_grey
+from hierjax.data.images import read_image as images
+from hierjax.data.images.read_image import IMAGE_SUFFIXES, BadImageError, read_image, to_grey
 
 # Four plain quarters: red, green, blue, grey.
 QUARTERS = np.repeat(

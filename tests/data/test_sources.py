@@ -10,12 +10,12 @@ import pytest
 from absl import logging
 from PIL import Image
 
-from hierjax.data import cache, decode
-from hierjax.data.cache import cache_folder
 from hierjax.data.config import DataConfig
+from hierjax.data.images import cache, decode
+from hierjax.data.images.cache import cache_folder
+from hierjax.data.images.read_image import BadImageError, read_image
 from hierjax.data.open_source import Opened, open_source
 from hierjax.data.partial_labels import nodes_in_top_levels
-from hierjax.data.read_image import BadImageError, read_image
 from hierjax.data.source import ArraySource
 from hierjax.data.sources.folders import tree_of
 from hierjax.data.splits import kept_for_validation

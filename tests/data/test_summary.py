@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from hierjax.cli.main import main
-from hierjax.data import cache
 from hierjax.data.config import DataConfig
+from hierjax.data.images import cache
 from hierjax.data.summary import summarize
 from hierjax.data.trees import TreeConfig
 

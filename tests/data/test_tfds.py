@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from hierjax.data import cache
 from hierjax.data.config import DataConfig
+from hierjax.data.images import cache
+from hierjax.data.images.read_image import BadImageError
 from hierjax.data.open_source import open_source
-from hierjax.data.read_image import BadImageError
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.tree import catalog

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from configs import common
-from hierjax.data.read_image import read_image
+from hierjax.data.images.read_image import read_image
 from hierjax.errors import UserError
 from hierjax.evaluation.console import print_metrics
 from hierjax.evaluation.evaluate import SplitSettings, evaluate_run

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hierjax.data.read_image import BadImageError
+from hierjax.data.images.read_image import BadImageError
 from hierjax.errors import UserError
 from hierjax.inference.image_inputs import as_images
 

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Removes the files and prints their number and size."""
-  from hierjax.data.cache import CachePlace, clear
+  from hierjax.data.images.cache import CachePlace, clear
 
   place = CachePlace(args.folder)
   count, size = clear(place)

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int, Integer
 
 from hierjax.config import read_json
 from hierjax.data.config import DataConfig
-from hierjax.data.read_image import BadImageError
+from hierjax.data.images.read_image import BadImageError
 from hierjax.data.source import Splits, checked_nodes
 from hierjax.errors import UserError
 from hierjax.tree.label_finder import class_nodes

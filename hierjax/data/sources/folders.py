@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int, Integer, UInt8
 
 from hierjax.data.config import DataConfig
-from hierjax.data.read_image import read_image
+from hierjax.data.images.read_image import read_image
 from hierjax.data.source import Splits, pad_nodes
 from hierjax.errors import UserError
 from hierjax.tree.builders import build

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Int, Integer, UInt8
 from tqdm import tqdm
 
-from hierjax.data import cache
 from hierjax.data.config import DataConfig
-from hierjax.data.read_image import read_image
+from hierjax.data.images import cache
+from hierjax.data.images.read_image import read_image
 from hierjax.data.source import Splits, deepest_nodes, pad_nodes
 from hierjax.errors import UserError, did_you_mean
 from hierjax.extras import require

@@ -16,8 +16,8 @@ from absl import logging
 from jaxtyping import Integer
 from tqdm import tqdm
 
-from hierjax.data import cache
-from hierjax.data.read_image import BadImageError
+from hierjax.data.images import cache
+from hierjax.data.images.read_image import BadImageError
 from hierjax.data.source import ArraySource, Images, Source, StoredSource
 from hierjax.errors import UserError
 

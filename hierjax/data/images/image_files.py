@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hierjax.data.decode import parallel
-from hierjax.data.read_image import BadImageError, image_size, read_image
+from hierjax.data.images.decode import parallel
+from hierjax.data.images.read_image import BadImageError, image_size, read_image
 from hierjax.data.source import Source
 from hierjax.tree.checks.findings import Finding, Severity
 from hierjax.tree.label_tree import LabelTree
