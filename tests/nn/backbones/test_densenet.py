@@ -144,5 +144,5 @@ def test_densenets_that_do_not_exist_are_refused(settings, message):
 def test_a_densenet_takes_images_that_leave_a_cell():
   backbone = densenet(10, growth=2)
   assert shapes_of(backbone, 4)[0].pooled.shape == (1, 4)  # 4 + 2 channels, 3 + 2 and 2 + 2
-  with pytest.raises(UserError, match=r"images of 3 x 3 pixels .* takes 4 x 4 or more"):
+  with pytest.raises(UserError, match=r"3 x 3 .* 4 x 4 or more"):
     shapes_of(backbone, 3)

@@ -104,5 +104,5 @@ def test_nets_that_do_not_exist_are_refused(settings):
 
 def test_it_takes_images_that_leave_a_cell():
   assert shapes_of(vgg16(width=2), 32)[0].pooled.shape == (1, 16)
-  with pytest.raises(UserError, match=r"images of 31 x 31 pixels .* takes 32 x 32 or more"):
+  with pytest.raises(UserError, match=r"31 x 31 .* 32 x 32 or more"):
     shapes_of(vgg16(width=2), 31)
