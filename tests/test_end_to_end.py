@@ -181,7 +181,7 @@ def test_a_folder_that_one_process_cannot_make_ends_both(tmp_path, cache):
     for process in processes:
       process.kill()
   assert all(p.returncode for p in processes)
-  assert "File exists" in errors[0] and "the first process refuses the folder, and says why" in errors[1]
+  assert str(tmp_path / "run") in errors[0] and "the first process" in errors[1]
 
 
 def test_another_config_is_refused(whole, cache):

@@ -112,9 +112,8 @@ class RunFolder:
     Raises:
       UserError: the folder holds a run of another config, tree or data, or no run at all; differing keys are listed.
     """
+    self._check_is_folder()
     saved_config = self.path / "config.json"
-    if self.path.exists() and not self.path.is_dir():
-      raise UserError(f"{self.path} is a file: choose a folder for --workdir")
     visible = [p for p in self.path.glob("*") if not p.name.startswith(".")]  # hidden files: left by a crash
     if visible and not saved_config.exists():
       raise UserError(f"{self.path} holds files but no config.json: choose an empty folder for --workdir")
@@ -149,8 +148,13 @@ class RunFolder:
     """Returns whether a run goes on here, instead of starting."""
     return any(p.name.isdigit() for p in self.checkpoints.glob("*"))
 
+  def _check_is_folder(self) -> None:
+    if self.path.exists() and not self.path.is_dir():
+      raise UserError(f"{self.path} is a file: choose a folder for --workdir")
+
   def lock(self) -> None:
-    """Keeps other processes from training in this folder until `close`; raises UserError if one does already."""
+    """Keeps other processes from training in this folder until `close`; raises UserError if one does already, or for a file."""
+    self._check_is_folder()
     self.path.mkdir(parents=True, exist_ok=True)
     lock = (self.path / ".lock").open("w")
     try:

@@ -143,8 +143,8 @@ def test_the_tree_of_a_file_of_labels(tmp_path, capsys, monkeypatch, argv):
     text = text.replace(".jpg,", ",test,") if "split" in header else text
     (tmp_path / "labels.csv").write_text(text)
     assert main("check", *argv) == 0
-    said, counted = capsys.readouterr().out.splitlines()
-    assert said == "labels.csv: a file of images and labels; the tree is that of its labels" and ": 0 err" in counted
+    said, *_, counted = capsys.readouterr().out.splitlines()
+    assert "labels.csv" in said and "0 errors" in counted
     assert main("show", *argv) == 0
     assert capsys.readouterr().out.startswith(
       "root  4 leaves, 4 images, 6 nodes, 2 levels\n├── animal  2 leaves, 2 images"
