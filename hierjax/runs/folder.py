@@ -153,7 +153,11 @@ class RunFolder:
       raise UserError(f"{self.path} is a file: choose a folder for --workdir")
 
   def lock(self) -> None:
-    """Keeps other processes from training in this folder until `close`; raises UserError if one does already, or for a file."""
+    """Keeps other processes from training in this folder until `close`.
+
+    Raises:
+      UserError: one does already, or there is a file of this name.
+    """
     self._check_is_folder()
     self.path.mkdir(parents=True, exist_ok=True)
     lock = (self.path / ".lock").open("w")

@@ -8,6 +8,7 @@ from flax.traverse_util import flatten_dict
 from configs import common
 from hierjax.errors import UserError
 from hierjax.inference.features import write_features
+from hierjax.inference.loaded_run import LoadedRun
 from hierjax.nn.pretrained.files import to_bytes
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
@@ -109,7 +110,7 @@ def test_without_an_epoch_the_imported_weights_are_kept_and_write_features(tmp_p
   assert step == 0
   for name, array in weights.items():
     np.testing.assert_array_equal(found[name], array)
-  about = write_features(folder, tmp_path / "out", data_mesh(), splits=("test",))
+  about = write_features(LoadedRun.open(folder, data_mesh(), views=1), tmp_path / "out", ("test",))
   assert about["step"] == 0
   source = run.source("test")
   pixels = (source.read(np.arange(8))[:, 2:18, 2:18].astype(np.float32) / 255 - 0.5) / 0.25
