@@ -192,8 +192,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _deep_to_rgb(image: Image.Image) -> Image.Image:
   """Returns a grey image of 16 or 32 bits as 8-bit RGB, the value that is transparent as white."""
-  values = np.asarray(image).astype(np.int64)
-  least, most = int(values.min()), int(values.max())
+  values: np.ndarray = np.asarray(image).astype(np.int64)
+  least, most = int(np.min(values)), int(np.max(values))
   tags = getattr(image, "tag_v2", {})  # of a TIFF alone
   declared = tags.get(_MAX_SAMPLE_VALUE)
   scale = declared[0] if isinstance(declared, tuple) else declared or _DEEPEST
