@@ -23,11 +23,3 @@ def test_programs_of_this_version_are_kept_up_to_a_bound_and_of_no_other(tmp_pat
   (tmp_path / "jax-0.1-0.1").mkdir()
   assert folder_of_programs(tmp_path, most_bytes) == folder and list(tmp_path.iterdir()) == [folder]
   assert (folder / "program").exists() == kept
-
-
-def test_what_the_second_version_of_python_leaves_out_is_there():
-  lines = (TESTS.parent / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-  left_out = [
-    re.split("[=:]", line.strip())[1] for line in lines if line.strip().startswith(("--ignore=", "--deselect="))
-  ]
-  assert left_out and all((TESTS.parent / path).exists() for path in left_out)
