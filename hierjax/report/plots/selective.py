@@ -68,9 +68,7 @@ def draw_threshold_sweep(out: RunFolder, found: ThresholdSweep) -> Path:
   _finish(page, left, axes, found.threshold)
 
   left += _LEFT + _WIDTH
-  page.text(
-    left, _HEAD, f"Coverage by the level where answers end: images of {found.split}", width=_WIDTH, size=10.0, bold=True
-  )
+  page.text(left, _HEAD, f"Coverage by level: images of {found.split}", width=_WIDTH, size=10.0, bold=True)
   shares = np.array([[*at["level_coverage"][::-1], 1 - at["coverage"]] for at in curves[found.split]])
   areas = [*map(to_hex, colormaps["viridis"](np.linspace(0.15, 0.95, len(levels)))), _LIGHT]
   axes = page.plot(left, top, _WIDTH, _HEIGHT)
