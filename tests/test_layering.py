@@ -65,7 +65,9 @@ def test_files_stay_short():
 
 
 def test_no_hidden_defaults_or_unsafe_loading():
-  bad = re.compile(r"\bpickle\b|(?<![\w.])eval\(|importlib\.import_module|allow_pickle=True|jax\.pmap|config\.get\(")
+  bad = re.compile(
+    r"\b(?:import|from) pickle\b|\bpickle\.|(?<![\w.])eval\(|importlib\.import_module|allow_pickle=True|jax\.pmap|config\.get\("
+  )
   for path in [*FILES, ROOT / "train.py", *(ROOT / "configs").glob("*.py")]:
     match = bad.search(path.read_text(encoding="utf-8"))
     assert match is None, f"{path}: {match and match[0]}"
