@@ -13,6 +13,7 @@ from flax import nnx
 from hierjax.config import REQUIRED, Field, fields_of, is_plain, lookup, lookup_or_import, unpack
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.nn.backbones.convnext import CONVNEXTS
 from hierjax.nn.backbones.densenet import densenet
 from hierjax.nn.backbones.foreign import as_backbone
 from hierjax.nn.backbones.plain import alexnet, cnn7, sppnet
@@ -20,6 +21,7 @@ from hierjax.nn.backbones.preact import preact_resnet, small_resnet, wide_resnet
 from hierjax.nn.backbones.precomputed import PrecomputedFeatures
 from hierjax.nn.backbones.resnet import cbam_resnet50, resnet50, resnet152, se_resnet50
 from hierjax.nn.backbones.vgg import vgg16
+from hierjax.nn.backbones.vit import VITS
 from hierjax.nn.classifier import Classifier, ModelMethod
 from hierjax.nn.heads.coarse_fine import CoarseFineHead
 from hierjax.nn.heads.dhnn_rnn import DHNNHead
@@ -48,6 +50,8 @@ BACKBONES: Table = {
   "vgg16": vgg16,
   "wide_resnet": wide_resnet,
   "wider_resnet": wider_resnet,
+  **CONVNEXTS,
+  **VITS,
 }
 NECKS: Table = {"context": ContextNeck, "none": lambda: None}
 HEADS: Table = {
