@@ -1,7 +1,7 @@
 """The pickles inside PyTorch's files, read by a machine that can build containers and descriptions of tensors alone.
 
-It is not Python's own unpickler with a filter: it knows the opcodes that PyTorch writes for weights, and has no instruction
-that imports a module, calls an object of the file or sets an attribute.
+Python's own unpickler with a filter would not do: this one knows the opcodes that PyTorch writes for weights, and has
+no instruction that imports a module, calls an object of the file or sets an attribute.
 """
 
 from __future__ import annotations

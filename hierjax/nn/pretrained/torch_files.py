@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from hierjax.errors import UserError
@@ -32,7 +31,7 @@ _TYPES: Mapping[str, Any] = {
   "torch.DoubleStorage": np.float64,
   "torch.FloatStorage": np.float32,
   "torch.HalfStorage": np.float16,
-  "torch.BFloat16Storage": ml_dtypes.bfloat16,
+  "torch.BFloat16Storage": np.uint16,  # numpy has no such type: `_numbers` makes float32 of it
   "torch.LongStorage": np.int64,
   "torch.IntStorage": np.int32,
   "torch.ShortStorage": np.int16,
@@ -132,6 +131,11 @@ def _bytes_of(storage: Storage) -> int:
   return storage.numel * np.dtype(_TYPES[storage.kind]).itemsize
 
 
+def _numbers(data: bytes, storage: Storage) -> np.ndarray:
+  found = np.frombuffer(data, _TYPES[storage.kind])
+  return (found.astype(np.uint32) << 16).view(np.float32) if storage.kind == "torch.BFloat16Storage" else found
+
+
 # The zip.
 
 
@@ -157,7 +161,7 @@ def _zip(file: io.BufferedIOBase) -> Iterator[tuple[Any, ReadStorage]]:
       data = _member(archive, members, f"{root}data/{storage.key}", wanted)
       if len(data) < wanted:
         raise ValueError("a storage has fewer bytes than its tensors need")
-      return np.frombuffer(data, _TYPES[storage.kind])
+      return _numbers(data, storage)
 
     yield pickles.load(io.BytesIO(content))[0], read
 
@@ -189,7 +193,7 @@ def _legacy(file: io.BufferedIOBase) -> Iterator[tuple[Any, ReadStorage]]:
 
   def read(storage: Storage) -> np.ndarray:
     file.seek(places[storage.key])
-    return np.frombuffer(file.read(_bytes_of(storage)), _TYPES[storage.kind])
+    return _numbers(file.read(_bytes_of(storage)), storage)
 
   yield found, read
 
