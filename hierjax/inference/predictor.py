@@ -169,7 +169,7 @@ class Predictor:
 def _read(image: ImageInput, run: Run) -> np.ndarray | str:
   """Returns the pixels of an image, or the reason why there are none."""
   try:
-    pixels = image.pixels(run.data.resize, run.data.fit)
+    pixels = image.pixels(run.data.resize, run.data.fit, run.data.interpolation)
   except BadImageError as error:
     return str(error)
   return to_grey(pixels) if len(run.data.mean) == 1 else pixels

@@ -42,6 +42,14 @@ from hierjax.nn.necks.context import ContextNeck
 Section = Mapping[str, Any]
 Table = Mapping[str, Callable[..., Any]]
 
+PRETRAINED = "pretrained"
+
+
+def pretrained() -> None:
+  """Stands for the network of `config.init.weights`, which takes its place before a model is made."""
+  raise UserError(f"config.backbone.name = {PRETRAINED}: this is the network of config.init.weights, and none is named")
+
+
 BACKBONES: Table = {
   "alexnet": alexnet,
   "cbam_resnet50": cbam_resnet50,
@@ -54,6 +62,7 @@ BACKBONES: Table = {
   "efficientnet_lite4": efficientnet_lite4,
   "features": PrecomputedFeatures,
   "preact_resnet": preact_resnet,
+  PRETRAINED: pretrained,
   "resnet152": resnet152,
   "resnet50": resnet50,
   "se_resnet50": se_resnet50,

@@ -77,7 +77,8 @@ class PretrainedWeights:
   @property
   def _whole(self) -> Section:
     """The section of the network as it was trained, with layers that a config may lack, such as fc6 and fc7 of VGG."""
-    return dict(self.backbone) | dict(self.network.settings if self.network else {})
+    top = {key: value for key, value in self.network.settings.items() if key == "top"} if self.network else {}
+    return dict(self.backbone) | top
 
   @property
   def _called(self) -> str:
@@ -106,7 +107,7 @@ def find_weights(name: str, backbone: Section | None = None) -> PretrainedWeight
     return _of_timm(found.name, found.weights, found.config, origin)
   if name in _SIZES:
     return _of_package(name)
-  file, key = split_key(name)
+  file = split_key(name)[0]
   if file.is_dir():
     return _of_folder(name, file)
   if file.suffix not in READABLE:

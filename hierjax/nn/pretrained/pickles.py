@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 MOST_OPCODES = 2_000_000
 MOST_DIMENSIONS = 32
@@ -85,7 +85,7 @@ def load(file: io.BufferedIOBase) -> tuple[Any, dict[str, Storage]]:
     ValueError: it is damaged.
   """
   machine = _Machine()
-  for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+  for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], file))):
     if count >= MOST_OPCODES:
       raise Refused(f"its pickle has more than {MOST_OPCODES:,} instructions")
     if opcode.name == "STOP":
@@ -294,6 +294,16 @@ def _named(machine: _Machine, argument: Any) -> None:
   machine.global_of(name, module)
 
 
+def _dict(machine: _Machine, _: Any) -> None:
+  items = machine.since_mark()
+  machine.stack.append({})
+  machine.update(items)
+
+
+def _drop(machine: _Machine, _: Any) -> None:
+  machine.pop()
+
+
 _ACTIONS: Mapping[str, Callable[[_Machine, Any], None]] = {
   "APPEND": lambda machine, _: machine.extend([machine.pop()]),
   "APPENDS": lambda machine, _: machine.extend(machine.since_mark()),
@@ -301,14 +311,14 @@ _ACTIONS: Mapping[str, Callable[[_Machine, Any], None]] = {
   "BINPERSID": lambda machine, _: machine.persistent(),
   "BINPUT": _Machine.put,
   "BUILD": lambda machine, _: machine.build(),
-  "DICT": lambda machine, _: (machine.stack.append({}), machine.update(machine.since_mark()))[1],
+  "DICT": _dict,
   "GLOBAL": _named,
   "LIST": lambda machine, _: machine.stack.append(machine.since_mark()),
   "LONG_BINGET": _Machine.get,
   "LONG_BINPUT": _Machine.put,
   "MEMOIZE": lambda machine, _: machine.put(len(machine.memo)),
   "NEWOBJ": lambda machine, _: machine.call(),
-  "POP": lambda machine, _: (machine.pop(), None)[1],
+  "POP": _drop,
   "REDUCE": lambda machine, _: machine.call(),
   "SETITEM": _set_item,
   "SETITEMS": lambda machine, _: machine.update(machine.since_mark()),

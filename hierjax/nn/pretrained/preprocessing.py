@@ -82,8 +82,8 @@ def of_timm(about: Mapping[str, Any], where: str) -> OfTimm:
     raise UserError(f"{where}: it has no {wrong[0]}, or one of another kind: {found.get(wrong[0])!r}"[:300])
   classes = about.get("num_classes", found.get("num_classes", 0))
   interpolation = found["interpolation"] if found["interpolation"] in INTERPOLATIONS else "bicubic"
-  numbers = (tuple(map(float, found[key])) for key in ("mean", "std"))
-  preprocessing = Preprocessing(max(found["input_size"][1:]), *numbers, interpolation, float(found["crop_pct"]))
+  mean, std = (tuple(map(float, found[key])) for key in ("mean", "std"))
+  preprocessing = Preprocessing(max(found["input_size"][1:]), mean, std, interpolation, float(found["crop_pct"]))
   return OfTimm(preprocessing, classes if type(classes) is int else 0)
 
 
