@@ -144,7 +144,7 @@ def _of_photographs(
   """Returns normalised images with the augmentation of `PhotoAugment`; see `augment`."""
   photo = transform.photo
   keys = jax.vmap(lambda k: jax.random.split(k, 5))(keys_of(draw, key))
-  mean, std = (jnp.array(x, jnp.float32) for x in (transform.mean, transform.std))
+  mean, std = (jnp.array(x, jnp.float32)[None, None, None] for x in (transform.mean, transform.std))
   if photo.resizes:
     pixels = resized_crops(images, keys[:, 0], photo, transform.crop)
     mirrored = jax.vmap(jax.random.bernoulli)(keys[:, 1])[:, None, None, None] & transform.mirror

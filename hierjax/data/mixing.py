@@ -6,12 +6,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from hierjax.data.photo_augment import Box, in_box, keys_of
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.tree.label_tree import PAD, ROOT
+from hierjax.tree.label_tree import PAD, ROOT, STOP
 from hierjax.types import Batch, Mixed
 
 
@@ -70,7 +70,7 @@ def mixed_batch(batch: Batch, draw: Int[Array, "b 2"], key: PRNGKeyArray, settin
 
 
 def smoothed_paths(
-  paths: Int[Array, "b p l"], keys: PRNGKeyArray, tree: TreeArrays, epsilon: float
+  paths: Int[Array, "b p l"], keys: Key[Array, "b"], tree: TreeArrays, epsilon: float
 ) -> Int[Array, "b p l"]:
   """Returns label paths of which some end at a node near the label: label smoothing in expectation, for any head.
 
@@ -98,14 +98,15 @@ def smoothed_paths(
     falls = jnp.cumprod(jax.random.uniform(up, (tree.depth,)) < epsilon).sum()
     kept = jnp.maximum(length - falls, 0)
     draws = jax.random.uniform(down, (tree.depth,))
-    steps, node = [], jnp.int32(ROOT)
+    steps, node, going = [], jnp.int32(ROOT), length > 0
     for t in range(tree.depth):
       first, count = offsets[node + 1], offsets[node + 2] - offsets[node + 1]
-      child = first + jnp.minimum((draws[t] * count).astype(jnp.int32), count - 1)
+      child = first + jnp.minimum((draws[t] * count.astype(jnp.float32)).astype(jnp.int32), count - 1)
       goes = (count > 0) & ((t < length) | to_leaf) & (length > 0)
-      after = jnp.where((t < length) | (count == 0), PAD, path[t])  # of a STOP or UNKNOWN below the label
+      after = jnp.where(count == 0, jnp.where(going, STOP, PAD), path[t])
       step = jnp.where(t < kept, path[t], jnp.where(goes, child, after))
       steps.append(step)
+      going = step >= 0
       node = jnp.where(step >= 0, step, node)
     return jnp.where(falls > 0, jnp.stack(steps), path)
 

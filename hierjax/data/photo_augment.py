@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt8
 
 from hierjax.errors import UserError
 
@@ -77,7 +77,7 @@ class Box(NamedTuple):
 
 
 def resized_crops(
-  images: UInt8[Array, "b h w c"], keys: PRNGKeyArray, settings: PhotoAugment, crop: int
+  images: UInt8[Array, "b h w c"], keys: Key[Array, "b"], settings: PhotoAugment, crop: int
 ) -> Float[Array, "b {crop} {crop} c"]:
   """Returns a random part of each image, resized to the crop, with pixels from 0 to 1; and rotated, if it is to be.
 
@@ -107,7 +107,9 @@ def resized_crops(
   return jax.vmap(one)(images, keys)
 
 
-def recoloured(pixels: Float[Array, "b h w c"], keys: PRNGKeyArray, settings: PhotoAugment) -> Float[Array, "b h w c"]:
+def recoloured(
+  pixels: Float[Array, "b h w c"], keys: Key[Array, "b"], settings: PhotoAugment
+) -> Float[Array, "b h w c"]:
   """Returns pixels from 0 to 1 with another brightness, contrast and saturation, in this order."""
   if not settings.jitter:
     return pixels
@@ -124,7 +126,7 @@ def recoloured(pixels: Float[Array, "b h w c"], keys: PRNGKeyArray, settings: Ph
   return jax.vmap(one)(pixels, keys)
 
 
-def flipped(pixels: Float[Array, "b h w c"], keys: PRNGKeyArray, settings: PhotoAugment) -> Float[Array, "b h w c"]:
+def flipped(pixels: Float[Array, "b h w c"], keys: Key[Array, "b"], settings: PhotoAugment) -> Float[Array, "b h w c"]:
   """Returns images of which every other one, at random, is upside down."""
   if not settings.flip:
     return pixels
@@ -132,7 +134,7 @@ def flipped(pixels: Float[Array, "b h w c"], keys: PRNGKeyArray, settings: Photo
   return jnp.where(turned, pixels[:, ::-1], pixels)
 
 
-def erased(inputs: Float[Array, "b h w c"], keys: PRNGKeyArray, settings: PhotoAugment) -> Float[Array, "b h w c"]:
+def erased(inputs: Float[Array, "b h w c"], keys: Key[Array, "b"], settings: PhotoAugment) -> Float[Array, "b h w c"]:
   """Returns normalised images of which some have a box of zeros: a rectangle of 2 to 33% of the area."""
   if not settings.erase:
     return inputs
@@ -150,7 +152,7 @@ def in_box(box: Box, shape: tuple[int, int]) -> Array:
   """Returns whether the centre of each pixel of an image of this shape is in a box, `bool[h w]`."""
   rows, columns = (jnp.arange(size, dtype=jnp.float32) + 0.5 for size in shape)
   down = (box.top <= rows) & (rows < box.top + box.height)
-  return down[:, None] & ((box.left <= columns) & (columns < box.left + box.width))
+  return down[:, None] & ((box.left <= columns) & (columns < box.left + box.width))[None]
 
 
 def _random_box(
@@ -184,7 +186,7 @@ def _rotated(
   return jnp.where(inside[..., None], found, jnp.nan)
 
 
-def keys_of(draw: Int[Array, "b 2"], key: PRNGKeyArray) -> PRNGKeyArray:
+def keys_of(draw: Int[Array, "b 2"], key: PRNGKeyArray) -> Key[Array, "b"]:
   """Returns a key for each row of (epoch, number of the example)."""
-  keys: PRNGKeyArray = jax.vmap(lambda d: jax.random.fold_in(jax.random.fold_in(key, d[0]), d[1]))(draw)
+  keys: Array = jax.vmap(lambda d: jax.random.fold_in(jax.random.fold_in(key, d[0]), d[1]))(draw)
   return keys
