@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> int:
   """Converts the weights and prints the lines that go into a config."""
   from pathlib import Path
 
-  from hierjax.nn.pretrained.files import FORMATS, to_bytes
+  from hierjax.nn.pretrained.files import FORMATS, read_weights, shown, to_bytes
   from hierjax.nn.pretrained.name_maps import NETWORKS
-  from hierjax.nn.pretrained.restore import imported_summary, restore
+  from hierjax.nn.pretrained.restore import converted, imported_summary, left_out
   from hierjax.nn.registry import BACKBONES
   from hierjax.runs.folder import write_whole
 
@@ -39,7 +39,10 @@ def run(args: argparse.Namespace) -> int:
   out = Path(args.out) if args.out else file.with_name(f"{file.stem}.hierjax.safetensors")
   if out.suffix not in FORMATS or out.resolve() == file.resolve():
     raise UserError(f"--out {out}: must be another file than {file}, and end with {' or '.join(FORMATS)}")
-  weights = restore(file, network, BACKBONES[network.backbone](**network.settings))
+  arrays = read_weights(file)
+  weights = converted(file, arrays, network, BACKBONES[network.backbone](**network.settings))
   write_whole(out, to_bytes(weights, out))
+  if others := left_out(arrays, network):
+    print(f"left out {len(others)} arrays of other parts than the image network, such as {shown(others[0])}")
   print(imported_summary(weights, network, out))
   return 0

@@ -12,7 +12,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from hierjax.errors import UserError
-from hierjax.nn.pretrained.files import read_weights, shown
+from hierjax.nn.pretrained.files import shown
+from hierjax.nn.pretrained.named import find_weights
 from hierjax.nn.pretrained.restore import difference, listed
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
@@ -31,13 +32,16 @@ class InitConfig:
       ones.
     skip: regexes over names such as `head/output/kernel`; a weight whose name has a match is fresh.
       All other weights, batch statistics included, must be in both models with the same shape.
-    weights: a file that `hierjax weights import` wrote, with the initial values of the backbone; '' for none. The
-      other weights are fresh.
+    weights: the initial values of the backbone; '' for none. The other weights are fresh. `lite0`, `lite1` or `lite2`:
+      of an installed package; `hf:timm/NAME` or `hf:timm/NAME@REVISION`: of the Hugging Face Hub or its cache; or a
+      file that ends with .safetensors, .npz, .pth, .pt or .bin, by the names of hierjax, timm or torchvision.
+    sha256: the checksum of that file; '' for any. The folder of a run has the one of the file that was read.
   """
 
   run: str = ""
   skip: Sequence[str] = ()
   weights: str = ""
+  sha256: str = ""
 
   def __post_init__(self) -> None:
     """Raises UserError for a value outside its range, or values that contradict each other."""
@@ -84,7 +88,7 @@ def start_weights(config: InitConfig, run: Run, shapes: Variables, mesh: Mesh) -
     UserError: there is no such run or file, or its weights have other names or shapes; the message lists both sides.
   """
   if config.weights:
-    return _of_file(config, shapes, mesh)
+    return _of_file(config, run, shapes, mesh)
   if not config.run:
     return {}, ""
   folder = RunFolder(config.run)
@@ -129,14 +133,9 @@ def _matching(has: Weights, wants: Weights, config: InitConfig, remark: str = ""
   return {path: has[path] for path in wants if not config.skips(path)}
 
 
-def _of_file(config: InitConfig, shapes: Variables, mesh: Mesh) -> tuple[Weights, str]:
-  """Returns the backbone's weights of a file that `hierjax weights import` wrote, and a line about them."""
-  arrays = read_weights(config.weights)
-  if not any(name.startswith("backbone/") for name in arrays):
-    raise UserError(
-      f"{config.source}: it has no weights of a backbone; `hierjax weights import` makes such a file of "
-      "one of torchvision's or timm's"
-    )
+def _of_file(config: InitConfig, run: Run, shapes: Variables, mesh: Mesh) -> tuple[Weights, str]:
+  """Returns the backbone's weights of a file, by hierjax's names or others', and a line about them."""
+  arrays = find_weights(config.weights, run.config.backbone).arrays()
   wants = flatten_dict(shapes)
   paths = {_name(path): path for path in wants}
   saved = {paths.get(name, ("params", *shown(name).split("/"))): array for name, array in arrays.items()}

@@ -27,12 +27,12 @@ from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import FrozenConfig, Run, counting_step, judged_split
+from hierjax.training.from_weights import config_of_run
 from hierjax.training.init import InitConfig, start_weights, started
 from hierjax.training.log import ImageRate, MetricsLog
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import Phases, PhasesConfig, make_phases
 from hierjax.training.schedule import RunLength, ScheduleConfig, make_schedule
-from hierjax.training.sections import resolved
 from hierjax.training.signals import StopSignals
 from hierjax.training.start import claim, restored_or_new
 from hierjax.training.state import TrainState, init_state
@@ -68,7 +68,8 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
     Diverged: the loss was not finite, in training or on validation.
     Stopped: the process received SIGTERM or SIGINT; a checkpoint was written.
   """
-  config = resolved(config)
+  config, lines = config_of_run(config, RunFolder(workdir))
+  _say("\n".join([f"devices: {devices.devices_in_use()}", *lines]))
   training = _set_up(config, workdir)
   first_step = _fit(training, config)
   return _finish(training, first_step)
@@ -112,7 +113,6 @@ class _Training:
 
 def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   mesh = devices.data_mesh()
-  _say(f"devices: {devices.devices_in_use()}")
   run = Run.from_config(config)
   settings = run.config
   optim_config = unpack(OptimConfig, settings.optim, "optim")

@@ -93,6 +93,9 @@ def overridden(config: Config, overrides: Iterable[str]) -> dict[str, Any]:
     value = parsed(text, kind)
     check_kind(value, kind, f"config.{key}")
     config |= {section: config[section] | {name: value}} if section else {name: value}
+  if "data.size" in texts and config["data"]["size"]:  # it replaces the two that a config file has
+    others = {key: 0 for key in ("crop", "resize") if f"data.{key}" not in texts}
+    config |= {"data": config["data"] | others}
   return config
 
 

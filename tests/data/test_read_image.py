@@ -209,7 +209,7 @@ def test_random_damage_never_escapes_as_another_error(rng):
 
 
 def test_want_of_memory_is_no_fault_of_the_image(monkeypatch):
-  def square(image, resize, fit):
+  def square(image, resize, fit, filter):
     raise MemoryError
 
   monkeypatch.setattr(images, "_square", square)
