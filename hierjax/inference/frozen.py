@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,11 +22,11 @@ from hierjax.data.source import Source
 from hierjax.data.sources.frozen import FrozenFeatures
 from hierjax.errors import UserError
 from hierjax.inference.loaded_run import LoadedRun
+from hierjax.runs.estimate import Estimate
 from hierjax.types import Examples, Method, Variables
 
 _CHUNK = 256  # images that are hashed at once
 _VIEWS_KEY = 0  # the views do not depend on the run's seed, so that runs of several seeds share them
-_WARM_UP = 2  # batches before the time of one is measured
 
 
 def frozen_features(loaded: LoadedRun, source: Source, views: int = 0) -> Source:
@@ -105,14 +104,14 @@ def _computed(loaded: LoadedRun, source: Source, views: int) -> Float32[np.ndarr
 
   label = f"features, {1 + views} views an image" if views else "features"
   bar = tqdm(total=len(source), desc=label, unit=" images", delay=2, leave=False, disable=None)
-  clock = _Estimate(len(source))
+  estimate = Estimate(f"features of {len(source):,} images", len(source))
   with contextlib.closing(loaded.map(features, source)) as found, bar:
     for examples, batch in found:
       rows, real = np.asarray(batch), np.asarray(examples.mask) > 0
       _check_finite(rows, real, source, len(blocks) * len(rows))
       blocks.append(np.where(real[:, None, None], rows, np.nan))
       bar.update(len(rows))
-      clock.batch(len(rows))
+      estimate.count(len(rows))
   return np.concatenate(blocks)[: len(source)]
 
 
@@ -121,25 +120,3 @@ def _check_finite(rows: Float32[np.ndarray, "b v d"], real: Bool[np.ndarray, "b"
   if bad.any():
     name = source.describe(first + int(np.argmax(bad)))
     raise UserError(f"{name}: its features are not finite; the weights of the backbone, config.init, may be damaged")
-
-
-class _Estimate:
-  """Prints once how long the features of all images will take, where that is long."""
-
-  def __init__(self, total: int):
-    self._total, self._batches, self._start, self._done = total, 0, 0.0, 0
-
-  def batch(self, images: int) -> None:
-    """Counts a batch."""
-    self._batches += 1
-    if self._batches == _WARM_UP:
-      self._start, self._done = time.monotonic(), 0
-    elif self._batches == 2 * _WARM_UP:
-      seconds = (time.monotonic() - self._start) / (self._done + images) * self._total
-      if seconds > 10:
-        print(f"computing features of {self._total:,} images: about {_words(seconds)}", flush=True)
-    self._done += images
-
-
-def _words(seconds: float) -> str:
-  return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

@@ -47,6 +47,7 @@ class RunConfig:
     log_every: steps between two lines of the training log.
     eval_every: epochs between two validations, where there is a validation split.
     checkpoint_every: epochs between two checkpoints.
+    patience: epochs without a better validation after which training ends; 0: never. The best weights count anyway.
     metrics: further metrics of evaluation, each `package.module:thing`; see `hierjax.functional.metrics.Metric`.
     tree: see `hierjax.data.trees.TreeConfig`.
     data: see `hierjax.data.config.DataConfig`.
@@ -70,6 +71,7 @@ class RunConfig:
   log_every: int = 50
   eval_every: float = 1.0
   checkpoint_every: float = 1.0
+  patience: float = 0.0
   metrics: tuple[str, ...] = ()
   tree: Mapping[str, Any]
   data: Mapping[str, Any]
@@ -93,6 +95,7 @@ class RunConfig:
         0 <= self.epochs <= 100_000,
         "above 0, or 0 to keep the weights that a run starts from, and at most 100,000",
       ),
+      "patience": (0 <= self.patience <= 100_000, "0 epochs or more"),
       "log_every": (self.log_every > 0, "above 0"),
       "eval_every": (self.eval_every >= 1e-6, "above 0: 1e-6 epochs or more"),
       "checkpoint_every": (self.checkpoint_every >= 1e-6, "above 0: 1e-6 epochs or more"),

@@ -20,14 +20,15 @@ from hierjax.data.summary import summarize
 from hierjax.errors import UserError
 from hierjax.evaluation.console import print_metrics
 from hierjax.evaluation.evaluate import eval_step, evaluate_run, measure_split
-from hierjax.inference.frozen import frozen_features
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.pipeline import Stages
 from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints
+from hierjax.runs.estimate import Estimate
 from hierjax.runs.folder import RunFolder
-from hierjax.runs.run import FrozenConfig, Run, counting_step, judged_split
+from hierjax.runs.run import Run, counting_step, judged_split
 from hierjax.training.from_weights import config_of_run
+from hierjax.training.frozen import check_frozen, on_frozen_features
 from hierjax.training.init import InitConfig, start_weights, started
 from hierjax.training.log import ImageRate, MetricsLog
 from hierjax.training.optim import OptimConfig
@@ -140,7 +141,7 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   make_variables = partial(run.init_variables, key, train.shape)
   phases_config = unpack(PhasesConfig, settings.phases, "phases")
   phases = make_phases(phases_config, optim_config, jax.eval_shape(make_variables), length)
-  _check_frozen(run, phases)
+  check_frozen(run, phases)
   step_settings = StepSettings(
     schedule,
     preprocess=run.augment,
@@ -177,21 +178,6 @@ def _sources(run: Run) -> tuple[Source, Source | None]:
   return train, validation
 
 
-def _check_frozen(run: Run, phases: Phases) -> None:
-  """Raises UserError where the config keeps features that training would change."""
-  if not unpack(FrozenConfig, run.config.frozen, "frozen").keep:
-    return
-  if any("backbone" not in phase.frozen_parts for phase in phases.all):
-    raise UserError(
-      "config.frozen.keep = True: the backbone trains, so its features change; freeze it by config.optim.lr_groups = "
-      "(('^backbone/', None), ('.*', 1.0)), or set config.frozen.keep = False"
-    )
-  if run.method.module.neck is not None or run.config.merged["shared"] >= 0:
-    raise UserError(
-      "config.frozen.keep = True: a neck and a merged network read maps of the backbone, which are not kept; set False"
-    )
-
-
 # Fit.
 
 
@@ -207,13 +193,18 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
   state, checkpoints = _opened(training, config, resumes)
   start = int(state.step)
   if start < total_steps:
-    training = _on_frozen_features(training, state)
+    loaded = LoadedRun(folder, training.run, start, state.variables, training.mesh)
+    train, validation = on_frozen_features(loaded, training.train, training.validation)
+    training = dataclasses.replace(training, train=train, validation=validation)
   steps = _Steps(training, state, checkpoints)
   batches = training.run.train_batches(training.train, start, total_steps - start)
   closing = contextlib.closing
   with closing(folder), closing(steps.log), closing(steps.checkpoints), closing(batches), _stop_signals() as signals:
-    for done, examples in enumerate(batches, start + 1):
+    for done, examples in enumerate(() if steps.ended_early(start) else batches, start + 1):
       steps.take(done, examples, signals)
+      if steps.ended_early(done):
+        _say(f"validation has not improved for {training.run.config.patience:g} epochs: training ends at step {done}")
+        break
     if not total_steps and not resumes:
       steps.checkpoints.save(0, steps.state.model, steps.state.training)
   return start
@@ -239,14 +230,6 @@ def _opened(training: _Training, config: Mapping[str, Any], resumes: bool) -> tu
   return state, checkpoints
 
 
-def _on_frozen_features(training: _Training, state: TrainState) -> _Training:
-  """Returns the run with the features of its images in place of the images, where the config keeps them."""
-  loaded = LoadedRun(training.folder, training.run, int(state.step), state.variables, training.mesh)
-  train = frozen_features(loaded, training.train, training.run.config.frozen["views"])
-  validation = None if training.validation is None else frozen_features(loaded, training.validation)
-  return dataclasses.replace(training, train=train, validation=validation)
-
-
 class _Steps:
   """The steps of a run, each with the log line, the validation and the checkpoint that are due after it."""
 
@@ -263,6 +246,7 @@ class _Steps:
     further = tuple(training.run.config.metrics)
     self._validation_step = eval_step(training.run.data.transform, Stages(options), metrics=further)
     self._pending: list[jax.Array] = []
+    self._estimate = Estimate(f"training for {length.total_steps:,} steps", length.total_steps - start)
 
   def take(self, done: int, examples: Examples, signals: StopSignals) -> None:
     """Takes step `done` of the run; raises Stopped after the checkpoint if the process received a signal."""
@@ -288,7 +272,17 @@ class _Steps:
     if len(self._pending) > 2:  # at most two steps in flight: batches must not pile up on the device
       jax.block_until_ready(self._pending.pop(0))
     self.log.advance()
+    if jax.process_index() == 0:
+      self._estimate.count(1)
     return metrics
+
+  def ended_early(self, done: int) -> bool:
+    """Returns whether validation has not improved for `config.patience` epochs."""
+    patience = self._training.run.config.patience * self._training.length.steps_per_epoch
+    if not patience or self._training.validation is None:
+      return False
+    best = self.checkpoints.best
+    return best is not None and done - best >= patience
 
   def _log(self, done: int, metrics: Mapping[str, jax.Array]) -> None:
     self._check_finite()
