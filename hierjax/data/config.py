@@ -12,6 +12,8 @@ from typing import Literal
 from hierjax.data.augment import Transform
 from hierjax.data.images.cache import CachePlace
 from hierjax.data.images.read_image import FITS, INTERPOLATIONS, MAX_PIXELS
+from hierjax.data.mixing import Mixing
+from hierjax.data.photo_augment import PhotoAugment
 from hierjax.errors import UserError
 from hierjax.tree.readers.folders import SplitRules
 
@@ -75,6 +77,17 @@ class DataConfig:
       at random; evaluation takes the middle (Koo et al., section 4.1: 256 to 512). () for as it is stored.
     pad: zeros put around an image, in normalised space, before the random crop of training.
     mirror: whether training mirrors every other image, at random.
+    crop_area: the least and the largest part of an image's area that training crops at random and resizes to `crop`;
+      the ratio of the sides is from 3/4 to 4/3. (): no such crop.
+    jitter: three numbers j: training changes brightness, contrast and saturation by factors from 1 - j to 1 + j. (): it
+      does not.
+    rotate: the largest angle of a random rotation in training, in degrees.
+    flip: whether training turns every other image upside down, at random.
+    erase: the probability that training gives a box of an image the mean colour.
+    mixup: a of the distribution Beta(a, a) of the weight of two images that training mixes; 0: it mixes none.
+    cutmix: the same for a box of another image in an image; 0: none.
+    label_smoothing: e: training drops the last node of a label with probability e, then the one before, and so on, and
+      goes on to random nodes from there; see `hierjax.data.mixing.smoothed_paths`.
     mean: of each channel, of pixels from 0 to 1. (): as the pretrained weights have it.
     std: of each channel, of pixels from 0 to 1. (): as the pretrained weights have it.
     on_bad_image: `stop` the run, naming the file, or `skip` the image, which is then reported and never counts: its row
@@ -118,6 +131,14 @@ class DataConfig:
   sides: Sequence[int] = ()
   pad: int = 4
   mirror: bool = True
+  crop_area: Sequence[float] = ()
+  jitter: Sequence[float] = ()
+  rotate: float = 0.0
+  flip: bool = False
+  erase: float = 0.0
+  mixup: float = 0.0
+  cutmix: float = 0.0
+  label_smoothing: float = 0.0
   mean: Sequence[float] = (0.5, 0.5, 0.5)
   std: Sequence[float] = (0.25, 0.25, 0.25)
   on_bad_image: str = "stop"
@@ -175,6 +196,7 @@ class DataConfig:
     for key, (holds, allowed) in laws.items():
       if not holds:
         raise UserError(f"config.data.{key} = {values[key]!r}: must be {allowed}")
+    self.transform.check()
 
   @property
   def decoding(self) -> str:
@@ -208,6 +230,14 @@ class DataConfig:
   @property
   def transform(self) -> Transform:
     """The settings of preprocessing."""
+    photo = PhotoAugment(tuple(self.crop_area), tuple(self.jitter), self.rotate, self.flip, self.erase)
     return Transform(
-      self.crop, self.pad, self.mirror, mean=tuple(self.mean), std=tuple(self.std), sides=tuple(self.sides)
+      self.crop,
+      self.pad,
+      self.mirror,
+      mean=tuple(self.mean),
+      std=tuple(self.std),
+      sides=tuple(self.sides),
+      photo=photo,
+      mixing=Mixing(self.mixup, self.cutmix, self.label_smoothing),
     )

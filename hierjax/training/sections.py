@@ -11,7 +11,7 @@ from hierjax.data.trees import TreeConfig
 from hierjax.errors import UserError
 from hierjax.nn.merged import MergedConfig
 from hierjax.nn.registry import PARTS, part_fields
-from hierjax.runs.run import RunConfig
+from hierjax.runs.run import FrozenConfig, RunConfig
 from hierjax.training.init import InitConfig
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import PhasesConfig
@@ -29,6 +29,7 @@ SECTIONS: Mapping[str, Callable[..., Any]] = {
   "phases": PhasesConfig,
   "decode": DecodeOptions,
   "init": InitConfig,
+  "frozen": FrozenConfig,
 }
 
 
