@@ -40,6 +40,12 @@ def with_weights(config: Config, saved: Config | None = None) -> tuple[dict[str,
     return _filled(config, None), []
   backbone = config["backbone"]
   found = find_weights(name, None if backbone["name"] == PRETRAINED else backbone)
+  theirs = found.backbone["name"] if found.backbone else backbone["name"]
+  if backbone["name"] not in (PRETRAINED, theirs):
+    raise UserError(
+      f"config.backbone.name = {backbone['name']!r}: config.init.weights = {name!r} are of {theirs}; set "
+      f"config.backbone.name to {PRETRAINED}, or name other weights"
+    )
   config = _filled(config | {"init": config["init"] | _identity(config, found)}, found)
   return config, [*found.lines(), *_other_images(config["data"], found)]
 

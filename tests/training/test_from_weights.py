@@ -114,6 +114,14 @@ def test_what_nothing_says_must_be_set(given, message):
   assert "\n" not in str(error.value)
 
 
+def test_weights_of_another_network_are_refused(folder):
+  with pytest.raises(
+    UserError, match=r"config\.backbone\.name = 'vgg16': config\.init\.weights = '.*' are of resnet50; se"
+  ):
+    with_weights(config(folder, backbone={"name": "vgg16"}))
+  assert with_weights(config(folder, backbone={"name": "resnet50", "width": 4}))[0]["backbone"]["width"] == 4
+
+
 def test_the_flag_for_the_size_replaces_those_of_a_config_file(folder):
   c = config(folder) | {"data": config(folder)["data"] | {"crop": 32, "resize": 40}}
   found, _ = with_weights(overridden(c, ["--config.data.size=160"]))

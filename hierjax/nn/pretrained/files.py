@@ -22,6 +22,7 @@ Arrays = Mapping[str, np.ndarray]
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 FORMATS = (".safetensors", ".npz")
 READABLE = (*FORMATS, *SUFFIXES)
+_POINTER = b"version https://git-lfs"
 LARGEST = 8 << 30  # bytes that an npz, which may be compressed, may unpack to
 
 
@@ -41,6 +42,9 @@ def read_weights(file: str | Path) -> dict[str, np.ndarray]:
   reader = _reader(path)
   if not path.is_file():
     raise UserError(f"{path}: there is no such file")
+  with path.open("rb") as opened:
+    if opened.read(len(_POINTER)) == _POINTER:
+      raise UserError(f"{path}: is a pointer of Git LFS and not the weights: run git lfs pull in its repository")
   try:
     arrays = reader(path, key)
   except UserError:

@@ -78,8 +78,9 @@ class PretrainedWeights:
   @property
   def _whole(self) -> Section:
     """The section of the network as it was trained, with layers that a config may lack, such as fc6 and fc7 of VGG."""
-    top = {key: value for key, value in self.network.settings.items() if key == "top"} if self.network else {}
-    return dict(self.backbone) | top
+    settings = dict(self.network.settings) if self.network else {}
+    lacks = "top" in settings and not self.backbone.get("top")
+    return dict(self.backbone) | ({"top": settings["top"]} if lacks else {})
 
   @property
   def _called(self) -> str:

@@ -185,6 +185,11 @@ HUGE = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000,)}"
     ("a.npz", npz(a=b"no array"), "a is no array; weights are"),
     ("a.npz", npz(a=npy("{'descr': '<i8', 'fortran_order': False, 'shape': (1,)}", b"12345678")), "a is int64; "),
     ("a.npz", npz(a=npy("{'descr': '<f8', 'fortran_order': False, 'shape': ()}", struct.pack("<d", 1e300))), "finite"),
+    (
+      "a.pth",
+      b"version https://git-lfs.github.com/spec/v1",
+      "is a pointer of Git LFS and not the weights: run git lfs pull",
+    ),
     ("a.h5", b"", r"a file of weights ends with \.safetensors, \.npz, \.pth, .* or \.tar$"),
     ("a.pth", b"", r"is damaged, or no \.pth file \(it begins with b'', as neither of PyTorch's formats does\)"),
   ],

@@ -15,6 +15,7 @@ from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.training.init import InitConfig, start_weights, started
 from hierjax.training.loop import train_and_evaluate
+from state_dicts import drawn, fixture, from_text
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,28 @@ def test_a_mismatch_shows_both_sides_and_skip_is_the_way_out(run, shapes, rng, t
   assert {path[2] for path in taken} == {"stages_1", "stages_2", "stages_3", "stages_4"}
   with pytest.raises(UserError, match=r"'haed' matches no weight's name, here or in .*a\.npz"):
     start("haed")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.safetensors"])
+def test_a_file_of_torchvisions_names_is_renamed_on_the_way(name, tmp_path):
+  c = common.base()
+  common.smoke(c)
+  c.tree.source = "shapes"
+  c.backbone = dict(name="vgg16", width=4, batch_norm=True, top=(16, 16))
+  c.head = dict(name="flat")
+  run = Run.from_config(c.to_dict())
+  shapes = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), (32, 32, 3)))
+  named = from_text(str(fixture("vgg16_bn")["small"]))
+  theirs = {key: drawn(key, shape) for key, shape in named.items()}
+  (tmp_path / name).write_bytes(to_bytes(theirs, name))
+  taken, said = start_weights(InitConfig(weights=str(tmp_path / name)), run, shapes, data_mesh())
+  assert said.endswith("fresh are head.")
+  found = {"/".join(path[1:]): np.asarray(array) for path, array in taken.items()}
+  np.testing.assert_array_equal(
+    found["backbone/stages_0/conv1/kernel"], theirs["features.0.weight"].transpose(2, 3, 1, 0)
+  )
+  np.testing.assert_array_equal(found["backbone/top/fc7/kernel"], theirs["classifier.3.weight"].T)
+  np.testing.assert_array_equal(found["backbone/stages_4/norm3/var"], theirs["features.41.running_var"])
 
 
 def test_others_names_of_a_network_without_any_are_refused(run, shapes, tmp_path):
