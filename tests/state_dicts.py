@@ -1,10 +1,12 @@
 """Weights that are drawn by their names, so that a fixture holds names and shapes, and no weights."""
 
 import zlib
+from pathlib import Path
 
 import numpy as np
 
 TOKENS = ("pos_embed", "pos_embedding", "positional_embedding", "cls_token", "class_token", "reg_token", "latent")
+FIXTURES = Path(__file__).parent / "nn" / "pretrained"
 
 
 def drawn(name, shape):
@@ -38,3 +40,23 @@ def from_text(text):
   """Returns shapes by name."""
   rows = (line.split(" ") for line in text.splitlines())
   return {name: tuple(int(size) for size in sizes if size) for name, *sizes in rows}
+
+
+def fixture(name):
+  """Returns the arrays of a fixture of tests/nn/pretrained by their names."""
+  file = FIXTURES / f"{name.removesuffix('_symmetric')}.npz"  # other arithmetic, the same weights
+  with np.load(file, allow_pickle=False) as archive:
+    return dict(archive)
+
+
+def as_variables(weights):
+  """Returns the backbone's weights as linen has them."""
+  variables = {"params": {}, "batch_stats": {}}
+  for name, array in weights.items():
+    room, *path, leaf = name.split("/")
+    if room == "backbone":
+      place = variables["batch_stats" if leaf in ("mean", "var") else "params"]
+      for part in path:
+        place = place.setdefault(part, {})
+      place[leaf] = array
+  return variables

@@ -15,6 +15,13 @@ from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.backbones.convnext import CONVNEXTS
 from hierjax.nn.backbones.densenet import densenet
+from hierjax.nn.backbones.efficientnet_lite import (
+  efficientnet_lite0,
+  efficientnet_lite1,
+  efficientnet_lite2,
+  efficientnet_lite3,
+  efficientnet_lite4,
+)
 from hierjax.nn.backbones.foreign import as_backbone
 from hierjax.nn.backbones.plain import alexnet, cnn7, sppnet
 from hierjax.nn.backbones.preact import preact_resnet, small_resnet, wide_resnet, wider_resnet
@@ -40,6 +47,11 @@ BACKBONES: Table = {
   "cbam_resnet50": cbam_resnet50,
   "cnn7": cnn7,
   "densenet": densenet,
+  "efficientnet_lite0": efficientnet_lite0,
+  "efficientnet_lite1": efficientnet_lite1,
+  "efficientnet_lite2": efficientnet_lite2,
+  "efficientnet_lite3": efficientnet_lite3,
+  "efficientnet_lite4": efficientnet_lite4,
   "features": PrecomputedFeatures,
   "preact_resnet": preact_resnet,
   "resnet152": resnet152,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hierjax.nn.pretrained.convnext_names import CONVNEXT_NETWORKS, CONVNEXT_TIMM
+from hierjax.nn.pretrained.efficientnet_names import efficientnet_lite
 from hierjax.nn.pretrained.network import Layer as Layer
 from hierjax.nn.pretrained.network import Network as Network
 from hierjax.nn.pretrained.vit_names import VIT_NETWORKS, VIT_TIMM
@@ -60,6 +61,10 @@ def _resnet(*attention: tuple[str, str, str]) -> tuple[Layer, ...]:
   return tuple(layers)
 
 
+def _efficientnet_lite(size: int, **settings: bool) -> Network:
+  return Network(f"efficientnet_lite{size}", settings, tuple(Layer(*row) for row in efficientnet_lite(size)))
+
+
 _SE = ((r"se(?:_module)?\.fc([12])", r"attention/fc\2", "dense"),)
 _CBAM = (
   (r"cbam\.ChannelGate\.mlp\.1", "attention/fc1", "dense"),
@@ -91,6 +96,8 @@ _VGG16_BN = _vgg(((0, 3), (7, 10), (14, 17, 20), (24, 27, 30), (34, 37, 40)), ba
 
 NETWORKS: Mapping[str, Network] = {
   "cbam_resnet50": Network("cbam_resnet50", {}, _resnet(*_CBAM)),
+  **{f"efficientnet_lite{i}": _efficientnet_lite(i) for i in range(5)},
+  "efficientnet_lite0_symmetric": _efficientnet_lite(0, symmetric=True),  # timm's own; the others are TensorFlow's
   "resnet152": Network("resnet152", {}, _resnet()),
   "resnet50": Network("resnet50", {}, _resnet()),
   "se_resnet50": Network("se_resnet50", {}, _resnet(*_SE)),

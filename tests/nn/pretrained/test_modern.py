@@ -1,13 +1,10 @@
 """ConvNeXt and vision transformers give timm's, torchvision's and open_clip's numbers with their weights."""
 
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import unflatten_dict
 
 from hierjax.cli.main import main
 from hierjax.errors import UserError
@@ -20,7 +17,7 @@ from hierjax.nn.pretrained.network import Network
 from hierjax.nn.pretrained.restore import converted, left_out, restore
 from hierjax.nn.pretrained.vit_names import TEXT, VIT_NETWORKS, vit_layers
 from hierjax.nn.registry import BACKBONES
-from state_dicts import drawn, from_text, images
+from state_dicts import as_variables, drawn, fixture, from_text, images
 
 NARROW = {"width": 48, "depth": 5, "heads": 3, "size": 64}
 DINOV2 = {**NARROW, "size": 56, "patch": 14, "layer_scale": 1e-5}
@@ -44,10 +41,7 @@ SMALL = {
 }
 
 
-@cache
-def fixture():
-  with np.load(Path(__file__).with_name("modern.npz"), allow_pickle=False) as archive:
-    return dict(archive)
+FIXTURE = fixture("modern")
 
 
 def small_network(name):
@@ -57,31 +51,26 @@ def small_network(name):
 
 
 def small_weights(name):
-  return {key: drawn(key, shape) for key, shape in from_text(str(fixture()[f"{name} small"])).items()}
-
-
-def as_params(weights):
-  names = [name for name in weights if name.startswith("backbone/")]
-  return {"params": unflatten_dict({tuple(name.split("/")[1:]): jnp.asarray(weights[name]) for name in names})}
+  return {key: drawn(key, shape) for key, shape in from_text(str(FIXTURE[f"{name} small"])).items()}
 
 
 def imported(name):
   return converted("any", small_weights(name), small_network(name), SMALL[name]())
 
 
-RUNS = [tuple(key.split()[:3]) for key in fixture() if key.endswith("pooled")]
+RUNS = [tuple(key.split()[:3]) for key in FIXTURE if key.endswith("pooled")]
 
 
 @pytest.mark.parametrize("name,height,width", RUNS)
 def test_features_and_logits_are_the_originals(name, height, width):
   weights = imported(name)
-  pooled = jax.jit(SMALL[name]().apply)(as_params(weights), images(int(height), int(width))).pooled
+  pooled = jax.jit(SMALL[name]().apply)(as_variables(weights), images(int(height), int(width))).pooled
   found = {"pooled": np.asarray(pooled)}
   if "classifier/kernel" in weights:
     found["logits"] = found["pooled"] @ weights["classifier/kernel"] + weights["classifier/bias"]
   assert ("logits" in found) == (name != "openai_clip")  # which has a projection, and no classifier
   for what, ours in found.items():
-    expected = fixture()[f"{name} {height} {width} {what}"]
+    expected = FIXTURE[f"{name} {height} {width} {what}"]
     # the images' own share is at least 50 times the tolerance
     assert expected.std(0).mean() > 5e-3 * np.abs(expected).max()
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
@@ -111,7 +100,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_networks_names_and_shapes_fit(name):
-  whole, network = nothing(from_text(str(fixture()[f"{name} published"]))), NETWORKS[name]
+  whole, network = nothing(from_text(str(FIXTURE[f"{name} published"]))), NETWORKS[name]
   weights = converted("any", whole, network, BACKBONES[network.backbone](**network.settings))
   others = left_out(whole, network)
   assert len(weights) + len(others) == len(whole)

@@ -1,0 +1,82 @@
+"""Depthwise convolutions on CPUs are XLA's grouped ones, gradients included."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from hierjax.nn.layers.depthwise import DepthwiseConv, depthwise_conv
+
+CASES = [  # kernel, strides, padding, height, width
+  ((3, 3), (1, 1), "SAME", 7, 8),
+  ((3, 3), (2, 2), "SAME", 7, 8),
+  ((5, 5), (2, 2), "SAME", 9, 6),
+  ((5, 5), (2, 2), 2, 9, 6),
+  ((3, 3), (2, 2), "VALID", 9, 6),
+  ((3, 3), (2, 2), "VALID", 8, 7),  # a last row is read by no window
+  ((7, 7), (1, 1), 3, 4, 5),
+  ((2, 3), (3, 2), ((0, 1), (2, 0)), 11, 10),
+  ((1, 1), (2, 2), 0, 7, 6),
+  ((5, 5), (2, 2), "SAME", 1, 1),
+]
+
+
+def grouped(x, kernel, strides, padding):
+  """XLA's own."""
+  pads = [(padding, padding)] * 2 if isinstance(padding, int) else padding
+  return jax.lax.conv_general_dilated(
+    x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[-1]
+  )
+
+
+@pytest.mark.parametrize("window,strides,padding,height,width", CASES)
+def test_it_is_the_grouped_convolution_and_so_are_its_gradients(window, strides, padding, height, width, rng):
+  x, kernel = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, height, width, 3), (*window, 1, 3)))
+
+  @partial(jax.jit, static_argnums=0)
+  def with_gradients(conv, x, kernel):
+    y, pull = jax.vjp(partial(conv, strides=strides, padding=padding), x, kernel)
+    return y, *pull(jnp.sin(y))
+
+  results = [with_gradients(conv, x, kernel) for conv in (depthwise_conv, grouped)]
+  jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), *results)
+
+
+def test_second_derivatives_are_the_grouped_convolutions(rng):
+  x, kernel = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 6, 5, 3), (3, 3, 1, 3)))
+  arguments = {"strides": (2, 2), "padding": "SAME"}
+
+  def penalty(conv):
+    def of(x, kernel):
+      gradients = jax.grad(lambda *a: jnp.sin(conv(*a, **arguments)).sum(), argnums=(0, 1))(x, kernel)
+      return sum((g**2).sum() for g in gradients)
+
+    return jax.jit(jax.grad(of, argnums=(0, 1)))(x, kernel)
+
+  jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), penalty(depthwise_conv), penalty(grouped))
+
+
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_the_layer_has_the_weights_of_linens(use_bias, key):
+  arguments = dict(strides=(2, 2), padding=1, use_bias=use_bias)
+  x = jax.random.normal(key, (2, 6, 7, 4))
+  theirs = nn.Conv(4, (3, 3), feature_group_count=4, bias_init=nn.initializers.normal(), **arguments)
+  variables = theirs.init(key, x)
+  ours = DepthwiseConv((3, 3), **arguments)
+  assert jax.tree.map(jnp.shape, ours.init(key, x)) == jax.tree.map(jnp.shape, variables)
+  np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), rtol=1e-5, atol=1e-6)
+  half = DepthwiseConv((3, 3), dtype=jnp.bfloat16, **arguments)
+  assert half.apply(variables, x).dtype == jnp.bfloat16
+  assert {leaf.dtype for leaf in jax.tree.leaves(half.init(key, x))} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize("platform,operation", [("cpu", "multiply"), ("cuda", "convolution"), ("tpu", "convolution")])
+def test_each_platform_gets_its_own_form(platform, operation):
+  x, kernel = jnp.zeros((2, 6, 6, 4)), jnp.zeros((3, 3, 1, 4))
+  gradient = jax.grad(lambda *a: depthwise_conv(*a).sum(), argnums=(0, 1))
+  for function in (depthwise_conv, gradient):
+    text = jax.jit(function).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.convolution" in text) == (operation == "convolution")
