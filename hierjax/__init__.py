@@ -27,6 +27,7 @@ if TYPE_CHECKING:
   from hierjax.functional.tree_arrays import tree_arrays as tree_arrays
   from hierjax.inference.predictor import Predictor as Predictor
   from hierjax.nn.backbones.backbone import Backbone as Backbone
+  from hierjax.nn.backbones.convnext import convnext as convnext
   from hierjax.nn.backbones.densenet import densenet as densenet
   from hierjax.nn.backbones.foreign import ForeignBackbone as ForeignBackbone
   from hierjax.nn.backbones.plain import alexnet as alexnet
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
   from hierjax.nn.backbones.resnet import resnet152 as resnet152
   from hierjax.nn.backbones.resnet import se_resnet50 as se_resnet50
   from hierjax.nn.backbones.vgg import vgg16 as vgg16
+  from hierjax.nn.backbones.vit import vit as vit
   from hierjax.nn.classifier import Classifier as Classifier
   from hierjax.nn.classifier import ModelMethod as ModelMethod
   from hierjax.nn.heads.coarse_fine import CoarseFineHead as CoarseFineHead
@@ -91,6 +93,7 @@ _MODULES = {
   "tree_arrays": "hierjax.functional.tree_arrays",
   "Predictor": "hierjax.inference.predictor",
   "Backbone": "hierjax.nn.backbones.backbone",
+  "convnext": "hierjax.nn.backbones.convnext",
   "densenet": "hierjax.nn.backbones.densenet",
   "ForeignBackbone": "hierjax.nn.backbones.foreign",
   "alexnet": "hierjax.nn.backbones.plain",
@@ -106,6 +109,7 @@ _MODULES = {
   "resnet50": "hierjax.nn.backbones.resnet",
   "se_resnet50": "hierjax.nn.backbones.resnet",
   "vgg16": "hierjax.nn.backbones.vgg",
+  "vit": "hierjax.nn.backbones.vit",
   "Classifier": "hierjax.nn.classifier",
   "ModelMethod": "hierjax.nn.classifier",
   "CoarseFineHead": "hierjax.nn.heads.coarse_fine",

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from hierjax.nn.backbones.backbone import Backbone, check_sizes, variant
 from hierjax.nn.backbones.plain import Entry
+from hierjax.nn.layers.depthwise import DepthwiseConv
 from hierjax.nn.layers.normalisation import layer_norm
 from hierjax.nn.layers.patches import PatchConv, init
 from hierjax.nn.layers.transformer import LayerScale, dense, drop_path
@@ -73,7 +74,8 @@ class Block(nn.Module):
   def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h w c"]:
     """Returns a map of the same size."""
     width = x.shape[-1]
-    y = layer_norm(_depthwise(width, self.dtype, "conv")(x), EPSILON, "norm")
+    y = DepthwiseConv((7, 7), padding=3, use_bias=True, kernel_init=init, dtype=self.dtype, name="conv")(x)
+    y = layer_norm(y, EPSILON, "norm")
     y = _gelu(dense(4 * width, dtype=self.dtype, name="fc1")(y))
     y = LayerScale(self.layer_scale, name="scale")(dense(width, dtype=self.dtype, name="fc2")(y))
     return x + drop_path(y, self.drop_path, train)
@@ -135,11 +137,6 @@ def convnext(
     return Stage(downsample, tuple(Block(layer_scale, rate, dtype) for rate in rates[i].tolist()))
 
   return Backbone(Stem(widths[0], dtype), tuple(stage(i) for i in range(len(widths))), Top())
-
-
-def _depthwise(width: int, dtype: Any, name: str) -> nn.Module:
-  """Returns a convolution of 7x7 for each channel."""
-  return nn.Conv(width, (7, 7), padding=3, feature_group_count=width, kernel_init=init, dtype=dtype, name=name)
 
 
 # With ImageNet's classifier: 28.6M, 50.2M, 88.6M and 197.8M weights.
