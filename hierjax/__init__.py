@@ -141,14 +141,23 @@ __all__ = ("load", *_MODULES)
 
 
 def load(workdir: str | Path) -> Predictor:
-  """Returns a predictor with the run in a folder; `Predictor` has options.
+  """Returns a predictor with the run in a folder, or with pretrained weights; `Predictor` has options.
+
+  Args:
+    workdir: the folder; or `lite0`, `lite1`, `lite2` or `hf:timm/NAME`: a classifier of ImageNet's classes, whose paths
+      end above nodes with a probability below 0.5.
 
   Raises:
-    UserError: the folder holds no run that can be used.
+    UserError: the folder holds no run that can be used, or there are no such weights.
   """
   from hierjax.inference.predictor import Predictor
+  from hierjax.nn.pretrained.named import is_name
 
-  return Predictor(workdir)
+  if not is_name(workdir):
+    return Predictor(workdir)
+  from hierjax.training.wrapped import SURE, run_of
+
+  return Predictor(run_of(workdir), threshold=str(SURE))
 
 
 def __getattr__(name: str) -> Any:

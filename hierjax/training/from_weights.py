@@ -7,7 +7,7 @@ from typing import Any
 
 from hierjax.errors import UserError
 from hierjax.nn.pretrained.named import PretrainedWeights, find_weights
-from hierjax.nn.pretrained.preprocessing import CROP_FRACTION, Preprocessing, resized
+from hierjax.nn.pretrained.preprocessing import CROP_FRACTION, Preprocessing, resized, text_of
 from hierjax.nn.registry import PRETRAINED
 from hierjax.runs.folder import RunFolder
 from hierjax.training.sections import resolved
@@ -41,7 +41,15 @@ def with_weights(config: Config, saved: Config | None = None) -> tuple[dict[str,
   backbone = config["backbone"]
   found = find_weights(name, None if backbone["name"] == PRETRAINED else backbone)
   config = _filled(config | {"init": config["init"] | _identity(config, found)}, found)
-  return config, found.lines()
+  return config, [*found.lines(), *_other_images(config["data"], found)]
+
+
+def _other_images(data: Config, found: PretrainedWeights) -> list[str]:
+  """Returns a line on the images of a run that are not as the weights' authors had them."""
+  numbers = tuple(data["mean"]), tuple(data["std"]), data["interpolation"]
+  here = f"the middle {data['crop']} pixels of {data['resize']}, {text_of(*numbers)}"
+  same = found.preprocessing is None or here == found.preprocessing.text()
+  return [] if same else [f"images as this run has them: {here}"]
 
 
 def config_of_run(config: Config, folder: RunFolder) -> tuple[dict[str, Any], list[str]]:

@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from hierjax import __version__
 from hierjax.data.images.cache import cache_folder
 from hierjax.errors import UserError, did_you_mean
+from hierjax.nn.pretrained.name_maps import NETWORKS
 from hierjax.nn.pretrained.named import IMAGENET, PretrainedWeights, find_weights, is_name
 from hierjax.nn.pretrained.preprocessing import Preprocessing
 from hierjax.nn.registry import PRETRAINED
@@ -89,7 +90,9 @@ def wrap(name: str, workdir: str | Path, settings: WrapSettings) -> list[str]:
   """
   folder = Path(workdir).expanduser().absolute()
   check_new_folder(folder)
-  found = find_weights(name, {"name": settings.backbone} if settings.backbone else None)
+  found = find_weights(name, _section(settings.backbone) or None)
+  if not found.backbone:
+    raise UserError(f"{name}: it does not say which network it is of: name that by --backbone")
   return _write(found, folder, settings)
 
 
@@ -97,7 +100,7 @@ def _write(found: PretrainedWeights, path: Path, settings: WrapSettings) -> list
   config, lines = _config(found, settings)
   tree = open_tree(settings.tree)
   run = Run.from_config(config, tree)
-  weights = found.arrays()
+  weights = dataclasses.replace(found, backbone=config["backbone"]).arrays()
   order = _order(tree, settings, found, weights)
   variables = _variables(run, weights, order)
   with whole_folder(path) as unfinished:
@@ -123,7 +126,7 @@ def _config(found: PretrainedWeights, settings: WrapSettings) -> tuple[dict[str,
   config = {
     "tree": {"source": settings.tree},
     "data": {"name": "folder", "validation": 0.0, "mirror": False, "pad": 0, **known},
-    "backbone": {"name": settings.backbone or PRETRAINED},
+    "backbone": _section(settings.backbone) or {"name": PRETRAINED},
     "head": {"name": "flat"},
     "batch_size": 32,
     "epochs": 0.0,
@@ -131,6 +134,15 @@ def _config(found: PretrainedWeights, settings: WrapSettings) -> tuple[dict[str,
   }
   config, more = with_weights(overridden(config, settings.overrides))
   return config, more + lines
+
+
+def _section(backbone: str) -> dict[str, Any]:
+  """Returns the section of a network by its name among `NETWORKS`, with all its layers; {} for ''."""
+  if not backbone:
+    return {}
+  if backbone not in NETWORKS:
+    raise UserError(f"--backbone {backbone}: choose from {', '.join(NETWORKS)}{did_you_mean(backbone, NETWORKS)}")
+  return {"name": NETWORKS[backbone].backbone, **NETWORKS[backbone].settings}
 
 
 def _variables(run: Run, weights: Mapping[str, np.ndarray], order: np.ndarray) -> dict[str, Any]:
@@ -174,11 +186,13 @@ def _leaf_classes(tree: LabelTree, names: Sequence[str]) -> dict[int, int]:
   """Returns the number of the class of each leaf; raises TreeError unless each leaf has one."""
   finder, found = LabelFinder(tree), dict[int, int]()
   leaves, faults = set(tree.leaves.tolist()), list[str]()
+  nearby = sorted({tree.names[leaf] for leaf in leaves})
   for number, name in enumerate(names):
     try:
-      node = finder.class_node(name) if finder.knows(name) else finder.node(split_path(name))
+      node = finder.class_node(name) if finder.knows(name) else tree.find(split_path(name))
     except KeyError as error:
-      faults.append(f"class {number}: {error.args[0]}{did_you_mean(name, (tree.names[leaf] for leaf in leaves))}")
+      near = did_you_mean(name, nearby) if len(faults) < _SHOWN else ""
+      faults.append(f"class {number}: {error.args[0] if finder.knows(name) else f'{name!r} is not in the tree'}{near}")
       continue
     if node not in leaves:
       faults.append(f"class {number}: {name!r} is no leaf: {tree.path_text(node)} has nodes below it")

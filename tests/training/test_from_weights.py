@@ -57,7 +57,11 @@ def test_open_values_are_the_authors(folder):
   assert lines[1] == (
     "images as they want them: the middle 176 pixels of 220, bicubic; mean 0.1, 0.2, 0.3; deviation 0.4, 0.5, 0.6"
   )
-  assert with_weights(found)[0] == found
+  assert with_weights(found)[0] == found and len(lines) == 2
+  _, more = with_weights(config(folder, size=100, std=(0.5,) * 3))
+  assert more[:2] == lines and more[2] == (
+    "images as this run has them: the middle 100 pixels of 125, bicubic; mean 0.1, 0.2, 0.3; deviation 0.5, 0.5, 0.5"
+  )
 
 
 def test_values_that_are_set_stay(folder):

@@ -32,9 +32,14 @@ class Preprocessing:
 
   def text(self) -> str:
     """Returns it in words."""
-    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
     resize = resized(self.size, self.crop_fraction)
-    return f"the middle {self.size} pixels of {resize}, {self.interpolation}; mean {mean}; deviation {std}"
+    return f"the middle {self.size} pixels of {resize}, {text_of(self.mean, self.std, self.interpolation)}"
+
+
+def text_of(mean: Sequence[float], std: Sequence[float], interpolation: str) -> str:
+  """Returns the values of pixels in words."""
+  texts = (", ".join(f"{value:.4g}" for value in values) for values in (mean, std))
+  return "{}; mean {}; deviation {}".format(interpolation, *texts)
 
 
 def resized(size: int, crop_fraction: float = CROP_FRACTION) -> int:
