@@ -27,7 +27,8 @@ from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints, template
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run, counting_step, judged_split
-from hierjax.training.init import InitConfig, Weights, start_weights, started
+from hierjax.training.extend import Weights
+from hierjax.training.init import InitConfig, start_weights, started
 from hierjax.training.log import ImageRate, MetricsLog
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import Phases, PhasesConfig, make_phases
@@ -307,6 +308,7 @@ def _begin(folder: RunFolder, config: Mapping[str, Any], run: Run, train: Source
       folder.lock()
       folder.begin(config, run.tree, data_checksum(train))
     except (UserError, OSError) as refused:
+      folder.close()
       error = refused
   if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(error is not None)) and error is None:
     error = UserError("the first process cannot use the folder; its message gives the reason")
