@@ -35,7 +35,7 @@ from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
 
 FORMAT = "hierjax run 2"
-_MEASURED = ("split", "step", "views", "num_examples", "level_sizes")
+_MEASURED = ("split", "step", "views", "num_examples", "level_names", "level_sizes")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

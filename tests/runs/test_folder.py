@@ -106,7 +106,8 @@ def test_a_damaged_checksum_of_the_images_gets_a_clear_sentence(folder, toy_tree
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"step": 3', '{"step": 3, "views": 1}', "[" * 100_000])
 def test_a_damaged_evaluation_is_none_so_that_it_is_made_anew(folder, text):
-  measured = {"split": "test", "step": 3, "views": 1, "num_examples": 5, "level_sizes": [2, 4]}
+  measured = {"split": "test", "step": 3, "views": 1, "num_examples": 5}
+  measured |= {"level_names": ["level 1", "level 2"], "level_sizes": [2, 4]}
   path = folder.write_evaluation("test", measured)
   assert folder.evaluation("test") == measured and folder.evaluation("train") is None
   path.write_text(text)

@@ -73,9 +73,13 @@ class DHNNHead(nn.Module):
     """Raises ValueError for a field that makes no head."""
     check_fields(self)
     if self.stop_at != "bottom" and self.output == "softmax":
+      remedies = {
+        "leaf": "set config.tree.levels to where all paths reach",
+        "node": "set config.tree.short_labels = unknown, where labels that end above a leaf say nothing of the rest",
+      }
       raise ValueError(
         "dhnn_rnn predicts paths of one length, and those of this tree may end above its deepest level; choose "
-        "dhnn_s2s, or set config.tree.levels to where all paths reach"
+        f"dhnn_s2s, or {remedies[self.stop_at]}"
       )
     super().__post_init__()
 
