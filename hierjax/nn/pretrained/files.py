@@ -39,7 +39,7 @@ def read_weights(file: str | Path) -> dict[str, np.ndarray]:
   Raises:
     UserError: it is no such file, or is damaged, or holds other numbers.
   """
-  path = Path(file)
+  path = Path(file).expanduser()
   reader = _reader(path)
   if not path.is_file():
     raise UserError(f"{path}: there is no such file")
