@@ -195,6 +195,17 @@ class Run:
       raise UserError(f"{folder.path / 'config.json'}: {error}") from None
     return dataclasses.replace(run, trained_on=folder.data_checksum())
 
+  def learning_ends(self, train: Source) -> Run:
+    """Returns the run whose paths end where labels of the training images do, if `tree.short_labels = stop`.
+
+    The tree keeps them, so that the folder's tree.json gives them back to every use of the run.
+    """
+    if self.tree_config.short_labels != "stop":
+      return self
+    tree = self.tree.with_label_ends(train.nodes)
+    method = dataclasses.replace(self.method, tree=tree_arrays(tree, "stop"))
+    return dataclasses.replace(self, tree=tree, method=method)
+
   # Data.
 
   def full_tree(self) -> LabelTree:

@@ -89,3 +89,20 @@ def test_validation_comes_every_eval_every_epochs_and_its_time_is_not_that_of_tr
   assert [line["step"] for line in lines("validation")] == [2, 4, 6, 8]
   rates = {line["step"]: line["images_per_second"] for line in lines("train")}
   assert rates == {step: 8.0 if step in (3, 5, 7, 9) else 16.0 for step in range(1, 10)}
+
+
+@pytest.mark.parametrize(
+  ("weights", "warmup", "warned"), [("balanced", 9.0, 1), ("balanced", 2.0, 0), ("none", 9.0, 0)]
+)
+def test_a_warm_up_as_long_as_the_run_is_warned_of_with_balanced_classes(
+  weights, warmup, warned, tmp_path, monkeypatch, capsys
+):
+  c = common.base()
+  c.tree.source = c.data.name = "shapes"
+  c.data.examples, c.data.resize, c.data.crop, c.batch_size, c.epochs = 16, 16, 16, 16, 9.0
+  c.backbone, c.head = dict(name="small_resnet", widths=(4,)), dict(name="flat")
+  c.class_weights, c.schedule.name, c.schedule.warmup = weights, "constant", warmup
+  monkeypatch.setattr(loop, "_fit", lambda *_: 0)
+  monkeypatch.setattr(loop, "_finish", lambda *_: {})
+  loop.train_and_evaluate(c.to_dict(), str(tmp_path))
+  assert capsys.readouterr().out.count("warning: config.schedule.warmup = 9 lasts for all of config.epochs") == warned
