@@ -47,7 +47,8 @@ class RunConfig:
     log_every: steps between two lines of the training log.
     eval_every: epochs between two validations, where there is a validation split.
     checkpoint_every: epochs between two checkpoints.
-    patience: epochs without a better validation after which training ends; 0: never. The best weights count anyway.
+    patience: epochs after the best validation, or the last that was as good, after which training ends; 0: never. The
+      best weights count anyway.
     metrics: further metrics of evaluation, each `package.module:thing`; see `hierjax.functional.metrics.Metric`.
     tree: see `hierjax.data.trees.TreeConfig`.
     data: see `hierjax.data.config.DataConfig`.

@@ -16,8 +16,9 @@ from hierjax.training.log import ImageRate
 def train(tmp_path, monkeypatch):
   """Trains steps of an epoch each; after each, validation says the next of `scores`, or raises it."""
 
-  def train(scores, decay=0.0, eval_every=1.0, **schedule):
+  def train(scores, decay=0.0, eval_every=1.0, early=0.0, **schedule):
     c = common.base()
+    c.patience = early
     c.tree.source = c.data.name = "shapes"
     c.data.examples, c.data.resize, c.data.crop = 16, 16, 16
     c.epochs, c.batch_size, c.log_every, c.optim.lr, c.data.validation = 9.0, 16, 1, 1e-3, 0.1
@@ -106,3 +107,12 @@ def test_a_warm_up_as_long_as_the_run_is_warned_of_with_balanced_classes(
   monkeypatch.setattr(loop, "_finish", lambda *_: {})
   loop.train_and_evaluate(c.to_dict(), str(tmp_path))
   assert capsys.readouterr().out.count("warning: config.schedule.warmup = 9 lasts for all of config.epochs") == warned
+
+
+def test_training_ends_when_validation_has_not_improved_for_so_long_and_does_not_go_on(train, lines, tmp_path, capsys):
+  train([(1.0, 0.1), (1.0, 0.5), (1.0, 0.4), (1.0, 0.4), (1.0, 0.45)], early=3.0)
+  assert [line["step"] for line in lines("validation")] == [1, 2, 3, 4, 5]
+  assert "validation has not improved for 3 epochs: training ends at step 5" in capsys.readouterr().out
+  train([], early=3.0)  # the same command: no step, no validation
+  assert [line["step"] for line in lines("validation")] == [1, 2, 3, 4, 5]
+  assert RunFolder(tmp_path / "run").evaluation("test")["step"] == 2
