@@ -1,6 +1,8 @@
 r"""Your own photographs: a pretrained network, and a head that learns your label tree.
 
-  hierjax train photos --config.data.root=PHOTOS --workdir=runs/mine
+  python train.py --config=configs/photos.py --config.data.root=PHOTOS --workdir=runs/mine
+
+which is `hierjax train photos ...`.
 
 PHOTOS/animal/dog/basenji/7.jpg is an image of the path animal > dog > basenji. PHOTOS/animal/dog/8.jpg has a partial
 label, animal > dog. If PHOTOS has the folders train, and test or validation, or other words for them, those are the
@@ -13,12 +15,11 @@ once and kept in the cache, and a CNN-RNN head is trained on them. Other weights
 hf:timm/NAME. Other sizes of images: --config.data.size=288.
 
 Variants, at most one of each line:
-  finetune: the network trains too, with layer-wise rates; its norms keep their statistics
-  from_scratch: a small network from random weights, without any download
+  finetune (the network trains too, with layer-wise rates; its norms keep their statistics) | from_scratch (a small
+    network from random weights, without any download) | smoke (generated images, seconds)
+  context: a C-HRNN neck (Zuo et al. 2016) on the network's last map; the network trains as with finetune
   flat: a softmax over the leaves in place of the CNN-RNN head
-  context: a C-HRNN neck (Zuo et al. 2016) on the network's last map; with finetune or from_scratch
   any_orientation: images of things that have no upright position, such as plankton and aerial views
-  smoke: generated images, seconds
 """
 
 import ml_collections as mlc
@@ -113,6 +114,8 @@ def smoke(c: mlc.ConfigDict) -> None:
 
 
 def context(c: mlc.ConfigDict) -> None:
+  if c.frozen.keep:  # the neck reads maps, which are not kept
+    finetune(c)
   c.neck = chrnn.neck()
   c.neck.scales = (1, 2, 4)
   c.neck.hidden = (512,)

@@ -257,6 +257,9 @@ class Head(Protocol):
   def validate(self, options: DecodeOptions) -> None:
     """Raises UserError for options that this head cannot be decoded with."""
 
+  def weight_axes(self, tree: Any) -> Mapping[str, tuple[tuple[int | str, ...] | None, ...]]:
+    """Returns what the entries of its weights stand for, see `hierjax.nn.heads.axes`; `train --extend` alone asks."""
+
   def describe(self, features: Features) -> list[str]:
     """Returns lines about the head's choices for features of these shapes, printed before training; often none."""
 

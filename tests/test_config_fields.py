@@ -50,6 +50,7 @@ TOGETHER = {
   "data.pad": "--config.data.sides=()",
   "merged.levels": "--config.merged.shared=1",
   "init.skip": "--config.init.run=runs/first",
+  "init.extend": "--config.init.run=runs/first",
   "init.run": "--config.init.weights=",
   "init.sha256": "--config.init.weights=lite0",
   "head.feedback": "--config.head.output=softmax",  # a step that is fed labels predicts one path

@@ -195,6 +195,7 @@ def evaluate_run(
     "views": options.views,
     **({"known_levels": settings.known_levels} if settings.known_levels else {}),
     **({"thresholds": list(options.thresholds)} if "path_f1" in metrics else {}),
+    "level_names": list(run.tree.named_levels),
     "level_sizes": np.diff(run.tree.level_offsets).tolist(),
     **({"further_metrics": [n.rpartition(":")[2] for n in run.config.metrics]} if run.config.metrics else {}),
     **metrics,

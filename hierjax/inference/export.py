@@ -62,6 +62,7 @@ def export(
     about = {
       "images": {"shape": list(images.shape), "dtype": "uint8", "fit": data.fit, "interpolation": data.interpolation},
       "nodes": [model.run.tree.path_text(node) for node in range(model.run.tree.num_nodes)],
+      "level_names": list(model.run.tree.named_levels),
       "top": model.top,
       "alpha": model.stages.alpha,
       "threshold": model.stages.threshold,

@@ -47,7 +47,8 @@ class RunConfig:
     log_every: steps between two lines of the training log.
     eval_every: epochs between two validations, where there is a validation split.
     checkpoint_every: epochs between two checkpoints.
-    patience: epochs without a better validation after which training ends; 0: never. The best weights count anyway.
+    patience: epochs after the best validation, or the last that was as good, after which training ends; 0: never. The
+      best weights count anyway.
     metrics: further metrics of evaluation, each `package.module:thing`; see `hierjax.functional.metrics.Metric`.
     tree: see `hierjax.data.trees.TreeConfig`.
     data: see `hierjax.data.config.DataConfig`.
@@ -194,6 +195,17 @@ class Run:
     except UserError as error:
       raise UserError(f"{folder.path / 'config.json'}: {error}") from None
     return dataclasses.replace(run, trained_on=folder.data_checksum())
+
+  def learning_ends(self, train: Source) -> Run:
+    """Returns the run whose paths end where labels of the training images do, if `tree.short_labels = stop`.
+
+    The tree keeps them, so that the folder's tree.json gives them back to every use of the run.
+    """
+    if self.tree_config.short_labels != "stop":
+      return self
+    tree = self.tree.with_label_ends(train.nodes)
+    method = dataclasses.replace(self.method, tree=tree_arrays(tree, "stop"))
+    return dataclasses.replace(self, tree=tree, method=method)
 
   # Data.
 

@@ -121,9 +121,9 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   devices.check_batch_size(settings.batch_size, mesh, optim_config.accumulate)
   if run.data.name == "folder":
     understood = summarize(run.data, run.tree_config)
-    for line in [*understood.lines(), *understood.gravest()]:
-      _say(line)
+    _say("\n".join([*understood.lines(), *understood.gravest()]))
   train, validation = _sources(run)
+  run = run.learning_ends(train)
   length = RunLength(
     steps_per_epoch=len(train) / settings.batch_size,
     total_steps=math.ceil(settings.epochs * len(train) / settings.batch_size),

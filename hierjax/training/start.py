@@ -14,7 +14,7 @@ from hierjax.errors import UserError
 from hierjax.runs.checkpoint import Checkpoints, template
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.training.init import Weights
+from hierjax.training.extend import Weights
 from hierjax.training.state import TrainState
 
 
@@ -26,6 +26,7 @@ def claim(folder: RunFolder, config: Mapping[str, Any], run: Run, train: Source)
       folder.lock()
       folder.begin(config, run.tree, data_checksum(train))
     except (UserError, OSError) as refused:
+      folder.close()
       error = refused
   if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(error is not None)) and error is None:
     error = UserError("the first process cannot use the folder; its message gives the reason")

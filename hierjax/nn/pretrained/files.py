@@ -59,8 +59,9 @@ def read_weights(file: str | Path) -> dict[str, np.ndarray]:
 
 def split_key(file: str | Path) -> tuple[Path, str]:
   """Returns a file, and the entry of it that `FILE#KEY` names; '' where there is none."""
+  file = Path(file).expanduser()
   name, mark, key = str(file).rpartition(KEY)
-  return (Path(name), key) if mark and Path(name).suffix in SUFFIXES and not Path(file).exists() else (Path(file), "")
+  return (Path(name), key) if mark and Path(name).suffix in SUFFIXES and not file.exists() else (file, "")
 
 
 def to_bytes(arrays: Arrays, file: str | Path) -> bytes:

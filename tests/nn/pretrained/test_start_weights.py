@@ -9,7 +9,7 @@ from configs import common
 from hierjax.errors import UserError
 from hierjax.inference.features import write_features
 from hierjax.inference.loaded_run import LoadedRun
-from hierjax.nn.pretrained.files import to_bytes
+from hierjax.nn.pretrained.files import read_weights, to_bytes
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
@@ -145,3 +145,9 @@ def test_without_an_epoch_the_imported_weights_are_kept_and_write_features(tmp_p
 def test_a_run_starts_from_one_source():
   with pytest.raises(UserError, match=r"config\.init\.run = 'runs/a' and config\.init\.weights = 'a\.npz': .* one of"):
     InitConfig(run="runs/a", weights="a.npz")
+
+
+def test_a_file_in_the_home_folder_is_found(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "a.npz").write_bytes(to_bytes({"x": np.ones(2, np.float32)}, "a.npz"))
+  assert read_weights("~/a.npz")["x"].tolist() == [1, 1]
