@@ -116,8 +116,11 @@ def _timm() -> dict[str, tuple[str, Settings]]:
   average = {"pool": "average"}
   add("vit_base_patch16_siglip", "vit_base_patch16_siglip", 224, (224, 256, 384, 512))
   add("vit_base_patch16_siglip_gap", "vit_base_patch16_siglip", 224, (224, 256, 384, 512), **average)
-  add("vit_large_patch16_siglip", "vit_large_patch16_siglip", 256, (256, 384, 512))
-  add("vit_large_patch16_siglip_gap", "vit_large_patch16_siglip", 256, (256, 384, 512), **average)
+  add("vit_large_patch16_siglip", "vit_large_patch16_siglip", 256, (256, 384))
+  add("vit_large_patch16_siglip_gap", "vit_large_patch16_siglip", 256, (256, 384), **average)
+  tanh = {"activation": "gelu_tanh"}  # of SigLIP 2 at this size, in timm
+  add("vit_large_patch16_siglip", "vit_large_patch16_siglip", 256, (512,), **tanh)
+  add("vit_large_patch16_siglip_gap", "vit_large_patch16_siglip", 256, (512,), **average, **tanh)
   add("vit_so400m_patch14_siglip", "vit_so400m_patch14_siglip", 224, (224, 384))
   return rows
 

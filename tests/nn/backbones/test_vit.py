@@ -39,6 +39,9 @@ def test_a_variant_is_vit_with_other_defaults_which_a_config_sees():
   assert set(fields) == set(part_fields("backbone", "vit_base_patch16"))
   assert (fields["width"].default, fields["pre_norm"].default, fields["heads"].kind) == (1024, True, int)
   assert all(field.text for field in fields.values())
+  epsilons = {name: part_fields("backbone", name)["epsilon"].default for name in VITS}
+  assert {name for name, epsilon in epsilons.items() if epsilon != 1e-6} == {name for name in VITS if "clip" in name}
+  assert epsilons["vit_base_patch16_clip"] == 1e-5  # too close to 1e-6 for the comparison with timm
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
   python tests/nn/pretrained/make_modern_fixtures.py
 
 Only this file needs PyTorch, timm, torchvision and open_clip (made with torch 2.13 on a CPU, timm 1.0.31, torchvision
-0.29 and open_clip 3.3). modern.npz holds, for each small network of SMALL, the names and shapes of its weights, and for
+0.28 and open_clip 3.3). modern.npz holds, for each small network of SMALL, the names and shapes of its weights, and for
 each size of images what its classifier reads and its logits; and the names and shapes of the PUBLISHED networks.
 """
 

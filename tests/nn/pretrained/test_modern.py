@@ -71,9 +71,9 @@ def test_features_and_logits_are_the_originals(name, height, width):
   assert ("logits" in found) == (name != "openai_clip")  # which has a projection, and no classifier
   for what, ours in found.items():
     expected = FIXTURE[f"{name} {height} {width} {what}"]
-    # the images' own share is at least 50 times the tolerance
+    # the images' own share is at least 500 times the tolerance, and another GELU makes 20 times of it
     assert expected.std(0).mean() > 5e-3 * np.abs(expected).max()
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_every_case_of_the_fixture_is_run():
