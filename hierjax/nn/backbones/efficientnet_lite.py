@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from hierjax.nn.backbones.backbone import Backbone
 from hierjax.nn.backbones.preact import conv
+from hierjax.nn.layers.convolution import Norm, conv_norm
 from hierjax.nn.layers.depthwise import DepthwiseConv
 
 # Of Lite0, by stage: a stage begins where a stride of 2 does, and a row is blocks, kernel, stride, expansion and width.
@@ -43,8 +44,8 @@ class Stem(nn.Module):
   def __call__(self, images: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h2 w2 d"]:
     """Returns a map of half the size, rounded up."""
     padding = padding_of(3, self.symmetric)
-    x = conv(STEM, (3, 3), (2, 2), padding, dtype=self.dtype, name="conv")(images.astype(self.dtype))
-    return nn.relu6(norm(x, train, "norm", self.symmetric))
+    halving = conv(STEM, (3, 3), (2, 2), padding, dtype=self.dtype, name="conv")
+    return nn.relu6(conv_norm(halving, images, train, norm("norm", self.symmetric)))
 
 
 class Block(nn.Module):
@@ -71,15 +72,15 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h2 w2 d"]:
     """Returns a map of 1 / stride the size, rounded up."""
-    normed = partial(norm, train=train, symmetric=self.symmetric)
     one, window, strides = (1, 1), (self.kernel, self.kernel), (self.stride, self.stride)
-    y, padding = x, padding_of(self.kernel, self.symmetric)
+    y, padding, of = x, padding_of(self.kernel, self.symmetric), partial(norm, symmetric=self.symmetric)
     if self.expansion != 1:
-      y = conv(self.expansion * x.shape[-1], one, dtype=self.dtype, name="expand")(y)
-      y = nn.relu6(normed(y, name="expand_norm"))
-    y = DepthwiseConv(window, strides, padding, dtype=self.dtype, name="depthwise")(y)
-    y = nn.relu6(normed(y, name="depthwise_norm"))
-    y = normed(conv(self.width, one, dtype=self.dtype, name="project")(y), name="project_norm")
+      expand = conv(self.expansion * x.shape[-1], one, dtype=self.dtype, name="expand")
+      y = nn.relu6(conv_norm(expand, y, train, of("expand_norm")))
+    depthwise = DepthwiseConv(window, strides, padding, dtype=self.dtype, name="depthwise")
+    y = nn.relu6(conv_norm(depthwise, y, train, of("depthwise_norm")))
+    project = conv(self.width, one, dtype=self.dtype, name="project")
+    y = conv_norm(project, y, train, of("project_norm"))
     return x + y if self.stride == 1 and x.shape[-1] == self.width else y
 
 
@@ -105,16 +106,13 @@ class Stage(nn.Module):
       x = block(x, train)
     if self.head is None:
       return x
-    x = conv(self.head, (1, 1), dtype=self.dtype, name="head")(x)
-    return nn.relu6(norm(x, train, "head_norm", self.symmetric))
+    head = conv(self.head, (1, 1), dtype=self.dtype, name="head")
+    return nn.relu6(conv_norm(head, x, train, norm("head_norm", self.symmetric)))
 
 
-def norm(x: Float[Array, "b h w c"], train: bool, name: str, symmetric: bool) -> Float[Array, "b h w c"]:
-  """Returns the map batch normalised, in float32, by a part of the calling module named `name`."""
-  epsilon = 1e-5 if symmetric else 1e-3
-  # Cast by hand: flax's own bfloat16 batch norm mixes dtypes, which strict promotion refuses.
-  normed = nn.BatchNorm(use_running_average=not train, momentum=0.99, epsilon=epsilon, name=name)
-  return normed(x.astype(jnp.float32)).astype(x.dtype)
+def norm(name: str, symmetric: bool) -> Norm:
+  """Returns the norm of that name; `symmetric` as of `efficientnet_lite0`."""
+  return Norm(name, epsilon=1e-5 if symmetric else 1e-3, momentum=0.99)
 
 
 def efficientnet_lite0(symmetric: bool = False, dtype: Any = jnp.float32) -> Backbone:

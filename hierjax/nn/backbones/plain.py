@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
 from hierjax.nn.backbones.backbone import Backbone, check_sizes
+from hierjax.nn.layers.convolution import Conv
 from hierjax.nn.layers.normalisation import local_response_norm
 from hierjax.nn.layers.pooling import max_pool, mean_pool
 
@@ -100,7 +101,7 @@ class Group(nn.Module):
     """Returns the map after the group."""
     for i, kernel in enumerate(self.kernels, start=1):
       init = nn.initializers.he_normal()
-      x = nn.relu(nn.Conv(self.width, (kernel, kernel), kernel_init=init, dtype=self.dtype, name=f"conv{i}")(x))
+      x = nn.relu(Conv(self.width, (kernel, kernel), kernel_init=init, dtype=self.dtype, name=f"conv{i}")(x))
     x = x if self.pool is None else self.pool(x)
     return nn.Dropout(self.dropout, broadcast_dims=self.drop_whole)(x, deterministic=not train)
 

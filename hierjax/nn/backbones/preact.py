@@ -11,9 +11,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from hierjax.nn.backbones.backbone import Backbone, check_sizes
+from hierjax.nn.layers.convolution import Conv
 
 # He et al.'s initialisation, and no biases: a norm follows, or the next block's does.
-conv = partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal())
+conv = partial(Conv, use_bias=False, kernel_init=nn.initializers.he_normal())
 
 
 class Stem(nn.Module):

@@ -13,16 +13,10 @@ from jaxtyping import Array, Float
 from hierjax.nn.backbones.backbone import Backbone, check_sizes
 from hierjax.nn.backbones.preact import Stage, conv
 from hierjax.nn.layers.attention import CBAM, SE
+from hierjax.nn.layers.convolution import Norm, conv_norm
 from hierjax.nn.layers.pooling import max_pool
 
 Attention = Callable[..., nn.Module]
-
-
-def norm(x: Float[Array, "b h w c"], train: bool, name: str) -> Float[Array, "b h w c"]:
-  """Returns the map batch normalised, in float32, by a part of the calling module named `name`."""
-  # Cast by hand: flax's own bfloat16 batch norm mixes dtypes, which strict promotion refuses.
-  normed = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)(x.astype(jnp.float32))
-  return normed.astype(x.dtype)
 
 
 class Stem(nn.Module):
@@ -39,8 +33,8 @@ class Stem(nn.Module):
   @nn.compact
   def __call__(self, images: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h2 w2 d"]:
     """Returns a map of a quarter of the images' size, rounded up."""
-    x = conv(self.width, (7, 7), (2, 2), 3, dtype=self.dtype, name="conv")(images)
-    x = nn.relu(norm(x, train, "norm"))
+    halving = conv(self.width, (7, 7), (2, 2), 3, dtype=self.dtype, name="conv")
+    x = nn.relu(conv_norm(halving, images, train, Norm("norm")))
     # A row and a column of zeros, which change no maximum of values >= 0, turn Caffe's pool into one with padding 1.
     return max_pool(jnp.pad(x, ((0, 0), (1, 0), (1, 0), (0, 0))))
 
@@ -66,16 +60,15 @@ class Bottleneck(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h2 w2 d"]:
     """Returns a map of 1 / stride the size, rounded up."""
-    widen, strides = partial(conv, 4 * self.width, (1, 1), dtype=self.dtype), (self.stride, self.stride)
-    y = conv(self.width, (1, 1), dtype=self.dtype, name="conv1")(x)
-    y = nn.relu(norm(y, train, "norm1"))
-    y = conv(self.width, (3, 3), strides, 1, dtype=self.dtype, name="conv2")(y)
-    y = nn.relu(norm(y, train, "norm2"))
-    y = norm(widen(name="conv3")(y), train, "norm3")
+    narrow, widen = (partial(conv, width, dtype=self.dtype) for width in (self.width, 4 * self.width))
+    strides = (self.stride, self.stride)
+    y = nn.relu(conv_norm(narrow((1, 1), name="conv1"), x, train, Norm("norm1")))
+    y = nn.relu(conv_norm(narrow((3, 3), strides, 1, name="conv2"), y, train, Norm("norm2")))
+    y = conv_norm(widen((1, 1), name="conv3"), y, train, Norm("norm3"))
     if self.attention is not None:
       y = self.attention(dtype=self.dtype, name="attention")(y, train)
     if x.shape[-1] != 4 * self.width or self.stride != 1:
-      x = norm(widen(strides=strides, name="shortcut")(x), train, "shortcut_norm")
+      x = conv_norm(widen((1, 1), strides, name="shortcut"), x, train, Norm("shortcut_norm"))
     return nn.relu(x + y)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from hierjax.nn.backbones.backbone import Backbone, check_sizes
 from hierjax.nn.backbones.plain import Entry
-from hierjax.nn.backbones.resnet import norm
+from hierjax.nn.layers.convolution import Conv, Norm, conv_norm
 from hierjax.nn.layers.pooling import larger
 from hierjax.nn.layers.pyramid import window
 
@@ -41,8 +41,8 @@ class Stage(nn.Module):
     """Returns a map of half the size; a last odd row or column is left out."""
     for i in range(1, self.convolutions + 1):
       init = nn.initializers.he_normal()
-      x = nn.Conv(self.width, (3, 3), padding=1, kernel_init=init, dtype=self.dtype, name=f"conv{i}")(x)
-      x = nn.relu(norm(x, train, f"norm{i}") if self.batch_norm else x)
+      conv = Conv(self.width, (3, 3), padding=1, kernel_init=init, dtype=self.dtype, name=f"conv{i}")
+      x = nn.relu(conv_norm(conv, x, train, Norm(f"norm{i}")) if self.batch_norm else conv(x))
     for axis in (1, 2):
       even = x.shape[axis] // 2 * 2
       x = larger(*(lax.slice_in_dim(x, i, even, 2, axis) for i in (0, 1)))
