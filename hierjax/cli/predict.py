@@ -40,8 +40,10 @@ def run(args: argparse.Namespace) -> int:
   if is_name(args.workdir):
     from hierjax.training.wrapped import SURE, run_of
 
-    args.workdir, args.threshold = run_of(args.workdir), args.threshold or str(SURE)
-    print(f"paths end above nodes with a probability below {args.threshold} (--threshold)", file=sys.stderr)
+    if not args.threshold:
+      args.threshold = str(SURE)
+      print(f"paths end above nodes with a probability below {SURE}; --threshold 0 gives leaves", file=sys.stderr)
+    args.workdir = run_of(args.workdir)
   with output(args.json) as print_json:
     images = find_images(args.images)
     rows = _predict(args, images)

@@ -324,3 +324,12 @@ def test_heic_is_read_where_its_package_is_installed(tmp_path):
   pytest.importorskip("pillow_heif").register_heif_opener()
   Image.new("RGB", (32, 24), (200, 30, 60)).save(tmp_path / "a.heic")
   assert np.abs(read_image(tmp_path / "a.heic", 8).mean(axis=(0, 1)) - [200, 30, 60]).max() < 4
+
+
+@pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
+def test_bicubic_pixels_are_pillows(fit, rng):
+  image = Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8))
+  for interpolation, filter in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
+    for side in (16, 40):
+      found = read_image(encoded(image), side, fit, interpolation=interpolation)
+      np.testing.assert_array_equal(found, np.array(image.resize((side, side), filter, reducing_gap=2.0)))

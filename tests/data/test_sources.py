@@ -341,7 +341,9 @@ def test_decoding_once_changes_no_pixel_and_is_kept_where_it_is_slow(photos, mon
 
   monkeypatch.setattr(decode, "_WORTH_SAVING_S", 0.0)
   open_source(folder_config(photos), TREE, "train")
-  monkeypatch.setattr("hierjax.data.sources.folders.read_image", lambda *args: pytest.fail("was decoded again"))
+  monkeypatch.setattr(
+    "hierjax.data.sources.folders.read_image", lambda *args, **named: pytest.fail("was decoded again")
+  )
   np.testing.assert_array_equal(open_source(folder_config(photos), TREE, "train").read(everything), expected)
 
 
@@ -441,10 +443,12 @@ def test_sets_of_the_cache_do_not_remove_each_other():
 
 def test_ways_to_decode_a_set_are_kept_side_by_side(photos, monkeypatch):
   monkeypatch.setattr(decode, "_WORTH_SAVING_S", 0.0)
-  ways = [{}, {"fit": "stretch"}, {"resize": 5}]
+  ways = [{}, {"fit": "stretch"}, {"resize": 5}, {"interpolation": "bicubic"}]
   for way in ways:
     open_source(folder_config(photos, **way), TREE, "train")
-  monkeypatch.setattr("hierjax.data.sources.folders.read_image", lambda *args: pytest.fail("was decoded again"))
+  monkeypatch.setattr(
+    "hierjax.data.sources.folders.read_image", lambda *args, **named: pytest.fail("was decoded again")
+  )
   for way in ways:
     open_source(folder_config(photos, **way), TREE, "train")
 

@@ -82,7 +82,7 @@ def test_stretched_images_are_other_images_of_the_same_labels(prepared, monkeypa
   open_source(config(prepared, cache_mib=0), TREE, "train")
   monkeypatch.setattr(cache, "save", lambda *args: pytest.fail("labels were read a second time"))
   seen = []
-  monkeypatch.setattr("hierjax.data.sources.tfds.read_image", lambda *args: seen.append(args[1:3]) or 0)
+  monkeypatch.setattr("hierjax.data.sources.tfds.read_image", lambda *args, **named: seen.append(args[1:3]) or 0)
   sources = [open_source(config(prepared, cache_mib=0, fit=fit), TREE, "train").source for fit in ("crop", "stretch")]
   for source in sources:
     source.read(np.arange(1))

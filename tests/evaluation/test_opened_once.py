@@ -19,10 +19,10 @@ def reads(monkeypatch, tmp_path):
   """How often each file was decoded."""
   found, read, lock = collections.Counter(), folders.read_image, threading.Lock()
 
-  def counted(file, *arguments):
+  def counted(file, *arguments, **named):
     with lock:
       found[file] += 1
-    return read(file, *arguments)
+    return read(file, *arguments, **named)
 
   monkeypatch.setattr(folders, "read_image", counted)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
