@@ -3,7 +3,7 @@ r"""DHNN on your own images and tree (Koo et al. 2020), such as a tree of parts:
   python train.py --config=configs/dhnn_folder.py --config.data.root=PHOTOS --workdir=runs/mine
 
 PHOTOS/house/roof/7.jpg is an image of the path house > roof. An image directly in PHOTOS/house is a house and nothing
-more (`short_labels = stop`), and the model learns to end the path there. See configs/folder.py for splits and for
+more (`short_labels = stop`), and the model learns to end the path there. See configs/photos.py for splits and for
 labels in a CSV file. Pretrained weights are a good start: see docs/how_to/pretrained.md.
 
 Variants, at most one of each line:

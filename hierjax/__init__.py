@@ -27,6 +27,7 @@ if TYPE_CHECKING:
   from hierjax.functional.tree_arrays import tree_arrays as tree_arrays
   from hierjax.inference.predictor import Predictor as Predictor
   from hierjax.nn.backbones.backbone import Backbone as Backbone
+  from hierjax.nn.backbones.convnext import convnext as convnext
   from hierjax.nn.backbones.densenet import densenet as densenet
   from hierjax.nn.backbones.efficientnet_lite import efficientnet_lite0 as efficientnet_lite0
   from hierjax.nn.backbones.efficientnet_lite import efficientnet_lite1 as efficientnet_lite1
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
   from hierjax.nn.backbones.resnet import resnet152 as resnet152
   from hierjax.nn.backbones.resnet import se_resnet50 as se_resnet50
   from hierjax.nn.backbones.vgg import vgg16 as vgg16
+  from hierjax.nn.backbones.vit import vit as vit
   from hierjax.nn.classifier import Classifier as Classifier
   from hierjax.nn.classifier import ModelMethod as ModelMethod
   from hierjax.nn.heads.coarse_fine import CoarseFineHead as CoarseFineHead
@@ -96,6 +98,7 @@ _MODULES = {
   "tree_arrays": "hierjax.functional.tree_arrays",
   "Predictor": "hierjax.inference.predictor",
   "Backbone": "hierjax.nn.backbones.backbone",
+  "convnext": "hierjax.nn.backbones.convnext",
   "densenet": "hierjax.nn.backbones.densenet",
   "ForeignBackbone": "hierjax.nn.backbones.foreign",
   "alexnet": "hierjax.nn.backbones.plain",
@@ -116,6 +119,7 @@ _MODULES = {
   "resnet50": "hierjax.nn.backbones.resnet",
   "se_resnet50": "hierjax.nn.backbones.resnet",
   "vgg16": "hierjax.nn.backbones.vgg",
+  "vit": "hierjax.nn.backbones.vit",
   "Classifier": "hierjax.nn.classifier",
   "ModelMethod": "hierjax.nn.classifier",
   "CoarseFineHead": "hierjax.nn.heads.coarse_fine",
@@ -151,14 +155,23 @@ __all__ = ("load", *_MODULES)
 
 
 def load(workdir: str | Path) -> Predictor:
-  """Returns a predictor with the run in a folder; `Predictor` has options.
+  """Returns a predictor with the run in a folder, or with pretrained weights; `Predictor` has options.
+
+  Args:
+    workdir: the folder; or `lite0`, `lite1`, `lite2` or `hf:timm/NAME`: a classifier of ImageNet's classes, whose paths
+      end above nodes with a probability below 0.5.
 
   Raises:
-    UserError: the folder holds no run that can be used.
+    UserError: the folder holds no run that can be used, or there are no such weights.
   """
   from hierjax.inference.predictor import Predictor
+  from hierjax.nn.pretrained.named import is_name
 
-  return Predictor(workdir)
+  if not is_name(workdir):
+    return Predictor(workdir)
+  from hierjax.training.wrapped import SURE, run_of
+
+  return Predictor(run_of(workdir), threshold=str(SURE))
 
 
 def __getattr__(name: str) -> Any:

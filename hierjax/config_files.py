@@ -13,6 +13,7 @@ from typing import Any
 
 from hierjax.errors import UserError, did_you_mean
 from hierjax.nn.registry import PARTS
+from hierjax.runs.folder import RunFolder
 from hierjax.training.sections import SECTIONS, overridden, section_fields, top_fields
 
 _PACKAGE = Path(__file__).parent
@@ -95,6 +96,16 @@ def load_config(spec: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
     UserError: there is no such config, variant, key or part, or a value is of another kind.
   """
   return find_config(spec).load(overrides)
+
+
+def extending(run: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
+  """Returns the config of a run that extends the one in a folder: that run's own, with values of a command line.
+
+  Raises:
+    UserError: the folder holds no run, or as `load_config`.
+  """
+  folder = RunFolder(run)
+  return overridden(folder.config() | {"init": {"run": str(folder.path), "extend": True}}, overrides)
 
 
 def show_config(config: Mapping[str, Any]) -> str:

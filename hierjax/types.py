@@ -27,7 +27,6 @@ from jaxtyping import Array, Float, Int
 from hierjax.errors import UserError
 
 Variables = Mapping[str, Any]
-Inputs = Float[Array, "b h w c"] | Float[Array, "b d"]
 
 # A field of a pytree holds an array, numpy's or JAX's, and in JAX's own hands a shape, a sharding or None in its place:
 # so the shapes stand in the docstrings.
@@ -47,19 +46,39 @@ class Features:
   pooled: Leaf
 
 
+Inputs = Float[Array, "b h w c"] | Float[Array, "b d"] | Features
+
+
+@struct.dataclass
+class Mixed:
+  """The labels of the other image of each mixed image.
+
+  The loss of an image is weight L(own paths) + (1 - weight) L(paths).
+
+  Attributes:
+    paths: `i32[b p l]`, those of the other image.
+    weight: `f32[b]`, 0 to 1.
+  """
+
+  paths: Leaf
+  weight: Leaf
+
+
 @struct.dataclass
 class Batch:
   """Examples ready for a model.
 
   Attributes:
-    inputs: images `f32[b h w c]`, normalised, or precomputed features `f32[b d]`.
+    inputs: images `f32[b h w c]`, normalised; precomputed features `f32[b d]`; or the `Features` of a frozen backbone.
     paths: `i32[b p l]`; a path that an image does not have is all PAD.
     mask: `f32[b]`, 1 for an example and 0 for the padding of a last batch.
+    mixed: the other labels of images that mixup or CutMix made; None where each image has its own label alone.
   """
 
   inputs: Leaf
   paths: Leaf
   mask: Leaf
+  mixed: Mixed | None = None
 
 
 @struct.dataclass
@@ -67,7 +86,7 @@ class Examples:
   """Examples as they come from disk: what a loader yields, before augmentation makes a `Batch` of it.
 
   Attributes:
-    images: `u8[b h w c]`, or precomputed features `f32[b d]`.
+    images: `u8[b h w c]`, precomputed features `f32[b d]`, or those of several views of each image, `f32[b v d]`.
     paths: `i32[b p l]`, as in `Batch`.
     mask: `f32[b]`, as in `Batch`.
     draw: `i32[b 2]`, (epoch, number of the example in its set): the key of its random augmentation.
@@ -237,6 +256,9 @@ class Head(Protocol):
 
   def validate(self, options: DecodeOptions) -> None:
     """Raises UserError for options that this head cannot be decoded with."""
+
+  def weight_axes(self, tree: Any) -> Mapping[str, tuple[tuple[int | str, ...] | None, ...]]:
+    """Returns what the entries of its weights stand for, see `hierjax.nn.heads.axes`; `train --extend` alone asks."""
 
   def describe(self, features: Features) -> list[str]:
     """Returns lines about the head's choices for features of these shapes, printed before training; often none."""

@@ -27,9 +27,12 @@ class TableModel:
   """Logits of a step: a table by the previous node, moved by a state that remembers the nodes before."""
 
   def __init__(self, rng, tree, stop_at, batch=2):
-    self.tree, self.stop_at = tree, stop_at
-    self.arrays = tree_arrays(tree, "stop" if stop_at == "node" else "unknown")
-    assert self.arrays.stop_at == stop_at
+    """Makes the model; with stop_at = some, paths end at leaves, and at every third node."""
+    self.tree = tree = tree.with_label_ends(range(0, tree.num_nodes, 3)) if stop_at == "some" else tree
+    self.arrays = tree_arrays(tree, "stop" if stop_at in ("node", "some") else "unknown")
+    self.ends = {"bottom": (), "leaf": tree.leaves, "node": range(tree.num_nodes), "some": range(0, tree.num_nodes, 3)}
+    self.ends = {*self.ends[stop_at], *(() if stop_at == "bottom" else tree.leaves)}
+    assert self.arrays.stop_at == ("node" if stop_at == "some" else stop_at)
     shape = (tree.num_nodes + 1, self.arrays.num_outputs)
     self.table = rng.normal(size=(batch, *shape)).astype(np.float32)
     self.memory, self.pull = rng.normal(size=shape[0]), rng.normal(size=shape[1])
@@ -50,8 +53,7 @@ class TableModel:
     return state, log_softmax(self.table[example, previous + 1] + state * self.pull)
 
   def continuations(self, node):
-    may_stop = node != ROOT and self.stop_at != "bottom" and (self.tree.is_leaf(node) or self.stop_at == "node")
-    return [*self.tree.children(node), *[STOP] * may_stop]
+    return [*self.tree.children(node), *[STOP] * (node in self.ends)]
 
   def enumerate(self, example):
     """Returns every path of the tree with its scores."""

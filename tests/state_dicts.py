@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+TOKENS = ("pos_embed", "pos_embedding", "positional_embedding", "cls_token", "class_token", "reg_token", "latent")
 FIXTURES = Path(__file__).parent / "nn" / "pretrained"
 
 
@@ -13,6 +14,8 @@ def drawn(name, shape):
   rng = np.random.default_rng(zlib.crc32(name.encode()))
   if name.endswith("num_batches_tracked"):
     return np.asarray(7, np.int64)
+  if name.endswith(TOKENS):
+    return rng.normal(size=shape, scale=0.5).astype(np.float32)
   if len(shape) > 1:
     return (rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
   if name.endswith("running_var"):
@@ -23,9 +26,9 @@ def drawn(name, shape):
   return rng.normal(size=shape, scale=0.3).astype(np.float32)
 
 
-def images(size):
-  """Returns the images of all fixtures, `f32[2 size size 3]`."""
-  return np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+def images(height, width=None):
+  """Returns the images of all fixtures, `f32[2 height width 3]`; squares without a width."""
+  return np.random.default_rng(0).normal(size=(2, height, width or height, 3)).astype(np.float32)
 
 
 def as_text(shapes):

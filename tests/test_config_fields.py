@@ -10,8 +10,9 @@ from hierjax.config import REQUIRED, fields_of, unpack
 from hierjax.config_files import load_config, names
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import tree_arrays
-from hierjax.nn.registry import HEADS, PARTS, make_part, part_fields
+from hierjax.nn.registry import HEADS, PARTS, PRETRAINED, make_part, part_fields
 from hierjax.runs.run import RunConfig
+from hierjax.training.from_weights import with_weights
 from hierjax.training.sections import SECTIONS, overridden, section_fields, top_fields
 from hierjax.tree.builders import from_paths
 
@@ -49,7 +50,9 @@ TOGETHER = {
   "data.pad": "--config.data.sides=()",
   "merged.levels": "--config.merged.shared=1",
   "init.skip": "--config.init.run=runs/first",
+  "init.extend": "--config.init.run=runs/first",
   "init.run": "--config.init.weights=",
+  "init.sha256": "--config.init.weights=lite0",
   "head.feedback": "--config.head.output=softmax",  # a step that is fed labels predicts one path
   "head.output": "--config.head.feedback=soft",
 }
@@ -109,6 +112,8 @@ def set_to(config: dict, key: str, other: Any) -> str:
     found = overridden(config, [*more, f"--config.{key}={text}"])
   except UserError as error:
     return str(error)
+  if key == "data.size":  # which sets data.crop and data.resize
+    found, _ = with_weights(found)
   part = Frozen(found[section] if section else found)
   if (found[section] if section else found)[name] != other:
     return f"{key} has {part.value} and not {other!r}"
@@ -143,7 +148,8 @@ def test_each_part_can_be_named(part, name):
   needed = ["--config.backbone.width=4"] if name == "features" else []
   found = load_config("quickstart", [f"--config.{part}.name={name}", *needed])
   assert found[part]["name"] == name
-  assert refusal(part, Frozen(found[part])) == ""
+  why = "config.init.weights, and none is named" if name == PRETRAINED else ""
+  assert refusal(part, Frozen(found[part])).endswith(why)
 
 
 @pytest.mark.parametrize("name", HEADS)

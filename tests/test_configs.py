@@ -13,6 +13,7 @@ import pytest
 from configs import chrnn, common
 from hierjax.config import flatten, unpack
 from hierjax.errors import UserError
+from hierjax.nn.registry import PRETRAINED
 from hierjax.runs.run import Run
 from hierjax.training import loop
 from hierjax.training.optim import OptimConfig, make_optimizer
@@ -65,7 +66,16 @@ def shapes_of(run):
   return {**variables.get("params", {}), "head": HEADS[head]["params"]}
 
 
+def without_weights(config):
+  """Returns a config in which the pretrained weights' values stand as if they were there, for small images."""
+  if config["backbone"]["name"] != PRETRAINED:
+    return config
+  known = dict(size=128, crop=128, resize=144, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic")
+  return config | {"backbone": {"name": "efficientnet_lite0"}, "data": config["data"] | known}
+
+
 def run_of(config):
+  config = without_weights(config)
   source = repr((config["tree"], config["data"]["name"]))
   toy = from_paths([("animal", "dog"), ("thing", "cup")]) if config["tree"]["source"] == "images" else None
   run = Run.from_config(config, TREES.get(source, toy))

@@ -319,7 +319,10 @@ def test_foreign_folders_get_a_clear_sentence(folder, command, tmp_path, capsys)
       "config.class_weights = balanced and config.data.balanced = True: choose one",
     ),
     (["--config=configs/quickstart.py", "--multihost=here"], "--multihost=here: give auto, or ADDRESS,N,I"),
-    (["--config=configs/folder.py", "--config.data.root=nowhere"], "config.data.root = 'nowhere': there is no such"),
+    (
+      ["--config=configs/photos.py:from_scratch", "--config.data.root=nowhere"],
+      "config.data.root = 'nowhere': there is no such",
+    ),
   ],
 )
 def test_mistakes_on_the_command_line_get_a_clear_sentence(tmp_path, cache, arguments, message):

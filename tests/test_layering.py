@@ -65,7 +65,8 @@ def test_files_stay_short():
 
 
 def test_no_hidden_defaults_or_unsafe_loading():
-  bad = re.compile(r"\bpickle\b|(?<![\w.])eval\(|importlib\.import_module|allow_pickle=True|jax\.pmap|config\.get\(")
+  unpickling = r"\b(?:import|from) pickle\b|\bpickle\.|allow_pickle=True"
+  bad = re.compile(rf"{unpickling}|(?<![\w.])eval\(|importlib\.import_module|jax\.pmap|config\.get\(")
   for path in [*FILES, ROOT / "train.py", *(ROOT / "configs").glob("*.py")]:
     match = bad.search(path.read_text(encoding="utf-8"))
     assert match is None, f"{path}: {match and match[0]}"

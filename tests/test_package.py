@@ -1,6 +1,7 @@
 """What `import hierjax` offers, its extras, and the files that describe the package."""
 
 import ast
+import itertools
 import json
 import re
 import subprocess
@@ -97,10 +98,11 @@ def names(requirements):
 
 
 def test_requirements_txt_has_the_core_and_all_extras():
-  wanted = {*PROJECT["dependencies"], *OPTIONAL["tfds"], *OPTIONAL["report"], *OPTIONAL["tensorboard"]}
+  extras = ("tfds", "report", "tensorboard", "hub", "weights")
+  wanted = {*PROJECT["dependencies"], *itertools.chain(*(OPTIONAL[extra] for extra in extras))}
   listed = {line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")}
   assert listed == wanted
-  assert OPTIONAL["all"] == ["hierjax[tfds,report,tensorboard]"] and "hierjax[all]" in OPTIONAL["test"]
+  assert OPTIONAL["all"] == [f"hierjax[{','.join(extras)}]"] and "hierjax[all]" in OPTIONAL["test"]
 
 
 def test_what_the_core_imports_is_declared():

@@ -242,7 +242,9 @@ def _selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder | No
   found = Confidences.of(predict_split(ensemble, images, stages))
   written = _report_selective(ensemble, images.split, _Selective(found, threshold, alpha), out)
   print(f"\nthreshold = {threshold:g} is chosen on validation: {folder.path / 'choices.json'}")
-  sweep = ThresholdSweep(ensemble.name, images.split, found, validation, goal.accuracy, threshold)
+  sweep = ThresholdSweep(
+    ensemble.name, images.split, found, validation, goal.accuracy, threshold, ensemble.tree.named_levels
+  )
   print(draw_threshold_sweep(folder, sweep))
   return written
 
@@ -261,7 +263,7 @@ def _report_selective(ensemble: Ensemble, split: str, answers: _Selective, out: 
 
   count = len(answers.found.length)
   print(f"\n{ensemble.name}: {count:,} images of {split}; confidence threshold {answers.threshold:g}")
-  print(selective_table(answers.found, answers.threshold))
+  print(selective_table(answers.found, answers.threshold, ensemble.tree.named_levels))
   about = {"split": split, "members": ensemble.about(), "alpha": answers.alpha, "num_examples": count}
   name, found = f"{split}-threshold", {**about, "threshold": answers.threshold, **answers.found.at(answers.threshold)}
   if out is not None:
@@ -283,7 +285,9 @@ def _report(ensemble: Ensemble, split: str, measured: _Measured, out: RunFolder 
   from hierjax.evaluation.console import ensemble_errors, print_ensemble
 
   several = len(ensemble.members) > 1
-  about = {"split": split, "members": ensemble.about(), "level_sizes": np.diff(ensemble.tree.level_offsets).tolist()}
+  tree = ensemble.tree
+  sizes = {"level_names": list(tree.named_levels), "level_sizes": np.diff(tree.level_offsets).tolist()}
+  about = {"split": split, "members": ensemble.about(), **sizes}
   found = {alpha: {**about, "alpha": alpha, **values} for alpha, values in measured.metrics.items()}
   for number, values in enumerate(found.values()):
     if several:

@@ -8,7 +8,18 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from hierjax import __version__
-from hierjax.cli import compare, config_list, config_show, evaluate, export, predict, report, train, weights_import
+from hierjax.cli import (
+  compare,
+  config_list,
+  config_show,
+  evaluate,
+  export,
+  predict,
+  report,
+  train,
+  weights_import,
+  weights_wrap,
+)
 from hierjax.cli.common import Command, Parser, UsageError, indented
 from hierjax.cli.data import check, clear_cache, demo, features, prepare, pseudo_label, show
 from hierjax.cli.plot import neighbours, predictions, states
@@ -32,6 +43,7 @@ COMMANDS: Mapping[str, Command] = {
   "data pseudo-label": pseudo_label,
   "data prepare": prepare,
   "weights import": weights_import,
+  "weights wrap": weights_wrap,
   "config show": config_show,
   "config list": config_list,
 }
@@ -41,6 +53,7 @@ examples:
   hierjax train quickstart
   hierjax evaluate runs/quickstart
   hierjax predict runs/quickstart photos/
+  hierjax predict lite0 photos/
   hierjax COMMAND --help
 
 exit status:

@@ -17,12 +17,13 @@ EXAMPLES = """
 hierjax predict runs/quickstart photo.jpg
 hierjax predict runs/quickstart photos/ --csv answers.csv --top 3
 hierjax predict runs/quickstart photos/ --threshold 0.8 --json
+hierjax predict lite0 photos/
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the arguments."""
-  add_workdir(parser)
+  add_workdir(parser, "the run's folder; or lite0, lite1, lite2 or hf:timm/NAME, for classifiers of ImageNet")
   parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders of images")
   parser.add_argument("--csv", metavar="FILE", help="write the answers to this file as well")
   add_decoding(parser)
@@ -32,9 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Prints a line an answer; returns 1 where no image could be read."""
   from hierjax.inference.predictor import find_images, write_csv
+  from hierjax.nn.pretrained.named import is_name
   from hierjax.runs import devices
 
   devices.use_compilation_cache()
+  if is_name(args.workdir):
+    from hierjax.training.wrapped import SURE, run_of
+
+    args.workdir, args.threshold = run_of(args.workdir), args.threshold or str(SURE)
+    print(f"paths end above nodes with a probability below {args.threshold} (--threshold)", file=sys.stderr)
   with output(args.json) as print_json:
     images = find_images(args.images)
     rows = _predict(args, images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import traceback
 from pathlib import Path
+from typing import Any
 
 from hierjax.errors import UserError
 
@@ -13,6 +14,7 @@ EXAMPLES = """
 hierjax train quickstart
 hierjax train quickstart:flat --workdir=runs/flat
 hierjax train my_config.py --config.batch_size=64 --config.optim.lr=0.05
+hierjax train --extend runs/quickstart --config.epochs=5
 python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
@@ -20,7 +22,11 @@ python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the arguments."""
   add_config(parser)
-  parser.add_argument("--workdir", default="", metavar="FOLDER", help="the run's folder (default: runs/CONFIG-VARIANT)")
+  about = "go on from a run's best weights, with its config: more epochs, images or labels; in a run of its own"
+  parser.add_argument("--extend", default="", metavar="RUN", help=about)
+  parser.add_argument(
+    "--workdir", default="", metavar="FOLDER", help="the run's folder (default: runs/CONFIG-VARIANT, or RUN-extended)"
+  )
   parser.add_argument(
     "--multihost", default="", metavar="HOSTS", help="auto, or ADDRESS,N,I: join a run of several processes"
   )
@@ -55,22 +61,32 @@ def default_workdir(name: str) -> str:
   return "-".join([f"runs/{Path(file).stem}", *(word for word in variant.split(",") if word)])
 
 
+def _config_and_workdir(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+  """Returns the config that the command line describes, and the folder that a run of it has by default."""
+  from hierjax.config_files import extending, load_config
+
+  if not args.extend:
+    name = config_of(args)
+    return load_config(name, args.overrides), default_workdir(name)
+  if args.config_name or args.config:
+    args.refuse("--extend takes the config of its run: change single keys of it, --config.KEY=VALUE")
+  return extending(args.extend, args.overrides), f"{args.extend.rstrip('/')}-extended"
+
+
 def run(args: argparse.Namespace) -> int:
   """Trains; returns 128 and the signal's number where a signal stopped the run."""
   from absl import logging
 
-  from hierjax.config_files import load_config
   from hierjax.runs import devices
   from hierjax.training import loop
 
   logging.set_verbosity(logging.WARNING)
-  name = config_of(args)
-  config = load_config(name, args.overrides)
+  config, workdir = _config_and_workdir(args)
   try:
     devices.join(args.multihost)
     devices.use_compilation_cache()
     devices.prepare_cpu()
-    loop.train_and_evaluate(config, args.workdir or default_workdir(name))
+    loop.train_and_evaluate(config, args.workdir or workdir)
   except loop.Stopped as stopped:
     print(stopped)
     return 128 + stopped.signal

@@ -7,13 +7,19 @@ On two CPU cores, 256 CIFAR images a batch, in thousands of images a second: gat
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
+from hierjax.data.mixing import Mixing, mixed_batch, smoothed_paths
+from hierjax.data.photo_augment import PhotoAugment, erased, flipped, keys_of, recoloured, resized_crops
 from hierjax.errors import UserError
-from hierjax.types import Batch, Examples
+from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.types import Batch, Examples, Features
+
+_OF_LABELS, _OF_MIXING = 1, 2  # numbers that make keys of the run's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +32,8 @@ class Transform:
     mirror: whether training mirrors every other image.
     mean: of each channel, of pixels from 0 to 1.
     std: of each channel, of pixels from 0 to 1.
+    photo: random augmentation of photographs.
+    mixing: augmentation that changes labels.
     sides: the smallest and the largest size of an image's shorter side before the crop: at random in training, the
       middle in evaluation. (): images keep their size.
   """
@@ -36,22 +44,60 @@ class Transform:
   mean: tuple[float, ...] = (0.5, 0.5, 0.5)
   std: tuple[float, ...] = (0.25, 0.25, 0.25)
   sides: tuple[int, ...] = ()
+  photo: PhotoAugment = dataclasses.field(default_factory=PhotoAugment)
+  mixing: Mixing = dataclasses.field(default_factory=Mixing)
+
+  def check(self) -> None:
+    """Raises UserError for settings that contradict each other."""
+    if self.photo.resizes and (self.pad or self.sides):
+      raise UserError(
+        "config.data.crop_area: it resizes random crops itself; set config.data.pad = 0 and config.data.sides = ()"
+      )
+
+  @property
+  def in_evaluation(self) -> Transform:
+    """The transform without what training alone does."""
+    return Transform(self.crop, mean=self.mean, std=self.std, sides=self.sides)
 
 
-def train_batch(examples: Examples, key: PRNGKeyArray, transform: Transform) -> Batch:
-  """Returns a batch for training; `key` is the run's, the same at every step."""
-  inputs = jnp.asarray(examples.images)
+def train_batch(examples: Examples, key: PRNGKeyArray, transform: Transform, tree: TreeArrays | None = None) -> Batch:
+  """Returns a batch for training.
+
+  Args:
+    examples: as they come from disk.
+    key: the run's, the same at every step.
+    transform: the settings.
+    tree: the label tree, for label smoothing.
+  """
+  inputs: Any = jnp.asarray(examples.images)
+  draw = jnp.asarray(examples.draw)
   if inputs.ndim == 4:
-    inputs = augment(inputs, jnp.asarray(examples.draw), key, transform)
-  return Batch(inputs, examples.paths, examples.mask)
+    inputs = augment(inputs, draw, key, transform)
+  elif inputs.ndim == 3:
+    inputs = Features((), _drawn_view(inputs, draw, key))
+  paths, mixing = jnp.asarray(examples.paths), transform.mixing
+  if mixing.label_smoothing and tree is not None:
+    keys = keys_of(draw, jax.random.fold_in(key, _OF_LABELS))
+    paths = smoothed_paths(paths, keys, tree, mixing.label_smoothing)
+  batch = Batch(inputs, paths, jnp.asarray(examples.mask))
+  return mixed_batch(batch, draw, jax.random.fold_in(key, _OF_MIXING), mixing) if examples.images.ndim == 4 else batch
 
 
 def eval_batch(examples: Examples, transform: Transform, number: int | Int[Array, ""] = 0) -> Batch:
   """Returns a batch for evaluation, with the view `number` of each image, see `view`; nothing is random."""
-  inputs = jnp.asarray(examples.images)
+  inputs: Any = jnp.asarray(examples.images)
   if inputs.ndim == 4:
     inputs = midway(inputs, transform) if transform.sides else view(inputs, transform, number)
+  elif inputs.ndim == 3:
+    inputs = Features((), inputs[:, 0])
   return Batch(inputs, examples.paths, examples.mask)
+
+
+def _drawn_view(views: Float[Array, "b v d"], draw: Int[Array, "b 2"], key: PRNGKeyArray) -> Float[Array, "b d"]:
+  """Returns the features of a view of each image, each as probable as the others; see `augment`."""
+  bits = jax.vmap(lambda d: jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, d[0]), d[1])))(draw)
+  number = (bits % jnp.uint32(views.shape[1])).astype(jnp.int32)
+  return jnp.take_along_axis(views, number[:, None, None], axis=1)[:, 0]
 
 
 def augment(
@@ -73,6 +119,8 @@ def augment(
   Raises:
     ValueError: the crop is larger than the padded image.
   """
+  if transform.photo.active:
+    return _of_photographs(images, draw, key, transform)
   if transform.sides:
     return _resized_crops(images, draw, key, transform)
   (height, width), crop, pad = images.shape[1:3], transform.crop, transform.pad
@@ -88,6 +136,25 @@ def augment(
   cropped = jnp.take_along_axis(cropped, jnp.clip(columns, 0, width - 1)[:, None, :, None], axis=2, mode="clip")
   inside = _inside(rows, height)[:, :, None, None] & _inside(columns, width)[:, None, :, None]
   return jnp.where(inside, _normalise(cropped, transform), 0.0)
+
+
+def _of_photographs(
+  images: UInt8[Array, "b h w c"], draw: Int[Array, "b 2"], key: PRNGKeyArray, transform: Transform
+) -> Float[Array, "b {transform.crop} {transform.crop} c"]:
+  """Returns normalised images with the augmentation of `PhotoAugment`; see `augment`."""
+  photo = transform.photo
+  keys = jax.vmap(lambda k: jax.random.split(k, 5))(keys_of(draw, key))
+  mean, std = (jnp.array(x, jnp.float32)[None, None, None] for x in (transform.mean, transform.std))
+  if photo.resizes:
+    pixels = resized_crops(images, keys[:, 0], photo, transform.crop)
+    mirrored = jax.vmap(jax.random.bernoulli)(keys[:, 1])[:, None, None, None] & transform.mirror
+    pixels = jnp.where(mirrored, pixels[:, :, ::-1], pixels)
+  else:
+    plain = dataclasses.replace(transform, photo=PhotoAugment())
+    pixels = augment(images, draw, key, plain) * std + mean
+  pixels = recoloured(flipped(pixels, keys[:, 2], photo), keys[:, 3], photo)
+  inputs = jnp.where(jnp.isnan(pixels), 0.0, (pixels - mean) / std)
+  return erased(inputs, keys[:, 4], photo)
 
 
 def view(

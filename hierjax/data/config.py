@@ -11,13 +11,16 @@ from typing import Literal
 
 from hierjax.data.augment import Transform
 from hierjax.data.images.cache import CachePlace
-from hierjax.data.images.read_image import FITS, MAX_PIXELS
+from hierjax.data.images.read_image import FITS, INTERPOLATIONS, MAX_PIXELS
+from hierjax.data.mixing import Mixing
+from hierjax.data.photo_augment import PhotoAugment
 from hierjax.errors import UserError
 from hierjax.tree.readers.folders import SplitRules
 
 ON_BAD_IMAGE = ("stop", "skip")
 ON_NO_LABEL = ("stop", "skip")
 MAX_SIDE = math.isqrt(MAX_PIXELS)
+_OR_WEIGHTS = "; or name pretrained weights that say it, config.init.weights"
 PARTIAL_LABELS = ("direct", "drop", "pseudo", "truth")
 
 
@@ -60,17 +63,33 @@ class DataConfig:
     examples: how many training images `shapes` and `noise` draw; a sixth as many each to validate and to test.
     width: how many features a vector has that `noise` draws in place of an image; 0 for images.
     objects: the most objects, and so label paths, in one image of `shapes`.
-    resize: the side of the squares that images are stored as; for `arrays`, that of the images in the files.
+    size: the one number for the size of images: `crop` is this, and `resize` a little more, so that the crop is the
+      middle part which the authors of the pretrained weights read (without weights, 7/8). On a command line it replaces
+      the `crop` and `resize` of a config file. 0: what `crop` and `resize` say.
+    resize: the side of the squares that images are stored as; for `arrays`, that of the images in the files. 0: as
+      `size`, or the pretrained weights, have it.
     fit: how an image becomes that square. `crop`: the shorter side is resized to it and the centre cropped. `stretch`:
       both sides are resized to it, for any ratio of the sides (Zuo et al. IV-A, as in Caffe). `pad`: the longer side
       is resized to it, and the rest of the square is grey; for long things, such as plankton.
-    crop: the side of the squares that the model reads.
+    interpolation: of pixels where the side changes: `bilinear` or `bicubic`; empty: as the pretrained weights have it.
+    crop: the side of the squares that the model reads. 0: as `size`, or the pretrained weights, have it.
     sides: the least and the most that the side of a training image, stored as `resize`, is resized to before the crop,
       at random; evaluation takes the middle (Koo et al., section 4.1: 256 to 512). () for as it is stored.
     pad: zeros put around an image, in normalised space, before the random crop of training.
     mirror: whether training mirrors every other image, at random.
-    mean: of each channel, of pixels from 0 to 1.
-    std: of each channel, of pixels from 0 to 1.
+    crop_area: the least and the largest part of an image's area that training crops at random and resizes to `crop`;
+      the ratio of the sides is from 3/4 to 4/3. (): no such crop.
+    jitter: three numbers j: training changes brightness, contrast and saturation by factors from 1 - j to 1 + j. (): it
+      does not.
+    rotate: the largest angle of a random rotation in training, in degrees.
+    flip: whether training turns every other image upside down, at random.
+    erase: the probability that training gives a box of an image the mean colour.
+    mixup: a of the distribution Beta(a, a) of the weight of two images that training mixes; 0: it mixes none.
+    cutmix: the same for a box of another image in an image; 0: none.
+    label_smoothing: e: training drops the last node of a label with probability e, then the one before, and so on, and
+      goes on to random nodes from there; see `hierjax.data.mixing.smoothed_paths`.
+    mean: of each channel, of pixels from 0 to 1. (): as the pretrained weights have it.
+    std: of each channel, of pixels from 0 to 1. (): as the pretrained weights have it.
     on_bad_image: `stop` the run, naming the file, or `skip` the image, which is then reported and never counts: its row
       of a batch has mask 0 and the pixels of another row.
     on_no_label: `stop` the run where images of a split have no label, naming the first, or `skip` these: they are left
@@ -104,12 +123,22 @@ class DataConfig:
   examples: int = 12_000
   width: int = 0
   objects: int = 1
+  size: int = 0
   resize: int = 32
   fit: str = "crop"
+  interpolation: Literal["", "bilinear", "bicubic"] = "bilinear"
   crop: int = 32
   sides: Sequence[int] = ()
   pad: int = 4
   mirror: bool = True
+  crop_area: Sequence[float] = ()
+  jitter: Sequence[float] = ()
+  rotate: float = 0.0
+  flip: bool = False
+  erase: float = 0.0
+  mixup: float = 0.0
+  cutmix: float = 0.0
+  label_smoothing: float = 0.0
   mean: Sequence[float] = (0.5, 0.5, 0.5)
   std: Sequence[float] = (0.25, 0.25, 0.25)
   on_bad_image: str = "stop"
@@ -137,11 +166,16 @@ class DataConfig:
       "examples": (self.examples >= 6, "6 or more"),
       "width": (self.width >= 0, "0 (images) or more"),
       "objects": (1 <= self.objects <= 3, "1, 2 or 3"),
-      "resize": (1 <= self.resize <= MAX_SIDE, f"from 1 to {MAX_SIDE} pixels"),
+      "size": (self.size in (0, self.crop), f"0, or data.crop, which is {self.crop}"),
+      "resize": (1 <= self.resize <= MAX_SIDE, f"from 1 to {MAX_SIDE} pixels{_OR_WEIGHTS}"),
       "fit": (self.fit in FITS, " or ".join(FITS)),
+      "interpolation": (self.interpolation in INTERPOLATIONS, f"{' or '.join(INTERPOLATIONS)}{_OR_WEIGHTS}"),
       "crop": (1 <= self.crop <= self.resize, f"from 1 to data.resize, which is {self.resize}"),
       "pad": (0 <= self.pad <= MAX_SIDE, f"from 0 to {MAX_SIDE} pixels"),
-      "mean": (all(0 <= mean <= 1 for mean in self.mean), "from 0 to 1, as pixels are here"),
+      "mean": (
+        len(self.mean) > 0 and all(0 <= mean <= 1 for mean in self.mean),
+        f"from 0 to 1, as pixels are here{_OR_WEIGHTS}",
+      ),
       "std": (
         all(0 < std <= 1 for std in self.std) and len(self.std) == len(self.mean),
         "above 0 and at most 1, one for each mean",
@@ -162,6 +196,13 @@ class DataConfig:
     for key, (holds, allowed) in laws.items():
       if not holds:
         raise UserError(f"config.data.{key} = {values[key]!r}: must be {allowed}")
+    self.transform.check()
+
+  @property
+  def decoding(self) -> str:
+    """What the pixels of a decoded image depend on; in the names of the cache."""
+    usual = self.interpolation == "bilinear"  # as it was before there was another
+    return f"{self.resize} {self.fit}" if usual else f"{self.resize} {self.fit} {self.interpolation}"
 
   @property
   def cache_place(self) -> CachePlace:
@@ -189,6 +230,14 @@ class DataConfig:
   @property
   def transform(self) -> Transform:
     """The settings of preprocessing."""
+    photo = PhotoAugment(tuple(self.crop_area), tuple(self.jitter), self.rotate, self.flip, self.erase)
     return Transform(
-      self.crop, self.pad, self.mirror, mean=tuple(self.mean), std=tuple(self.std), sides=tuple(self.sides)
+      self.crop,
+      self.pad,
+      self.mirror,
+      mean=tuple(self.mean),
+      std=tuple(self.std),
+      sides=tuple(self.sides),
+      photo=photo,
+      mixing=Mixing(self.mixup, self.cutmix, self.label_smoothing),
     )

@@ -15,7 +15,7 @@ from hierjax.data.images.read_image import BadImageError
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import PAD, ROOT, LabelTree
 
-Images = UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, "m d"]
+Images = UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, "m d"] | Float[np.ndarray, "m v d"]
 
 # The splits of a set; each is opened when its function is called.
 Splits = Mapping[str, Callable[[], "Source"]]

@@ -75,7 +75,7 @@ class Summary:
       "nodes": 0 if tree is None else tree.num_nodes,
       "leaves": 0 if tree is None else len(tree.leaves),
       "levels": 0 if tree is None else tree.depth,
-      "level_names": [] if tree is None else [tree.level_name(i) for i in range(tree.depth)],
+      "level_names": [] if tree is None else list(tree.named_levels),
       "findings": [dataclasses.asdict(finding) for finding in self.findings],
     }
 
@@ -100,7 +100,7 @@ class Summary:
     sizes = np.diff(tree.level_offsets)
     levels = ", ".join(f"{tree.level_name(i)} {size:,}" for i, size in enumerate(sizes.tolist()))
     depths = Counter((tree.level[tree.leaves] + 1).tolist())
-    leaves = ", ".join(f"{count:,} on level {level}" for level, count in sorted(depths.items()))
+    leaves = ", ".join(f"{count:,} on {tree.level_name(level - 1)}" for level, count in sorted(depths.items()))
     found = [f"tree: {tree.num_nodes:,} nodes ({levels}); {len(tree.leaves):,} leaves ({leaves})"]
     below = images_below(tree, self.counts) if len(self.counts) else None
 

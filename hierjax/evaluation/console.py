@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hierjax.evaluation.ensembles import Errors
+from hierjax.evaluation.significance import error_names
 from hierjax.evaluation.tables import accuracy_table, accuracy_tables, percent, table
 from hierjax.runs.folder import RunFolder
 from hierjax.tree.label_finder import split_path
@@ -19,7 +20,7 @@ from hierjax.tree.label_finder import split_path
 def print_metrics(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
   """Prints the contents of eval/SPLIT.json: the metrics as a table, a few paths, and the next commands."""
   views = f", {metrics['views']} views each" if metrics["views"] > 1 else ""
-  known = f", known down to level {metrics['known_levels']}" if "known_levels" in metrics else ""
+  known = f", known down to {metrics['level_names'][metrics['known_levels'] - 1]}" if "known_levels" in metrics else ""
   print(f"\n{metrics['num_examples']:,} images of {metrics['split']}{views}{known}, step {metrics['step']}")
   print(accuracy_table(metrics))
   if "examples" in metrics:
@@ -65,8 +66,7 @@ def print_ensemble(name: str, found: Mapping[float, Mapping[str, Any]]) -> None:
   print(accuracy_tables({f"alpha {alpha:g}" if len(found) > 1 else "value": found[alpha] for alpha in found}))
   if "ensembles" not in metrics:
     return
-  levels = [f"raw level {i + 1}" for i in range(len(metrics["level_sizes"]))]
-  rows: list[tuple[str, ...]] = [("top-1 error", "alpha", "subsets", *levels, "path")]
+  rows: list[tuple[str, ...]] = [("top-1 error", "alpha", "subsets", *error_names(metrics["level_names"]))]
   for rank, ensemble in enumerate(metrics["ensembles"]):
     for alpha, values in found.items():
       row = values["ensembles"][rank]

@@ -40,12 +40,14 @@ class Errors:
     subsets: the numbers of the members that were averaged.
     wrong: `i64[s a l+1]`, how many images a subset has wrong with an alpha.
     counted: `i64[l+1]`, how many count.
+    levels: the names of the levels.
   """
 
   alphas: tuple[float, ...]
   subsets: tuple[tuple[int, ...], ...]
   wrong: Int[np.ndarray, "s a i"]
   counted: Int[np.ndarray, "i"]
+  levels: tuple[str, ...]
 
   @property
   def sizes(self) -> tuple[int, ...]:
@@ -93,7 +95,7 @@ def subset_errors(ensemble: Ensemble, alphas: Sequence[float], stages: Stages) -
 def errors_of(sums: Sums, ensemble: Ensemble, alphas: Sequence[float]) -> Errors:
   """Returns the errors that a taker of `subset_errors` has summed up."""
   wrong, counted = (found.astype(np.int64) for found in sums.values())
-  return Errors(tuple(alphas), subsets(len(ensemble.members)), wrong, counted)
+  return Errors(tuple(alphas), subsets(len(ensemble.members)), wrong, counted, ensemble.tree.named_levels)
 
 
 def member_errors(ensemble: Ensemble, alpha: float, stages: Stages) -> Rows:
@@ -215,4 +217,4 @@ class Pair:
       wrong, counted = rows.values(len(images.source))
       found.append((np.moveaxis(wrong, 1, 0), counted))
     (wrong, counted), (other, other_counted) = found
-    return differences(wrong, other, counted & other_counted)
+    return differences(wrong, other, counted & other_counted, self.first.tree.named_levels)

@@ -23,6 +23,7 @@ from hierjax.evaluation.thresholds import options_with_thresholds
 from hierjax.functional.combine import mean_of_views
 from hierjax.functional.metrics import Mean, evaluate_batch, metrics_with
 from hierjax.functional.multilabel import F1, multilabel_metrics
+from hierjax.inference.frozen import frozen_features
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.pipeline import Preprocess, Stages, each_view, finish, upper_levels
 from hierjax.runs.folder import RunFolder
@@ -186,13 +187,15 @@ def evaluate_run(
   step = eval_step(run.data.transform, Stages(options), settings.known_levels, tuple(run.config.metrics))
   alone = jax.process_count() == 1
   shown = set(np.linspace(0, len(source) - 1, _SHOWN).astype(int).tolist() if alone else ())
-  metrics, answers = measure_split(step, loaded, source, shown)
+  read = source if options.views > 1 else frozen_features(loaded, source)
+  metrics, answers = measure_split(step, loaded, read, shown)
   found = {
     "split": name,
     "step": loaded.step,
     "views": options.views,
     **({"known_levels": settings.known_levels} if settings.known_levels else {}),
     **({"thresholds": list(options.thresholds)} if "path_f1" in metrics else {}),
+    "level_names": list(run.tree.named_levels),
     "level_sizes": np.diff(run.tree.level_offsets).tolist(),
     **({"further_metrics": [n.rpartition(":")[2] for n in run.config.metrics]} if run.config.metrics else {}),
     **metrics,

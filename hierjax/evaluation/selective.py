@@ -140,12 +140,12 @@ def choose_threshold(out: RunFolder, goal: ThresholdGoal, validation: Confidence
   return threshold
 
 
-def selective_table(found: Confidences, threshold: float) -> str:
-  """Returns the coverage and accuracy of the answers at a threshold as a table for a terminal."""
+def selective_table(found: Confidences, threshold: float, levels: Sequence[str]) -> str:
+  """Returns the coverage and accuracy of the answers at a threshold, by names of levels, as a table for a terminal."""
   at, whole = found.at(threshold), found.at(0.0)
   rows: list[tuple[str, ...]] = [("answers", "coverage", "accuracy")]
-  for level, (share, right) in enumerate(zip(at["level_coverage"], at["level_accuracy"], strict=True), 1):
-    rows.append((f"end at level {level}", percent(share), percent(right)))
+  for level, share, right in zip(levels, at["level_coverage"], at["level_accuracy"], strict=True):
+    rows.append((f"end at {level}", percent(share), percent(right)))
   rows.append(("abstained", percent(1 - at["coverage"]), "-"))
   rows.append(("all answers", percent(at["coverage"]), percent(at["selective_accuracy"])))
   rows.append(("full paths among them", percent(at["full_coverage"]), percent(at["full_accuracy"])))

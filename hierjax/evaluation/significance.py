@@ -46,7 +46,7 @@ def differences(
   first: Bool[np.ndarray, "m n i"],
   second: Bool[np.ndarray, "m n i"],
   counted: Bool[np.ndarray, "n i"],
-  seed: int = 0,
+  levels: Sequence[str],
 ) -> list[Difference]:
   """Compares two sets of runs, the m-th of one with the m-th of the other, on the same images.
 
@@ -54,12 +54,11 @@ def differences(
     first: the errors of each run of the first set: of the raw argmax level by level, and last of the path.
     second: the same of the second set.
     counted: which of them count.
-    seed: of the bootstrap.
+    levels: their names.
   """
-  names = error_names(counted.shape[1] - 1)
-  rng = np.random.default_rng(seed)
+  rng = np.random.default_rng(0)
   found = []
-  for i, name in enumerate(names):
+  for i, name in enumerate(error_names(levels)):
     ours, theirs = (runs[:, counted[:, i], i].astype(np.float64) for runs in (first, second))
     if ours.shape[1] == 0:
       continue
@@ -70,9 +69,9 @@ def differences(
   return found
 
 
-def error_names(levels: int) -> list[str]:
-  """Returns the names of top-1 errors: of the raw argmax at each level, and of the path."""
-  return [f"raw level {i + 1}" for i in range(levels)] + ["path"]
+def error_names(levels: Sequence[str]) -> list[str]:
+  """Returns the names of top-1 errors, given those of the levels: of the raw argmax at each, and of the path."""
+  return [f"raw {level}" for level in levels] + ["path"]
 
 
 def check_pairs(first: int, second: int) -> None:

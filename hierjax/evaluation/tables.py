@@ -48,8 +48,9 @@ def accuracy_rows(columns: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, .
     if isinstance(values[0], list):
       if name == "raw_level_accuracy" and all(m["raw_level_accuracy"] == m.get("level_accuracy") for m in several):
         continue  # the raw argmaxes are the decoded paths
-      for i, size in enumerate(several[0]["level_sizes"]):
-        rows.append((f"{metric.title} {i + 1} accuracy", str(size), *(write(value[i]) for value in values)))
+      for i, (level, size) in enumerate(zip(several[0]["level_names"], several[0]["level_sizes"], strict=True)):
+        title = f"{metric.title.replace('level', level)} accuracy"
+        rows.append((title, str(size), *(write(value[i]) for value in values)))
     else:
       rows.append((metric.title, "", *map(write, values)))
   for name, title in (("path_f1", "path F1"), ("node_f1", "node F1")):

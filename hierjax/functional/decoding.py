@@ -123,7 +123,7 @@ def end_probability(node_prob: Float[Array, "b n"], tree: TreeArrays) -> Float[A
     return jnp.zeros_like(node_prob).at[:, leaves].set(node_prob[:, leaves])
   top = tree.level_offsets[1]
   left = node_prob.at[:, parent[top:]].add(-node_prob[:, top:])
-  return jnp.where(left > _ROUNDING * node_prob, left, 0.0)
+  return jnp.where(jnp.asarray(tree.may_end)[None] & (left > _ROUNDING * node_prob), left, 0.0)
 
 
 def level_scorer(log_probs: Float[Array, "b e"], tree: TreeArrays) -> Scorer:

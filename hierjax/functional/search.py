@@ -57,10 +57,10 @@ def continuations(previous: Int[Array, "b k"], tree: TreeArrays) -> tuple[Int[Ar
   nodes = jnp.minimum(nodes, jnp.where(first < end, end - 1, start))
   if not tree.has_stop:
     return nodes, real
-  may_stop = (previous[..., None] >= 0) & ((first == end) | (tree.stop_at == "node"))
+  may_stop = (previous >= 0) & jnp.asarray(tree.may_end)[jnp.maximum(previous, 0)]
   return (
     jnp.concatenate([nodes, jnp.full_like(first, STOP)], axis=-1),
-    jnp.concatenate([real, may_stop], axis=-1),
+    jnp.concatenate([real, may_stop[..., None]], axis=-1),
   )
 
 
@@ -119,7 +119,7 @@ def beam_search(step: Step, carry: Carry, known: Int[Array, "b l"], tree: TreeAr
     scores = share if options.normalise == "siblings" else trained
 
     given = given[:, None, None]
-    forced = jnp.where(allowed & (tokens == given), 0.0, -jnp.inf)
+    forced = jnp.where((allowed | (tokens == STOP)) & (tokens == given), 0.0, -jnp.inf)
     scores = jnp.where((given >= 0) | (given == STOP), forced, scores)
     first_column = jnp.arange(tokens.shape[-1])[None, None] == 0
     scores = jnp.where(beams.ended[..., None], jnp.where(first_column, 0.0, -jnp.inf), scores)

@@ -19,19 +19,22 @@ class TreeArrays:
     child_offsets: `i32[n + 2]`; the children of node i are [child_offsets[i + 1], child_offsets[i + 2]); root: -1.
     leaves: `i32[m]`, the nodes without children, in rising order.
     inner: `i32[i]`, the nodes with children, in rising order.
+    may_end: `bool[n]`, where a path may end above the deepest level: at leaves, and with `short_labels = stop` at the
+      nodes where training labels end, or at any node where these are not known.
     leaf_spans: `i32[n + 1, 2]`; with the leaves counted depth-first, those below node i are [first, end) of row i + 1,
       of ROOT row 0. A leaf's own number is its `first`.
     level_offsets: static; the nodes of level t are [level_offsets[t], level_offsets[t + 1]).
     inner_offsets: static; the inner nodes of level t are `inner[inner_offsets[t] : inner_offsets[t + 1]]`.
     max_children: static; the largest fan-out, the root's included.
     stop_at: static; where a path may end. `bottom`: only on the deepest level, so that no STOP is needed; `leaf`: at
-      any leaf; `node`: at any node (`short_labels = stop`).
+      any leaf; `node`: at any node of `may_end` (`short_labels = stop`).
   """
 
   parent: Leaf
   child_offsets: Leaf
   leaves: Leaf
   inner: Leaf
+  may_end: Leaf
   leaf_spans: Leaf
   level_offsets: tuple[int, ...] = struct.field(pytree_node=False)
   inner_offsets: tuple[int, ...] = struct.field(pytree_node=False)
@@ -84,6 +87,15 @@ def _leaf_spans(tree: LabelTree) -> NDArray[np.int32]:
   return np.stack([first, first + below], axis=1).astype(np.int32)
 
 
+def _may_end(tree: LabelTree, short_labels: ShortLabels) -> NDArray[np.bool_]:
+  anywhere = short_labels == "stop" and tree.label_ends is None
+  found = np.full(tree.num_nodes, anywhere)
+  found[tree.leaves] = True
+  if short_labels == "stop":
+    found[list(tree.label_ends or ())] = True
+  return found
+
+
 def tree_arrays(tree: LabelTree, short_labels: ShortLabels = "unknown") -> TreeArrays:
   """Returns the arrays of `tree`, whose labels that end above a leaf are read as `short_labels` says (READINGS A2)."""
   inner = np.flatnonzero(np.diff(tree.child_offsets)[1:]).astype(np.int32)
@@ -92,6 +104,7 @@ def tree_arrays(tree: LabelTree, short_labels: ShortLabels = "unknown") -> TreeA
     child_offsets=tree.child_offsets,
     leaves=tree.leaves,
     inner=inner,
+    may_end=_may_end(tree, short_labels),
     leaf_spans=_leaf_spans(tree),
     level_offsets=tree.level_offsets,
     inner_offsets=tuple(np.searchsorted(inner, tree.level_offsets).tolist()),

@@ -60,8 +60,9 @@ def export(
     write_whole(unfinished / MODEL, _exported(model, weights, images))
     write_whole(unfinished / WEIGHTS, to_bytes(weights, WEIGHTS))
     about = {
-      "images": {"shape": list(images.shape), "dtype": "uint8", "fit": data.fit},
+      "images": {"shape": list(images.shape), "dtype": "uint8", "fit": data.fit, "interpolation": data.interpolation},
       "nodes": [model.run.tree.path_text(node) for node in range(model.run.tree.num_nodes)],
+      "level_names": list(model.run.tree.named_levels),
       "top": model.top,
       "alpha": model.stages.alpha,
       "threshold": model.stages.threshold,

@@ -33,9 +33,9 @@ class ImageInput:
   name: str
   source: Path | bytes
 
-  def pixels(self, resize: int, fit: str = "crop") -> UInt8[np.ndarray, "h w 3"]:
+  def pixels(self, resize: int, fit: str = "crop", interpolation: str = "bilinear") -> UInt8[np.ndarray, "h w 3"]:
     """Returns the image as a square of `resize` pixels; arguments and errors are those of `read_image`."""
-    return read_image(self.source, resize, fit, self.name)
+    return read_image(self.source, resize, fit, self.name, interpolation=interpolation)
 
 
 def as_images(inputs: Any) -> list[ImageInput]:

@@ -64,7 +64,7 @@ def same_images(runs: tuple[Run, Run], first: Source, second: Source) -> bool:
     return True
   if isinstance(first, View) and isinstance(second, View) and not np.array_equal(first.indices, second.indices):
     return False
-  how = [(run.data.resize, run.data.fit) for run in runs]
+  how = [run.data.decoding for run in runs]
   if how[0] != how[1]:
     return True
   sample = np.unique(np.linspace(0, len(first) - 1, _PIXELS_COMPARED).astype(np.int64))

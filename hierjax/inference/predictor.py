@@ -28,6 +28,7 @@ from hierjax.tree.label_tree import LabelTree
 from hierjax.tree.readers.folders import IMAGE_SUFFIXES, walk
 
 _BATCH = 32
+_FEW = (1, 8)  # batches for fewer images; each is compiled when it is first wanted
 _AHEAD = 4 * _BATCH  # images in memory
 HEADER = ("image", "path", "probability", "rank", "node_probabilities", "log_probability", "error")
 
@@ -107,7 +108,7 @@ class Answers(list[Row]):
 
 
 class Predictor:
-  """A trained run that predicts label paths for images; it loads the run once and compiles once."""
+  """A trained run that predicts label paths for images; it is loaded once, and compiled once a batch size."""
 
   def __init__(self, workdir: str | Path, top: int = 1, alpha: str = "", threshold: str = ""):
     """Opens a run's folder.
@@ -153,10 +154,11 @@ class Predictor:
     """
     inputs = as_images(images)
     every = _read_ahead(inputs, self._eye)
-    for start in range(0, len(inputs), _BATCH):
-      pixels = list(itertools.islice(every, _BATCH))
+    batch = next((size for size in _FEW if len(inputs) <= size), _BATCH)
+    for start in range(0, len(inputs), batch):
+      pixels = list(itertools.islice(every, batch))
       good = [p for p in pixels if isinstance(p, np.ndarray)]
-      found = self._answer(_pad(good)) if good else ()
+      found = self._answer(_pad(good, batch)) if good else ()
       answers = zip(*jax.device_get(found), strict=True)
       for image, own in zip(inputs[start:], pixels, strict=False):
         if isinstance(own, str):
@@ -169,7 +171,7 @@ class Predictor:
 def _read(image: ImageInput, run: Run) -> np.ndarray | str:
   """Returns the pixels of an image, or the reason why there are none."""
   try:
-    pixels = image.pixels(run.data.resize, run.data.fit)
+    pixels = image.pixels(run.data.resize, run.data.fit, run.data.interpolation)
   except BadImageError as error:
     return str(error)
   return to_grey(pixels) if len(run.data.mean) == 1 else pixels
@@ -189,8 +191,8 @@ def _read_ahead(images: Sequence[ImageInput], run: Run) -> Iterator[np.ndarray |
     pool.shutdown(cancel_futures=True)
 
 
-def _pad(images: Sequence[np.ndarray]) -> np.ndarray:
-  return np.stack([*images, *([np.zeros_like(images[0])] * (_BATCH - len(images)))])
+def _pad(images: Sequence[np.ndarray], batch: int) -> np.ndarray:
+  return np.stack([*images, *([np.zeros_like(images[0])] * (batch - len(images)))])
 
 
 def _paths_of(file: str, tree: LabelTree, answer: Answer) -> Iterator[Row]:

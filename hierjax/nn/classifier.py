@@ -30,26 +30,37 @@ class Classifier(nn.Module):
   def __call__(
     self,
     inputs: Inputs,
-    targets: Int[Array, "b *p l"] | None = None,
+    targets: Int[Array, "b *p l"] | tuple[Int[Array, "b *p l"], ...] | None = None,
     train: bool = False,
     frozen: tuple[str, ...] = (),
   ) -> Any:
-    """Returns the head's outputs.
+    """Returns the head's outputs; a tuple of them for several labels an image.
 
     Args:
-      inputs: images, or precomputed features.
-      targets: the label paths, for a head that is fed the labels before the one it predicts.
+      inputs: images, precomputed features, or the `Features` of the backbone, which is then not run.
+      targets: the label paths, for a head that is fed the labels before the one it predicts; a tuple of them where
+        images are mixed.
       train: whether dropout drops and batch norm uses the batch's statistics.
       frozen: those of `backbone`, `neck` and `head` that run with `train=False` all the same.
     """
     features = self.features(inputs, train, frozen)
-    return self.head(features, targets, train=train and "head" not in frozen)
+    training = train and "head" not in frozen
+    if isinstance(targets, tuple):
+      return tuple(self.head(features, own, train=training) for own in targets)
+    return self.head(features, targets, train=training)
 
   def features(self, inputs: Inputs, train: bool = False, frozen: tuple[str, ...] = ()) -> Features:
     """Returns what the head reads."""
-    features = self.backbone(inputs, train=train and "backbone" not in frozen)
+    features = self.backbone_features(inputs, train=train and "backbone" not in frozen)
     if self.neck is not None:
       features = self.neck(features, train=train and "neck" not in frozen)
+    return features
+
+  def backbone_features(self, inputs: Inputs, train: bool = False) -> Features:
+    """Returns the features of the backbone."""
+    if isinstance(inputs, Features):
+      return inputs
+    features: Features = self.backbone(inputs, train=train)
     return features
 
   def distribution(

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
-from hierjax.nn.backbones.backbone import Backbone
+from hierjax.nn.backbones.backbone import Backbone, State, map_of
 from hierjax.types import Features
 
 
@@ -71,7 +71,7 @@ class MergedBackbone(nn.Module):
     x, maps = images, []
     for module in self.trunk:
       x = module(x, train)
-      maps.append(x)
+      maps.append(map_of(x))
     pooled = [branch(x, train).pooled for branch in self.branches.values()]
     return Features(stages=tuple(maps[1:]), pooled=jnp.concatenate(pooled, axis=1))
 
@@ -79,7 +79,7 @@ class MergedBackbone(nn.Module):
 class _Pass(nn.Module):
   """The empty stem of a branch."""
 
-  def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h w c"]:
+  def __call__(self, x: State, train: bool = False) -> State:
     return x
 
 

@@ -13,6 +13,7 @@ from flax import nnx
 from hierjax.config import REQUIRED, Field, fields_of, is_plain, lookup, lookup_or_import, unpack
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.nn.backbones.convnext import CONVNEXTS
 from hierjax.nn.backbones.densenet import densenet
 from hierjax.nn.backbones.efficientnet_lite import (
   efficientnet_lite0,
@@ -27,6 +28,7 @@ from hierjax.nn.backbones.preact import preact_resnet, small_resnet, wide_resnet
 from hierjax.nn.backbones.precomputed import PrecomputedFeatures
 from hierjax.nn.backbones.resnet import cbam_resnet50, resnet50, resnet152, se_resnet50
 from hierjax.nn.backbones.vgg import vgg16
+from hierjax.nn.backbones.vit import VITS
 from hierjax.nn.classifier import Classifier, ModelMethod
 from hierjax.nn.heads.coarse_fine import CoarseFineHead
 from hierjax.nn.heads.dhnn_rnn import DHNNHead
@@ -40,6 +42,14 @@ from hierjax.nn.necks.context import ContextNeck
 Section = Mapping[str, Any]
 Table = Mapping[str, Callable[..., Any]]
 
+PRETRAINED = "pretrained"
+
+
+def pretrained() -> None:
+  """Stands for the network of `config.init.weights`, which takes its place before a model is made."""
+  raise UserError(f"config.backbone.name = {PRETRAINED}: this is the network of config.init.weights, and none is named")
+
+
 BACKBONES: Table = {
   "alexnet": alexnet,
   "cbam_resnet50": cbam_resnet50,
@@ -52,6 +62,7 @@ BACKBONES: Table = {
   "efficientnet_lite4": efficientnet_lite4,
   "features": PrecomputedFeatures,
   "preact_resnet": preact_resnet,
+  PRETRAINED: pretrained,
   "resnet152": resnet152,
   "resnet50": resnet50,
   "se_resnet50": se_resnet50,
@@ -60,6 +71,8 @@ BACKBONES: Table = {
   "vgg16": vgg16,
   "wide_resnet": wide_resnet,
   "wider_resnet": wider_resnet,
+  **CONVNEXTS,
+  **VITS,
 }
 NECKS: Table = {"context": ContextNeck, "none": lambda: None}
 HEADS: Table = {

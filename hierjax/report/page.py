@@ -119,8 +119,12 @@ def _content(found: Findings) -> dict[str, Any]:
     "counted": f"{counted:,}",
     "mistakes": f"{begin.sum():,}",
     "edges": f"{distances(predictions)[wrong(predictions)].mean():.2f}" if begin.any() else "",
-    "begin": [(i + 1, f"{count:,}", percent(count / counted)) for i, count in enumerate(begin) if counted],
-    "calibration": _calibration(Calibration.of(predictions)),
+    "begin": [
+      (level, f"{count:,}", percent(count / counted))
+      for level, count in zip(tree.named_levels, begin, strict=True)
+      if counted
+    ],
+    "calibration": _calibration(Calibration.of(predictions), tree.named_levels),
     "selective": _selective(found),
     "curves": _png(_curves(found.folder)),
     "nodes": nodes,
@@ -205,9 +209,9 @@ def _last_probability(predictions: Predictions, image: int) -> float | None:
   return float(predictions.probability[image][nodes][-1]) if nodes.any() else None
 
 
-def _calibration(found: Calibration) -> dict[str, Any]:
+def _calibration(found: Calibration, names: Sequence[str]) -> dict[str, Any]:
   """Returns the calibration: a row a level, one of all levels, and the reliability diagram."""
-  levels = {f"level {i + 1}": slice(i, i + 1) for i in range(len(found.nodes))} | {"all levels": slice(None)}
+  levels = {name: slice(i, i + 1) for i, name in enumerate(names)} | {"all levels": slice(None)}
   rows = [(name, *found.row(which)) for name, which in levels.items()]
   shown = [(name, f"{nodes:,}", *map(percent, shares)) for name, nodes, *shares in rows if nodes]
   return {"rows": shown, "picture": _png(draw_calibration(found) if shown else None)}
@@ -225,8 +229,10 @@ def _selective(found: Findings) -> dict[str, Any] | None:
     "coverage": percent(measured["coverage"]),
     "accuracy": percent(measured["selective_accuracy"]),
     "levels": [
-      (i + 1, percent(share), percent(right))
-      for i, (share, right) in enumerate(zip(measured["level_coverage"], measured["level_accuracy"], strict=True))
+      (level, percent(share), percent(right))
+      for level, share, right in zip(
+        found.run.tree.named_levels, measured["level_coverage"], measured["level_accuracy"], strict=True
+      )
     ],
     "picture": _png(picture.read_bytes() if drawn else None),
   }

@@ -30,12 +30,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from hierjax.config import flatten, read_json
+from hierjax.config import flatten, frozen, read_json
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
 
 FORMAT = "hierjax run 2"
-_MEASURED = ("split", "step", "views", "num_examples", "level_sizes")
+_MEASURED = ("split", "step", "views", "num_examples", "level_names", "level_sizes")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -126,23 +126,31 @@ class RunFolder:
       if key not in ours or key not in theirs or ours[key] != theirs[key]
     ]
     other = f"{self.path} is the folder of a run with another"
-    remedy = (
-      f"give this one another --workdir, where --config.init.run={shlex.quote(str(self.path))} starts from its weights"
-    )
     if differing:
-      raise UserError(f"{other} config; {remedy}.\n" + "\n".join(differing))
+      changed = {key: ours[key] for key in ours if key not in theirs or ours[key] != theirs[key]}
+      raise UserError(f"{other} config; {self._remedy(changed)}.\n" + "\n".join(differing))
     if not self.has_checkpoint():
       write_whole(self.path / "tree.json", tree.to_json())
       write_whole(self.path / "data.json", json.dumps({"format": FORMAT, "sha256": data_checksum}) + "\n")
       return
     if self.tree() != tree:
-      raise UserError(
-        f"{other} label tree: it has changed since; {remedy}, and --config.init.skip names those that no longer fit"
-      )
+      raise UserError(f"{other} label tree: it has changed since; {self._remedy({})}")
     if not (self.path / "data.json").exists():
       raise UserError(f"{self.path} is not a complete run folder: it has no data.json")
     if self.data_checksum() != data_checksum:
-      raise UserError(f"{other} set of training images: it has changed since; {remedy}")
+      raise UserError(f"{other} set of training images: it has changed since; {self._remedy({})}")
+
+  def _remedy(self, changed: Mapping[str, Any]) -> str:
+    """Returns what trains the weights of this folder on, with other values of keys."""
+    run = shlex.quote(str(self.path))
+    if not self.has_checkpoint():
+      return "it has no weights yet: remove it, or choose another --workdir"
+    if any(key.partition(".")[0] in ("backbone", "neck", "head", "merged") for key in changed):
+      return f"give this one another --workdir, where --config.init.run={run} starts from its weights"
+    texts = {key: value if isinstance(value, str) else repr(frozen(value)) for key, value in changed.items()}
+    kept = [(key, shlex.quote(text)) for key, text in sorted(texts.items()) if not key.startswith("init.")]
+    values = "".join(f" --config.{key}={text}" for key, text in kept)
+    return f"its weights go on in a new run with `hierjax train --extend {run}{values}`"
 
   def has_checkpoint(self) -> bool:
     """Returns whether a run goes on here, instead of starting."""

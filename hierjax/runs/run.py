@@ -23,7 +23,7 @@ from hierjax.data.split_names import split_name
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
 from hierjax.functional.paths import ends
-from hierjax.functional.tree_arrays import tree_arrays
+from hierjax.functional.tree_arrays import TreeArrays, tree_arrays
 from hierjax.nn.backbones.precomputed import PrecomputedFeatures
 from hierjax.nn.classifier import ModelMethod
 from hierjax.nn.registry import ModelConfig, make_method
@@ -47,6 +47,8 @@ class RunConfig:
     log_every: steps between two lines of the training log.
     eval_every: epochs between two validations, where there is a validation split.
     checkpoint_every: epochs between two checkpoints.
+    patience: epochs after the best validation, or the last that was as good, after which training ends; 0: never. The
+      best weights count anyway.
     metrics: further metrics of evaluation, each `package.module:thing`; see `hierjax.functional.metrics.Metric`.
     tree: see `hierjax.data.trees.TreeConfig`.
     data: see `hierjax.data.config.DataConfig`.
@@ -59,6 +61,7 @@ class RunConfig:
     phases: see `hierjax.training.phases.PhasesConfig`.
     decode: see `hierjax.types.DecodeOptions`.
     init: see `hierjax.training.init.InitConfig`.
+    frozen: see `FrozenConfig`.
   """
 
   seed: int = 0
@@ -69,6 +72,7 @@ class RunConfig:
   log_every: int = 50
   eval_every: float = 1.0
   checkpoint_every: float = 1.0
+  patience: float = 0.0
   metrics: tuple[str, ...] = ()
   tree: Mapping[str, Any]
   data: Mapping[str, Any]
@@ -81,6 +85,7 @@ class RunConfig:
   phases: Mapping[str, Any]
   decode: Mapping[str, Any]
   init: Mapping[str, Any]
+  frozen: Mapping[str, Any]
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no run can have."""
@@ -91,6 +96,7 @@ class RunConfig:
         0 <= self.epochs <= 100_000,
         "above 0, or 0 to keep the weights that a run starts from, and at most 100,000",
       ),
+      "patience": (0 <= self.patience <= 100_000, "0 epochs or more"),
       "log_every": (self.log_every > 0, "above 0"),
       "eval_every": (self.eval_every >= 1e-6, "above 0: 1e-6 epochs or more"),
       "checkpoint_every": (self.checkpoint_every >= 1e-6, "above 0: 1e-6 epochs or more"),
@@ -103,6 +109,27 @@ class RunConfig:
   def model(self) -> ModelConfig:
     """The sections that describe the model."""
     return ModelConfig(self.backbone, self.head, self.neck, self.dtype, self.merged)
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenConfig:
+  """The section `frozen` of a config: the features of a frozen backbone, computed once and kept for the next run.
+
+  Attributes:
+    keep: whether the head trains on kept features. The backbone must be frozen by `optim.lr_groups`, there is no neck,
+      and the head reads the pooled features alone. False: images pass through the backbone at each step.
+    views: augmented views of each training image that are kept beside the one of evaluation; an epoch draws one of all.
+  """
+
+  keep: bool = False
+  views: int = 0
+
+  def __post_init__(self) -> None:
+    """Raises UserError for a value outside its range."""
+    if not 0 <= self.views <= 1000:
+      raise UserError(f"config.frozen.views = {self.views}: must be from 0 to 1,000")
+    if self.views and not self.keep:
+      raise UserError("config.frozen.views: needs config.frozen.keep = True; without, each step augments its images")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +196,17 @@ class Run:
       raise UserError(f"{folder.path / 'config.json'}: {error}") from None
     return dataclasses.replace(run, trained_on=folder.data_checksum())
 
+  def learning_ends(self, train: Source) -> Run:
+    """Returns the run whose paths end where labels of the training images do, if `tree.short_labels = stop`.
+
+    The tree keeps them, so that the folder's tree.json gives them back to every use of the run.
+    """
+    if self.tree_config.short_labels != "stop":
+      return self
+    tree = self.tree.with_label_ends(train.nodes)
+    method = dataclasses.replace(self.method, tree=tree_arrays(tree, "stop"))
+    return dataclasses.replace(self, tree=tree, method=method)
+
   # Data.
 
   def full_tree(self) -> LabelTree:
@@ -210,9 +248,9 @@ class Run:
   def _labelled(self, source: Source) -> LabelledImages:
     return LabelledImages(source, self.tree, self.tree_config.short_labels)
 
-  def augment(self, examples: Examples, key: jax.Array) -> Batch:
-    """Returns a batch to train on; jittable."""
-    return train_batch(examples, key, self.data.transform)
+  def augment(self, examples: Examples, key: jax.Array, tree: TreeArrays | None = None) -> Batch:
+    """Returns a batch to train on, its labels smoothed along the tree if that is given and wanted; jittable."""
+    return train_batch(examples, key, self.data.transform, tree)
 
   def preprocess(self, examples: Examples, view: int | Int[Array, ""] = 0) -> Batch:
     """Returns a batch to evaluate, with the view of each image that `augment.view` makes; jittable."""

@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from hierjax.errors import UserError
-from hierjax.nn.pretrained.files import read_weights, shown
+from hierjax.nn.pretrained.files import shown
+from hierjax.nn.pretrained.named import find_weights
 from hierjax.nn.pretrained.restore import difference, listed
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
+from hierjax.training.extend import Carried, Weights, carried_over, leaked, node_changes
 from hierjax.types import Variables
-
-Weights = dict[tuple[str, ...], Any]  # arrays, or shapes, by (collection, part, ..., name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +30,19 @@ class InitConfig:
       ones.
     skip: regexes over names such as `head/output/kernel`; a weight whose name has a match is fresh.
       All other weights, batch statistics included, must be in both models with the same shape.
-    weights: a file that `hierjax weights import` wrote, with the initial values of the backbone; '' for none. The
-      other weights are fresh.
+    extend: whether `run` goes on with another tree (`hierjax train --extend`): the weights of the nodes that are in
+      both trees are carried over, and those of the others are fresh.
+    weights: the initial values of the backbone; '' for none. The other weights are fresh. `lite0`, `lite1` or `lite2`:
+      of an installed package; `hf:timm/NAME` or `hf:timm/NAME@REVISION`: of the Hugging Face Hub or its cache; or a
+      file that ends with .safetensors, .npz, .pth, .pt or .bin, by the names of hierjax, timm or torchvision.
+    sha256: the checksum of that file; '' for any. The folder of a run has the one of the file that was read.
   """
 
   run: str = ""
   skip: Sequence[str] = ()
+  extend: bool = False
   weights: str = ""
+  sha256: str = ""
 
   def __post_init__(self) -> None:
     """Raises UserError for a value outside its range, or values that contradict each other."""
@@ -48,6 +53,8 @@ class InitConfig:
         f"config.init.run = {self.run!r} and config.init.weights = {self.weights!r}: a run starts from one of "
         "them; set the other to ''"
       )
+    if self.extend and not self.run:
+      raise UserError("config.init.extend = True: name the run to extend, config.init.run")
     if self.skip and not (self.run or self.weights):
       raise UserError(
         "config.init.run is empty, and config.init.skip is not: name the folder of the run to start from (or a file of "
@@ -84,13 +91,18 @@ def start_weights(config: InitConfig, run: Run, shapes: Variables, mesh: Mesh) -
     UserError: there is no such run or file, or its weights have other names or shapes; the message lists both sides.
   """
   if config.weights:
-    return _of_file(config, shapes, mesh)
+    return _of_file(config, run, shapes, mesh)
   if not config.run:
     return {}, ""
   folder = RunFolder(config.run)
   other = Run.from_folder(folder)
   step, saved = other.restored_variables(folder, mesh)
   remark = "" if other.tree == run.tree else f" It has another label tree: {_tree(other)}; here: {_tree(run)}."
+  if config.extend:
+    wants = flatten_dict(shapes)
+    taken = _matching(carried_over(flatten_dict(saved), wants, other, run), wants, config, remark)
+    lines = [f"extending step {step} of {config.run}: {node_changes(other.tree, run.tree)}", *leaked(other, run)]
+    return taken, "\n".join(lines)
   taken = matching(saved, shapes, config, remark)
   fresh = sorted(_name(path) for path in flatten_dict(shapes) if path not in taken)
   return taken, f"starting from step {step} of {config.run}; fresh are {', '.join(fresh) or 'none'}.{remark}"
@@ -107,7 +119,9 @@ def matching(saved: Variables, shapes: Variables, config: InitConfig, remark: st
 
 def started(fresh: Variables, taken: Weights) -> Variables:
   """Returns fresh variables with the weights of `taken` in their places; jittable, and drawn without their values."""
-  return unflatten_dict(flatten_dict(fresh, keep_empty_nodes=True) | taken)
+  values = flatten_dict(fresh, keep_empty_nodes=True)
+  parts = {path: part.over(values[path]) for path, part in taken.items() if isinstance(part, Carried)}
+  return unflatten_dict(values | taken | parts)
 
 
 def _matching(has: Weights, wants: Weights, config: InitConfig, remark: str = "") -> Weights:
@@ -129,14 +143,9 @@ def _matching(has: Weights, wants: Weights, config: InitConfig, remark: str = ""
   return {path: has[path] for path in wants if not config.skips(path)}
 
 
-def _of_file(config: InitConfig, shapes: Variables, mesh: Mesh) -> tuple[Weights, str]:
-  """Returns the backbone's weights of a file that `hierjax weights import` wrote, and a line about them."""
-  arrays = read_weights(config.weights)
-  if not any(name.startswith("backbone/") for name in arrays):
-    raise UserError(
-      f"{config.source}: it has no weights of a backbone; `hierjax weights import` makes such a file of "
-      "one of torchvision's or timm's"
-    )
+def _of_file(config: InitConfig, run: Run, shapes: Variables, mesh: Mesh) -> tuple[Weights, str]:
+  """Returns the backbone's weights of a file, by hierjax's names or others', and a line about them."""
+  arrays = find_weights(config.weights, run.config.backbone).arrays()
   wants = flatten_dict(shapes)
   paths = {_name(path): path for path in wants}
   saved = {paths.get(name, ("params", *shown(name).split("/"))): array for name, array in arrays.items()}

@@ -12,11 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from hierjax.config import unpack
-from hierjax.data.source import Source, data_checksum
+from hierjax.data.source import Source
 from hierjax.data.summary import summarize
 from hierjax.errors import UserError
 from hierjax.evaluation.console import print_metrics
@@ -24,16 +23,19 @@ from hierjax.evaluation.evaluate import eval_step, evaluate_run, measure_split
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.pipeline import Stages
 from hierjax.runs import devices
-from hierjax.runs.checkpoint import Checkpoints, template
+from hierjax.runs.checkpoint import Checkpoints
+from hierjax.runs.estimate import Estimate
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run, counting_step, judged_split
-from hierjax.training.init import InitConfig, Weights, start_weights, started
+from hierjax.training.from_weights import config_of_run
+from hierjax.training.frozen import check_frozen, on_frozen_features
+from hierjax.training.init import InitConfig, start_weights, started
 from hierjax.training.log import ImageRate, MetricsLog
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import Phases, PhasesConfig, make_phases
 from hierjax.training.schedule import RunLength, ScheduleConfig, make_schedule
-from hierjax.training.sections import resolved
 from hierjax.training.signals import StopSignals
+from hierjax.training.start import claim, restored_or_new
 from hierjax.training.state import TrainState, init_state
 from hierjax.training.step import StepSettings, TrainStep, make_train_step
 from hierjax.types import Examples, Variables
@@ -67,7 +69,8 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
     Diverged: the loss was not finite, in training or on validation.
     Stopped: the process received SIGTERM or SIGINT; a checkpoint was written.
   """
-  config = resolved(config)
+  config, lines = config_of_run(config, RunFolder(workdir))
+  _say("\n".join([f"devices: {devices.devices_in_use()}", *lines]))
   training = _set_up(config, workdir)
   first_step = _fit(training, config)
   return _finish(training, first_step)
@@ -111,7 +114,6 @@ class _Training:
 
 def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   mesh = devices.data_mesh()
-  _say(f"devices: {devices.devices_in_use()}")
   run = Run.from_config(config)
   settings = run.config
   optim_config = unpack(OptimConfig, settings.optim, "optim")
@@ -119,9 +121,9 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   devices.check_batch_size(settings.batch_size, mesh, optim_config.accumulate)
   if run.data.name == "folder":
     understood = summarize(run.data, run.tree_config)
-    for line in [*understood.lines(), *understood.gravest()]:
-      _say(line)
+    _say("\n".join([*understood.lines(), *understood.gravest()]))
   train, validation = _sources(run)
+  run = run.learning_ends(train)
   length = RunLength(
     steps_per_epoch=len(train) / settings.batch_size,
     total_steps=math.ceil(settings.epochs * len(train) / settings.batch_size),
@@ -139,6 +141,7 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   make_variables = partial(run.init_variables, key, train.shape)
   phases_config = unpack(PhasesConfig, settings.phases, "phases")
   phases = make_phases(phases_config, optim_config, jax.eval_shape(make_variables), length)
+  check_frozen(run, phases)
   step_settings = StepSettings(
     schedule,
     preprocess=run.augment,
@@ -187,13 +190,21 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
       f"{folder.checkpoints} holds no complete checkpoint to resume from, and the run does not start anew beside its "
       "files: remove that folder, or choose another --workdir"
     )
-  steps = _Steps(training, *_opened(training, config, resumes))
-  start = int(steps.state.step)
+  state, checkpoints = _opened(training, config, resumes)
+  start = int(state.step)
+  if start < total_steps:
+    loaded = LoadedRun(folder, training.run, start, state.variables, training.mesh)
+    train, validation = on_frozen_features(loaded, training.train, training.validation)
+    training = dataclasses.replace(training, train=train, validation=validation)
+  steps = _Steps(training, state, checkpoints)
   batches = training.run.train_batches(training.train, start, total_steps - start)
   closing = contextlib.closing
   with closing(folder), closing(steps.log), closing(steps.checkpoints), closing(batches), _stop_signals() as signals:
-    for done, examples in enumerate(batches, start + 1):
+    for done, examples in enumerate(() if steps.ended_early(start) else batches, start + 1):
       steps.take(done, examples, signals)
+      if steps.ended_early(done):
+        _say(f"validation has not improved for {training.run.config.patience:g} epochs: training ends at step {done}")
+        break
     if not total_steps and not resumes:
       steps.checkpoints.save(0, steps.state.model, steps.state.training)
   return start
@@ -204,10 +215,10 @@ def _opened(training: _Training, config: Mapping[str, Any], resumes: bool) -> tu
   run, folder, whole = training.run, training.folder, devices.replicated(training.mesh)
   shapes = jax.eval_shape(training.make_variables)
   taken, origin = ({}, "") if resumes else start_weights(training.init, run, shapes, training.mesh)
-  _begin(folder, config, run, training.train)
+  claim(folder, config, run, training.train)
   checkpoints = Checkpoints(folder.checkpoints, select_best=training.validation is not None, create=True)
   optimizer = training.phases.all[-1].optimizer
-  state = _restored_or_new(
+  state = restored_or_new(
     checkpoints, lambda taken: init_state(started(training.make_variables(), taken), optimizer), taken, whole
   )
   if origin:
@@ -235,6 +246,7 @@ class _Steps:
     further = tuple(training.run.config.metrics)
     self._validation_step = eval_step(training.run.data.transform, Stages(options), metrics=further)
     self._pending: list[jax.Array] = []
+    self._estimate = Estimate(f"training for {length.total_steps:,} steps", length.total_steps - start)
 
   def take(self, done: int, examples: Examples, signals: StopSignals) -> None:
     """Takes step `done` of the run; raises Stopped after the checkpoint if the process received a signal."""
@@ -260,7 +272,17 @@ class _Steps:
     if len(self._pending) > 2:  # at most two steps in flight: batches must not pile up on the device
       jax.block_until_ready(self._pending.pop(0))
     self.log.advance()
+    if jax.process_index() == 0:
+      self._estimate.count(1)
     return metrics
+
+  def ended_early(self, done: int) -> bool:
+    """Returns whether validation has not improved for `config.patience` epochs."""
+    patience = self._training.run.config.patience * self._training.length.steps_per_epoch
+    if not patience or self._training.validation is None:
+      return False
+    best = self.checkpoints.best
+    return best is not None and done - best >= patience
 
   def _log(self, done: int, metrics: Mapping[str, jax.Array]) -> None:
     self._check_finite()
@@ -299,21 +321,6 @@ class _Steps:
       raise _diverged("the loss or its gradient", bad_step, self.checkpoints)
 
 
-def _begin(folder: RunFolder, config: Mapping[str, Any], run: Run, train: Source) -> None:
-  """Claims the folder for this run; a failure on the first process fails on all."""
-  error: UserError | OSError | None = None
-  if jax.process_index() == 0:
-    try:
-      folder.lock()
-      folder.begin(config, run.tree, data_checksum(train))
-    except (UserError, OSError) as refused:
-      error = refused
-  if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(error is not None)) and error is None:
-    error = UserError("the first process cannot use the folder; its message gives the reason")
-  if error is not None:
-    raise error
-
-
 @jax.jit
 def _all_finite(model: Any) -> jax.Array:
   """Returns whether weights and statistics are finite; the loss of a step does not show it for its own update."""
@@ -327,16 +334,6 @@ def _diverged(what: str, step: int, checkpoints: Checkpoints) -> Diverged:
     f"{what} was not finite at step {step}; {last}. "
     "In a new --workdir, try a lower config.optim.lr, epochs of config.schedule.warmup, or config.optim.clip_norm"
   )
-
-
-def _restored_or_new(checkpoints: Checkpoints, make: Any, taken: Weights, sharding: Any) -> TrainState:
-  if checkpoints.latest is None:
-    # Random numbers take a CPU's compiler half a second a shape; unoptimised, a tenth, and this runs once.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(make, out_shardings=sharding, compiler_options=options)(taken)
-  shapes = template(jax.eval_shape(make, taken), sharding)
-  model, training = checkpoints.restore(checkpoints.latest, shapes.model, shapes.training)
-  return shapes.replace(**model, **training)
 
 
 @contextlib.contextmanager

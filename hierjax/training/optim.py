@@ -41,6 +41,10 @@ class OptimConfig:
     eps: added to the root of the latter.
     decay: (regex, weight decay) pairs over parameter names such as `head/cell/kernel`; the first match counts.
     lr_groups: (regex, factor) pairs that multiply the learning rate; None freezes, batch statistics included.
+    layer_decay: r, which also multiplies the rates of the backbone's stages: by 1 for the last one, r for the one
+      before, and so on, and once more for the stem.
+    keep_statistics: those of `backbone`, `neck` and `head` that run as in evaluation while they train: batch norm keeps
+      its statistics, and dropout is off.
     clip_norm: the largest norm of the gradient; 0 does not clip.
     clip_groups: regexes over parameter names, one a group. The first regex found in a name gives its group; names
       without a match are the last group. Each group is clipped by its own norm. (): one norm of the whole gradient.
@@ -57,6 +61,8 @@ class OptimConfig:
   eps: float = 1e-8
   decay: Groups = (("(bias|scale)$", 0.0), (".*", 1e-4))
   lr_groups: Groups = ((".*", 1.0),)
+  layer_decay: float = 1.0
+  keep_statistics: Sequence[str] = ()
   clip_norm: float = 0.0
   clip_groups: Sequence[str] = ()
   accumulate: int = 1
@@ -76,6 +82,12 @@ class OptimConfig:
         frozen = pair and group[1] is None and name == "lr_groups"
         if not frozen and not (pair and not misfit(group[1], float) and group[1] >= 0):
           raise UserError(f"config.optim.{name}: {group!r} must be a pair of a regex and a number of 0 or more{words}")
+    if not 0 < self.layer_decay <= 1:
+      raise UserError(f"config.optim.layer_decay = {self.layer_decay}: must be above 0 and at most 1")
+    if isinstance(self.keep_statistics, str) or not set(self.keep_statistics) <= {"backbone", "neck", "head"}:
+      raise UserError(
+        f"config.optim.keep_statistics = {self.keep_statistics!r}: name backbone, neck or head, as a tuple"
+      )
     if isinstance(self.clip_groups, str):
       raise UserError(f"config.optim.clip_groups = {self.clip_groups!r}: must be a tuple, e.g. {(self.clip_groups,)!r}")
     for pattern in self.clip_groups:
@@ -167,7 +179,8 @@ def make_optimizer(config: OptimConfig, params: Any, own_counts: bool = False) -
   factors = match_groups(names, config.lr_groups, "optim.lr_groups")
   is_none = lambda x: x is None  # noqa: E731
   frozen = jax.tree.map(lambda f: f is None, factors, is_leaf=is_none)
-  factors = jax.tree.map(lambda f: 0.0 if f is None else float(f), factors, is_leaf=is_none)
+  decays = _layer_factors(names, config.layer_decay)
+  factors = jax.tree.map(lambda f, d: 0.0 if f is None else float(f) * d, factors, decays, is_leaf=is_none)
   decay = match_groups(names, config.decay, "optim.decay")
   decayed = _add_decay(decay)
   adam = optax.scale_by_adam(config.b1, config.b2, config.eps)
@@ -179,6 +192,21 @@ def make_optimizer(config: OptimConfig, params: Any, own_counts: bool = False) -
   if config.clip_norm > 0:
     chain.insert(0, _clip(config, names))
   return Optimizer(optax.chain(*chain), factors, frozen)
+
+
+def _layer_factors(names: Any, decay: float) -> Any:
+  """Returns `layer_decay` to the power of the number of stages after each parameter's; 1 outside the backbone."""
+  stage_of = re.compile(r"^backbone/(?:stages_(\d+)/)?")
+  found = [int(match[1]) for name in jax.tree.leaves(names) if (match := stage_of.match(name)) and match[1]]
+  last = max(found, default=-1)
+
+  def factor(name: str) -> float:
+    match = stage_of.match(name)
+    if match is None or name.startswith("backbone/top/"):
+      return 1.0
+    return float(decay ** (last - int(match[1]) if match[1] else last + 1))
+
+  return jax.tree.map(factor, names)
 
 
 def _clip(config: OptimConfig, names: Any) -> optax.GradientTransformation:
@@ -225,7 +253,7 @@ def frozen_statistics(config: OptimConfig, variables: Mapping[str, Any]) -> tupl
 
   Returns:
     A tree of bools like the variables without the parameters, and the names of the module's parts, such as `backbone`,
-    all of whose parameters are frozen, which therefore run with `train=False`.
+    that run with `train=False`: those of `keep_statistics`, and those all of whose parameters are frozen.
   """
   params = variables["params"]
 
@@ -235,4 +263,5 @@ def frozen_statistics(config: OptimConfig, variables: Mapping[str, Any]) -> tupl
     return jax.tree.map(lambda factor: factor is None, factors, is_leaf=lambda x: x is None)
 
   collections = {name: frozen(tree) for name, tree in variables.items() if name != "params"}
-  return collections, tuple(part for part in params if all(jax.tree.leaves(frozen({part: params[part]}))))
+  whole = [part for part in params if all(jax.tree.leaves(frozen({part: params[part]})))]
+  return collections, tuple(part for part in params if part in whole or part in config.keep_statistics)

@@ -11,7 +11,7 @@ from hierjax.data.trees import TreeConfig
 from hierjax.errors import UserError
 from hierjax.nn.merged import MergedConfig
 from hierjax.nn.registry import PARTS, part_fields
-from hierjax.runs.run import RunConfig
+from hierjax.runs.run import FrozenConfig, RunConfig
 from hierjax.training.init import InitConfig
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import PhasesConfig
@@ -29,6 +29,7 @@ SECTIONS: Mapping[str, Callable[..., Any]] = {
   "phases": PhasesConfig,
   "decode": DecodeOptions,
   "init": InitConfig,
+  "frozen": FrozenConfig,
 }
 
 
@@ -92,6 +93,9 @@ def overridden(config: Config, overrides: Iterable[str]) -> dict[str, Any]:
     value = parsed(text, kind)
     check_kind(value, kind, f"config.{key}")
     config |= {section: config[section] | {name: value}} if section else {name: value}
+  if "data.size" in texts and config["data"]["size"]:  # it replaces the two that a config file has
+    others = {key: 0 for key in ("crop", "resize") if f"data.{key}" not in texts}
+    config |= {"data": config["data"] | others}
   return config
 
 

@@ -15,10 +15,11 @@ from hierjax.training.schedule import Schedule
 from hierjax.training.state import TrainState
 from hierjax.types import Batch, Examples, Method
 
-Preprocess = Callable[[Examples, jax.Array], Batch]
+Preprocess = Callable[[Examples, jax.Array, Any], Batch]
 Weights = Callable[[Int[Array, "b p l"]], Float[Array, "b"]]
 TrainStep = Callable[[Method, TrainState, Examples], tuple[TrainState, dict[str, jax.Array]]]
-Weighted = tuple[Batch, Float[Array, "b"]]  # a batch, and the weight of each example's loss
+# A batch, and the weights of each example's losses: of its own label, and where images are mixed, of the other's.
+Weighted = tuple[Batch, tuple[Float[Array, "b"], ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +58,12 @@ def make_train_step(phase: Phase, settings: StepSettings) -> TrainStep:
   draw_key, dropout_key = jax.random.split(settings.key)
 
   def train_step(method: Method, state: TrainState, examples: Examples) -> tuple[TrainState, dict[str, jax.Array]]:
-    batch = settings.preprocess(examples, draw_key)
+    batch = settings.preprocess(examples, draw_key, method.tree)
     weight = batch.mask / jnp.maximum(batch.mask.sum(), 1)
-    weight = weight if settings.weights is None else weight * settings.weights(batch.paths)
+    weights = _label_weights(batch, weight, settings.weights)
     dropout = jax.random.fold_in(dropout_key, state.step)
     gradient = _Gradient(method, phase.frozen_parts, settings.accumulate)
-    loss, collections, grads = gradient(state, (batch, weight), dropout)
+    loss, collections, grads = gradient(state, (batch, weights), dropout)
     if phase.frozen_collections is not None:
       collections = jax.tree.map(
         lambda new, old, frozen: old if frozen else new, collections, state.collections, phase.frozen_collections
@@ -83,6 +84,15 @@ def make_train_step(phase: Phase, settings: StepSettings) -> TrainStep:
     return state, {"loss": loss, "grad_norm": grad_norm, "lr": lr}
 
   return train_step
+
+
+def _label_weights(batch: Batch, weight: Float[Array, "b"], of_class: Weights | None) -> tuple[Float[Array, "b"], ...]:
+  """Returns the weights of each example's labels; see `Weighted`."""
+  parts = [(batch.paths, weight)]
+  if batch.mixed is not None:
+    own = batch.mixed.weight
+    parts = [(batch.paths, weight * own), (batch.mixed.paths, weight * (1 - own))]
+  return tuple(share if of_class is None else share * of_class(paths) for paths, share in parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,14 +135,19 @@ class _Gradient:
   def _loss(
     self, params: Any, collections: Any, weighted: Weighted, dropout: PRNGKeyArray
   ) -> tuple[Float[Array, ""], Any]:
-    batch, weight = weighted
+    batch, weights = weighted
+    labels = (batch.paths,) if batch.mixed is None else (batch.paths, batch.mixed.paths)
     outputs, updated = self.method.module.apply(
       {"params": params, **collections},
       batch.inputs,
-      batch.paths,
+      batch.paths if batch.mixed is None else labels,
       train=True,
       frozen=self.frozen_parts,
       rngs={"dropout": dropout},
       mutable=list(collections),
     )
-    return (self.method.loss(outputs, batch.paths) * weight).sum(), updated
+    each = (outputs,) if batch.mixed is None else outputs
+    losses = [
+      (self.method.loss(own, paths) * weight).sum() for own, paths, weight in zip(each, labels, weights, strict=True)
+    ]
+    return sum(losses[1:], losses[0]), updated

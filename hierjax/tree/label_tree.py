@@ -59,6 +59,8 @@ class LabelTree:
       too.
     level_names: the names of the levels, such as `order`, `family`, `species`, for tables and pages; () where they have
       none. They are no part of the checksum.
+    label_ends: the nodes at which training labels end, where `short_labels = stop`; None where that is not known, and
+      paths may end at any node. They are no part of the checksum.
   """
 
   names: Strings
@@ -66,6 +68,7 @@ class LabelTree:
   root_name: str = "root"
   ids: Strings | None = None
   level_names: tuple[str, ...] = ()
+  label_ends: tuple[int, ...] | None = None
 
   @classmethod
   def from_children(
@@ -105,6 +108,13 @@ class LabelTree:
   def with_level_names(self, names: Sequence[str]) -> LabelTree:
     """Returns the tree with names of its levels, the top level's first; those of further levels are dropped."""
     return dataclasses.replace(self, level_names=tuple(names[: self.depth]))
+
+  def with_label_ends(self, nodes: ArrayLike) -> LabelTree:
+    """Returns the tree with the end nodes of training labels, in any order and number; negative ones are left out."""
+    ends = np.unique(np.asarray(nodes, np.int64))
+    if len(ends) and ends[-1] >= self.num_nodes:
+      raise TreeError(f"a label ends at node {ends[-1]}; the tree has nodes 0 to {self.num_nodes - 1}")
+    return dataclasses.replace(self, label_ends=tuple(ends[ends >= 0].tolist()))
 
   def _check_names(self) -> None:
     names = list(self.names)
@@ -246,6 +256,11 @@ class LabelTree:
     """Returns the name of a level, from 0 at the top, such as `family`; `level 1` for the top level without a name."""
     return self.level_names[level] if level < len(self.level_names) else f"level {level + 1}"
 
+  @property
+  def named_levels(self) -> tuple[str, ...]:
+    """The name of every level, the top level's first."""
+    return tuple(map(self.level_name, range(self.depth)))
+
   @functools.cached_property
   def _named(self) -> dict[int, dict[str, int]]:
     """The children by name of the nodes that `find` has come through; all at once would be larger than the tree."""
@@ -313,6 +328,7 @@ class LabelTree:
         "names": list(self.names),
         "ids": None if self.ids is None else list(self.ids),
         "level_names": list(self.level_names),
+        "label_ends": self.label_ends,
       },
       ensure_ascii=False,
     )
@@ -336,10 +352,10 @@ class LabelTree:
       raise TreeError(f"{source}: not a tree that hierjax saved (brackets or digits without end)") from None
     if not isinstance(saved, dict) or saved.get("format") != _FORMAT:
       raise TreeError(f'{source}: not a tree that hierjax saved (its "format" must be {_FORMAT!r})')
-    wanted = {"num_children": int, "names": str, "ids": str, "level_names": str}
+    wanted = {"num_children": int, "names": str, "ids": str, "level_names": str, "label_ends": int}
     for key, kind in wanted.items():
       values = saved.get(key)
-      if key in ("ids", "level_names") and values is None:
+      if key in ("ids", "level_names", "label_ends") and values is None:
         continue
       if not isinstance(values, list) or not all(type(v) is kind for v in values):
         raise TreeError(f"{source}: {key!r} must be a list of {kind.__name__}")
@@ -348,6 +364,7 @@ class LabelTree:
     try:
       tree = cls.from_children(saved["names"], saved["num_children"], saved["root"], saved.get("ids"))
       tree = tree.with_level_names(saved.get("level_names") or ())
+      tree = tree if saved.get("label_ends") is None else tree.with_label_ends(saved["label_ends"])
       checksum = tree.checksum
     except (TreeError, OverflowError, UnicodeEncodeError) as error:
       raise TreeError(f"{source}: {error}") from None

@@ -44,7 +44,7 @@ def render(
   leaves = below(tree, is_leaf)
   totals = None if images is None else below(tree, images)
   depth = fitting_depth(tree) if depth is None else depth
-  size = f"{counted(tree.num_nodes, 'node', 'nodes')}, {counted(tree.depth, 'level', 'levels')}"
+  size = _size(tree)
   yield f"{_title(tree, ROOT, leaves, totals)}, {size}"
 
   # The lines left to draw, the next one last: a stack, since a tree may be deeper than Python's recursion limit.
@@ -90,10 +90,15 @@ def _ending_here(tree: LabelTree, node: int, images: NDArray[np.int64]) -> str:
   return f" ({own:,} {'ends' if own == 1 else 'end'} here)" if own and len(children) else ""
 
 
+def _size(tree: LabelTree) -> str:
+  names = f" ({', '.join(map(printable, tree.level_names))})" if tree.level_names else ""
+  return f"{counted(tree.num_nodes, 'node', 'nodes')}, {counted(tree.depth, 'level', 'levels')}{names}"
+
+
 def to_html(tree: LabelTree) -> str:
   """Returns the first 200 nodes, breadth-first, as nested `<details>`; the children left out are counted."""
-  size = f"{counted(tree.num_nodes, 'node', 'nodes')}, {counted(tree.depth, 'level', 'levels')}"
-  title = f"{html.escape(printable(tree.root_name))} <small>{size}</small>"
+  size = _size(tree)
+  title = f"{html.escape(printable(tree.root_name))} <small>{html.escape(size)}</small>"
   return f"<details open><summary>{title}</summary>{_html_children(tree, ROOT)}</details>"
 
 

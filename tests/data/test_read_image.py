@@ -209,7 +209,7 @@ def test_random_damage_never_escapes_as_another_error(rng):
 
 
 def test_want_of_memory_is_no_fault_of_the_image(monkeypatch):
-  def square(image, resize, fit):
+  def square(image, resize, fit, filter):
     raise MemoryError
 
   monkeypatch.setattr(images, "_square", square)
@@ -318,3 +318,9 @@ def test_heic_names_the_package_that_reads_it(monkeypatch, tmp_path):
   monkeypatch.setitem(sys.modules, "pillow_heif", None)
   with pytest.raises(BadImageError, match=r"a\.HEIC: .*pip install .*hierjax\[heic\]"):
     read_image(tmp_path / "a.HEIC", 8)
+
+
+def test_heic_is_read_where_its_package_is_installed(tmp_path):
+  pytest.importorskip("pillow_heif").register_heif_opener()
+  Image.new("RGB", (32, 24), (200, 30, 60)).save(tmp_path / "a.heic")
+  assert np.abs(read_image(tmp_path / "a.heic", 8).mean(axis=(0, 1)) - [200, 30, 60]).max() < 4

@@ -60,7 +60,7 @@ def test_splits_tree_and_passed_over_files_are_counted(photos):
     "Train 20 (train)",
     "TEST 8 (test)",
     "kind 2, name 4",
-    "4 on level 2",
+    "4 on name",
     "animal 14: cat 7, dog 7",
     "6 x 4",
   ):

@@ -389,7 +389,7 @@ def test_all_subsets_of_up_to_four_members_are_measured_and_all_members():
 
 
 def test_what_no_image_counts_for_has_no_error():
-  errors = Errors((0.0, 1.0), ((0,), (1,), (0, 1)), np.array([[[1, 0]] * 2] * 3), np.array([4, 0]))
+  errors = Errors((0.0, 1.0), ((0,), (1,), (0, 1)), np.array([[[1, 0]] * 2] * 3), np.array([4, 0]), ("level 1",))
   assert errors.sizes == (1, 2) and errors.at([1.0]).wrong.shape == (3, 1, 2)
   np.testing.assert_array_equal(errors.mean(1), [[0.25, np.nan]] * 2)
   assert np.isnan(errors.deviation(2)).all() and errors.deviation(1)[0, 0] == 0

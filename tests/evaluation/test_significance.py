@@ -7,6 +7,8 @@ from scipy import stats
 from hierjax.errors import UserError
 from hierjax.evaluation.significance import bootstrap, check_pairs, csv_rows, difference_table, differences, paired_t
 
+LEVELS = ("level 1", "level 2")
+
 
 def test_the_t_test_is_that_of_a_textbook():
   # Differences 1, 2, 3, 6 of a hundred: mean 3, variance 14/3, so t = 3 / sqrt(14/12).
@@ -42,7 +44,7 @@ def test_runs_are_paired_and_images_that_do_not_count_are_left_out():
   counted = np.ones((200, 3), bool)
   counted[:50, 1] = False
   first[:, :50, 1] = True  # not looked at
-  found = differences(first, second, counted)
+  found = differences(first, second, counted, LEVELS)
   assert [one.name for one in found] == ["raw level 1", "raw level 2", "path"]
   assert [one.images for one in found] == [200, 150, 200]
   for i, one in enumerate(found):
@@ -50,20 +52,20 @@ def test_runs_are_paired_and_images_that_do_not_count_are_left_out():
     np.testing.assert_allclose([one.first, one.second], [ours.mean(), theirs.mean()], rtol=1e-12)
     np.testing.assert_allclose([one.t, one.p], stats.ttest_rel(ours, theirs)[:], rtol=1e-9)
     assert one.interval[0] < one.first - one.second < one.interval[1]
-  assert found == differences(first, second, counted)  # the same seed
+  assert found == differences(first, second, counted, LEVELS)  # the same seed
   text = difference_table(found)
   assert "3 pairs of runs" in text and f"{100 * found[1].first:.2f}%" in text.splitlines()[3]
   assert [row[0] for row in csv_rows(found)] == ["raw level 1", "raw level 2", "path"]
 
 
 def test_nothing_that_counts_is_said():
-  found = differences(*np.zeros((2, 2, 3, 2), bool), counted=np.zeros((3, 2), bool))
+  found = differences(*np.zeros((2, 2, 3, 2), bool), counted=np.zeros((3, 2), bool), levels=LEVELS[:1])
   assert found == [] and difference_table(found).startswith("no image has a label")
 
 
 def test_a_level_that_no_label_has_is_left_out():
   wrong, counted = np.zeros((2, 4, 2), bool), np.array([[True, False]] * 4)
-  assert [one.name for one in differences(wrong, wrong, counted)] == ["raw level 1"]
+  assert [one.name for one in differences(wrong, wrong, counted, LEVELS[:1])] == ["raw level 1"]
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, 1), (3, 2), (0, 2)])

@@ -19,7 +19,7 @@ from hierjax.tree.label_tree import PAD
 from hierjax.types import DecodeOptions, Distribution, Features
 from path_oracle import node_prob_of, nodes_of, path_probs, random_model
 
-STOP_AT = ("bottom", "leaf", "node")
+STOP_AT = ("bottom", "leaf", "node", "some")
 BATCH = 2
 mean_of_members, mean_of_views = jax.jit(mean_of_members), jax.jit(mean_of_views)
 

@@ -16,7 +16,7 @@ from path_oracle import node_prob_of, path_probs, random_model
 BATCH = 2
 
 
-@pytest.mark.parametrize("stop_at", ["bottom", "leaf", "node"])
+@pytest.mark.parametrize("stop_at", ["bottom", "leaf", "node", "some"])
 def test_the_most_probable_paths_are_a_full_beam_over_the_shares(stop_at):
   arrays, views = path_probs(stop_at)
   mean = jnp.asarray(np.mean([node_prob_of(view, arrays) for view in views], axis=0))

@@ -138,7 +138,7 @@ def test_the_best_node_of_a_level_is_none_where_a_leaf_above_has_more(toy_tree):
   np.testing.assert_array_equal(found, [[1, 3, PAD], [0, 4, 6]])
 
 
-@pytest.mark.parametrize("stop_at", ["bottom", "leaf", "node"])
+@pytest.mark.parametrize("stop_at", ["bottom", "leaf", "node", "some"])
 def test_the_chain_rule_is_the_sum_over_all_paths(stop_at):
   model = random_model(2, stop_at)
   tree = model.tree

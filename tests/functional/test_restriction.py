@@ -14,7 +14,7 @@ from hierjax.tree.label_tree import PAD
 from hierjax.types import DecodeOptions, Distribution, Scorer
 from path_oracle import node_prob_of, nodes_of, path_probs, random_model
 
-STOP_AT = ("bottom", "leaf", "node")
+STOP_AT = ("bottom", "leaf", "node", "some")
 restrict = jax.jit(restricted)
 
 

@@ -8,7 +8,7 @@ from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN, LabelTree
 from hierjax.types import DecodeOptions
 from path_oracle import TableModel, nodes_of, random_model
 
-STOP_AT = ("bottom", "leaf", "node")
+STOP_AT = ("bottom", "leaf", "node", "some")
 
 
 def search(model, known=None, **options):
@@ -113,9 +113,11 @@ def test_beams_without_a_path_do_no_harm():
   assert_same(search(model, beam=5, normalise="siblings"), 0, ranked(model.enumerate(0), "siblings"))
 
 
-def test_a_known_stop_ends_the_path():
-  model = random_model(1, "node")
+@pytest.mark.parametrize(("stop_at", "node"), [("node", 1), ("some", 1)])  # a path that is given may end anywhere
+def test_a_known_stop_ends_the_path(stop_at, node):
+  model = random_model(1, stop_at)
+  assert (node in model.ends) == (stop_at == "node") and not model.tree.is_leaf(node)
   known = np.full((2, model.tree.depth), UNKNOWN, np.int32)
-  known[0, :2] = 0, STOP
+  known[0, :2] = node, STOP
   found = search(model, known, beam=2)
-  assert nodes_of(found.paths[0, 0]) == (0,) and found.log_prob[0].tolist() == [0.0, -np.inf]
+  assert nodes_of(found.paths[0, 0]) == (node,) and found.log_prob[0].tolist() == [0.0, -np.inf]

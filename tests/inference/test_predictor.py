@@ -72,6 +72,15 @@ def test_a_folder_has_the_images_that_training_finds_in_it(tmp_path, monkeypatch
   assert f"{root / 'a'} cannot be read (Denied)" in capsys.readouterr().err
 
 
+def test_the_files_that_a_folder_has_beside_its_images_are_counted(tmp_path, capsys):
+  for name in ("a.jpg", "b.txt", "c.txt", "sub/d.PNG", "sub/e.mp4", "sub/noext"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+  assert find_images([str(tmp_path)]) == [tmp_path / "a.jpg", tmp_path / "sub" / "d.PNG"]
+  told = capsys.readouterr().err
+  assert "passed over" in told and "2 .txt" in told and "1 .mp4" in told
+
+
 def test_a_predictor_answers_about_bytes_as_about_files(make_run, small_config, tmp_path):
   folder, rng = make_run(noise(small_config, 3), sharpness=9.0), np.random.default_rng(0)
   files = [tmp_path / f"{i}.png" for i in range(40)]  # more than a batch

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 
 import pytest
 
@@ -105,7 +106,8 @@ def test_a_damaged_checksum_of_the_images_gets_a_clear_sentence(folder, toy_tree
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"step": 3', '{"step": 3, "views": 1}', "[" * 100_000])
 def test_a_damaged_evaluation_is_none_so_that_it_is_made_anew(folder, text):
-  measured = {"split": "test", "step": 3, "views": 1, "num_examples": 5, "level_sizes": [2, 4]}
+  measured = {"split": "test", "step": 3, "views": 1, "num_examples": 5}
+  measured |= {"level_names": ["level 1", "level 2"], "level_sizes": [2, 4]}
   path = folder.write_evaluation("test", measured)
   assert folder.evaluation("test") == measured and folder.evaluation("train") is None
   path.write_text(text)
@@ -198,10 +200,22 @@ def test_a_workdir_below_home_and_one_that_is_a_file(toy_tree, tmp_path, monkeyp
     RunFolder(tmp_path / "file").begin(CONFIG, toy_tree, "labels")
 
 
-def test_the_refusal_of_another_config_names_the_way_to_start_from_its_weights(toy_tree, tmp_path):
-  RunFolder(tmp_path).begin(CONFIG, toy_tree, "labels")
-  with pytest.raises(UserError, match=rf"--config\.init\.run={tmp_path}"):
-    RunFolder(tmp_path).begin(CONFIG | {"epochs": 99.0}, toy_tree, "labels")
+@pytest.mark.parametrize(
+  ("changed", "remedy"),
+  [
+    ({"seed": 2, "name": "a b"}, "`hierjax train --extend {} --config.name='a b' --config.seed=2`"),
+    ({"head": {"width": 9}, "seed": 2}, "another --workdir, where --config.init.run={} starts from its weights"),
+  ],
+)
+def test_the_refusal_of_another_config_names_the_way_to_go_on_from_its_weights(toy_tree, folder, changed, remedy):
+  with pytest.raises(UserError) as error:
+    folder.begin(CONFIG | changed, toy_tree, "labels")
+  assert remedy.format(folder.path) in str(error.value)
+  with pytest.raises(UserError, match=rf"label tree: .*`hierjax train --extend {folder.path}`"):
+    folder.begin(CONFIG, toy_tree.truncated(2), "labels")
+  shutil.rmtree(folder.checkpoints)
+  with pytest.raises(UserError, match="it has no weights yet: remove it, or choose another --workdir"):
+    folder.begin(CONFIG | changed, toy_tree, "labels")
 
 
 def test_names_of_files_that_are_not_utf8_are_written_byte_for_byte(tmp_path):

@@ -20,6 +20,7 @@ from hierjax.nn.classifier import ModelMethod
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
+from hierjax.training.loop import train_and_evaluate
 from hierjax.types import DecodeOptions
 
 
@@ -151,6 +152,7 @@ def test_bad_values_get_a_clear_sentence(changes, message):
 def test_the_table_shows_what_is_missing_as_a_dash():
   text = accuracy_table(
     {
+      "level_names": ["family", "level 2"],
       "level_sizes": [2, 30],
       "level_accuracy": [0.5, None],
       "path_accuracy": 0.25,
@@ -160,7 +162,17 @@ def test_the_table_shows_what_is_missing_as_a_dash():
     }
   )
   lines = [line.split() for line in text.splitlines()[2:]]
-  assert ["level", "1", "accuracy", "2", "50.00%"] in lines
+  assert ["family", "accuracy", "2", "50.00%"] in lines
   assert ["level", "2", "accuracy", "30", "-"] in lines
   assert ["leaf", "top-5", "100.00%"] in lines
   assert len(lines) == 6
+
+
+def test_a_run_keeps_where_training_labels_end_and_every_use_of_it_reads_them(tmp_path):
+  train_and_evaluate(config(epochs=0.0, tree=dict(source="shapes", short_labels="stop")), str(tmp_path))
+  run = Run.from_folder(RunFolder(tmp_path))
+  ends = np.unique(run.source("train").nodes)
+  assert set(run.tree.label_ends) == set(ends) and 0 < len(ends) < run.tree.num_nodes
+  assert set(np.flatnonzero(run.method.tree.may_end)) == {*ends, *run.tree.leaves}
+  unknown = Run.from_config(config())
+  assert unknown.learning_ends(unknown.source("train")) is unknown

@@ -16,8 +16,9 @@ from hierjax.training.log import ImageRate
 def train(tmp_path, monkeypatch):
   """Trains steps of an epoch each; after each, validation says the next of `scores`, or raises it."""
 
-  def train(scores, decay=0.0, eval_every=1.0, **schedule):
+  def train(scores, decay=0.0, eval_every=1.0, early=0.0, **schedule):
     c = common.base()
+    c.patience = early
     c.tree.source = c.data.name = "shapes"
     c.data.examples, c.data.resize, c.data.crop = 16, 16, 16
     c.epochs, c.batch_size, c.log_every, c.optim.lr, c.data.validation = 9.0, 16, 1, 1e-3, 0.1
@@ -89,3 +90,29 @@ def test_validation_comes_every_eval_every_epochs_and_its_time_is_not_that_of_tr
   assert [line["step"] for line in lines("validation")] == [2, 4, 6, 8]
   rates = {line["step"]: line["images_per_second"] for line in lines("train")}
   assert rates == {step: 8.0 if step in (3, 5, 7, 9) else 16.0 for step in range(1, 10)}
+
+
+@pytest.mark.parametrize(
+  ("weights", "warmup", "warned"), [("balanced", 9.0, 1), ("balanced", 2.0, 0), ("none", 9.0, 0)]
+)
+def test_a_warm_up_as_long_as_the_run_is_warned_of_with_balanced_classes(
+  weights, warmup, warned, tmp_path, monkeypatch, capsys
+):
+  c = common.base()
+  c.tree.source = c.data.name = "shapes"
+  c.data.examples, c.data.resize, c.data.crop, c.batch_size, c.epochs = 16, 16, 16, 16, 9.0
+  c.backbone, c.head = dict(name="small_resnet", widths=(4,)), dict(name="flat")
+  c.class_weights, c.schedule.name, c.schedule.warmup = weights, "constant", warmup
+  monkeypatch.setattr(loop, "_fit", lambda *_: 0)
+  monkeypatch.setattr(loop, "_finish", lambda *_: {})
+  loop.train_and_evaluate(c.to_dict(), str(tmp_path))
+  assert capsys.readouterr().out.count("warning: config.schedule.warmup = 9 lasts for all of config.epochs") == warned
+
+
+def test_training_ends_when_validation_has_not_improved_for_so_long_and_does_not_go_on(train, lines, tmp_path, capsys):
+  train([(1.0, 0.1), (1.0, 0.5), (1.0, 0.4), (1.0, 0.4), (1.0, 0.45)], early=3.0)
+  assert [line["step"] for line in lines("validation")] == [1, 2, 3, 4, 5]
+  assert "validation has not improved for 3 epochs: training ends at step 5" in capsys.readouterr().out
+  train([], early=3.0)  # the same command: no step, no validation
+  assert [line["step"] for line in lines("validation")] == [1, 2, 3, 4, 5]
+  assert RunFolder(tmp_path / "run").evaluation("test")["step"] == 2

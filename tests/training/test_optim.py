@@ -149,3 +149,34 @@ def test_groups_are_pairs_of_a_regex_and_a_number_of_0_or_more(key, group):
 def test_an_unknown_optimiser_lists_the_choices():
   with pytest.raises(UserError, match="adamw, sgd"):
     make_optimizer(OptimConfig(name="adamax"), PARAMS)
+
+
+def test_layer_decay_multiplies_the_rates_of_stages_from_the_last_one_up():
+  names = ("stem/conv", "stages_0/conv", "stages_1/conv", "stages_2/conv", "top/fc")
+  params = {"backbone": {}, "head": {"kernel": jnp.ones(2)}}
+  for name in names:
+    outer, inner = name.split("/")
+    params["backbone"][outer] = {inner: {"kernel": jnp.ones(2)}}
+  config = OptimConfig(lr_groups=(("^backbone/", 0.1), (".*", 1.0)), layer_decay=0.5)
+  factors = make_optimizer(config, params).factors
+  found = [factors["backbone"][name.split("/")[0]][name.split("/")[1]]["kernel"] for name in names]
+  np.testing.assert_allclose(found, [0.0125, 0.025, 0.05, 0.1, 0.1])
+  assert factors["head"]["kernel"] == 1.0
+  assert make_optimizer(OptimConfig(lr_groups=ALL), params).factors["backbone"]["stem"]["conv"]["kernel"] == 1.0
+
+
+@pytest.mark.parametrize(
+  ("field", "value"), [("layer_decay", 0.0), ("layer_decay", 1.5), ("keep_statistics", ("body",))]
+)
+def test_values_of_fine_tuning_out_of_range(field, value):
+  with pytest.raises(UserError, match=rf"config\.optim\.{field}"):
+    OptimConfig(**{field: value})
+
+
+def test_parts_that_keep_their_statistics_run_as_in_evaluation_while_they_train():
+  variables = {"params": PARAMS, "batch_stats": {"backbone": {"norm": {"mean": jnp.zeros(3)}}}}
+  _, parts = frozen_statistics(OptimConfig(keep_statistics=("backbone",)), variables)
+  assert parts == ("backbone",)
+  assert frozen_statistics(OptimConfig(), variables)[1] == ()
+  frozen = make_optimizer(OptimConfig(keep_statistics=("backbone",)), PARAMS).frozen
+  assert not any(jax.tree.leaves(frozen))

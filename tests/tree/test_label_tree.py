@@ -226,3 +226,12 @@ def test_strings_are_a_sequence():
   assert strings[1:3] == texts[1:3] and "é" in strings
   with pytest.raises(IndexError):
     strings[4]
+
+
+def test_the_ends_of_labels_are_kept_and_checked(toy_tree):
+  assert LabelTree.from_json(toy_tree.to_json()).label_ends is None
+  tree = toy_tree.with_label_ends([[5, -2], [3, 5]])
+  again = LabelTree.from_json(tree.to_json())
+  assert again.label_ends == (3, 5) and again == toy_tree
+  with pytest.raises(TreeError, match="a label ends at node 7; the tree has nodes 0 to 6"):
+    LabelTree.from_json(tree.to_json().replace("[3, 5]", "[3, 7]"))

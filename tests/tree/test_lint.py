@@ -81,6 +81,14 @@ def test_lines_are_counted_through_cells_of_several_and_blank_ones(tmp_path):
   assert open_tree(write(tmp_path, "n.json", nested.replace('"a"]', '"e"]'))).find(("b", "d")) == 4
 
 
+def test_a_leaf_and_its_parent_of_one_name_are_told_the_way_out_which_is_one(tmp_path):
+  found, *_ = lint(write(tmp_path, "e.csv", "parent,child\nroot,decapods\ndecapods,decapods\ndecapods,crab\n"))
+  assert "two ids, in rows `parent id,child id,name`" in found.message and "`decapods,decapods`" in found.message
+  by_ids = open_tree(write(tmp_path, "i.csv", "parent,child,name\nroot,1,decapods\n1,2,decapods\n1,3,crab\n"))
+  columns = open_tree(write(tmp_path, "p.csv", "group,kind\ndecapods,decapods\ndecapods,crab\nfish,cod\n"))
+  assert by_ids.names[0] == "decapods" and columns.find(["decapods", "decapods"]) > 0
+
+
 def test_the_names_of_a_cycle_and_of_a_chain_are_told(tmp_path):
   (cycle,) = lint(write(tmp_path, "e.csv", EDGES + "x,y\ny,z\nz,x\n"))
   assert "x > y > z > x" in cycle.message
@@ -112,7 +120,7 @@ def test_errors_stop_a_build_with_all_of_them_listed_and_warnings_do_not(tmp_pat
   path = write(tmp_path, "e.csv", EDGES + "thing,dog\nx,x\nanimal,\ndog,basenji\n")
   with pytest.raises(FaultyTree) as error:
     open_tree(path)
-  assert [f.kind for f in error.value.findings] == ["two parents", "blank in mid-path", "cycle"]
+  assert [f.kind for f in error.value.findings] == ["two parents", "cycle", "blank in mid-path"]
   assert all(kind in str(error.value) for kind in ("two parents", "blank in mid-path", "cycle"))
   assert [f.severity for f in lint(path)] == ["error"] * 3 + ["warning"]
   assert open_tree(write(tmp_path, "e.csv", EDGES + "dog,basenji\n")).depth == 3

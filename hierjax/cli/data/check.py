@@ -91,6 +91,10 @@ def _sections(overrides: list[str], root: str, labels: str) -> tuple[DataConfig,
   if not overrides:
     return DataConfig(name="folder", root=root, labels=labels), TreeConfig()
   from hierjax.config_files import load_config
+  from hierjax.training.from_weights import with_weights
 
-  config = load_config("folder", [f"--config.data.root={root}", f"--config.data.labels={labels}", *overrides])
+  config = load_config(
+    "photos:from_scratch", [f"--config.data.root={root}", f"--config.data.labels={labels}", *overrides]
+  )
+  config, _ = with_weights(config)
   return unpack(DataConfig, config["data"], "data"), unpack(TreeConfig, config["tree"], "tree")

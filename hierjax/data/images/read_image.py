@@ -21,10 +21,12 @@ from hierjax.tree.readers.folders import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 MAX_PIXELS = 89_478_485
 
 FITS = ("crop", "stretch", "pad")
+INTERPOLATIONS = ("bilinear", "bicubic")
 
 # Those of IMAGE_SUFFIXES, for files of any name: to read EPS, for example, Pillow runs Ghostscript. MPO is JPEG.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+_FILTERS = dict(zip(INTERPOLATIONS, (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC), strict=True))
 _PADDING = (128, 128, 128)  # near the mean of photographs, so near 0 after normalisation
 
 _ORIENTATION, _PHOTOMETRIC, _MAX_SAMPLE_VALUE = 0x0112, 262, 281  # tags of TIFF and EXIF
@@ -46,7 +48,9 @@ class BadImageError(UserError):
   """An image cannot be read; the message has its name and the reason."""
 
 
-def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: str = "") -> UInt8[np.ndarray, "h w 3"]:
+def read_image(
+  image: Path | str | bytes, resize: int, fit: str = "crop", name: str = "", *, interpolation: str = "bilinear"
+) -> UInt8[np.ndarray, "h w 3"]:
   """Reads one image as a square of `resize` pixels.
 
   By default that is its largest centred square, resized: the shorter side is resized and the centre cropped, in one
@@ -60,6 +64,7 @@ def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: 
     fit: `crop` as above; `stretch`, the whole image resized to the square, for any ratio of its sides; or `pad`, the
       longer side resized to the square's, and grey at both ends of the shorter one.
     name: of the image in errors; a file's own path by default.
+    interpolation: `bilinear` or `bicubic`; both average over all the pixels that become one.
 
   Raises:
     BadImageError: it is missing, broken, cut short, no image or in a format whose suffix is not in `IMAGE_SUFFIXES`, or
@@ -72,7 +77,7 @@ def read_image(image: Path | str | bytes, resize: int, fit: str = "crop", name: 
     with _opened(image) as opened:
       if opened.width * opened.height > MAX_PIXELS:
         raise BadImageError(f"{name}: {opened.width} x {opened.height} pixels; {MAX_PIXELS} are allowed")
-      return _square(opened, resize, fit)
+      return _square(opened, resize, fit, _FILTERS[interpolation])
   except (BadImageError, MemoryError):  # Want of memory is no fault of the image.
     raise
   except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -131,27 +136,25 @@ def to_grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 1"]:
   return np.array(Image.fromarray(image).convert("L"))[..., None]
 
 
-def _square(image: Image.Image, resize: int, fit: str) -> np.ndarray:
+def _square(image: Image.Image, resize: int, fit: str, filter: Image.Resampling) -> np.ndarray:
   image.draft(None, (2 * resize, 2 * resize))  # A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves pixels enough.
   image.load()
   turn = _TURNS.get(_orientation(image))
   rgb = _to_rgb(image)
   rgb = rgb if turn is None else rgb.transpose(turn)
   if fit == "pad":
-    return np.array(_padded(rgb, resize))
+    return np.array(_padded(rgb, resize, filter))
   if rgb.size != (resize, resize):
     width, height = rgb.size if fit == "stretch" else (min(rgb.size),) * 2
     left, top = (rgb.width - width) / 2, (rgb.height - height) / 2
-    rgb = rgb.resize(
-      (resize, resize), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height), reducing_gap=2.0
-    )
+    rgb = rgb.resize((resize, resize), filter, box=(left, top, left + width, top + height), reducing_gap=2.0)
   return np.array(rgb)
 
 
-def _padded(rgb: Image.Image, resize: int) -> Image.Image:
+def _padded(rgb: Image.Image, resize: int, filter: Image.Resampling) -> Image.Image:
   width, height = (max(1, round(side * resize / max(rgb.size))) for side in rgb.size)
   if rgb.size != (width, height):
-    rgb = rgb.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    rgb = rgb.resize((width, height), filter, reducing_gap=2.0)
   square = Image.new("RGB", (resize, resize), _PADDING)
   square.paste(rgb, ((resize - width) // 2, (resize - height) // 2))
   return square

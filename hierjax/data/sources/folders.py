@@ -75,14 +75,14 @@ class FolderSource:
       name: of the split in messages and in the cache, different from those of other splits.
       files: their paths.
       nodes: as in `Source`.
-      config: `resize` and `fit` are read, see `read_image`.
+      config: `resize`, `fit` and `interpolation` are read, see `read_image`.
     """
     self.name = name
     self.files = files
     self.nodes = nodes
     self.shape = (config.resize, config.resize, 3)
-    self.settings = f"{config.resize} {config.fit}"
-    self._fit = config.fit
+    self.settings = config.decoding
+    self._fit, self._interpolation = config.fit, config.interpolation
 
   def __len__(self) -> int:
     return len(self.files)
@@ -91,7 +91,7 @@ class FolderSource:
     """Returns decoded images; raises BadImageError for one that cannot be decoded."""
     images = np.empty((len(indices), *self.shape), np.uint8)
     for row, index in enumerate(indices.tolist()):
-      images[row] = read_image(self.files[index], self.shape[0], self._fit)
+      images[row] = read_image(self.files[index], self.shape[0], self._fit, interpolation=self._interpolation)
     return images
 
   def describe(self, index: int) -> str:

@@ -83,7 +83,7 @@ class TfdsSource:
     Args:
       builder: TFDS's.
       split: its name.
-      config: `resize`, `fit` and `label_feature` are read.
+      config: `resize`, `fit`, `interpolation` and `label_feature` are read.
       nodes_of: returns the end nodes of images, `i32[n p]`, from their classes, `i32[n p]` with -1 for none.
 
     Raises:
@@ -93,9 +93,9 @@ class TfdsSource:
     self.name = f"{builder.info.full_name} {split}"
     files = [os.stat(path) for path in builder.info.splits[split].filepaths]
     self._files = f"{self.name} {[(file.st_size, file.st_mtime_ns) for file in files]}"
-    self.settings = f"{config.resize} {config.fit}"
+    self.settings = config.decoding
     self.fingerprint = f"{self.settings} {self._files}"
-    self._fit = config.fit
+    self._fit, self._interpolation = config.fit, config.interpolation
     self._label_feature = config.label_feature
     self._records = builder.as_data_source(split, decoders={"image": _tfds().decode.SkipDecoding()})
     labels = self._labels()  # i32[n p], -1 where there are fewer than p
@@ -111,7 +111,9 @@ class TfdsSource:
     images = np.empty((len(indices), *self.shape), np.uint8)
     records = self._records.__getitems__(indices.tolist()) if len(indices) else []
     for row, (index, record) in enumerate(zip(indices.tolist(), records, strict=True)):
-      images[row] = read_image(record["image"], self.shape[0], self._fit, self.describe(index))
+      images[row] = read_image(
+        record["image"], self.shape[0], self._fit, self.describe(index), interpolation=self._interpolation
+      )
     return images
 
   def describe(self, index: int) -> str:

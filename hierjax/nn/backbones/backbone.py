@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -20,6 +23,26 @@ def check_sizes(**sizes: Any) -> None:
         raise ValueError(f"{name} = {size!r}: must be 1 or more, and whole")
 
 
+class Tokens(NamedTuple):
+  """What the parts of a transformer pass on: a map, and the tokens that are at no place of the image.
+
+  Attributes:
+    map: `f[b h w c]`, a token for each patch of the image.
+    prefix: `f[b p c]`, the class token and the registers; p may be 0.
+  """
+
+  map: Float[Array, "b h w c"]
+  prefix: Float[Array, "b p c"]
+
+
+State = Float[Array, "b h w c"] | Tokens
+
+
+def map_of(x: State) -> Float[Array, "b h w c"]:
+  """Returns the map of what a stage returns."""
+  return x.map if isinstance(x, Tokens) else x
+
+
 class Backbone(nn.Module):
   """A stem and a tuple of stages; the pooled vector is the global average of the last stage's map, or a top's.
 
@@ -27,21 +50,28 @@ class Backbone(nn.Module):
   any stage.
 
   Attributes:
-    stem: `stem(x, train) -> x`.
+    stem: `stem(x, train) -> x`, a map or `Tokens`.
     stages: the same, one after the other.
-    top: `top(x, train) -> f32[b d]`, fully connected layers over the last stage's map; None for its average.
+    top: `top(x, train) -> f32[b d]`, layers over what the last stage returns; None for the average of its map.
   """
 
   stem: nn.Module
   stages: tuple[nn.Module, ...]
   top: nn.Module | None = None
 
-  def __call__(self, images: Float[Array, "b h w c"], train: bool = False) -> Features:
+  def __call__(self, images: State, train: bool = False) -> Features:
     """Returns the map after each stage, in the compute dtype, and the pooled vector `f32[b d]`."""
     x = self.stem(images, train)
     maps = []
     for stage in self.stages:
       x = stage(x, train)
-      maps.append(x)
-    pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2)) if self.top is None else self.top(x, train)
+      maps.append(map_of(x))
+    pooled = jnp.mean(map_of(x).astype(jnp.float32), axis=(1, 2)) if self.top is None else self.top(x, train)
     return Features(stages=tuple(maps), pooled=pooled)
+
+
+def variant(build: Callable[..., Backbone], **fields: Any) -> Callable[..., Backbone]:
+  """Returns `build` with other defaults; its fields and their description are those of `build`."""
+  made: Any = functools.partial(build, **fields)
+  made.__doc__, made.__annotations__ = build.__doc__, inspect.get_annotations(build, eval_str=True)
+  return made

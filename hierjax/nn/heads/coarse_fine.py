@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -16,6 +17,7 @@ from hierjax.functional.distributions import block_parents, by_chain_rule, level
 from hierjax.functional.losses import level_cross_entropy
 from hierjax.functional.paths import complete, ends, single_path
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.nn.heads.axes import WeightAxes, dense_axes
 from hierjax.tree.label_tree import UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features
 
@@ -119,6 +121,15 @@ class CoarseFineHead(nn.Module):
     nodes, blocks = ends(single_path(paths)), level_blocks(tree)
     losses = [level_cross_entropy(own, blocks[t], nodes, tree) for t, own in self._own_log_probs(outputs).items()]
     return jnp.stack(losses, axis=1).sum(axis=1)
+
+  @nn.nowrap
+  def weight_axes(self, tree: TreeArrays) -> WeightAxes:
+    """Returns what the entries of the weights stand for; see `hierjax.nn.heads.axes`."""
+    blocks = [tuple(np.asarray(block).tolist()) for block in level_blocks(tree)]
+    order = self._learnt()[:: -1 if self.strategy == "fine_to_coarse" else 1]
+    before = {} if self.strategy == "parallel" else {t: blocks[read] for read, t in itertools.pairwise(order)}
+    layers = [dense_axes(f"levels_{t}", blocks[t], before.get(t)) for t in order]
+    return {name: axes for layer in layers for name, axes in layer.items()}
 
   @nn.nowrap
   def validate(self, options: DecodeOptions) -> None:

@@ -16,6 +16,7 @@ from hierjax.functional.multilabel import multilabel_distribution
 from hierjax.functional.paths import complete, single_path
 from hierjax.functional.search import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.nn.heads.axes import WeightAxes, level_outputs
 from hierjax.nn.heads.multilabel import check_thresholds, check_weights, multilabel_loss
 from hierjax.nn.layers.bidirectional import CELLS, Bidirectional
 from hierjax.nn.layers.stage_sequence import StageSequence, Subsets
@@ -72,9 +73,13 @@ class DHNNHead(nn.Module):
     """Raises ValueError for a field that makes no head."""
     check_fields(self)
     if self.stop_at != "bottom" and self.output == "softmax":
+      remedies = {
+        "leaf": "set config.tree.levels to where all paths reach",
+        "node": "set config.tree.short_labels = unknown, where labels that end above a leaf say nothing of the rest",
+      }
       raise ValueError(
         "dhnn_rnn predicts paths of one length, and those of this tree may end above its deepest level; choose "
-        "dhnn_s2s, or set config.tree.levels to where all paths reach"
+        f"dhnn_s2s, or {remedies[self.stop_at]}"
       )
     super().__post_init__()
 
@@ -123,6 +128,12 @@ class DHNNHead(nn.Module):
     if self.output == "sigmoid":
       return multilabel_loss(own_levels(outputs, self.level_offsets), paths, tree, self.level_weights)
     return path_cross_entropy(outputs, single_path(paths), tree, weights=self.level_weights)
+
+  @nn.nowrap
+  def weight_axes(self, tree: TreeArrays) -> WeightAxes:
+    """Returns what the entries of the weights stand for; see `hierjax.nn.heads.axes`."""
+    levels, nodes = level_outputs(tree), tuple(range(tree.num_nodes))
+    return {"output_kernel": (levels, None, nodes), "output_bias": (levels, nodes)}
 
   @nn.nowrap
   def validate(self, options: DecodeOptions) -> None:

@@ -17,6 +17,7 @@ from hierjax.functional.multilabel import multilabel_distribution
 from hierjax.functional.paths import complete, single_path
 from hierjax.functional.search import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.nn.heads.axes import WeightAxes, dense_axes, node_outputs
 from hierjax.nn.heads.dhnn_rnn import (
   check_fields,
   check_unmerged,
@@ -28,7 +29,7 @@ from hierjax.nn.heads.dhnn_rnn import (
 from hierjax.nn.heads.multilabel import multilabel_loss
 from hierjax.nn.layers.bidirectional import Bidirectional, Recurrence
 from hierjax.nn.layers.stage_sequence import Subsets
-from hierjax.tree.label_tree import STOP, UNKNOWN
+from hierjax.tree.label_tree import ROOT, STOP, UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Scorer
 
 
@@ -177,6 +178,12 @@ class DHNNSequenceHead(nn.Module):
     if self.output == "sigmoid":
       return multilabel_loss(own_levels(outputs, self.level_offsets), paths, tree, self.level_weights)
     return path_cross_entropy(outputs, single_path(paths), tree, weights=self.level_weights)
+
+  @nn.nowrap
+  def weight_axes(self, tree: TreeArrays) -> WeightAxes:
+    """Returns what the entries of the weights stand for; see `hierjax.nn.heads.axes`."""
+    outputs = tuple(range(tree.num_nodes)) if self.multilabel else node_outputs(tree)
+    return {"embed/embedding": ((*outputs, ROOT), None), **dense_axes("scores", outputs)}
 
   @nn.nowrap
   def validate(self, options: DecodeOptions) -> None:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -14,6 +15,7 @@ from hierjax.functional.distributions import by_leaves
 from hierjax.functional.losses import LEAF_LOSSES
 from hierjax.functional.paths import ends, single_path
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.nn.heads.axes import WeightAxes, dense_axes
 from hierjax.types import DecodeOptions, Distribution, Features
 
 
@@ -55,6 +57,11 @@ class FlatHead(nn.Module):
   def loss(self, outputs: Float[Array, "b m"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:
     """Returns the criterion of the deepest known node; see `subtree_cross_entropy`."""
     return lookup_or_import(LEAF_LOSSES, self.criterion, "head.criterion")(outputs, ends(single_path(paths)), tree)
+
+  @nn.nowrap
+  def weight_axes(self, tree: TreeArrays) -> WeightAxes:
+    """Returns what the entries of the weights stand for; see `hierjax.nn.heads.axes`."""
+    return dense_axes("output", np.asarray(tree.leaves).tolist())
 
   @nn.nowrap
   def validate(self, options: DecodeOptions) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from hierjax.errors import UserError
 from hierjax.functional.multilabel import multilabel_cross_entropy, multilabel_distribution
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.nn.heads.axes import WeightAxes, dense_axes
 from hierjax.types import DecodeOptions, Distribution, Features
 
 
@@ -54,6 +55,11 @@ class MultiLabelHead(nn.Module):
   def loss(self, outputs: Float[Array, "b n"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:
     """Returns the sum of the nodes' losses; see `multilabel_cross_entropy`."""
     return multilabel_loss(outputs, paths, tree, self.level_weights)
+
+  @nn.nowrap
+  def weight_axes(self, tree: TreeArrays) -> WeightAxes:
+    """Returns what the entries of the weights stand for; see `hierjax.nn.heads.axes`."""
+    return dense_axes("output", range(tree.num_nodes))
 
   @nn.nowrap
   def validate(self, options: DecodeOptions) -> None:

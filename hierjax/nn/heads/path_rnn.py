@@ -18,6 +18,7 @@ from hierjax.functional.losses import path_cross_entropy, sibling_cross_entropy
 from hierjax.functional.paths import single_path
 from hierjax.functional.search import Step, beam_search, continuations, output_numbers
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.nn.heads.axes import WeightAxes, dense_axes, node_outputs
 from hierjax.nn.layers.recurrent import LSTM, STRONG, LSTMCarry, by_gate
 from hierjax.nn.layers.window_products import window_products
 from hierjax.tree.label_tree import ROOT, UNKNOWN
@@ -213,6 +214,14 @@ class PathRNNHead(nn.Module):
     tokens, allowed = continuations(jnp.maximum(_before(paths), ROOT), tree)
     logits = outputs.logits(output_numbers(tokens, tree), tree.has_stop, self.dtype)
     return sibling_cross_entropy(logits, tokens, allowed, paths, self.reduction)
+
+  @nn.nowrap
+  def weight_axes(self, tree: TreeArrays) -> WeightAxes:
+    """Returns what the entries of the weights stand for; see `hierjax.nn.heads.axes`."""
+    outputs = node_outputs(tree)
+    embed: WeightAxes = {"embed/embedding": ((ROOT, *range(tree.num_nodes)), None)}
+    rows: WeightAxes = {"output/kernel": (outputs, None), "output/bias": (outputs,)}
+    return {**embed, **(rows if self.softmax == "siblings" else dense_axes("output", outputs))}
 
   @nn.nowrap
   def validate(self, options: DecodeOptions) -> None:

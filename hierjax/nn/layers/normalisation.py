@@ -1,4 +1,4 @@
-"""Local response normalisation (LRN), over neighbouring channels, of AlexNet and SPP-net."""
+"""Norms over channels: layer norm, and local response normalisation (LRN) of AlexNet and SPP-net."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import Array, Float
+
+
+def layer_norm(x: Float[Array, "*b c"], epsilon: float, name: str) -> Float[Array, "*b c"]:
+  """Returns x layer normalised over its channels, in float32, by a part of the calling module named `name`.
+
+  Args:
+    x: of any dtype, which the result has.
+    epsilon: added to the variance.
+    name: of the part, whose weights are `scale` and `bias`.
+  """
+  # The variance as the mean of squared differences, as in PyTorch: that of E[x^2] - E[x]^2 is inexact for large means.
+  norm = nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, name=name)
+  return norm(x.astype(jnp.float32)).astype(x.dtype)
 
 
 class _Settings(NamedTuple):

@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from hierjax.nn.pretrained.convnext_names import CONVNEXT_NETWORKS, CONVNEXT_TIMM
 from hierjax.nn.pretrained.efficientnet_names import efficientnet_lite
-
-
-class Layer(NamedTuple):
-  """A layer, or several of one kind.
-
-  Attributes:
-    original: a regex of the layer's whole name.
-    ours: its name here, with the regex's groups in it; within the backbone, but for `classifier`.
-    kind: a key of LEAVES.
-  """
-
-  original: str
-  ours: str
-  kind: str
-
-
-class Network(NamedTuple):
-  """A network whose weights can be imported.
-
-  Attributes:
-    backbone: the name that a config has for it.
-    settings: those of its section.
-    layers: all its layers; a name is one of the first that fits.
-  """
-
-  backbone: str
-  settings: Mapping[str, Any]
-  layers: tuple[Layer, ...]
-
+from hierjax.nn.pretrained.network import Layer as Layer
+from hierjax.nn.pretrained.network import Network as Network
+from hierjax.nn.pretrained.vit_names import VIT_NETWORKS, VIT_TIMM
 
 _WEIGHTS = {"weight": "kernel", "bias": "bias"}
 
@@ -44,7 +19,22 @@ LEAVES: Mapping[str, Mapping[str, str]] = {
   "dense": _WEIGHTS,
   "maps": _WEIGHTS,
   "norm": {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"},
+  "in_proj": {"in_proj_weight": "kernel", "in_proj_bias": "bias"},
+  "scale": {"gamma": "gamma", "layer_scale": "gamma"},
+  "timm_tokens": {
+    "cls_token": "class_token",
+    "class_token": "class_token",
+    "reg_token": "registers",
+    "pos_embed": "positions",
+    "latent": "latent",
+  },
+  "clip_tokens": {"class_embedding": "class_token", "positional_embedding": "positions"},
+  "torchvision_tokens": {"pos_embedding": "positions"},
 }
+
+# Arrays of one or two axes here, which others write with more.
+VECTORS = ("class_token", "gamma", "latent")
+ROWS = ("positions", "registers")
 
 PREFIX = r"(?:module\.)?"  # of PyTorch's DataParallel
 COUNTER = "num_batches_tracked"  # of batch norm; no weight
@@ -113,4 +103,19 @@ NETWORKS: Mapping[str, Network] = {
   "se_resnet50": Network("se_resnet50", {}, _resnet(*_SE)),
   "vgg16": Network("vgg16", {"top": (4096, 4096)}, _VGG16),
   "vgg16_bn": Network("vgg16", {"batch_norm": True, "top": (4096, 4096)}, _VGG16_BN),
+  **CONVNEXT_NETWORKS,
+  **VIT_NETWORKS,
+}
+
+# timm's names, without the tag after the dot: a key of NETWORKS, and the settings that differ from it.
+TIMM: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+  **{f"tf_efficientnet_lite{i}": (f"efficientnet_lite{i}", {}) for i in range(5)},
+  "efficientnet_lite0": ("efficientnet_lite0_symmetric", {}),
+  "resnet152": ("resnet152", {}),
+  "resnet50": ("resnet50", {}),
+  "seresnet50": ("se_resnet50", {}),
+  "vgg16": ("vgg16", {}),
+  "vgg16_bn": ("vgg16_bn", {}),
+  **CONVNEXT_TIMM,
+  **VIT_TIMM,
 }

@@ -55,7 +55,7 @@ def draw_alpha_sweep(out: RunFolder, found: AlphaSweep) -> Path:
   """
   pictures = out.path / "pictures"
   write_table(pictures / "adaptation.csv", HEADER, _adaptation_rows(found))
-  names = names_of(found.errors)
+  names = error_names(found.errors.levels)
   rows, columns = grid(len(names), _COLUMNS)
   across, down = _LEFT + _WIDTH, _CAPTION + _HEIGHT + _BOTTOM
   legend = _LEGEND if len(found.errors.sizes) > 1 else 0.0
@@ -70,11 +70,6 @@ def draw_alpha_sweep(out: RunFolder, found: AlphaSweep) -> Path:
     _legend(page, _MARGIN + columns * across + 0.2, _HEAD + _CAPTION, found.errors)
   page.save(pictures / "adaptation.png")
   return pictures / "adaptation.png"
-
-
-def names_of(errors: Errors) -> list[str]:
-  """Returns the names of the last axis of errors: the levels, and the path."""
-  return error_names(len(errors.counted) - 1)
 
 
 def _adaptation_heading(page: Page, found: AlphaSweep) -> None:
@@ -118,7 +113,7 @@ def _adaptation_rows(found: AlphaSweep) -> Iterator[tuple[object, ...]]:
     for size in errors.sizes:
       mean, deviation = errors.mean(size), errors.deviation(size)
       for a, alpha in enumerate(errors.alphas):
-        for i, name in enumerate(names_of(errors)):
+        for i, name in enumerate(error_names(errors.levels)):
           spread = "" if math.isnan(deviation[a, i]) else f"{deviation[a, i]:.6f}"
           error = "" if math.isnan(mean[a, i]) else f"{mean[a, i]:.6f}"
           yield split, size, len(errors.of_size(size)), f"{alpha:g}", name, error, spread

@@ -34,6 +34,7 @@ class ThresholdSweep:
     validation: the confidences on validation, where the threshold was chosen.
     accuracy: the selective accuracy that is wanted.
     threshold: the chosen one.
+    levels: the names of the levels.
   """
 
   name: str
@@ -42,13 +43,14 @@ class ThresholdSweep:
   validation: Confidences
   accuracy: float
   threshold: float
+  levels: tuple[str, ...]
 
 
 def draw_threshold_sweep(out: RunFolder, found: ThresholdSweep) -> Path:
   """Writes pictures/selective.png and, beside it, selective.csv with both splits; returns the PNG's path."""
   pictures = out.path / "pictures"
   curves = {"validation": found.validation.curve(GRID), found.split: found.found.curve(GRID)}
-  levels = [f"level {i + 1}" for i in range(found.found.confidence.shape[1])]
+  levels = found.levels
   header = ("split", "threshold", "coverage", "selective_accuracy", *(f"ends at {level}" for level in levels))
   write_table(pictures / "selective.csv", header, _selective_rows(curves))
 

@@ -137,6 +137,12 @@ def read_levels(rows: list[Row], file: str) -> Draft:
   return draft
 
 
+_ONE_NAME = (
+  "a name is one node here: give a leaf and its parent of one name two ids, in rows `parent id,child id,name`, or "
+  "write a column a level, `decapods,decapods`"
+)
+
+
 def read_edges(rows: list[Row], file: str) -> Draft:
   """Reads a tree from rows `parent,child` of names, or `parent,child,name` of ids and the child's name.
 
@@ -158,6 +164,8 @@ def read_edges(rows: list[Row], file: str) -> Draft:
     parent, child = row.cells[:2]
     if not child:
       draft.report("blank in mid-path", row.line, parent, "has a child without a name")
+    elif child == parent:
+      draft.report("cycle", row.line, child, f"is its own parent; {_ONE_NAME}")
     elif child in node_of:
       _report_second_edge(draft, row, node_of[child], parent_of[node_of[child]])
     else:

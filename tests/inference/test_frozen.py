@@ -1,0 +1,133 @@
+"""Laws of the kept features of a frozen backbone: what they are, when they are computed, and what trains on them."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from hierjax.data.images import cache
+from hierjax.errors import UserError
+from hierjax.inference import frozen
+from hierjax.inference.frozen import frozen_features
+from hierjax.inference.loaded_run import LoadedRun
+from hierjax.runs import devices
+from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
+from hierjax.training.loop import train_and_evaluate
+
+FREEZE = (("^backbone/", None), (".*", 1.0))
+
+
+def config_of(tmp_path, **changes):
+  c = common.base()
+  common.smoke(c)
+  c.tree.source = "shapes"
+  c.backbone = dict(name="small_resnet", widths=(8,), blocks=1)
+  c.head = dict(name="flat")
+  c.decode.beam = 1
+  c.optim.lr_groups = FREEZE
+  c.frozen.keep = True
+  c.data.cache_folder = str(tmp_path / "cache")
+  for key, value in changes.items():
+    section, _, name = key.rpartition("__")
+    setattr(c[section] if section else c, name, value)
+  return c.to_dict()
+
+
+def loaded(tmp_path, **changes):
+  run = Run.from_config(config_of(tmp_path, **changes))
+  variables = run.init_variables(jax.random.key(0), (32, 32, 3))
+  return LoadedRun(RunFolder(tmp_path / "run"), run, 0, variables, devices.data_mesh())
+
+
+def test_features_are_those_of_the_backbone_and_their_views_are_augmented(tmp_path):
+  of = loaded(tmp_path)
+  source = of.run.source("train")
+  found = frozen_features(of, source, views=2)
+  rows = np.arange(len(source))
+  assert found.shape == (3, 8) and len(found) == len(source)
+  np.testing.assert_array_equal(found.nodes, source.nodes)
+  assert found.describe(3) == source.describe(3)
+  pixels = source.read(rows).astype(np.float32) / 255
+  images = (pixels - np.array(of.run.data.mean, np.float32)) / np.array(of.run.data.std, np.float32)
+  backbone = of.run.method.module.backbone
+  inside = {name: parts["backbone"] for name, parts in of.variables.items() if "backbone" in parts}
+  pooled = backbone.apply(inside, jnp.asarray(images)).pooled
+  features = found.read(rows)
+  np.testing.assert_allclose(features[:, 0], pooled, atol=1e-5)
+  assert (np.abs(features[:, 1] - features[:, 0]).max(axis=1) > 1e-4).mean() > 0.9
+  assert (np.abs(features[:, 2] - features[:, 1]).max(axis=1) > 1e-4).mean() > 0.9
+
+
+def test_features_are_computed_once_for_the_same_pixels_weights_and_settings(tmp_path, monkeypatch):
+  computed = []
+  original = frozen._computed
+  monkeypatch.setattr(frozen, "_computed", lambda *args: computed.append(1) or original(*args))
+  of = loaded(tmp_path)
+  first = frozen_features(of, of.run.source("train"))
+  again = loaded(tmp_path, seed=1)  # another seed, other initial weights of the head alone
+  again = dataclasses.replace(again, variables=of.variables)
+  second = frozen_features(again, again.run.source("train"))
+  assert len(computed) == 1
+  np.testing.assert_array_equal(first.features, second.features)
+  frozen_features(of, of.run.source("validation"))
+  assert len(computed) == 2  # other pixels
+  changed = jax.tree.map(lambda x: x, of.variables)
+  changed["params"]["backbone"] = jax.tree.map(lambda x: x * 1.01, changed["params"]["backbone"])
+  frozen_features(dataclasses.replace(of, variables=changed), of.run.source("train"))
+  assert len(computed) == 3  # other weights
+  frozen_features(of, of.run.source("train"), views=1)
+  assert len(computed) == 4
+  third = loaded(tmp_path, data__mean=(0.4, 0.5, 0.5))
+  frozen_features(dataclasses.replace(third, variables=of.variables), third.run.source("train"))
+  assert len(computed) == 5  # other preprocessing
+  frozen_features(of, of.run.source("train"))
+  assert len(computed) == 5
+  assert cache.clear(of.run.data.cache_place)[0] == 5
+
+
+def test_training_on_kept_features_is_training_with_the_images(tmp_path):
+  changes = dict(data__mirror=False, data__pad=0, epochs=2.0)
+  kept = train_and_evaluate(config_of(tmp_path, **changes), str(tmp_path / "kept"))
+  usual = train_and_evaluate(config_of(tmp_path, frozen__keep=False, **changes), str(tmp_path / "usual"))
+
+  def losses(name):
+    lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines]
+
+  np.testing.assert_allclose(losses("kept"), losses("usual"), rtol=1e-4)
+  assert kept["path_accuracy"] == usual["path_accuracy"] and kept["num_examples"] == usual["num_examples"]
+  saved = Run.from_folder(RunFolder(tmp_path / "kept"))
+  _, variables = saved.restored_variables(RunFolder(tmp_path / "kept"), devices.data_mesh())
+  fresh = saved.init_variables(jax.random.key(0), (32, 32, 3))
+  jax.tree.map(np.testing.assert_array_equal, variables["params"]["backbone"], fresh["params"]["backbone"])
+  assert not np.array_equal(
+    variables["params"]["head"]["output"]["kernel"], fresh["params"]["head"]["output"]["kernel"]
+  )
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (dict(optim__lr_groups=((".*", 1.0),)), r"config\.frozen\.keep = True: the backbone trains"),
+    (dict(merged__shared=0, head=dict(name="coarse_fine")), r"config\.frozen\.keep = True: a neck and a merged"),
+    (dict(frozen__keep=False, frozen__views=3), r"config\.frozen\.views: needs config\.frozen\.keep"),
+    (dict(frozen__views=-1), r"config\.frozen\.views = -1"),
+  ],
+)
+def test_what_cannot_be_kept_is_refused_with_its_key(tmp_path, changes, message):
+  with pytest.raises(UserError, match=message):
+    train_and_evaluate(config_of(tmp_path, **changes), str(tmp_path / "run"))
+
+
+def test_features_that_are_not_finite_name_the_image(tmp_path):
+  source = loaded(tmp_path).run.source("train")
+  rows = np.zeros((4, 1, 8), np.float32)
+  rows[2, 0, 3] = np.inf
+  with pytest.raises(UserError, match=r"example 12: its features are not finite"):
+    frozen._check_finite(rows, np.array([True, True, True, False]), source, 10)
+  frozen._check_finite(rows, np.array([True, True, False, True]), source, 10)
