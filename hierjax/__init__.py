@@ -29,6 +29,11 @@ if TYPE_CHECKING:
   from hierjax.nn.backbones.backbone import Backbone as Backbone
   from hierjax.nn.backbones.convnext import convnext as convnext
   from hierjax.nn.backbones.densenet import densenet as densenet
+  from hierjax.nn.backbones.efficientnet_lite import efficientnet_lite0 as efficientnet_lite0
+  from hierjax.nn.backbones.efficientnet_lite import efficientnet_lite1 as efficientnet_lite1
+  from hierjax.nn.backbones.efficientnet_lite import efficientnet_lite2 as efficientnet_lite2
+  from hierjax.nn.backbones.efficientnet_lite import efficientnet_lite3 as efficientnet_lite3
+  from hierjax.nn.backbones.efficientnet_lite import efficientnet_lite4 as efficientnet_lite4
   from hierjax.nn.backbones.foreign import ForeignBackbone as ForeignBackbone
   from hierjax.nn.backbones.plain import alexnet as alexnet
   from hierjax.nn.backbones.plain import cnn7 as cnn7
@@ -105,6 +110,11 @@ _MODULES = {
   "wider_resnet": "hierjax.nn.backbones.preact",
   "PrecomputedFeatures": "hierjax.nn.backbones.precomputed",
   "cbam_resnet50": "hierjax.nn.backbones.resnet",
+  "efficientnet_lite0": "hierjax.nn.backbones.efficientnet_lite",
+  "efficientnet_lite1": "hierjax.nn.backbones.efficientnet_lite",
+  "efficientnet_lite2": "hierjax.nn.backbones.efficientnet_lite",
+  "efficientnet_lite3": "hierjax.nn.backbones.efficientnet_lite",
+  "efficientnet_lite4": "hierjax.nn.backbones.efficientnet_lite",
   "resnet152": "hierjax.nn.backbones.resnet",
   "resnet50": "hierjax.nn.backbones.resnet",
   "se_resnet50": "hierjax.nn.backbones.resnet",

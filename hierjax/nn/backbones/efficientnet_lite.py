@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from hierjax.nn.backbones.backbone import Backbone
 from hierjax.nn.backbones.preact import conv
+from hierjax.nn.layers.activation import relu6
 from hierjax.nn.layers.convolution import Norm, conv_norm
 from hierjax.nn.layers.depthwise import DepthwiseConv
 
@@ -45,7 +46,7 @@ class Stem(nn.Module):
     """Returns a map of half the size, rounded up."""
     padding = padding_of(3, self.symmetric)
     halving = conv(STEM, (3, 3), (2, 2), padding, dtype=self.dtype, name="conv")
-    return nn.relu6(conv_norm(halving, images, train, norm("norm", self.symmetric)))
+    return relu6(conv_norm(halving, images, train, norm("norm", self.symmetric)))
 
 
 class Block(nn.Module):
@@ -76,9 +77,9 @@ class Block(nn.Module):
     y, padding, of = x, padding_of(self.kernel, self.symmetric), partial(norm, symmetric=self.symmetric)
     if self.expansion != 1:
       expand = conv(self.expansion * x.shape[-1], one, dtype=self.dtype, name="expand")
-      y = nn.relu6(conv_norm(expand, y, train, of("expand_norm")))
+      y = relu6(conv_norm(expand, y, train, of("expand_norm")))
     depthwise = DepthwiseConv(window, strides, padding, dtype=self.dtype, name="depthwise")
-    y = nn.relu6(conv_norm(depthwise, y, train, of("depthwise_norm")))
+    y = relu6(conv_norm(depthwise, y, train, of("depthwise_norm")))
     project = conv(self.width, one, dtype=self.dtype, name="project")
     y = conv_norm(project, y, train, of("project_norm"))
     return x + y if self.stride == 1 and x.shape[-1] == self.width else y
@@ -107,7 +108,7 @@ class Stage(nn.Module):
     if self.head is None:
       return x
     head = conv(self.head, (1, 1), dtype=self.dtype, name="head")
-    return nn.relu6(conv_norm(head, x, train, norm("head_norm", self.symmetric)))
+    return relu6(conv_norm(head, x, train, norm("head_norm", self.symmetric)))
 
 
 def norm(name: str, symmetric: bool) -> Norm:
