@@ -55,7 +55,7 @@ def pretrained(c: mlc.ConfigDict) -> None:
 
 def frozen(c: mlc.ConfigDict) -> None:
   c.frozen.keep = True
-  c.frozen.views = 4
+  c.frozen.views = 2
   c.batch_size = 64
   c.epochs = 40.0
   c.eval_every = c.checkpoint_every = 2.0
