@@ -62,7 +62,7 @@ def train_step(neck: dict[str, Any], tree: TreeArrays, batch: int, dtype: str) -
   return call
 
 
-def normalised(examples: Examples, key: jax.Array) -> Batch:
+def normalised(examples: Examples, key: jax.Array, tree: Any = None) -> Batch:
   return Batch((examples.images.astype(jnp.float32) - 118) / 57, examples.paths, examples.mask)
 
 

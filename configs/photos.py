@@ -58,8 +58,10 @@ def frozen(c: mlc.ConfigDict) -> None:
   c.frozen.views = 2
   c.batch_size = 64
   c.epochs = 40.0
+  c.least_steps = 500
+  c.most_steps = 20_000
   c.eval_every = c.checkpoint_every = 2.0
-  c.patience = 20.0
+  c.patience = 30.0
   c.optim.lr = 1e-3
   c.optim.lr_batch = 64
   c.optim.lr_groups = (("^backbone/", None), (".*", 1.0))
@@ -71,8 +73,10 @@ def finetune(c: mlc.ConfigDict) -> None:
   c.frozen.views = 0
   c.batch_size = 32
   c.epochs = 8.0
+  c.least_steps = 300
+  c.most_steps = 100_000
   c.eval_every = c.checkpoint_every = 1.0
-  c.patience = 0.0
+  c.patience = 4.0
   c.optim.lr = 3e-3
   c.optim.lr_batch = 32
   c.optim.lr_groups = (("^backbone/", 0.1), (".*", 1.0))
@@ -98,6 +102,7 @@ def from_scratch(c: mlc.ConfigDict) -> None:
   c.frozen.views = 0
   c.batch_size = 64
   c.epochs = 30.0
+  c.least_steps = c.most_steps = 0
   c.eval_every = c.checkpoint_every = 1.0
   c.patience = 0.0
   c.optim = common.base().optim

@@ -42,6 +42,8 @@ class RunConfig:
     seed: of the initial weights, the order of the images, augmentation and dropout.
     batch_size: images of a training step, over all devices.
     epochs: passes over the training images; 0 keeps the weights that the run starts from.
+    least_steps: the least steps of a run with few images, whose epochs then last longer; 0: no bound.
+    most_steps: the most steps of a run with many images, whose epochs then are shorter; 0: no bound.
     dtype: of the network's arithmetic: `float32`, or `bfloat16` on GPUs and TPUs; weights stay float32.
     class_weights: `none`; or `balanced`, where each end node of a label counts the same in the loss.
     log_every: steps between two lines of the training log.
@@ -67,6 +69,8 @@ class RunConfig:
   seed: int = 0
   batch_size: int = 128
   epochs: float = 10.0
+  least_steps: int = 0
+  most_steps: int = 0
   dtype: Literal["float32", "bfloat16"] = "float32"
   class_weights: Literal["none", "balanced"] = "none"
   log_every: int = 50
@@ -95,6 +99,11 @@ class RunConfig:
       "epochs": (
         0 <= self.epochs <= 100_000,
         "above 0, or 0 to keep the weights that a run starts from, and at most 100,000",
+      ),
+      "least_steps": (0 <= self.least_steps <= 10**9, "0, or a number of steps"),
+      "most_steps": (
+        self.most_steps == 0 or self.least_steps <= self.most_steps <= 10**9,
+        f"0, or config.least_steps = {self.least_steps} or more",
       ),
       "patience": (0 <= self.patience <= 100_000, "0 epochs or more"),
       "log_every": (self.log_every > 0, "above 0"),

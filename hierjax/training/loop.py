@@ -124,10 +124,7 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
     _say("\n".join([*understood.lines(), *understood.gravest()]))
   train, validation = _sources(run)
   run = run.learning_ends(train)
-  length = RunLength(
-    steps_per_epoch=len(train) / settings.batch_size,
-    total_steps=math.ceil(settings.epochs * len(train) / settings.batch_size),
-  )
+  length = RunLength.of(len(train) / settings.batch_size, settings.epochs, (settings.least_steps, settings.most_steps))
   schedule, schedule_config = make_schedule(settings.schedule, optim_config.peak_lr(settings.batch_size), length)
   if settings.class_weights == "balanced" and schedule_config.warmup >= settings.epochs > 0:
     _say(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,12 +25,29 @@ class RunLength:
   """The length of a training run.
 
   Attributes:
-    steps_per_epoch: training images / batch size; need not be whole.
+    steps_per_epoch: training images / batch size, but for bounds of `of`; need not be whole.
     total_steps: all steps of the run.
   """
 
   steps_per_epoch: float
   total_steps: int
+
+  @classmethod
+  def of(cls, steps_per_epoch: float, epochs: float, bounds: tuple[int, int] = (0, 0)) -> RunLength:
+    """Returns the length of a run of so many epochs, within bounds.
+
+    Where a bound changes the number of steps, an epoch becomes as much longer or shorter, for all that is given in
+    epochs: warm-up, validation, patience.
+
+    Args:
+      steps_per_epoch: training images / batch size.
+      epochs: of the run; a run of 0 epochs has 0 steps.
+      bounds: the least and the most steps; 0 for none.
+    """
+    least, most = bounds
+    steps = math.ceil(epochs * steps_per_epoch)
+    total = max(min(steps, most or steps), least) if epochs else 0
+    return cls(steps_per_epoch if total == steps else total / epochs, total)
 
   def due(self, done: int, epochs: float) -> bool:
     """Returns whether step `done` is the first at or after a multiple of `epochs` epochs, or the last of the run."""

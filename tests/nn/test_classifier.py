@@ -120,6 +120,7 @@ SMALL = {
   "alexnet": {"widths": [4] * 5},
   "cnn7": {"width": 4},
   "densenet": {"depth": 10, "growth": 2},
+  "efficientnet_lite0": {},
   "features": {"width": 6},
   "preact_resnet": {"depth": 11},
   "small_resnet": {"widths": [4, 4], "blocks": 1},
@@ -131,7 +132,11 @@ SMALL = {
   **{name: {"width": 4, "depth": 2, "heads": 2, "patch": 8, "hidden": 4, "stages": 2} for name in VITS},
 }
 # Other variants of a function have nothing of their own but defaults.
-VARIANTS = (set(CONVNEXTS) - {"convnext_tiny"}) | (set(VITS) - {"vit_small_patch14_dinov2", "vit_base_patch16_siglip"})
+VARIANTS = (
+  {f"efficientnet_lite{i}" for i in range(1, 5)}
+  | (set(CONVNEXTS) - {"convnext_tiny"})
+  | (set(VITS) - {"vit_small_patch14_dinov2", "vit_base_patch16_siglip"})
+)
 
 
 @pytest.mark.parametrize("backbone", sorted(set(BACKBONES) - VARIANTS - {PRETRAINED}))

@@ -51,7 +51,7 @@ def trained(found, variables, steps=20):
       Phase(optimizer),
       StepSettings(
         schedule=lambda step: jnp.float32(0.05),
-        preprocess=lambda examples, key: Batch(examples.images, examples.paths, examples.mask),
+        preprocess=lambda examples, key, tree: Batch(examples.images, examples.paths, examples.mask),
         key=jax.random.key(1),
       ),
     )

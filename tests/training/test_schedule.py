@@ -81,3 +81,13 @@ def test_with_min_delta_0_any_decrease_is_an_improvement_and_an_equal_value_is_n
 def test_what_is_due_after_so_many_epochs_is_due_at_the_first_step_from_then_on_and_at_the_last(epochs, expected):
   length = RunLength(steps_per_epoch=2.5, total_steps=11)
   assert [step for step in range(1, 12) if length.due(step, epochs)] == expected
+
+
+def test_bounds_of_the_steps_stretch_and_shorten_epochs():
+  usual = RunLength.of(10.0, 4.0)
+  assert usual == RunLength(10.0, 40) == RunLength.of(10.0, 4.0, (20, 100))
+  few = RunLength.of(0.5, 4.0, (200, 0))
+  assert few == RunLength(50.0, 200)
+  assert [step for step in range(1, 201) if few.due(step, 1.0)] == [50, 100, 150, 200]
+  assert RunLength.of(1000.0, 4.0, (0, 200)) == RunLength(50.0, 200)
+  assert RunLength.of(1000.0, 0.0, (200, 0)).total_steps == 0

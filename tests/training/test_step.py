@@ -62,7 +62,7 @@ def run(
       Phase(optimizer, **frozen),
       StepSettings(
         schedule=lambda step: jnp.float32(0.1),
-        preprocess=lambda e, key: Batch(e.images, e.paths, e.mask),
+        preprocess=lambda e, key, tree: Batch(e.images, e.paths, e.mask),
         key=jax.random.key(1),
         accumulate=config.accumulate,
         weights=weights,
@@ -150,7 +150,7 @@ def test_balanced_classes_share_the_gradient_of_an_epoch_at_any_batch_size(rng, 
       Phase(optimizer),
       StepSettings(
         schedule=lambda step: jnp.float32(batch_size / 3200),
-        preprocess=lambda e, key: Batch(e.images, e.paths, e.mask),
+        preprocess=lambda e, key, tree: Batch(e.images, e.paths, e.mask),
         key=jax.random.key(1),
         weights=weights,
       ),
