@@ -141,7 +141,7 @@ def certificate_of(trials: Trials, promise: Promise, start: int, images: int) ->
   last = last_passed(bounds >= promise.right, start)
   at = start if last is None else last
   right, count = int(trials.right[at]), int(trials.total[at])
-  needed = None if last is not None else _needed(right, count, promise)
+  needed = None if last is not None else _enough(right / count if count else 1.0, promise)
   scale = max(images / max(count, 1), 1.0 if promise.of == "images" else GUIDES / (GUIDES - 1))
   return Certificate(
     promise, STRICT_FIRST[at], last is not None, float(bounds[at]), right, count, int(trials.answers[at]), images,
@@ -162,18 +162,19 @@ def last_passed(passes: Bool[np.ndarray, "g"], start: int) -> int | None:
 def guided_start(found: Confidences, promise: Promise) -> tuple[int, Bool[np.ndarray, "m"]]:
   """Returns the number of the threshold to test first, and the images to test on.
 
-  A tenth of the images, drawn at random, says at which threshold there will be about three times as many answers as the
-  promise needs at least. Their labels are not looked at, and they are not tested on, so that the sequence of tests does
-  not depend on the images that are.
+  A tenth of the images, drawn at random, says at which threshold there will be about as many answers as are enough if
+  half as many of them are wrong as the promise allows. Their labels are not looked at, and they are not tested on, so
+  that the sequence of tests does not depend on the images that are.
   """
   count = len(found.length)
   guides = np.random.default_rng(0).permutation(count) < count // GUIDES
   tested = count - int(guides.sum())
-  wanted = min(3 * promise.fewest, max(promise.fewest, tested // 2))
+  enough = _enough((1 + promise.right) / 2, promise) or tested
+  wanted = min(enough, max(promise.fewest, tested // 2))
   rank = min(max(1, math.ceil(wanted / max(tested, 1) * guides.sum())), max(int(guides.sum()), 1))
   answered = trials_of(found.taken(guides), "answers").total
-  enough = np.flatnonzero(answered >= rank)
-  return (int(enough[0]) if len(enough) else len(STRICT_FIRST) - 1), ~guides
+  reached = np.flatnonzero(answered >= rank)
+  return (int(reached[0]) if len(reached) else len(STRICT_FIRST) - 1), ~guides
 
 
 def trials_of(found: Confidences, of: str, grid: Sequence[float] = STRICT_FIRST) -> Trials:
@@ -194,9 +195,8 @@ def _at_least(values: Float[np.ndarray, "m"], grid: Sequence[float]) -> Int[np.n
   return len(values) - np.searchsorted(np.sort(values), np.asarray(grid, values.dtype), side="left")
 
 
-def _needed(right: int, count: int, promise: Promise) -> int | None:
-  """Returns about how many trials with the same share of right ones would pass; None where no number would."""
-  share = right / count if count else 1.0
+def _enough(share: float, promise: Promise) -> int | None:
+  """Returns about how many trials pass if this share of them is right; None where no number does."""
   if share <= promise.right:
     return None
   tries = np.unique(np.geomspace(promise.fewest, _MOST_NEEDED, 1000).astype(np.int64))
