@@ -163,14 +163,16 @@ def guided_start(found: Confidences, promise: Promise) -> tuple[int, Bool[np.nda
   """Returns the number of the threshold to test first, and the images to test on.
 
   A tenth of the images, drawn at random, says at which threshold there will be about as many answers as are enough if
-  half as many of them are wrong as the promise allows. Their labels are not looked at, and they are not tested on, so
-  that the sequence of tests does not depend on the images that are.
+  half as many of them are wrong as the promise allows; but no more than half of the images, unless that is too few to
+  keep the promise at all. Their labels are not looked at, and they are not tested on, so that the sequence of tests
+  does not depend on the images that are.
   """
   count = len(found.length)
   guides = np.random.default_rng(0).permutation(count) < count // GUIDES
   tested = count - int(guides.sum())
   enough = _enough((1 + promise.right) / 2, promise) or tested
   wanted = min(enough, max(promise.fewest, tested // 2))
+  wanted = wanted if wanted <= tested else tested // 2  # then nothing can pass, and half give a bound worth telling
   rank = min(max(1, math.ceil(wanted / max(tested, 1) * guides.sum())), max(int(guides.sum()), 1))
   answered = trials_of(found.taken(guides), "answers").total
   reached = np.flatnonzero(answered >= rank)

@@ -108,7 +108,7 @@ def test_the_promise_is_kept_as_often_as_promised(rng, of):
 
   broken, given = broken_shares(rng, promise, certified)
   assert broken < 0.1 + 3 * math.sqrt(0.1 * 0.9 / DRAWS)
-  assert given > 0.9  # and is not kept by giving nothing
+  assert given > 0.8  # and is not kept by giving nothing
 
 
 def test_the_sweep_breaks_it(rng):
