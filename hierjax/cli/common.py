@@ -100,7 +100,9 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
 
 def add_split(parser: argparse.ArgumentParser) -> None:
   """Adds `--split`."""
-  about = "train, validation (or val) or test (default: test, or validation where the data set has no test split)"
+  about = (
+    "train, validation (or val), calibration or test (default: test, or validation where the set has no test split)"
+  )
   parser.add_argument("--split", type=split, default="", metavar="SPLIT", help=about)
 
 
@@ -125,7 +127,8 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     "--threshold", default="", metavar="P",
-    help="confidence threshold, 0 to 1: paths end above nodes with a probability below P; or `chosen`, by a sweep",
+    help="confidence threshold, 0 to 1: paths end above nodes with a probability below P; or `chosen`, by a sweep, or "
+    "`certified`, by `evaluate --certify`",
   )  # fmt: skip
 
 

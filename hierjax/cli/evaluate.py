@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hierjax import extras
+from hierjax.cli import selective
 from hierjax.cli.common import add_data_root, add_json, add_split, output
 from hierjax.errors import UserError
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
   from jax.sharding import Mesh
 
   from hierjax.evaluation.ensembles import Errors
-  from hierjax.evaluation.selective import Confidences
   from hierjax.inference.members import Ensemble, Images
   from hierjax.runs.folder import RunFolder
 
@@ -23,6 +23,8 @@ EXAMPLES = """
 hierjax evaluate runs/quickstart
 hierjax evaluate runs/quickstart --split val --json
 hierjax evaluate runs/quickstart --threshold sweep --selective-accuracy 0.95
+hierjax evaluate runs/quickstart --certify 0.95 --sure 0.9
+hierjax evaluate runs/quickstart --certify 0.95 --of images
 hierjax evaluate runs/a runs/b runs/c --alpha 1 --out runs/ensemble
 hierjax evaluate runs/a runs/b --against runs/x runs/y
 """
@@ -44,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--known-levels", type=int, default=0, metavar="N", help="give the first N levels of each label (default 0)"
   )
   _add_choices(parser)
+  selective.add_certificate(parser)
   _add_comparison(parser)
   parser.add_argument("--out", default="", metavar="FOLDER", help="the folder for the results of several runs")
   add_json(parser)
@@ -58,7 +61,8 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--threshold", default="", metavar="P",
     help="confidence threshold, 0 to 1: paths end above nodes with a probability below P; `sweep` draws coverage and "
-    "accuracy for all P and chooses one on validation, `chosen` uses that one",
+    "accuracy for all P and chooses one on validation, which promises nothing for other images; `chosen` uses that "
+    "one, `certified` that of --certify",
   )  # fmt: skip
   parser.add_argument(
     "--selective-accuracy", type=float, metavar="SHARE",
@@ -95,6 +99,7 @@ def _check(args: argparse.Namespace) -> None:
     raise UserError("--selective-accuracy is the goal of --threshold sweep")
   if args.selective_accuracy is not None and not 0 < args.selective_accuracy <= 1:
     raise UserError(f"--selective-accuracy {args.selective_accuracy:g}: must be above 0, and at most 1")
+  selective.check_certificate(args)
   if args.threshold and (args.against or args.alpha == "sweep"):
     raise UserError("--threshold needs one set of runs at one alpha: leave out --against, and --alpha sweep")
   if args.node and args.alpha != "sweep":
@@ -114,15 +119,17 @@ def _evaluate(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
   """Returns the contents of the files in eval/ by name; of two sets of runs, `significance`."""
   if args.against:
     return _against(args, mesh)
-  if _is_single(args) and not args.alpha and not args.threshold:
+  if _is_single(args) and not args.alpha and not args.threshold and args.certify is None:
     return _plain(args, mesh)
   from hierjax.inference.members import open_ensemble, open_images
 
   out = _out(args)
   ensemble = open_ensemble(args.workdir, mesh, args.data_root, args.views)
   _drop_idle_alpha(args, ensemble)
+  if args.certify is not None:
+    return selective.certify_threshold(args, ensemble, _needed(out))
   if args.threshold:
-    return _selective(args, ensemble, out)
+    return selective.measure_selective(args, ensemble, out)
   if _is_single(args) and not args.alpha:
     return _plain(args, mesh)
   if args.alpha == "sweep":
@@ -212,65 +219,6 @@ def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -
   return found
 
 
-def _selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder | None) -> dict[str, Any]:
-  """Measures answers that abstain below a confidence threshold."""
-  from hierjax.evaluation.predictions import predict_split
-  from hierjax.evaluation.selective import Confidences, ThresholdGoal, choose_threshold, conditions_of
-  from hierjax.inference.members import open_images
-  from hierjax.inference.pipeline import Stages
-  from hierjax.inference.settings import alpha_of_flag, threshold_of_flag
-
-  alpha = alpha_of_flag(args.alpha, ensemble.tree.depth, out, ensemble.runs)
-  stages = Stages(ensemble.whole.run.options, alpha=alpha)
-  images = open_images(ensemble, args.split)
-  if args.threshold != "sweep":
-    threshold = threshold_of_flag(args.threshold, out, ensemble.runs, conditions_of(ensemble, alpha))
-    found = Confidences.of(predict_split(ensemble, images, stages))
-    return _report_selective(ensemble, images.split, _Selective(found, threshold, alpha), out)
-  extras.require("report")
-  from hierjax.report.plots.selective import ThresholdSweep, draw_threshold_sweep
-
-  if ensemble.whole.run.source("validation") is None:
-    raise UserError(
-      f"--threshold sweep: it chooses on validation, and {ensemble.whole.run.data.name!r} has no such split; train "
-      "with config.data.validation = 0.1, or give a probability"
-    )
-  goal = ThresholdGoal(ensemble, alpha, 0.95 if args.selective_accuracy is None else args.selective_accuracy)
-  validation = Confidences.of(predict_split(ensemble, open_images(ensemble, "validation"), stages))
-  folder = _needed(out)
-  threshold = choose_threshold(folder, goal, validation)
-  found = Confidences.of(predict_split(ensemble, images, stages))
-  written = _report_selective(ensemble, images.split, _Selective(found, threshold, alpha), out)
-  print(f"\nthreshold = {threshold:g} is chosen on validation: {folder.path / 'choices.json'}")
-  sweep = ThresholdSweep(
-    ensemble.name, images.split, found, validation, goal.accuracy, threshold, ensemble.tree.named_levels
-  )
-  print(draw_threshold_sweep(folder, sweep))
-  return written
-
-
-class _Selective(NamedTuple):
-  """Answers at a confidence threshold and an alpha."""
-
-  found: Confidences
-  threshold: float
-  alpha: float
-
-
-def _report_selective(ensemble: Ensemble, split: str, answers: _Selective, out: RunFolder | None) -> dict[str, Any]:
-  """Prints coverage and accuracy, writes them to eval/SPLIT-threshold.json of a folder, and returns them by name."""
-  from hierjax.evaluation.selective import selective_table
-
-  count = len(answers.found.length)
-  print(f"\n{ensemble.name}: {count:,} images of {split}; confidence threshold {answers.threshold:g}")
-  print(selective_table(answers.found, answers.threshold, ensemble.tree.named_levels))
-  about = {"split": split, "members": ensemble.about(), "alpha": answers.alpha, "num_examples": count}
-  name, found = f"{split}-threshold", {**about, "threshold": answers.threshold, **answers.found.at(answers.threshold)}
-  if out is not None:
-    out.write_evaluation(name, found)
-  return {name: found}
-
-
 class _Measured(NamedTuple):
   """Errors of the subsets of an ensemble, and all metrics of the whole, by alpha."""
 
@@ -334,8 +282,10 @@ def _out(args: argparse.Namespace) -> RunFolder | None:
     return _own_folder(args.out)
   if _is_single(args):
     return RunFolder(args.workdir[0])
+  if args.certify is not None:
+    raise UserError("--certify of several runs needs a folder of their own: give --out FOLDER")
   for flag, text in (("alpha", args.alpha), ("threshold", args.threshold)):
-    if text in ("sweep", "chosen"):
+    if text in ("sweep", "chosen", "certified"):
       raise UserError(f"--{flag} {text} of several runs needs a folder of their own: give --out FOLDER")
   return None
 

@@ -50,6 +50,8 @@ class DataConfig:
       where the set has it.
     validation: the fraction of the training images that is kept for validation where the set has no split for it. 0:
       there is no validation, and training uses all images.
+    calibration: the fraction of the training images, without those kept for validation, that is kept for `evaluate
+      --certify`: images that chose nothing. 0: none is kept.
     split_seed: chooses which images are kept; apart from the run's seed, so that runs of several seeds compare.
     fine: the fraction of the training images, without those kept for validation, that keep their whole labels. They are
       drawn by `split_seed`; neither other fractions nor `partial_labels` change the draw.
@@ -114,6 +116,7 @@ class DataConfig:
   validation_split: str = ""
   test_split: str = ""
   validation: float = 0.1
+  calibration: float = 0.0
   split_seed: int = 0
   fine: float = 1.0
   coarse: float = 0.0
@@ -155,6 +158,7 @@ class DataConfig:
     object.__setattr__(self, "std", tuple(map(float, self.std)))
     laws = {
       "validation": (0 <= self.validation < 1, "a fraction from 0 to below 1"),
+      "calibration": (0 <= self.calibration < 1, "a fraction from 0 to below 1"),
       "split_seed": (self.split_seed >= 0, "0 or more"),
       "fine": (0 < self.fine <= 1, "a fraction above 0, up to 1"),
       "coarse": (

@@ -17,8 +17,8 @@ from hierjax.data.sources.arrays import array_splits, noise_splits
 from hierjax.data.sources.features import feature_splits
 from hierjax.data.sources.folders import FolderSource, folder_splits
 from hierjax.data.sources.tfds import TfdsSource, tfds_splits
-from hierjax.data.split_names import split_name
-from hierjax.data.splits import kept_for_validation
+from hierjax.data.split_names import CALIBRATION, split_name
+from hierjax.data.splits import parts_of_training
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
 from hierjax.tree.readers.split_words import matching, split_of_word
@@ -71,12 +71,13 @@ def open_source(config: DataConfig, tree: LabelTree, split: str, opened: Opened 
   Args:
     config: the config section `data`.
     tree: the label tree.
-    split: `train`, `validation` (or `val`) or `test`; `config` maps them to the set's own names, see `DataConfig`.
+    split: `train`, `validation` (or `val`), `calibration` or `test`; `config` maps them to the set's own names, see
+      `DataConfig`.
     opened: the opened splits of the same set with the same trees; a new one without a `full_tree` by default.
 
   Returns:
-    The images; None where the set has no split to test on, or where there is no validation. Training images with
-    partial labels are treated as `config.partial_labels` says.
+    The images; None where the set has no split to test on, or where there is no validation or calibration. Training
+    images with partial labels are treated as `config.partial_labels` says.
 
   Raises:
     UserError: the set cannot be found or read, a label is not in the tree, the set has no split that `config` names,
@@ -92,9 +93,9 @@ def open_source(config: DataConfig, tree: LabelTree, split: str, opened: Opened 
 
 
 def check_trained_on(config: DataConfig, tree: LabelTree, checksum: str, opened: Opened | None = None) -> None:
-  """Raises UserError where validation is a part of the training images, and these have changed.
+  """Raises UserError where validation or calibration is a part of the training images, and these have changed.
 
-  After such a change validation is another part, with images that the run was trained on.
+  After such a change it is another part, with images that the run was trained on.
 
   Args:
     config: the config section `data`.
@@ -103,13 +104,15 @@ def check_trained_on(config: DataConfig, tree: LabelTree, checksum: str, opened:
     opened: as in `open_source`.
   """
   opened = opened or Opened()
-  if not is_carved(config, opened.splits(config, tree)):
+  carved = carved_parts(config, opened.splits(config, tree))
+  if not carved:
     return
   train = open_source(config, tree, "train", opened)
   if train is None or checksum != data_checksum(train):
+    name, fraction = next(iter(carved.items()))
     raise UserError(
       f"the set {config.name!r} has other images or labels than when this run was trained, and "
-      f"config.data.validation = {config.validation} keeps another part of it for validation, with images that the run "
+      f"config.data.{name} = {fraction} keeps another part of it for {name}, with images that the run "
       "was trained on. Restore the set (--data-root is its folder), evaluate with --split test, or train a new run"
     )
 
@@ -125,9 +128,11 @@ def open_partial_labels(config: DataConfig, tree: LabelTree, full_tree: LabelTre
   return known_labels(images, config, tree)
 
 
-def is_carved(config: DataConfig, found: Splits) -> bool:
-  """Returns whether the validation images are a part of the set's training images."""
-  return config.validation > 0 and own_names(config, found)["validation"] is None
+def carved_parts(config: DataConfig, found: Splits) -> dict[str, float]:
+  """Returns the splits that are parts of the set's training images, with their fractions: validation, calibration."""
+  own = own_names(config, found)["validation"] is not None
+  parts = {"validation": 0.0 if own else config.validation, CALIBRATION: config.calibration}
+  return {name: fraction for name, fraction in parts.items() if fraction > 0}
 
 
 def _open(config: DataConfig, tree: LabelTree, split: str, opened: Opened) -> View | None:
@@ -135,22 +140,21 @@ def _open(config: DataConfig, tree: LabelTree, split: str, opened: Opened) -> Vi
   label_tree = opened.full_tree or tree
   found = opened.splits(config, tree)
   names = own_names(config, found)
-  own_name = names[split]
-  carved = split != "test" and is_carved(config, found)
-  if carved:
-    own_name = names["train"]
+  carved = carved_parts(config, found)
+  own_name = names["train"] if split in carved else names.get(split)
   if own_name is None:
     return None
   source = opened.source(config, tree, own_name)
   rows = np.arange(len(source))
-  if carved:
+  if carved and own_name == names["train"]:
     # By the labels in the whole tree, so that runs on its top levels keep the same images.
-    kept = kept_for_validation(source.nodes[:, 0], config.validation, config.split_seed) & has_label(source.nodes)
-    rows = np.flatnonzero(kept == (split == "validation"))
-    if not len(rows):
+    fractions = carved.get("validation", 0.0), carved.get(CALIBRATION, 0.0)
+    parts = parts_of_training(source.nodes[:, 0], *fractions, config.split_seed) * has_label(source.nodes)
+    rows = np.flatnonzero(parts == ("train", "validation", CALIBRATION).index(split))
+    if split in carved and not len(rows):
       raise UserError(
-        f"config.data.validation = {config.validation}: that keeps no image of {len(source)}; "
-        "set config.data.validation=0 to train on everything"
+        f"config.data.{split} = {carved[split]}: that keeps no image of {len(source)}; "
+        f"set config.data.{split}=0 to train on everything"
       )
   return View(source, rows, nodes_in_top_levels(source.nodes[rows], label_tree, tree))
 

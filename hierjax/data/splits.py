@@ -1,4 +1,4 @@
-"""Random parts of the training images: for validation, with whole labels, and with partial labels."""
+"""Random parts of the training images: for validation, for calibration, with whole labels, and with partial labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,28 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 
-def kept_for_validation(ends: Int[np.ndarray, "n"], fraction: float, seed: int) -> Bool[np.ndarray, "n"]:
+def parts_of_training(
+  ends: Int[np.ndarray, "n"], validation: float, calibration: float, seed: int
+) -> Int[np.ndarray, "n"]:
+  """Returns the part of each training image: 0 is trained on, 1 kept for validation, 2 for calibration.
+
+  Validation does not depend on how many images are kept for calibration. These are drawn from the others.
+
+  Args:
+    ends: the class of each image, see `kept_for_validation`.
+    validation: the fraction of all images, from 0 to below 1.
+    calibration: the fraction of the images that are not kept for validation, from 0 to below 1.
+    seed: 0 or more.
+  """
+  parts = kept_for_validation(ends, validation, seed).astype(np.int32)
+  rest = np.flatnonzero(parts == 0)
+  parts[rest[kept_for_validation(ends[rest], calibration, (seed, 2))]] = 2
+  return parts
+
+
+def kept_for_validation(
+  ends: Int[np.ndarray, "n"], fraction: float, seed: int | tuple[int, int]
+) -> Bool[np.ndarray, "n"]:
   """Returns which images are kept for validation: about `fraction` of each class, chosen by `seed`.
 
   Every class keeps at least one image to train on; of one with m images, m * fraction are kept, rounded up or down so
@@ -15,7 +36,7 @@ def kept_for_validation(ends: Int[np.ndarray, "n"], fraction: float, seed: int) 
   Args:
     ends: the class of each image, the node that its first label path ends at.
     fraction: from 0 to below 1.
-    seed: 0 or more.
+    seed: 0 or more; or two such numbers.
   """
   rng = np.random.default_rng(seed)
   _, class_of, counts = np.unique(ends, return_inverse=True, return_counts=True)

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from hierjax.data.split_names import CALIBRATION
 from hierjax.errors import UserError
 from hierjax.evaluation.predictions import Predictions
 from hierjax.evaluation.tables import percent, table
 from hierjax.functional.selective import not_contradicted
-from hierjax.inference.members import Ensemble
+from hierjax.inference.members import Ensemble, Images, open_images
 from hierjax.inference.settings import threshold_conditions
 from hierjax.runs.choices import Choice, keep_choice
 from hierjax.runs.folder import RunFolder
@@ -52,6 +53,22 @@ class Confidences:
       length=(paths >= 0).sum(axis=1),
     )
 
+  def taken(self, rows: Bool[np.ndarray, "m"]) -> Confidences:
+    """Returns the confidences of some of the images."""
+    return Confidences(self.confidence[rows], self.right[rows], self.length[rows])
+
+  def named(self, threshold: float) -> np.ndarray:
+    """Returns `i64[m]`, the number of nodes of each answer at a confidence threshold; 0 for none."""
+    depth = self.confidence.shape[1]
+    within = np.arange(depth) < self.length[:, None]
+    counts: np.ndarray = ((self.confidence >= threshold) & within).sum(axis=1)
+    return counts
+
+  def answers(self, threshold: float) -> tuple[Bool[np.ndarray, "m"], Bool[np.ndarray, "m"]]:
+    """Returns which images get an answer at a confidence threshold, and which get a right one."""
+    named = self.named(threshold)
+    return named > 0, (named > 0) & self.right[np.arange(len(named)), np.maximum(named, 1) - 1]
+
   def at(self, threshold: float) -> dict[str, Any]:
     """Returns the metrics of the answers at a confidence threshold.
 
@@ -61,11 +78,9 @@ class Confidences:
       share of these that are right; `level_coverage` and `level_accuracy`, the same by the level at which answers end.
       An accuracy is None where there are no answers.
     """
-    depth = self.confidence.shape[1]
-    named = ((self.confidence >= threshold) & (np.arange(depth) < self.length[:, None])).sum(axis=1)
-    right = self.right[np.arange(len(named)), np.maximum(named, 1) - 1]
-    levels = [named == level + 1 for level in range(depth)]
-    answered, whole = named > 0, (named == self.length) & (named > 0)
+    named, (answered, right) = self.named(threshold), self.answers(threshold)
+    levels = [named == level + 1 for level in range(self.confidence.shape[1])]
+    whole = (named == self.length) & answered
     return {
       "coverage": float(answered.mean()),
       "selective_accuracy": _share(right, answered),
@@ -124,6 +139,22 @@ class ThresholdGoal:
 def conditions_of(ensemble: Ensemble, alpha: float) -> dict[str, Any]:
   """Returns the views of an ensemble's runs, and alpha: conditions of a chosen threshold."""
   return {"views": sorted({part.run.options.views for part in ensemble.parts}), "alpha": alpha}
+
+
+def calibration_images(ensemble: Ensemble) -> Images:
+  """Returns the images that certificates are made of: the split `calibration`, or else validation.
+
+  Raises:
+    UserError: the set has neither.
+  """
+  run = ensemble.whole.run
+  for split in (CALIBRATION, "validation"):
+    if run.source(split) is not None:
+      return open_images(ensemble, split)
+  raise UserError(
+    f"--certify: {run.data.name!r} has neither calibration nor validation images; train with config.data.calibration = "
+    "0.1, which keeps images that choose nothing"
+  )
 
 
 def choose_threshold(out: RunFolder, goal: ThresholdGoal, validation: Confidences) -> float:

@@ -120,8 +120,8 @@ class Predictor:
       workdir: the run's folder.
       top: the number of paths of each image.
       alpha: of classifier adaptation: a number as text, or `chosen`; '' for none.
-      threshold: the confidence threshold: a number as text, or `chosen`; '' for none. Paths end above nodes that are
-        less probable.
+      threshold: the confidence threshold: a number as text, `chosen` or `certified`; '' for none. Paths end above
+        nodes that are less probable.
 
     Raises:
       UserError: the folder is not that of a run, or has no checkpoint, or nothing makes the features that it reads; or

@@ -7,11 +7,11 @@ from typing import Any
 
 from hierjax.errors import UserError
 from hierjax.functional.adaptation import check_alpha, levels_agree
-from hierjax.runs.choices import chosen_value, find_choice, run_identity
+from hierjax.runs.choices import certified_threshold, chosen_value, find_choice, run_identity
 from hierjax.runs.folder import RunFolder
 from hierjax.types import DecodeOptions, Distribution
 
-CHOSEN, SWEEP = "chosen", "sweep"  # in place of a number
+CHOSEN, SWEEP, CERTIFIED = "chosen", "sweep", "certified"  # in place of a number
 
 Runs = Sequence[tuple[RunFolder, int]]  # run folders, and the steps of their weights
 
@@ -48,7 +48,7 @@ def alpha_conditions(out: RunFolder, runs: Runs) -> dict[str, Any]:
 
 
 def threshold_of_flag(text: str, out: RunFolder | None, runs: Runs, conditions: Mapping[str, Any]) -> float:
-  """Returns the confidence threshold of `--threshold`: a number, or the chosen one; 0 for ''.
+  """Returns the confidence threshold of `--threshold`: a number, or the chosen or certified one; 0 for ''.
 
   Args:
     text: of the flag.
@@ -57,12 +57,14 @@ def threshold_of_flag(text: str, out: RunFolder | None, runs: Runs, conditions: 
     conditions: further conditions of the choice: views and alpha.
 
   Raises:
-    UserError: it is no probability, or nothing was chosen, or only under other conditions.
+    UserError: it is no probability, or nothing was chosen or certified, or only under other conditions.
   """
   if not text:
     return 0.0
   if text == CHOSEN and out is not None:
     return chosen_value(out, "threshold", threshold_conditions(out, runs, conditions))
+  if text == CERTIFIED and out is not None:
+    return certified_threshold(out, threshold_conditions(out, runs, conditions))
   threshold = _number(text, "--threshold")
   if not 0 <= threshold <= 1:
     raise UserError(f"--threshold {text}: a probability is from 0 to 1")

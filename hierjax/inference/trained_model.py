@@ -33,7 +33,7 @@ class AnswerSettings:
   Attributes:
     top: the number of paths of each image. A multi-label head returns all paths that its beam finds.
     alpha: of classifier adaptation: a number, or `chosen`; '' for none.
-    threshold: the confidence threshold: a number, or `chosen`; '' for none.
+    threshold: the confidence threshold: a number, `chosen` or `certified`; '' for none.
   """
 
   top: int = 1

@@ -1,7 +1,7 @@
-"""Choices: values that were chosen on validation images, with what they were chosen for; choices.json of a run folder.
+"""Choices: values that were chosen on images with labels, with what they were chosen for; choices.json of a run folder.
 
-One record type holds all of them: the temperature, the alpha of classifier adaptation, the confidence threshold, and
-the thresholds of a multi-label head.
+One record type holds all of them: the temperature, the alpha of classifier adaptation, the confidence threshold
+(`threshold` by a sweep, `certified` by a certificate), and the thresholds of a multi-label head.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from hierjax.runs.folder import RunFolder, write_whole
 
 FILE = "choices.json"
 _REMEDY = "remove it, and choose again with `hierjax evaluate`"
-KINDS = ("temperature", "alpha", "threshold", "thresholds")
+KINDS = ("temperature", "alpha", "threshold", "certified", "thresholds")
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """A value chosen on validation.
+  """A value chosen on validation, or on calibration images.
 
   Attributes:
     kind: one of KINDS.
@@ -97,6 +97,27 @@ def chosen_value(folder: RunFolder, kind: str, made_for: Mapping[str, Any]) -> f
       f"--{kind} chosen: {folder.path / FILE} has a choice for other runs, weights, views or alpha; {again} again"
     )
   raise UserError(f"--{kind} chosen: {folder.path / FILE} has none; {again}")
+
+
+def certified_threshold(folder: RunFolder, made_for: Mapping[str, Any]) -> float:
+  """Returns the value for `--threshold certified`.
+
+  Raises:
+    UserError: nothing was certified, or only under other conditions.
+  """
+  found = find_choice(folder, "certified", made_for)
+  again = "`hierjax evaluate ... --certify 0.95` looks for one"
+  if found is None:
+    others = any(choice.kind == "certified" for choice in read_choices(folder))
+    what = "a certificate for other runs, weights, views or alpha" if others else "no certificate"
+    raise UserError(f"--threshold certified: {folder.path / FILE} has {what}; {again}")
+  if found.about.get("certified") is None:
+    raise UserError(
+      f"--threshold certified: {folder.path / FILE} says that nothing could be certified; {again}: ask for less, or "
+      "with more calibration images"
+    )
+  assert isinstance(found.value, float | int)
+  return float(found.value)
 
 
 def run_identity(out: RunFolder, runs: Sequence[tuple[RunFolder, int]]) -> list[dict[str, Any]]:

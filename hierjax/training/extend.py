@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from hierjax.data.open_source import is_carved
+from hierjax.data.open_source import carved_parts
 from hierjax.data.source import data_checksum
 from hierjax.errors import UserError
 from hierjax.nn.heads.axes import Axis
@@ -126,13 +126,14 @@ def _carried(value: np.ndarray, old: tuple[Axis, ...], new: tuple[Axis, ...], sa
 
 
 def leaked(old: Run, new: Run) -> list[str]:
-  """Returns a warning where validation is another part of the training images than in the run that is extended."""
+  """Returns warnings where validation or calibration is another part of the images than in the run that is extended."""
   train = new.source("train")
-  carved = is_carved(new.data, new.opened.splits(new.data, new.tree))
+  carved = carved_parts(new.data, new.opened.splits(new.data, new.tree))
   if not carved or train is None or old.trained_on == data_checksum(train):
     return []
   return [
-    f"warning: config.data.validation = {new.data.validation} keeps another part of the images for validation than in "
-    "the run that is extended, which has trained on some of them: the accuracy on validation will be too high; images "
+    f"warning: config.data.{name} = {fraction} keeps another part of the images for {name} than in "
+    f"the run that is extended, which has trained on some of them: the accuracy on {name} will be too high; images "
     "in a folder or split of their own, for validation or test, show the true one"
+    for name, fraction in carved.items()
   ]
