@@ -9,11 +9,11 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
+from without_weights import without_weights
 
 from configs import chrnn, common
 from hierjax.config import flatten, unpack
 from hierjax.errors import UserError
-from hierjax.nn.registry import PRETRAINED
 from hierjax.runs.run import Run
 from hierjax.training import loop
 from hierjax.training.optim import OptimConfig, make_optimizer
@@ -64,14 +64,6 @@ def shapes_of(run):
     paths = jnp.full((1, 1, run.tree.depth), UNKNOWN, jnp.int32)
     HEADS[head] = jax.eval_shape(lambda features: network.head.init(rngs, features, paths), features)
   return {**variables.get("params", {}), "head": HEADS[head]["params"]}
-
-
-def without_weights(config):
-  """Returns a config in which the pretrained weights' values stand as if they were there, for small images."""
-  if config["backbone"]["name"] != PRETRAINED:
-    return config
-  known = dict(size=128, crop=128, resize=144, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic")
-  return config | {"backbone": {"name": "efficientnet_lite0"}, "data": config["data"] | known}
 
 
 def run_of(config):

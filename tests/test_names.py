@@ -42,7 +42,9 @@ def test_every_command_prints_and_writes_such_names(places, monkeypatch, tmp_pat
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   values = ["data.resize=16", "data.crop=16", f"data.root={photos}", "batch_size=8", "epochs=1",
             "backbone.name=small_resnet", "backbone.widths=(4,)", "tree.level_names=(famille,espèce)"]  # fmt: skip
-  trained = printed(monkeypatch, "ascii", "train", "folder", f"--workdir={run}", *(f"--config.{v}" for v in values))
+  trained = printed(
+    monkeypatch, "ascii", "train", "photos:from_scratch", f"--workdir={run}", *(f"--config.{v}" for v in values)
+  )
   assert "famille accuracy" in trained and "esp?ce accuracy" in trained and "photo ?" in trained
   assert "f?lin" in printed(monkeypatch, "ascii", "data", "show", photos / "train")
   assert "f?lin" in printed(monkeypatch, "ascii", "data", "check", photos)
