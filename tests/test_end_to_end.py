@@ -325,8 +325,15 @@ def test_foreign_folders_get_a_clear_sentence(folder, command, tmp_path, capsys)
     ),
   ],
 )
-def test_mistakes_on_the_command_line_get_a_clear_sentence(tmp_path, cache, arguments, message):
-  command = [sys.executable, "train.py", *arguments, f"--workdir={tmp_path / 'run'}"]
+def test_mistakes_on_the_command_line_get_a_clear_sentence(tmp_path, monkeypatch, capsys, arguments, message):
+  monkeypatch.chdir(ROOT)
+  assert main(["train", *arguments, f"--workdir={tmp_path / 'run'}"]) == 1
+  said = capsys.readouterr().err
+  assert message in said and "Traceback" not in said
+
+
+def test_train_py_ends_with_the_sentence_and_the_status(tmp_path, cache):
+  command = [sys.executable, "train.py", "--config=configs/nowhere.py", f"--workdir={tmp_path / 'run'}"]
   result = subprocess.run(command, cwd=ROOT, env=environment(cache), capture_output=True, text=True, timeout=100)
   assert result.returncode == 1
-  assert message in result.stderr and "Traceback" not in result.stderr
+  assert "configs/nowhere.py" in result.stderr and "Traceback" not in result.stderr

@@ -137,7 +137,13 @@ def training(tmp_path):
     f"root={tmp_path / 'photos'}",
   ]
   network = ["--config.backbone.name=small_resnet", "--config.backbone.widths=(4,)", "--config.batch_size=4"]
-  return ["train", "folder", f"--workdir={tmp_path / 'run'}", *network, *(f"--config.data.{size}" for size in sizes)]
+  return [
+    "train",
+    "photos:from_scratch",
+    f"--workdir={tmp_path / 'run'}",
+    *network,
+    *(f"--config.data.{size}" for size in sizes),
+  ]
 
 
 def test_a_class_is_added_to_a_finished_run_and_more_epochs(tmp_path, training, capsys):

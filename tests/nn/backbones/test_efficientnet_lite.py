@@ -22,9 +22,9 @@ def shapes_of(module, size=224):
   "number,published,widths",  # as timm counts them, with ImageNet's classifier
   [
     (0, 4_652_008, (16, 24, 40, 112, 1280)),
-    (1, 5_416_680, (16, 24, 40, 112, 1280)),
+    pytest.param(1, 5_416_680, (16, 24, 40, 112, 1280), marks=pytest.mark.slow),
     (2, 6_092_072, (16, 24, 48, 120, 1280)),
-    (3, 8_197_096, (24, 32, 48, 136, 1280)),
+    pytest.param(3, 8_197_096, (24, 32, 48, 136, 1280), marks=pytest.mark.slow),
     (4, 13_006_568, (24, 32, 56, 160, 1280)),
   ],
 )
