@@ -318,7 +318,6 @@ def test_foreign_folders_get_a_clear_sentence(folder, command, tmp_path, capsys)
       ["--config=configs/quickstart.py:smoke", "--config.class_weights=balanced", "--config.data.balanced=True"],
       "config.class_weights = balanced and config.data.balanced = True: choose one",
     ),
-    (["--config=configs/quickstart.py", "--multihost=here"], "--multihost=here: give auto, or ADDRESS,N,I"),
     (
       ["--config=configs/photos.py:from_scratch", "--config.data.root=nowhere"],
       "config.data.root = 'nowhere': there is no such",
@@ -332,8 +331,15 @@ def test_mistakes_on_the_command_line_get_a_clear_sentence(tmp_path, monkeypatch
   assert message in said and "Traceback" not in said
 
 
-def test_train_py_ends_with_the_sentence_and_the_status(tmp_path, cache):
-  command = [sys.executable, "train.py", "--config=configs/nowhere.py", f"--workdir={tmp_path / 'run'}"]
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--config=configs/nowhere.py"], "configs/nowhere.py"),
+    (["--config=configs/quickstart.py", "--multihost=here"], "--multihost=here: give auto, or ADDRESS,N,I"),
+  ],
+)
+def test_train_py_ends_with_the_sentence_and_the_status(tmp_path, cache, arguments, message):
+  command = [sys.executable, "train.py", *arguments, f"--workdir={tmp_path / 'run'}"]
   result = subprocess.run(command, cwd=ROOT, env=environment(cache), capture_output=True, text=True, timeout=100)
   assert result.returncode == 1
-  assert "configs/nowhere.py" in result.stderr and "Traceback" not in result.stderr
+  assert message in result.stderr and "Traceback" not in result.stderr
