@@ -121,7 +121,7 @@ def _carried(value: np.ndarray, old: tuple[Axis, ...], new: tuple[Axis, ...], sa
     was = [same[e] if e in same else e if isinstance(e, str) or e < 0 else None for e in after]  # tokens, levels: as is
     found = np.array([-1 if e is None or e not in places else places[e] for e in was])
     value = np.take(value, np.maximum(found, 0), axis=axis)
-    held = held & np.expand_dims(found >= 0, [i for i in range(value.ndim) if i != axis])
+    held = held & np.expand_dims(found >= 0, tuple(i for i in range(value.ndim) if i != axis))
   return Carried(value, np.broadcast_to(held, value.shape))
 
 
