@@ -32,9 +32,9 @@ class Mixing:
 
   def __post_init__(self) -> None:
     """Raises UserError for a value outside its range."""
-    for key in ("mixup", "cutmix"):
-      if not 0 <= getattr(self, key) <= 100:
-        raise UserError(f"config.data.{key} = {getattr(self, key)!r}: must be 0, or above 0 and at most 100")
+    for key, value in (("mixup", self.mixup), ("cutmix", self.cutmix)):
+      if not 0 <= value <= 100:
+        raise UserError(f"config.data.{key} = {value!r}: must be 0, or above 0 and at most 100")
     if not 0 <= self.label_smoothing < 1:
       raise UserError(f"config.data.label_smoothing = {self.label_smoothing!r}: must be from 0 to below 1")
 

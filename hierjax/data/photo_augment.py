@@ -52,7 +52,7 @@ class PhotoAugment:
     }
     for key, (holds, allowed) in laws.items():
       if not holds:
-        raise UserError(f"config.data.{key} = {getattr(self, key)!r}: must be {allowed}")
+        raise UserError(f"config.data.{key} = {vars(self)[key]!r}: must be {allowed}")
     if self.rotate and not self.crop_area:
       raise UserError("config.data.rotate: needs config.data.crop_area, such as (0.5, 1.0), which says what is seen")
 

@@ -42,8 +42,7 @@ class Estimate:
 
 def duration(seconds: float) -> str:
   """Returns a time in words, such as `40 seconds` or `12 minutes`."""
-  for size, unit in ((48 * 3600, "days"), (2 * 3600, "hours"), (90, "minutes"), (0, "seconds")):
-    if seconds >= size:
-      in_unit = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}[unit]
-      return f"{seconds / in_unit:.0f} {unit}"
-  return "no time"
+  for least, size, unit in ((48 * 3600, 86400, "days"), (2 * 3600, 3600, "hours"), (90, 60, "minutes")):
+    if seconds >= least:
+      return f"{seconds / size:.0f} {unit}"
+  return f"{seconds:.0f} seconds"

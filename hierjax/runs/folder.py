@@ -35,7 +35,7 @@ from hierjax.config import flatten, frozen, read_json
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
 
-FORMAT = "hierjax run 2"
+FORMAT = "hierjax run 3"
 _MEASURED = ("split", "step", "views", "num_examples", "level_names", "level_sizes")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,7 +55,7 @@ def _other_images(data: Config, found: PretrainedWeights) -> list[str]:
   """Returns a line on the images of a run that are not as the weights' authors had them."""
   numbers = tuple(data["mean"]), tuple(data["std"]), data["interpolation"]
   here = f"the middle {data['crop']} pixels of {data['resize']}, {text_of(*numbers)}"
-  same = found.preprocessing is None or here == found.preprocessing.text()
+  same = found.preprocessing is None or here == dataclasses.replace(found.preprocessing, other="").text()
   return [] if same else [f"images as this run has them: {here}"]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 
 from hierjax.config import unpack
 from hierjax.data.source import Source
@@ -11,12 +14,21 @@ from hierjax.inference.frozen import frozen_features
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.runs.run import FrozenConfig, Run
 from hierjax.training.phases import Phases
+from hierjax.types import Features, Variables
 
 
-def check_frozen(run: Run, phases: Phases) -> None:
-  """Raises UserError where a config keeps features that training would change, or that its model does not read."""
-  if not unpack(FrozenConfig, run.config.frozen, "frozen").keep:
-    return
+def check_frozen(run: Run, phases: Phases, shapes: Variables) -> list[str]:
+  """Returns lines about the features that a config keeps; `shapes` are those of the variables.
+
+  Raises:
+    UserError: training would change the features, or the model does not read them, or images are to be mixed.
+  """
+  keep = unpack(FrozenConfig, run.config.frozen, "frozen").keep
+  mixing = run.data.transform.mixing
+  if (mixing.mixup or mixing.cutmix) and (keep or len(run.example_shape) == 1):
+    raise UserError("config.data.mixup and cutmix mix images, and this run trains on features: set both to 0")
+  if not keep:
+    return []
   if any(not all(jax.tree.leaves(phase.optimizer.frozen["backbone"])) for phase in phases.all):
     raise UserError(
       "config.frozen.keep = True: the backbone trains, so its features change; freeze it by config.optim.lr_groups = "
@@ -26,6 +38,26 @@ def check_frozen(run: Run, phases: Phases) -> None:
     raise UserError(
       "config.frozen.keep = True: a neck and a merged network read maps of the backbone, which are not kept; set False"
     )
+  _check_head(run, shapes)
+  if jax.process_count() > 1:
+    return ["config.frozen.keep: a run of several processes keeps no features: images pass the backbone at each step"]
+  return []
+
+
+def _check_head(run: Run, shapes: Variables) -> None:
+  """Raises UserError where the head reads more than the pooled features."""
+  images = jax.ShapeDtypeStruct((1, *run.example_shape), jnp.float32)
+  paths = jax.ShapeDtypeStruct((1, 1, run.tree.depth), jnp.int32)
+
+  def outputs(variables: Variables, images: jax.Array, paths: jax.Array) -> object:
+    module = run.method.module
+    features: Any = module.apply(variables, images, method="backbone_features")
+    return module.apply(variables, Features((), features.pooled), paths)
+
+  try:
+    jax.eval_shape(outputs, shapes, images, paths)
+  except UserError as error:
+    raise UserError(f"config.frozen.keep = True keeps the pooled features alone; set False: {error}") from None
 
 
 def on_frozen_features(loaded: LoadedRun, train: Source, validation: Source | None) -> tuple[Source, Source | None]:

@@ -137,8 +137,10 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   key = jax.random.key(settings.seed)
   make_variables = partial(run.init_variables, key, train.shape)
   phases_config = unpack(PhasesConfig, settings.phases, "phases")
-  phases = make_phases(phases_config, optim_config, jax.eval_shape(make_variables), length)
-  check_frozen(run, phases)
+  shapes = jax.eval_shape(make_variables)
+  phases = make_phases(phases_config, optim_config, shapes, length)
+  for line in check_frozen(run, phases, shapes):
+    _say(line)
   step_settings = StepSettings(
     schedule,
     preprocess=run.augment,
@@ -187,16 +189,20 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
       f"{folder.checkpoints} holds no complete checkpoint to resume from, and the run does not start anew beside its "
       "files: remove that folder, or choose another --workdir"
     )
-  state, checkpoints = _opened(training, config, resumes)
-  start = int(state.step)
-  if start < total_steps:
-    loaded = LoadedRun(folder, training.run, start, state.variables, training.mesh)
-    train, validation = on_frozen_features(loaded, training.train, training.validation)
-    training = dataclasses.replace(training, train=train, validation=validation)
-  steps = _Steps(training, state, checkpoints)
-  batches = training.run.train_batches(training.train, start, total_steps - start)
   closing = contextlib.closing
-  with closing(folder), closing(steps.log), closing(steps.checkpoints), closing(batches), _stop_signals() as signals:
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(closing(folder))
+    state, checkpoints = _opened(training, config, resumes)
+    stack.enter_context(closing(checkpoints))
+    start = int(state.step)
+    if start < total_steps:
+      loaded = LoadedRun(folder, training.run, start, state.variables, training.mesh)
+      train, validation = on_frozen_features(loaded, training.train, training.validation)
+      training = dataclasses.replace(training, train=train, validation=validation)
+    steps = _Steps(training, state, checkpoints)
+    stack.enter_context(closing(steps.log))
+    batches = stack.enter_context(closing(training.run.train_batches(training.train, start, total_steps - start)))
+    signals = stack.enter_context(_stop_signals())
     for done, examples in enumerate(() if steps.ended_early(start) else batches, start + 1):
       steps.take(done, examples, signals)
       if steps.ended_early(done):

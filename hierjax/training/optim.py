@@ -199,6 +199,8 @@ def _layer_factors(names: Any, decay: float) -> Any:
   stage_of = re.compile(r"^backbone/(?:stages_(\d+)/)?")
   found = [int(match[1]) for name in jax.tree.leaves(names) if (match := stage_of.match(name)) and match[1]]
   last = max(found, default=-1)
+  if decay != 1 and not found:
+    raise UserError(f"config.optim.layer_decay = {decay}: the backbone has no parameters of stages_N; set it to 1")
 
   def factor(name: str) -> float:
     match = stage_of.match(name)

@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hierjax.data.augment import Transform, eval_batch, train_batch
 from hierjax.data.mixing import Mixing, mixed_batch, smoothed_paths
 from hierjax.data.photo_augment import keys_of
 from hierjax.functional.paths import are_walks
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.builders import from_paths
 from hierjax.tree.label_tree import PAD, STOP, UNKNOWN
-from hierjax.types import Batch
+from hierjax.types import Batch, Examples
 
 KEY = jax.random.key(5)
 TREE = from_paths([("a", "x", "p"), ("a", "x", "q"), ("a", "y", "r"), ("b", "z"), ("b", "w", "s"), ("b", "w", "t")])
@@ -111,3 +112,12 @@ def test_no_smoothing_and_unknown_labels_change_nothing_and_stops_stay_below_inn
     nodes = [n for n in path.tolist() if n >= 0]
     tail = path[len(nodes) :].tolist()
     assert tail == ([STOP] + [PAD] * (len(tail) - 1) if tail else [])
+
+
+def test_training_smooths_labels_and_evaluation_does_not():
+  path = TREE.encode(np.full((200, 1), node_of(("a", "x", "p"))), "unknown")
+  examples = Examples(np.zeros((200, 4, 4, 3), np.uint8), path, np.ones(200, np.float32), np.asarray(draws(200)))
+  transform = Transform(4, mixing=Mixing(label_smoothing=0.5))
+  changed = np.asarray(train_batch(examples, KEY, transform, tree_arrays(TREE)).paths != path).any(axis=(1, 2))
+  assert 40 < changed.sum() < 120  # half are redrawn, and some of these are drawn as they were
+  np.testing.assert_array_equal(eval_batch(examples, transform).paths, path)

@@ -10,6 +10,8 @@ import pytest
 
 from configs import common
 from hierjax.data.images import cache
+from hierjax.data.images.read_image import BadImageError
+from hierjax.data.sources.frozen import FrozenFeatures
 from hierjax.errors import UserError
 from hierjax.inference import frozen
 from hierjax.inference.frozen import frozen_features
@@ -117,6 +119,8 @@ def test_training_on_kept_features_is_training_with_the_images(tmp_path):
     (dict(merged__shared=0, head=dict(name="coarse_fine")), r"config\.frozen\.keep = True: a neck and a merged"),
     (dict(frozen__keep=False, frozen__views=3), r"config\.frozen\.views: needs config\.frozen\.keep"),
     (dict(frozen__views=-1), r"config\.frozen\.views = -1"),
+    (dict(head=dict(name="dhnn_rnn", width=4)), r"config\.frozen\.keep = True keeps the pooled features alone"),
+    (dict(data__mixup=0.2), r"config\.data\.mixup and cutmix mix images, and this run trains on features"),
   ],
 )
 def test_what_cannot_be_kept_is_refused_with_its_key(tmp_path, changes, message):
@@ -131,3 +135,13 @@ def test_features_that_are_not_finite_name_the_image(tmp_path):
   with pytest.raises(UserError, match=r"example 12: its features are not finite"):
     frozen._check_finite(rows, np.array([True, True, True, False]), source, 10)
   frozen._check_finite(rows, np.array([True, True, False, True]), source, 10)
+
+
+def test_an_image_that_cannot_be_read_has_no_features(tmp_path):
+  source = loaded(tmp_path).run.source("train")
+  features = np.zeros((len(source), 1, 4), np.float32)
+  features[5] = np.nan
+  kept = FrozenFeatures(source, features)
+  assert kept.read(np.array([4, 6])).shape == (2, 1, 4)
+  with pytest.raises(BadImageError, match="example 5 cannot be read"):
+    kept.read(np.array([4, 5]))

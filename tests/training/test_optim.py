@@ -180,3 +180,8 @@ def test_parts_that_keep_their_statistics_run_as_in_evaluation_while_they_train(
   assert frozen_statistics(OptimConfig(), variables)[1] == ()
   frozen = make_optimizer(OptimConfig(keep_statistics=("backbone",)), PARAMS).frozen
   assert not any(jax.tree.leaves(frozen))
+
+
+def test_layer_decay_of_a_backbone_without_stages_is_refused():
+  with pytest.raises(UserError, match=r"config\.optim\.layer_decay = 0\.5: the backbone has no parameters of stages"):
+    make_optimizer(OptimConfig(layer_decay=0.5), PARAMS)

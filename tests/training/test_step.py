@@ -22,7 +22,7 @@ from hierjax.training.phases import Phase
 from hierjax.training.state import init_state
 from hierjax.training.step import StepSettings, make_train_step
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
-from hierjax.types import Batch, Examples, Features
+from hierjax.types import Batch, Examples, Features, Mixed
 
 PLAIN = OptimConfig(decay=((".*", 0.0),))
 
@@ -48,7 +48,18 @@ def batch(rng, toy_tree):
 
 
 def run(
-  toy_tree, batch, *, config=PLAIN, steps=3, devices=1, plateau=1.0, norm=False, dropout=0.0, weights=None, **frozen
+  toy_tree,
+  batch,
+  *,
+  config=PLAIN,
+  steps=3,
+  devices=1,
+  plateau=1.0,
+  norm=False,
+  dropout=0.0,
+  weights=None,
+  mixed=lambda e: None,
+  **frozen,
 ):
   """Returns the initial state, the state after some steps, and their losses."""
   tree = tree_arrays(toy_tree)
@@ -62,7 +73,7 @@ def run(
       Phase(optimizer, **frozen),
       StepSettings(
         schedule=lambda step: jnp.float32(0.1),
-        preprocess=lambda e, key, tree: Batch(e.images, e.paths, e.mask),
+        preprocess=lambda e, key, tree: Batch(e.images, e.paths, e.mask, mixed(e)),
         key=jax.random.key(1),
         accumulate=config.accumulate,
         weights=weights,
@@ -104,6 +115,33 @@ def test_masked_examples_count_for_nothing(toy_tree, batch):
   garbage = batch.replace(images=np.where(np.arange(8)[:, None] < 4, batch.images, 100.0).astype(np.float32))
   masked = garbage.replace(mask=(np.arange(8) < 4).astype(np.float32))
   np.testing.assert_allclose(run(toy_tree, half)[2], run(toy_tree, masked)[2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_loss_of_mixed_images_is_the_weighted_sum_of_both_labels(toy_tree, batch, accumulate):
+  config = OptimConfig(decay=((".*", 0.0),), accumulate=accumulate)
+  share = np.linspace(0, 1, 8, dtype=np.float32)
+  other = np.roll(batch.paths, -1, axis=0)
+
+  def mixed(examples):  # the weight of each image travels as its draw
+    return Mixed(jnp.roll(examples.paths, -1, axis=0), examples.draw[:, 0].astype(jnp.float32) / 7)
+
+  numbered = batch.replace(draw=np.stack([np.arange(8), np.zeros(8)], axis=1).astype(np.int32))
+  found = run(toy_tree, numbered, config=config, steps=1, mixed=mixed)
+  first = found[0]
+
+  def loss(paths):  # of each image, at the initial weights
+    weights = jax.tree.map(lambda x: np.asarray(x, np.float64), first.params)
+    dense, output = weights["backbone"]["dense"], weights["head"]["output"]
+    logits = np.tanh(batch.images @ dense["kernel"] + dense["bias"]) @ output["kernel"] + output["bias"]
+    table = toy_tree.leaves.tolist()
+    own = [table.index(path.max()) for path in paths[:, 0]]
+    log_prob = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return -log_prob[np.arange(8), own]
+
+  expected = (share * loss(batch.paths) + (1 - share) * loss(other)).mean()
+  np.testing.assert_allclose(found[2][0], expected, rtol=1e-5)
+  assert abs(expected - loss(batch.paths).mean()) > 1e-2
 
 
 def test_class_weights_act_like_repeated_examples(toy_tree, batch):

@@ -22,6 +22,7 @@ class Preprocessing:
     std: of each channel, of pixels from 0 to 1.
     interpolation: `bicubic` or `bilinear`.
     crop_fraction: the side of that square in relation to the shorter side of the resized image, above 0 to 1.
+    other: what they do and hierjax does not, in words; ''.
   """
 
   size: int
@@ -29,11 +30,13 @@ class Preprocessing:
   std: tuple[float, ...]
   interpolation: str = "bicubic"
   crop_fraction: float = CROP_FRACTION
+  other: str = ""
 
   def text(self) -> str:
     """Returns it in words."""
     resize = resized(self.size, self.crop_fraction)
-    return f"the middle {self.size} pixels of {resize}, {text_of(self.mean, self.std, self.interpolation)}"
+    other = f" ({self.other})" if self.other else ""
+    return f"the middle {self.size} pixels of {resize}, {text_of(self.mean, self.std, self.interpolation)}{other}"
 
 
 def text_of(mean: Sequence[float], std: Sequence[float], interpolation: str) -> str:
@@ -88,7 +91,11 @@ def of_timm(about: Mapping[str, Any], where: str) -> OfTimm:
   classes = about.get("num_classes", found.get("num_classes", 0))
   interpolation = found["interpolation"] if found["interpolation"] in INTERPOLATIONS else "bicubic"
   mean, std = (tuple(map(float, found[key])) for key in ("mean", "std"))
-  preprocessing = Preprocessing(max(found["input_size"][1:]), mean, std, interpolation, float(found["crop_pct"]))
+  others = [f"resized by {found['interpolation']}"] if interpolation != found["interpolation"] else []
+  if found.get("crop_mode", "center") == "squash":
+    others.append("squeezed to a square: set config.data.fit = stretch")
+  other = f"in the authors' evaluation {', and '.join(others)}" if others else ""
+  preprocessing = Preprocessing(max(found["input_size"][1:]), mean, std, interpolation, float(found["crop_pct"]), other)
   return OfTimm(preprocessing, classes if type(classes) is int else 0)
 
 

@@ -14,7 +14,7 @@ from hierjax.nn.pretrained import named
 from hierjax.nn.pretrained.files import to_bytes
 from hierjax.nn.pretrained.name_maps import NETWORKS, TIMM
 from hierjax.nn.pretrained.named import IMAGENET, find_weights, is_name, network_of
-from hierjax.nn.pretrained.preprocessing import Preprocessing
+from hierjax.nn.pretrained.preprocessing import Preprocessing, of_timm
 from hierjax.nn.registry import make_part
 from state_dicts import drawn, fixture, from_text
 
@@ -206,3 +206,10 @@ def test_of_one_backbone_the_settings_decide():
   assert network_of({"name": "small_resnet"}) is None
   assert {network.backbone for network in NETWORKS.values()} >= {found.backbone for found in NETWORKS.values()}
   assert set(named.PACKAGED) == {"lite0", "lite1", "lite2"}
+
+
+def test_what_the_authors_do_with_images_and_hierjax_does_not_is_said():
+  config = {"pretrained_cfg": ABOUT["pretrained_cfg"] | {"interpolation": "lanczos", "crop_mode": "squash"}}
+  text = of_timm(config, "config.json").preprocessing.text()
+  assert "bicubic" in text and "resized by lanczos" in text and "config.data.fit = stretch" in text
+  assert "(" not in of_timm(ABOUT, "config.json").preprocessing.text()
