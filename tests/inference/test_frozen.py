@@ -119,7 +119,7 @@ def test_training_on_kept_features_is_training_with_the_images(tmp_path):
     (dict(merged__shared=0, head=dict(name="coarse_fine")), r"config\.frozen\.keep = True: a neck and a merged"),
     (dict(frozen__keep=False, frozen__views=3), r"config\.frozen\.views: needs config\.frozen\.keep"),
     (dict(frozen__views=-1), r"config\.frozen\.views = -1"),
-    (dict(head=dict(name="dhnn_rnn", width=4)), r"config\.frozen\.keep = True keeps the pooled features alone"),
+    (dict(head=dict(name="dhnn_s2s", width=4)), r"config\.frozen\.keep = True keeps the pooled features alone"),
     (dict(data__mixup=0.2), r"config\.data\.mixup and cutmix mix images, and this run trains on features"),
   ],
 )

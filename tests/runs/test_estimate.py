@@ -7,14 +7,7 @@ from hierjax.runs.estimate import Estimate, duration
 
 @pytest.mark.parametrize(
   ("seconds", "words"),
-  [
-    (0, "0 seconds"),
-    (89, "89 seconds"),
-    (90, "2 minutes"),
-    (3600, "60 minutes"),
-    (7200, "2 hours"),
-    (200_000, "2 days"),
-  ],
+  [(0.0, "0 seconds"), (89.0, "89 seconds"), (90.0, "2 minutes"), (3600.0, "60 minutes"), (2e5, "2 days")],
 )
 def test_times_in_words(seconds, words):
   assert duration(seconds) == words
