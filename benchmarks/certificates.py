@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hierjax.evaluation.certificates import READINGS, STRICT_FIRST, Promise, certify, trials_of
-from hierjax.evaluation.selective import Confidences
+from hierjax.evaluation.choosing.certificates import READINGS, STRICT_FIRST, Promise, certify, trials_of
+from hierjax.evaluation.choosing.selective import Confidences
 
 Chooser = Callable[[Confidences, Promise], int | None]
 LEVELS = 3

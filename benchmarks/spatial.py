@@ -29,8 +29,8 @@ import numpy as np
 
 from benchmarks import spatial_torch
 from benchmarks.spatial_baselines import Products, nested_scan, with_gradient
-from hierjax.nn.layers.cells import GATES
-from hierjax.nn.layers.spatial import CELLS, DIRECTIONS, spatial_recurrence
+from hierjax.nn.layers.recurrence.cells import GATES
+from hierjax.nn.layers.recurrence.spatial import CELLS, DIRECTIONS, spatial_recurrence
 from hierjax.runs.devices import prepare_cpu
 
 SCANS: Mapping[str, Products] = {"plain_scan": "plain", "scan_by_cell": "by_cell", "scan_by_row": "by_row"}

@@ -31,7 +31,7 @@ def nested_scan(
   batched: bool,
   products: Products,
 ) -> Float[Array, "b h w d"]:
-  """Returns the output of `hierjax.nn.layers.spatial.spatial_recurrence` without a drive; see there for the arguments.
+  """Returns what `recurrence.spatial.spatial_recurrence` does without a drive; see there for the arguments.
 
   Args:
     batched: whether one step takes all directions, or one direction runs after the other.

@@ -58,8 +58,8 @@ if TYPE_CHECKING:
   from hierjax.nn.heads.multilabel import MultiLabelHead as MultiLabelHead
   from hierjax.nn.heads.path_rnn import PathRNNHead as PathRNNHead
   from hierjax.nn.layers.conversions import Conversion as Conversion
-  from hierjax.nn.layers.spatial import SpatialRNN as SpatialRNN
-  from hierjax.nn.layers.spatial import spatial_recurrence as spatial_recurrence
+  from hierjax.nn.layers.recurrence.spatial import SpatialRNN as SpatialRNN
+  from hierjax.nn.layers.recurrence.spatial import spatial_recurrence as spatial_recurrence
   from hierjax.nn.merged import MergedBackbone as MergedBackbone
   from hierjax.nn.merged import merge as merge
   from hierjax.nn.necks.context import ContextNeck as ContextNeck
@@ -129,8 +129,8 @@ _MODULES = {
   "MultiLabelHead": "hierjax.nn.heads.multilabel",
   "PathRNNHead": "hierjax.nn.heads.path_rnn",
   "Conversion": "hierjax.nn.layers.conversions",
-  "SpatialRNN": "hierjax.nn.layers.spatial",
-  "spatial_recurrence": "hierjax.nn.layers.spatial",
+  "SpatialRNN": "hierjax.nn.layers.recurrence.spatial",
+  "spatial_recurrence": "hierjax.nn.layers.recurrence.spatial",
   "MergedBackbone": "hierjax.nn.merged",
   "merge": "hierjax.nn.merged",
   "ContextNeck": "hierjax.nn.necks.context",
@@ -169,7 +169,7 @@ def load(workdir: str | Path) -> Predictor:
 
   if not is_name(workdir):
     return Predictor(workdir)
-  from hierjax.training.wrapped import SURE, run_of
+  from hierjax.training.initial.wrapped import SURE, run_of
 
   return Predictor(run_of(workdir), threshold=str(SURE))
 

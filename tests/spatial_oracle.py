@@ -72,7 +72,7 @@ def one_direction(x, drive, w_x, w_row, w_column, bias, cell, direction):
 
 
 def recurrence(x, drive, input_kernel, row_kernel, column_kernel, bias, *, cell, directions):
-  """Returns the sum of the directions' states, eq. 14. Shapes as of `hierjax.nn.layers.spatial.spatial_recurrence`."""
+  """Returns the sum of the directions' states, eq. 14. Shapes as of `spatial.spatial_recurrence`."""
   y = np.zeros((*x.shape[:3], row_kernel.shape[1]), x.dtype)
   for weights, direction in zip(
     zip(input_kernel, row_kernel, column_kernel, bias, strict=True), directions, strict=True

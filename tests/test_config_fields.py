@@ -13,7 +13,7 @@ from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.registry import HEADS, PARTS, PRETRAINED, make_part, part_fields
 from hierjax.runs.run import RunConfig
-from hierjax.training.from_weights import with_weights
+from hierjax.training.initial.from_weights import with_weights
 from hierjax.training.sections import SECTIONS, overridden, section_fields, top_fields
 from hierjax.tree.builders import from_paths
 

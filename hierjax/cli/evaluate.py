@@ -186,8 +186,8 @@ def _adapted(ensemble: Ensemble, images: Images, alphas: tuple[float, ...], out:
 def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -> dict[str, Any]:
   """Chooses alpha on validation, and draws the errors on another split for all alphas."""
   extras.require("report")
-  from hierjax.evaluation.alpha import alpha_grid, choose_alpha
   from hierjax.evaluation.answers import fold
+  from hierjax.evaluation.choosing.alpha import alpha_grid, choose_alpha
   from hierjax.evaluation.ensembles import all_metrics, errors_of, metrics_of, subset_errors
   from hierjax.inference.members import open_images
   from hierjax.inference.pipeline import Stages

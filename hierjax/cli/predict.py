@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
   devices.use_compilation_cache()
   if is_name(args.workdir):
-    from hierjax.training.wrapped import SURE, run_of
+    from hierjax.training.initial.wrapped import SURE, run_of
 
     if not args.threshold:
       args.threshold = str(SURE)

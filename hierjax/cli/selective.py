@@ -9,7 +9,7 @@ from hierjax import extras
 from hierjax.errors import UserError
 
 if TYPE_CHECKING:
-  from hierjax.evaluation.selective import Confidences
+  from hierjax.evaluation.choosing.selective import Confidences
   from hierjax.inference.members import Ensemble
   from hierjax.runs.folder import RunFolder
 
@@ -45,8 +45,8 @@ def check_certificate(args: argparse.Namespace) -> None:
 
 def measure_selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder | None) -> dict[str, Any]:
   """Measures answers that abstain below a confidence threshold."""
+  from hierjax.evaluation.choosing.selective import Confidences, ThresholdGoal, choose_threshold, conditions_of
   from hierjax.evaluation.predictions import predict_split
-  from hierjax.evaluation.selective import Confidences, ThresholdGoal, choose_threshold, conditions_of
   from hierjax.inference.members import open_images
   from hierjax.inference.pipeline import Stages
   from hierjax.inference.settings import alpha_of_flag, threshold_of_flag
@@ -85,9 +85,9 @@ def measure_selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFold
 
 def certify_threshold(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -> dict[str, Any]:
   """Finds the threshold whose promise calibration images prove, keeps it, and measures it on another split."""
-  from hierjax.evaluation.certificates import Promise, certify, keep_certificate, sentences
+  from hierjax.evaluation.choosing.certificates import Promise, certify, keep_certificate, sentences
+  from hierjax.evaluation.choosing.selective import Confidences, calibration_images, conditions_of
   from hierjax.evaluation.predictions import predict_split
-  from hierjax.evaluation.selective import Confidences, calibration_images, conditions_of
   from hierjax.inference.members import open_images
   from hierjax.inference.pipeline import Stages
   from hierjax.inference.settings import alpha_of_flag
@@ -117,7 +117,7 @@ class _Selective(NamedTuple):
 
 def _report_selective(ensemble: Ensemble, split: str, answers: _Selective, out: RunFolder | None) -> dict[str, Any]:
   """Prints coverage and accuracy, writes them to eval/SPLIT-threshold.json of a folder, and returns them by name."""
-  from hierjax.evaluation.selective import selective_table
+  from hierjax.evaluation.choosing.selective import selective_table
 
   count = len(answers.found.length)
   print(f"\n{ensemble.name}: {count:,} images of {split}; confidence threshold {answers.threshold:g}")

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Makes the folder and says what to do with it."""
-  from hierjax.training.wrapped import WrapSettings, wrap
+  from hierjax.training.initial.wrapped import WrapSettings, wrap
 
   classes = _lines(args.classes) if args.classes else ()
   settings = WrapSettings(args.tree, classes, args.backbone, args.overrides)

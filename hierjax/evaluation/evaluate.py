@@ -19,7 +19,7 @@ from hierjax.data.augment import Transform, eval_batch
 from hierjax.data.open_source import Opened
 from hierjax.data.source import Source
 from hierjax.errors import UserError
-from hierjax.evaluation.thresholds import options_with_thresholds
+from hierjax.evaluation.choosing.thresholds import options_with_thresholds
 from hierjax.functional.combine import mean_of_views
 from hierjax.functional.metrics import Mean, evaluate_batch, metrics_with
 from hierjax.functional.multilabel import F1, multilabel_metrics

@@ -62,7 +62,7 @@ class RunConfig:
     schedule: see `hierjax.training.schedule.ScheduleConfig`.
     phases: see `hierjax.training.phases.PhasesConfig`.
     decode: see `hierjax.types.DecodeOptions`.
-    init: see `hierjax.training.init.InitConfig`.
+    init: see `hierjax.training.initial.weights.InitConfig`.
     frozen: see `FrozenConfig`.
   """
 

@@ -27,9 +27,9 @@ from hierjax.runs.checkpoint import Checkpoints
 from hierjax.runs.estimate import Estimate
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run, counting_step, judged_split
-from hierjax.training.from_weights import config_of_run
 from hierjax.training.frozen import check_frozen, on_frozen_features
-from hierjax.training.init import InitConfig, start_weights, started
+from hierjax.training.initial.from_weights import config_of_run
+from hierjax.training.initial.weights import InitConfig, start_weights, started
 from hierjax.training.log import ImageRate, MetricsLog
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import Phases, PhasesConfig, make_phases

@@ -12,7 +12,7 @@ from hierjax.errors import UserError
 from hierjax.nn.merged import MergedConfig
 from hierjax.nn.registry import PARTS, part_fields
 from hierjax.runs.run import FrozenConfig, RunConfig
-from hierjax.training.init import InitConfig
+from hierjax.training.initial.weights import InitConfig
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import PhasesConfig
 from hierjax.training.schedule import ScheduleConfig

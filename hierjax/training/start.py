@@ -14,7 +14,7 @@ from hierjax.errors import UserError
 from hierjax.runs.checkpoint import Checkpoints, template
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.training.extend import Weights
+from hierjax.training.initial.extend import Weights
 from hierjax.training.state import TrainState
 
 

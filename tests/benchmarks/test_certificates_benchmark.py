@@ -3,8 +3,8 @@ import pytest
 
 from benchmarks.certificates import swept, synthetic
 from hierjax.errors import UserError
-from hierjax.evaluation.certificates import STRICT_FIRST, Promise
-from hierjax.evaluation.selective import best_threshold
+from hierjax.evaluation.choosing.certificates import STRICT_FIRST, Promise
+from hierjax.evaluation.choosing.selective import best_threshold
 
 
 @pytest.mark.parametrize("share", [0.8, 0.9, 0.95, 0.99])

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import spatial
 from benchmarks.spatial_baselines import nested_scan
-from hierjax.nn.layers.spatial import CELLS, DIRECTIONS
+from hierjax.nn.layers.recurrence.spatial import CELLS, DIRECTIONS
 from spatial_oracle import recurrence
 
 

@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 
 from hierjax.errors import UserError
 from hierjax.evaluation import predictions
-from hierjax.evaluation.certificates import STRICT_FIRST, Promise, guided_start
-from hierjax.evaluation.selective import Confidences
+from hierjax.evaluation.choosing.certificates import STRICT_FIRST, Promise, guided_start
+from hierjax.evaluation.choosing.selective import Confidences
 from hierjax.inference.members import open_ensemble, open_images
 from hierjax.inference.pipeline import Stages
 from hierjax.inference.predictor import Predictor

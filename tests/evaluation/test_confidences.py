@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hierjax.evaluation.selective import Confidences
+from hierjax.evaluation.choosing.selective import Confidences
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.8, 1.0])

@@ -91,7 +91,7 @@ def _sections(overrides: list[str], root: str, labels: str) -> tuple[DataConfig,
   if not overrides:
     return DataConfig(name="folder", root=root, labels=labels), TreeConfig()
   from hierjax.config_files import load_config
-  from hierjax.training.from_weights import with_weights
+  from hierjax.training.initial.from_weights import with_weights
 
   config = load_config(
     "photos:from_scratch", [f"--config.data.root={root}", f"--config.data.labels={labels}", *overrides]

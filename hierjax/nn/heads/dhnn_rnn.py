@@ -18,7 +18,7 @@ from hierjax.functional.search import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, level_outputs
 from hierjax.nn.heads.multilabel import check_thresholds, check_weights, multilabel_loss
-from hierjax.nn.layers.bidirectional import CELLS, Bidirectional
+from hierjax.nn.layers.recurrence.bidirectional import CELLS, Bidirectional
 from hierjax.nn.layers.stage_sequence import StageSequence, Subsets
 from hierjax.tree.label_tree import UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Scorer

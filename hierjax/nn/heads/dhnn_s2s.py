@@ -27,7 +27,7 @@ from hierjax.nn.heads.dhnn_rnn import (
   validate_options,
 )
 from hierjax.nn.heads.multilabel import multilabel_loss
-from hierjax.nn.layers.bidirectional import Bidirectional, Recurrence
+from hierjax.nn.layers.recurrence.bidirectional import Bidirectional, Recurrence
 from hierjax.nn.layers.stage_sequence import Subsets
 from hierjax.tree.label_tree import ROOT, STOP, UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Scorer

@@ -19,7 +19,7 @@ from hierjax.functional.paths import single_path
 from hierjax.functional.search import Step, beam_search, continuations, output_numbers
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes, node_outputs
-from hierjax.nn.layers.recurrent import LSTM, STRONG, LSTMCarry, by_gate
+from hierjax.nn.layers.recurrence.sequence import LSTM, STRONG, LSTMCarry, by_gate
 from hierjax.nn.layers.window_products import window_products
 from hierjax.tree.label_tree import ROOT, UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Leaf, Scorer

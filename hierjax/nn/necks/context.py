@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
 from hierjax.nn.layers.pyramid import adaptive_max_pool, resample
-from hierjax.nn.layers.spatial import CELLS, DIRECTIONS, SpatialRNN, check_directions
+from hierjax.nn.layers.recurrence.spatial import CELLS, DIRECTIONS, SpatialRNN, check_directions
 from hierjax.types import Features
 
 Scale = int | tuple[int, int]

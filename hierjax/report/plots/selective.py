@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.ticker import PercentFormatter
 
-from hierjax.evaluation.selective import GRID, Confidences
+from hierjax.evaluation.choosing.selective import GRID, Confidences
 from hierjax.report.plots.canvas import BLUE, GREY, Page
 from hierjax.runs.folder import RunFolder, write_table
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hierjax.errors import UserError
-from hierjax.nn.layers.spatial import DIRECTIONS
+from hierjax.nn.layers.recurrence.spatial import DIRECTIONS
 from hierjax.nn.necks.context import ContextNeck
 from hierjax.types import Features
 from spatial_oracle import layer_of_scales, max_pool

@@ -13,7 +13,7 @@ from hierjax.nn.pretrained.files import read_weights, to_bytes
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.training.init import InitConfig, start_weights, started
+from hierjax.training.initial.weights import InitConfig, start_weights, started
 from hierjax.training.loop import train_and_evaluate
 from state_dicts import drawn, fixture, from_text
 

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from hierjax.nn.layers.cells import BACKWARD, FORWARD, Memory, State
-from hierjax.nn.layers.grid_steps import outer
+from hierjax.nn.layers.recurrence.cells import BACKWARD, FORWARD, Memory, State
+from hierjax.nn.layers.recurrence.grid_steps import outer
 
 LSTMCarry = tuple[Float[Array, "*b w"], Float[Array, "*b w"]]
 

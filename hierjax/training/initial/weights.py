@@ -17,7 +17,7 @@ from hierjax.nn.pretrained.restore import difference, listed
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.training.extend import Carried, Weights, carried_over, leaked, node_changes
+from hierjax.training.initial.extend import Carried, Weights, carried_over, leaked, node_changes
 from hierjax.types import Variables
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hierjax.errors import UserError
-from hierjax.nn.layers.bidirectional import Bidirectional, Recurrence
-from hierjax.nn.layers.recurrent import LSTM
+from hierjax.nn.layers.recurrence.bidirectional import Bidirectional, Recurrence
+from hierjax.nn.layers.recurrence.sequence import LSTM
 
 X = jax.random.normal(jax.random.key(0), (2, 4, 3))
 

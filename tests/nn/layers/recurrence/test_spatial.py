@@ -9,10 +9,10 @@ from flax import linen as nn
 from jaxtyping import config as jaxtyping_config
 
 from hierjax.errors import UserError
-from hierjax.nn.layers import diagonals, grid_recurrence
-from hierjax.nn.layers.grid_steps import FEWEST_OVER
-from hierjax.nn.layers.recurrent import LSTM
-from hierjax.nn.layers.spatial import DIRECTIONS, SpatialRNN, spatial_recurrence
+from hierjax.nn.layers.recurrence import diagonals, grid_recurrence
+from hierjax.nn.layers.recurrence.grid_steps import FEWEST_OVER
+from hierjax.nn.layers.recurrence.sequence import LSTM
+from hierjax.nn.layers.recurrence.spatial import DIRECTIONS, SpatialRNN, spatial_recurrence
 from spatial_oracle import Gradients, own_input_only, recurrence, recurrence_gradients
 
 GATES = {"srn": 1, "lstm": 4}

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.nn.layers.recurrent import LSTM
+from hierjax.nn.layers.recurrence.sequence import LSTM
 
 
 def sigmoid(x):

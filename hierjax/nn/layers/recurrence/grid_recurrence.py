@@ -37,9 +37,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hierjax.nn.layers.cells import BACKWARD, FORWARD, GATES, State
-from hierjax.nn.layers.diagonals import Layout, Run, images_abreast, layout_of, rows_before
-from hierjax.nn.layers.grid_steps import (
+from hierjax.nn.layers.recurrence.cells import BACKWARD, FORWARD, GATES, State
+from hierjax.nn.layers.recurrence.diagonals import Layout, Run, images_abreast, layout_of, rows_before
+from hierjax.nn.layers.recurrence.grid_steps import (
   Loop,
   Neighbours,
   Rows,

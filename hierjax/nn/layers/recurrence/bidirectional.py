@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
-from hierjax.nn.layers.recurrent import GRU, LSTM, STRONG, by_gate
+from hierjax.nn.layers.recurrence.sequence import GRU, LSTM, STRONG, by_gate
 
 CELLS = {"lstm": LSTM, "gru": GRU}
 Start = Literal["usual", "open", "lasting"]

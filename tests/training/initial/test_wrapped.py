@@ -17,7 +17,7 @@ from hierjax.errors import UserError
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.nn.pretrained.files import to_bytes
 from hierjax.runs.devices import data_mesh
-from hierjax.training.wrapped import WrapSettings, run_of, wrap
+from hierjax.training.initial.wrapped import WrapSettings, run_of, wrap
 from hierjax.tree.open_tree import open_tree
 from state_dicts import drawn, fixture, from_text, images
 
@@ -125,7 +125,7 @@ def test_weights_without_imagenets_classes_predict_nothing(tmp_path, monkeypatch
 
   (tmp_path / "a.npz").write_bytes(b"")
   found = PretrainedWeights("hf:timm/a@1", str(tmp_path / "a.npz"), {"name": "resnet50"}, None, None, "the Hub", "")
-  monkeypatch.setattr("hierjax.training.wrapped.find_weights", lambda name: found)
+  monkeypatch.setattr("hierjax.training.initial.wrapped.find_weights", lambda name: found)
   with pytest.raises(UserError, match="these weights have no classifier of ImageNet's 1,000 classes"):
     run_of("hf:timm/a")
 

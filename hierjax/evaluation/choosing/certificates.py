@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import beta
 
 from hierjax.errors import UserError
-from hierjax.evaluation.selective import GRID, Confidences
+from hierjax.evaluation.choosing.selective import GRID, Confidences
 from hierjax.evaluation.tables import percent
 from hierjax.inference.settings import Runs, threshold_conditions
 from hierjax.runs.choices import Choice, keep_choice

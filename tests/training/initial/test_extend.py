@@ -12,8 +12,8 @@ from PIL import Image
 from hierjax.cli.main import main
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.training.extend import Carried, carried_over, node_changes, same_nodes
-from hierjax.training.init import started
+from hierjax.training.initial.extend import Carried, carried_over, node_changes, same_nodes
+from hierjax.training.initial.weights import started
 from hierjax.tree.builders import from_paths
 from hierjax.tree.label_tree import LabelTree
 

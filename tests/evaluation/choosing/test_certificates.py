@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest
 
 from hierjax.errors import UserError
-from hierjax.evaluation.certificates import (
+from hierjax.evaluation.choosing.certificates import (
   STRICT_FIRST,
   Promise,
   Trials,
@@ -19,7 +19,7 @@ from hierjax.evaluation.certificates import (
   sentences,
   trials_of,
 )
-from hierjax.evaluation.selective import Confidences, best_threshold
+from hierjax.evaluation.choosing.selective import Confidences, best_threshold
 
 DRAWS = 400
 

@@ -11,8 +11,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from hierjax.errors import UserError
-from hierjax.nn.layers.cells import FORWARD, GATES
-from hierjax.nn.layers.grid_recurrence import Setting, Weights, recurrence
+from hierjax.nn.layers.recurrence.cells import FORWARD, GATES
+from hierjax.nn.layers.recurrence.grid_recurrence import Setting, Weights, recurrence
 
 CELLS = tuple(GATES)
 DIRECTIONS = ("nw", "ne", "sw", "se")

@@ -15,7 +15,7 @@ from hierjax.errors import UserError
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.training.init import InitConfig, matching, started
+from hierjax.training.initial.weights import InitConfig, matching, started
 from hierjax.training.loop import train_and_evaluate
 
 

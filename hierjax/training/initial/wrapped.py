@@ -23,7 +23,7 @@ from hierjax.nn.registry import PRETRAINED
 from hierjax.runs.checkpoint import Checkpoints
 from hierjax.runs.folder import FORMAT, RunFolder, check_new_folder, whole_folder
 from hierjax.runs.run import Run
-from hierjax.training.from_weights import with_weights
+from hierjax.training.initial.from_weights import with_weights
 from hierjax.training.sections import overridden
 from hierjax.tree.label_finder import LabelFinder, split_path
 from hierjax.tree.label_tree import LabelTree, TreeError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hierjax.errors import UserError
-from hierjax.evaluation import thresholds
+from hierjax.evaluation.choosing import thresholds
 from hierjax.evaluation.evaluate import evaluate_run
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.inference.loaded_run import LoadedRun

@@ -9,8 +9,8 @@ from safetensors.numpy import save_file
 from configs import common
 from hierjax.data.config import DataConfig
 from hierjax.errors import UserError
-from hierjax.training import from_weights
-from hierjax.training.from_weights import with_weights
+from hierjax.training.initial import from_weights
+from hierjax.training.initial.from_weights import with_weights
 from hierjax.training.sections import overridden, resolved
 
 TIMM = {

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from hierjax.nn.layers import diagonals
+from hierjax.nn.layers.recurrence import diagonals
 
 GRIDS = [(rows, columns) for rows in range(1, 13) for columns in range(rows, 31)]
 DIRECTIONS = ("nw", "ne", "sw", "se")

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from hierjax.nn.layers.cells import State
-from hierjax.nn.layers.diagonals import Layout, Run
+from hierjax.nn.layers.recurrence.cells import State
+from hierjax.nn.layers.recurrence.diagonals import Layout, Run
 
 Rows = tuple[int, int]  # the first, and the one after the last
 Neighbours = tuple[int, ...]  # 0 is the one above, 1 the one to the left

@@ -14,7 +14,7 @@ from PIL import Image
 
 from hierjax.cli.main import main
 from hierjax.errors import UserError
-from hierjax.evaluation.selective import GRID, Confidences, best_threshold
+from hierjax.evaluation.choosing.selective import GRID, Confidences, best_threshold
 from hierjax.inference.predictor import Predictor
 from hierjax.runs.choices import keep_choice, read_choices
 from hierjax.runs.folder import RunFolder
