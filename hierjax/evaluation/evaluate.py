@@ -193,6 +193,7 @@ def evaluate_run(
     "split": name,
     "step": loaded.step,
     "views": options.views,
+    "temperature": float(run.method.temperature),
     **({"known_levels": settings.known_levels} if settings.known_levels else {}),
     **({"thresholds": list(options.thresholds)} if "path_f1" in metrics else {}),
     "level_names": list(run.tree.named_levels),

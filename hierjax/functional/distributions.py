@@ -159,8 +159,13 @@ def by_paths(paths: Int[Array, "b k l"], log_prob: Float[Array, "b k"], tree: Tr
 
 def by_leaves(probs: Float[Array, "b m"], tree: TreeArrays) -> Float[Array, "b n"]:
   """Returns for each node the sum over the leaves below it; `probs` in the order of `tree.leaves`."""
-  parent = jnp.asarray(tree.parent)
-  total = jnp.zeros((probs.shape[0], tree.num_nodes), jnp.float32).at[:, jnp.asarray(tree.leaves)].set(probs)
+  ends = jnp.zeros((probs.shape[0], tree.num_nodes), jnp.float32).at[:, jnp.asarray(tree.leaves)].set(probs)
+  return by_ends(ends, tree)
+
+
+def by_ends(probs: Float[Array, "b n"], tree: TreeArrays) -> Float[Array, "b n"]:
+  """Returns for each node the sum over itself and all below it; `probs` has the probability that a path ends there."""
+  parent, total = jnp.asarray(tree.parent), probs
   for first, end in reversed(list(zip(tree.level_offsets[1:-1], tree.level_offsets[2:], strict=True))):
     total = total.at[:, parent[first:end]].add(total[:, first:end])
   return total

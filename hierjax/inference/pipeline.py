@@ -1,13 +1,13 @@
-"""The prediction pipeline: views, members, calibrate, adapt, restrict, decode, abstain.
+"""The prediction pipeline: calibrate, views, members, adapt, restrict, decode, abstain.
 
-    images -> Distribution of each view -> mean_of_views          (one run)
+    images -> calibrated(T) Distribution of each view -> mean_of_views   (one run, at its own temperature)
            -> mean_of_members                                     (an ensemble)
-           -> calibrated(T) -> adapted(alpha) -> restricted(only) (Distribution -> Distribution)
+           -> adapted(alpha) -> restricted(only)                  (Distribution -> Distribution)
            -> decode(options) -> abstain(threshold)               (Distribution -> Prediction)
 
-Every stage is the identity at its default: one view, one member, T = 1, alpha = 0, no restriction, threshold 0. Then
+Every stage is the identity at its default: T = 1, one view, one member, alpha = 0, no restriction, threshold 0. Then
 the answer is that of the head's own decoding, bit for bit. No stage before `decode` decodes, so a decoding rule holds
-for all of them.
+for all of them. The temperature belongs to a run's `Method`, so that nothing that reads a distribution can miss it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from hierjax.functional.adaptation import adapted
-from hierjax.functional.calibration import calibrated
 from hierjax.functional.combine import mean_of_members, mean_of_views
 from hierjax.functional.decoding import decode
 from hierjax.functional.paths import single_path
@@ -41,14 +40,12 @@ class Stages:
 
   Attributes:
     options: of decoding.
-    temperature: of calibration; 1 changes nothing.
     alpha: of classifier adaptation; 0 changes nothing.
     only: the nodes at which a path may end; None for all.
     threshold: the confidence threshold, 0 to 1; 0 changes nothing.
   """
 
   options: DecodeOptions = DecodeOptions()
-  temperature: float = 1.0
   alpha: float = 0.0
   only: tuple[int, ...] | None = None
   threshold: float = 0.0
@@ -56,7 +53,7 @@ class Stages:
   @property
   def keep_probabilities(self) -> bool:
     """Whether no stage before decoding changes the distribution."""
-    return self.temperature == 1 and self.alpha == 0 and self.only is None
+    return self.alpha == 0 and self.only is None
 
 
 def view_distributions(
@@ -118,7 +115,7 @@ def finish(mean: Distribution, stages: Stages, tree: TreeArrays, alpha: Float[Ar
   allowed = None
   if stages.only is not None:
     allowed = jnp.asarray(np.isin(np.arange(tree.num_nodes), stages.only))
-  found = calibrated(mean, stages.temperature, tree)
+  found = mean
   if alpha is not None or stages.alpha:
     found = adapted(found, stages.alpha if alpha is None else alpha, tree)
   found = restricted(found, allowed, tree)

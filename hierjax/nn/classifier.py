@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from hierjax.functional.calibration import calibrated
 from hierjax.functional.decoding import decode
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.types import DecodeOptions, Distribution, Features, Inputs, Prediction, Variables
+from hierjax.types import DecodeOptions, Distribution, Features, Inputs, Leaf, Prediction, Variables
 
 
 class Classifier(nn.Module):
@@ -84,10 +86,12 @@ class ModelMethod:
   Attributes:
     module: the network; static.
     tree: the tree's arrays.
+    temperature: `f32[]`, at which its distributions are given; see `calibrated`. 1 before any is fitted.
   """
 
   module: Classifier = struct.field(pytree_node=False)
   tree: TreeArrays = struct.field()
+  temperature: Leaf = np.float32(1)
 
   def loss(self, outputs: Any, paths: Int[Array, "b *p l"]) -> Float[Array, "b"]:
     """Returns the loss of each example; 0 where its label says nothing."""
@@ -106,9 +110,12 @@ class ModelMethod:
     known: Int[Array, "b l"] | None = None,
     options: DecodeOptions = DecodeOptions(),
   ) -> Distribution:
-    """Returns the probabilities of the tree. `known` holds upper labels that are given, UNKNOWN where they are not."""
+    """Returns the probabilities of the tree, at the temperature.
+
+    `known` holds upper labels that are given, UNKNOWN where they are not.
+    """
     found: Any = self.module.apply(variables, inputs, known, self.tree, options, method="distribution")
-    return found
+    return calibrated(found, self.temperature, self.tree)
 
   def predict(
     self,

@@ -81,6 +81,17 @@ def find_choice(folder: RunFolder, kind: str, made_for: Mapping[str, Any]) -> Ch
   return next((c for c in read_choices(folder) if (c.kind, c.made_for) == (kind, conditions)), None)
 
 
+def keep_temperature(folder: RunFolder, step: int, temperature: float, about: Mapping[str, Any]) -> None:
+  """Writes the temperature of the weights of a step to choices.json."""
+  keep_choice(folder, Choice("temperature", temperature, {"step": step}, about))
+
+
+def kept_temperature(folder: RunFolder, step: int | None) -> float | None:
+  """Returns the temperature that was fitted for the weights of a step; None where there is none."""
+  found = find_choice(folder, "temperature", {"step": step})
+  return None if found is None else float(found.value)  # type: ignore[arg-type]
+
+
 def chosen_value(folder: RunFolder, kind: str, made_for: Mapping[str, Any]) -> float:
   """Returns the value for `--KIND chosen`.
 

@@ -29,6 +29,7 @@ from hierjax.nn.classifier import ModelMethod
 from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints, template
+from hierjax.runs.choices import kept_temperature
 from hierjax.runs.folder import RunFolder
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
 from hierjax.types import Batch, DecodeOptions, Examples, Variables
@@ -51,6 +52,7 @@ class RunConfig:
     checkpoint_every: epochs between two checkpoints.
     patience: epochs after the best validation, or the last that was as good, after which training ends; 0: never. The
       best weights count anyway.
+    calibrate: whether a temperature is fitted on validation at the end of training.
     metrics: further metrics of evaluation, each `package.module:thing`; see `hierjax.functional.metrics.Metric`.
     tree: see `hierjax.data.trees.TreeConfig`.
     data: see `hierjax.data.config.DataConfig`.
@@ -77,6 +79,7 @@ class RunConfig:
   eval_every: float = 1.0
   checkpoint_every: float = 1.0
   patience: float = 0.0
+  calibrate: bool = True
   metrics: tuple[str, ...] = ()
   tree: Mapping[str, Any]
   data: Mapping[str, Any]
@@ -203,7 +206,13 @@ class Run:
       run = cls.from_config(config, tree, data_root, views)
     except UserError as error:
       raise UserError(f"{folder.path / 'config.json'}: {error}") from None
-    return dataclasses.replace(run, trained_on=folder.data_checksum())
+    run = dataclasses.replace(run, trained_on=folder.data_checksum())
+    kept = kept_temperature(folder, counting_step(folder))
+    return run if kept is None else run.at_temperature(kept)
+
+  def at_temperature(self, temperature: float) -> Run:
+    """Returns the run whose distributions are given at a temperature; see `hierjax.functional.calibration`."""
+    return dataclasses.replace(self, method=dataclasses.replace(self.method, temperature=np.float32(temperature)))
 
   def learning_ends(self, train: Source) -> Run:
     """Returns the run whose paths end where labels of the training images do, if `tree.short_labels = stop`.

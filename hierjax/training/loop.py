@@ -18,6 +18,7 @@ from hierjax.config import unpack
 from hierjax.data.source import Source
 from hierjax.data.summary import summarize
 from hierjax.errors import UserError
+from hierjax.evaluation.choosing.temperature import calibrate_run
 from hierjax.evaluation.console import print_metrics
 from hierjax.evaluation.evaluate import eval_step, evaluate_run, measure_split
 from hierjax.inference.loaded_run import LoadedRun
@@ -237,9 +238,7 @@ class _Steps:
   """The steps of a run, each with the log line, the validation and the checkpoint that are due after it."""
 
   def __init__(self, training: _Training, state: TrainState, checkpoints: Checkpoints):
-    self._training = training
-    self.state = state
-    self.checkpoints = checkpoints
+    self._training, self.state, self.checkpoints = training, state, checkpoints
     length, batch_size, start = training.length, training.run.config.batch_size, int(state.step)
     self.log = MetricsLog(training.folder, length.total_steps, batch_size, start_step=start)
     self._rate = ImageRate(batch_size, start)
@@ -381,6 +380,8 @@ def _finish(training: _Training, first_step: int) -> dict[str, Any]:
   if not total_steps:
     _say(f"the initial weights are in {folder.path}; with epochs = 0 the run is neither trained nor evaluated")
     return {}
+  if first_step < total_steps and (fitted := calibrate_run(run, folder, training.mesh)):
+    _say(str(fitted))
   if training.judged is None:
     _say(f"trained {total_steps} steps in {folder.path}; the set has no test or validation images to evaluate on")
     return {}

@@ -1,5 +1,7 @@
 """Temperature scaling, node by node in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,17 @@ from path_oracle import log_softmax, node_prob_of, path_probs, random_model
 
 STOP_AT = ("bottom", "leaf", "node", "some")
 TEMPERATURES = (0.5, 2.0)
-calibrate = jax.jit(calibrated, static_argnums=1)
+calibrate = jax.jit(calibrated)
+
+
+def step_by_step(node_prob):
+  """Returns the distribution of a head that decides step by step; its step is not called."""
+  return Distribution(jnp.asarray(node_prob), scorer=Scorer(lambda carry, previous, candidates: (carry, previous), ()))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def calibrated_shares(node_prob, temperature, stop_at):
+  return calibrated(step_by_step(node_prob), temperature, random_model(1, stop_at).arrays).node_prob
 
 
 def by_definition(tree, row, ends, temperature):
@@ -41,7 +53,7 @@ def test_node_probabilities_are_those_of_the_equation(stop_at, temperature):
   arrays, views = path_probs(stop_at)
   tree = random_model(1, stop_at).tree
   node_prob = node_prob_of(views[0], arrays)
-  found = np.asarray(calibrate(Distribution(jnp.asarray(node_prob)), temperature, arrays).node_prob)
+  found = np.asarray(calibrated_shares(node_prob, temperature, stop_at))
   ends = np.zeros((len(node_prob), tree.num_nodes))
   for example, probs in enumerate(views[0]):
     for path, prob in probs.items():
@@ -80,20 +92,43 @@ def test_each_level_distribution_is_scaled_over_its_level(temperature, rng):
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("stop_at", STOP_AT)
-def test_the_ranking_of_a_heads_own_paths_stays_and_their_scores_are_divided(stop_at, temperature):
+def test_one_softmax_over_the_ends_is_scaled_over_the_ends(stop_at, temperature):
+  arrays, views = path_probs(stop_at)
+  node_prob = jnp.asarray(node_prob_of(views[0], arrays))
+  found = np.asarray(calibrate(Distribution(node_prob), temperature, arrays).node_prob)
+  for row, probs in zip(found, views[0], strict=True):
+    powers = {path: float(prob) ** (1 / temperature) for path, prob in probs.items()}
+    for node in range(arrays.num_nodes):
+      expected = sum(power for path, power in powers.items() if node in path) / sum(powers.values())
+      np.testing.assert_allclose(row[node], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("stop_at", STOP_AT)
+def test_the_paths_and_their_ranking_stay(stop_at):
   model = random_model(1, stop_at)
   options = DecodeOptions(beam=40)
   node_prob = jnp.asarray(node_prob_of(path_probs(stop_at)[1][0], model.arrays))
 
   @jax.jit
-  def run(state):
+  def run(state, temperature):
     own = Distribution(node_prob, scorer=Scorer(model.step, {"state": state}))
-    return [decode(calibrated(own, t, model.arrays), model.arrays, options) for t in (1.0, temperature)]
+    ends = Distribution(node_prob)
+    return [decode(calibrated(x, temperature, model.arrays), model.arrays, options) for x in (own, ends)]
 
-  before, after = run(jnp.zeros(len(model.table)))
-  np.testing.assert_array_equal(after.paths, before.paths)
-  np.testing.assert_array_equal(after.raw_nodes, before.raw_nodes)
-  np.testing.assert_allclose(after.log_prob, before.log_prob / temperature, rtol=1e-5)
+  before, *others = [run(jnp.zeros(len(model.table)), np.float32(t)) for t in (1.0, *TEMPERATURES)]
+  for after in others:
+    for x, y in zip(before, after, strict=True):
+      np.testing.assert_array_equal(x.paths, y.paths)
+      np.testing.assert_array_equal(x.raw_nodes, y.raw_nodes)
+    np.testing.assert_array_equal(before[0].log_prob, after[0].log_prob)
+
+
+@pytest.mark.parametrize("stop_at", STOP_AT)
+def test_a_traced_temperature_of_1_changes_no_bit(stop_at):
+  node_prob = node_prob_of(path_probs(stop_at)[1][0], random_model(1, stop_at).arrays)
+  np.testing.assert_array_equal(calibrated_shares(node_prob, np.float32(1), stop_at), node_prob)
+  found = calibrate(Distribution(jnp.asarray(node_prob)), np.float32(1), random_model(1, stop_at).arrays)
+  np.testing.assert_array_equal(found.node_prob, node_prob)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)

@@ -87,13 +87,12 @@ def through_each_stage(method, variables, images, options):
   only = tuple(TREES[method.tree.num_nodes].leaves[ONLY:].tolist())
   found = {
     "views": finish(views, Stages(ten), method.tree),
-    "calibration": finish(one, Stages(options, temperature=2.0), method.tree),
     "adaptation": finish(one, Stages(options, alpha=0.5), method.tree),
     "abstaining": finish(one, Stages(options, threshold=THRESHOLD), method.tree),
   }
   if method.module.head.multilabel:  # neither ensembles nor restriction are for these heads
     return found
-  every = Stages(ten, temperature=2.0, alpha=0.5, only=only, threshold=THRESHOLD)
+  every = Stages(ten, alpha=0.5, only=only, threshold=THRESHOLD)
   return found | {
     "members": answer([one, one], Stages(options), method.tree),
     "restriction": finish(one, Stages(options, only=only), method.tree),
@@ -121,7 +120,7 @@ def test_stages_at_their_defaults_change_no_bit(kind):
   @jax.jit
   def run(method, variables, images):
     distribution = method.distribution(variables, images, None, options)
-    stages = Stages(options, temperature=1.0, alpha=0.0, only=None, threshold=0.0)
+    stages = Stages(options, alpha=0.0, only=None, threshold=0.0)
     assert stages == Stages(options) and stages.keep_probabilities
     return {
       "one member": answer([distribution], stages, method.tree),

@@ -137,6 +137,12 @@ class PathRNNHead(nn.Module):
     siblings = self.softmax == "siblings"
     self.output: Any = _Rows(self.num_outputs) if siblings else nn.Dense(self.num_outputs, dtype=self.dtype)
     self.drop = nn.Dropout(self.dropout)
+    import os
+
+    if os.environ.get("LS"):
+      self.log_scale = self.param(
+        "log_scale", nn.initializers.constant(float(os.environ.get("LS0", "0"))), (), jnp.float32
+      )
 
   def __call__(
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False
@@ -201,7 +207,10 @@ class PathRNNHead(nn.Module):
     return nn.switch(enough, products, self, labels, where)
 
   def _logits(self, h: Float[Array, "b k w"]) -> Float[Array, "b k o"]:
-    return self.output(h).astype(jnp.float32)
+    import os
+
+    z = self.output(h * jnp.asarray(float(os.environ.get("GAIN", "1")), h.dtype)).astype(jnp.float32)
+    return z * jnp.exp(self.log_scale) if os.environ.get("LS") else z
 
   @nn.nowrap
   def loss(
