@@ -237,7 +237,7 @@ def main() -> None:
   parser.add_argument("--no-memory", action="store_true")
   parser.add_argument("--peak", help=argparse.SUPPRESS)
   args = parser.parse_args()
-  devices.prepare_cpu()
+  devices.keep_memory()
   jax.config.update("jax_num_cpu_devices", cores())
   threads = use_threads(cores(), "float32") if backbones_torch.torch is not None else "no PyTorch"
   if args.peak:

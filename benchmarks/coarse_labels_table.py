@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--print-only", action="store_true")
   args = parser.parse_args(argv)
   if not args.print_only:
-    devices.use_compilation_cache()
+    devices.prepare()
     for seed in range(args.seeds):
       for head in args.heads:
         for pair in args.pairs:

@@ -126,7 +126,7 @@ def main() -> None:
   )
   parser.add_argument("--rounds", type=int, default=5)
   args = parser.parse_args()
-  devices.prepare_cpu()
+  devices.keep_memory()
   print(f"{machine()}; {load_average()} at the start\n")
   print(f"{args.network}, {args.side} x {args.side}, batch {args.batch}, float32, {args.rounds} rounds, medians\n")
   print(table(args), flush=True)

@@ -173,7 +173,7 @@ def main() -> None:
   parser.add_argument("--batch", type=int, default=256)
   parser.add_argument("--rounds", type=int, default=10)
   args = parser.parse_args()
-  devices.prepare_cpu()
+  devices.keep_memory()
   print(f"{machine()}; {load_average()} at the start\n")
   print(f"float32, width {args.width}, {args.steps} steps, batch {args.batch}, {args.rounds} rounds\n")
   device = torch_device()

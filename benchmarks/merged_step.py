@@ -103,7 +103,7 @@ def main() -> None:
   parser.add_argument("--batch", type=int, default=16)
   parser.add_argument("--rounds", type=int, default=5)
   args = parser.parse_args()
-  devices.prepare_cpu()
+  devices.keep_memory()
   print(f"{machine()}; {load_average()} at the start\n")
   print(f"float32, {args.rounds} rounds, medians; FLOPs are the forward pass's\n", flush=True)
   for network in args.networks:

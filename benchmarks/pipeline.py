@@ -74,7 +74,7 @@ def main() -> None:
   parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement, about")
   parser.add_argument("--rounds", type=int, default=5)
   args = parser.parse_args()
-  devices.prepare_cpu()
+  devices.keep_memory()
   print(f"{machine()}; {load_average()} at the start\n")
   print(f"Images a second, {args.images} images of 32 x 32 x 3 in memory, {args.threads} threads: the median.\n")
   images = source(args.images)

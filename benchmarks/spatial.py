@@ -31,7 +31,7 @@ from benchmarks import spatial_torch
 from benchmarks.spatial_baselines import Products, nested_scan, with_gradient
 from hierjax.nn.layers.recurrence.cells import GATES
 from hierjax.nn.layers.recurrence.spatial import CELLS, DIRECTIONS, spatial_recurrence
-from hierjax.runs.devices import prepare_cpu
+from hierjax.runs.devices import keep_memory
 
 SCANS: Mapping[str, Products] = {"plain_scan": "plain", "scan_by_cell": "by_cell", "scan_by_row": "by_row"}
 SIDES = (*SCANS, "torch_plain", "torch_loop", "torch_diagonals", "torch_compiled")
@@ -263,7 +263,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-  prepare_cpu()  # before `arguments` starts the backend and its threads
+  keep_memory()  # before `arguments` starts the backend and its threads
   args = arguments()
   jax.config.update("jax_default_matmul_precision", args.precision)
   jax.config.update("jax_enable_compilation_cache", False)

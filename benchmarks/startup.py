@@ -77,7 +77,7 @@ def main() -> None:
   parser.add_argument("--starts", type=int, default=3, help="with the cache; there is one without")
   parser.add_argument("--steps", type=int, default=1000, help="of the loop in each of five measurements")
   args = parser.parse_args()
-  devices.prepare_cpu()
+  devices.keep_memory()
   print(f"{machine()}; {load_average()} at the start\n", flush=True)
   with tempfile.TemporaryDirectory() as cache:
     cold = start_seconds(args.config, cache)

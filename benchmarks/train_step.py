@@ -122,7 +122,7 @@ def main() -> None:
   parser.add_argument("--sides", nargs="*", default=train_step_torch.SIDES, choices=train_step_torch.SIDES)
   parser.add_argument("--rounds", type=int, default=5)
   args = parser.parse_args()
-  devices.prepare_cpu()
+  devices.keep_memory()
   jax.config.update("jax_num_cpu_devices", cores())
   print(f"{machine()}; {load_average()} at the start\n")
   print(f"float32, {args.rounds} rounds\n")

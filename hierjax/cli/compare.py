@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.report.plots.comparison import draw_comparison
   from hierjax.runs import devices
 
-  devices.use_compilation_cache()
+  devices.prepare()
   mesh = devices.data_mesh()
   first, second = (LoadedRun.open(workdir, mesh, args.data_root) for workdir in (args.workdir, args.other))
   found = compare(first, second)

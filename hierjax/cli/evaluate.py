@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.runs import devices
 
   _check(args)
-  devices.use_compilation_cache()
+  devices.prepare()
   with output(args.json) as print_json:
     print_json(_evaluate(args, devices.data_mesh()))
   return 0

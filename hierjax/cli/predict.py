@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.nn.pretrained.named import is_name
   from hierjax.runs import devices
 
-  devices.use_compilation_cache()
+  devices.prepare()
   if is_name(args.workdir):
     from hierjax.training.initial.wrapped import SURE, run_of
 

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.report.page import findings_of, write_report
   from hierjax.runs import devices
 
-  devices.use_compilation_cache()
+  devices.prepare()
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
   print(write_report(findings_of(loaded, SplitSettings(args.split, args.data_root))))
   return 0

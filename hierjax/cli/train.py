@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,12 @@ def _config_and_workdir(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
   return extending(args.extend, args.overrides), f"{args.extend.rstrip('/')}-extended"
 
 
+def _images_a_step(config: Mapping[str, Any]) -> int:
+  """Returns the images that devices share at a time; 0 for a config that training will refuse."""
+  size, parts = config.get("batch_size"), config.get("optim", {}).get("accumulate", 1)
+  return size // parts if isinstance(size, int) and isinstance(parts, int) and parts > 0 else 0
+
+
 def run(args: argparse.Namespace) -> int:
   """Trains; returns 128 and the signal's number where a signal stopped the run."""
   from absl import logging
@@ -84,8 +91,7 @@ def run(args: argparse.Namespace) -> int:
   config, workdir = _config_and_workdir(args)
   try:
     devices.join(args.multihost)
-    devices.use_compilation_cache()
-    devices.prepare_cpu()
+    devices.prepare(_images_a_step(config))
     loop.train_and_evaluate(config, args.workdir or workdir)
   except loop.Stopped as stopped:
     print(stopped)

@@ -12,10 +12,10 @@ from hierjax.functional.decoding import end_probability
 from hierjax.functional.distributions import by_ends, split_levels
 from hierjax.functional.multilabel import smallest_above
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.types import Distribution
+from hierjax.types import Distribution, Leaf
 
 
-def calibrated(distribution: Distribution, temperature: float | Float[Array, ""], tree: TreeArrays) -> Distribution:
+def calibrated(distribution: Distribution, temperature: float | Leaf, tree: TreeArrays) -> Distribution:
   """Returns the distribution at a temperature T; T = 1 changes no bit.
 
   A head that decides step by step, or level by level, is scaled there: with the shares s_i of the children of a node,

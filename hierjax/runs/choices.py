@@ -86,10 +86,10 @@ def keep_temperature(folder: RunFolder, step: int, temperature: float, about: Ma
   keep_choice(folder, Choice("temperature", temperature, {"step": step}, about))
 
 
-def kept_temperature(folder: RunFolder, step: int | None) -> float | None:
-  """Returns the temperature that was fitted for the weights of a step; None where there is none."""
-  found = find_choice(folder, "temperature", {"step": step})
-  return None if found is None else float(found.value)  # type: ignore[arg-type]
+def kept_temperatures(folder: RunFolder) -> dict[int, float]:
+  """Returns the temperatures that were fitted, by the step of the weights."""
+  found = (choice for choice in read_choices(folder) if choice.kind == "temperature")
+  return {choice.made_for["step"]: float(choice.value) for choice in found}  # type: ignore[arg-type]
 
 
 def chosen_value(folder: RunFolder, kind: str, made_for: Mapping[str, Any]) -> float:

@@ -17,6 +17,8 @@ from hierjax.errors import UserError
 
 # Seconds without a sign of a process, after which the others end too; by default jax waits for 100.
 _HEARTBEAT = 30
+_MOST_CPU_DEVICES = 8
+_LEAST_IMAGES = 8  # of a batch on each CPU device
 
 
 def data_mesh() -> Mesh:
@@ -94,20 +96,43 @@ def fail(message: str) -> NoReturn:
   os._exit(1)
 
 
-def use_compilation_cache() -> None:
-  """Keeps compiled programs on disk, so that the second start of a run is fast; JAX_COMPILATION_CACHE_DIR moves it."""
+def prepare(batch_size: int = 0) -> None:
+  """Sets this process up for the programs of a command, before it starts threads or asks for devices.
+
+  Compiled programs are kept on disk, so that the second start of a run is fast; JAX_COMPILATION_CACHE_DIR moves them.
+  CPUs are used as `_share_cores` and `keep_memory` say.
+
+  Args:
+    batch_size: of training, which the devices must share evenly; 0 where batches are padded.
+  """
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(home / "hierjax" / "xla"))
+  _share_cores(batch_size)
+  keep_memory()
 
 
-def prepare_cpu() -> None:
-  """Sets this process up for programs on CPUs, before it starts threads or asks for devices.
+def _share_cores(batch_size: int) -> None:
+  """Makes a device of each CPU core, up to `_MOST_CPU_DEVICES`, so that cores share a batch as several GPUs do.
 
-  A program of one device then runs in the thread that calls it, and the C library, where it is glibc, keeps what is
-  freed for the next allocation. Otherwise large buffers go back to the system after each step and are faulted in
-  again, page by page, in the next, a fifth of the time of small networks; and so they do from any other thread, as
-  those have heaps too small for them.
+  A program of one device uses several cores in its larger products only. JAX_NUM_CPU_DEVICES=1 keeps one device.
+  Processes that have joined keep one each.
+  """
+  chosen = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+  if chosen or jax.distributed.is_initialized():
+    return
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  counts = range(1, min(cores, _MOST_CPU_DEVICES) + 1)
+  enough = [n for n in counts if batch_size % n == 0 and (not batch_size or batch_size >= n * _LEAST_IMAGES)]
+  jax.config.update("jax_num_cpu_devices", max(enough, default=1))
+
+
+def keep_memory() -> None:
+  """Keeps what is freed for the next allocation, where the C library is glibc.
+
+  Otherwise large buffers go back to the system after each step and are faulted in again, page by page, in the next, a
+  fifth of the time of small networks; and so they do from any other thread than the calling one, in which a program of
+  one device runs without asynchronous dispatch, as other threads have heaps too small for them.
   """
   jax.config.update("jax_cpu_enable_async_dispatch", False)
   if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):

@@ -29,7 +29,7 @@ from hierjax.nn.classifier import ModelMethod
 from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints, template
-from hierjax.runs.choices import kept_temperature
+from hierjax.runs.choices import kept_temperatures
 from hierjax.runs.folder import RunFolder
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
 from hierjax.types import Batch, DecodeOptions, Examples, Variables
@@ -207,8 +207,8 @@ class Run:
     except UserError as error:
       raise UserError(f"{folder.path / 'config.json'}: {error}") from None
     run = dataclasses.replace(run, trained_on=folder.data_checksum())
-    kept = kept_temperature(folder, counting_step(folder))
-    return run if kept is None else run.at_temperature(kept)
+    kept = kept_temperatures(folder)
+    return run.at_temperature(kept.get(counting_step(folder) or 0, 1.0)) if kept else run
 
   def at_temperature(self, temperature: float) -> Run:
     """Returns the run whose distributions are given at a temperature; see `hierjax.functional.calibration`."""

@@ -14,10 +14,10 @@ from hierjax.runs.devices import fail
 FAULTS = """
 import resource, statistics, sys
 import jax, jax.numpy as jnp
-from hierjax.runs.devices import prepare_cpu
+from hierjax.runs.devices import keep_memory
 
 if sys.argv[1] == "prepared":
-  prepare_cpu()
+  keep_memory()
 program = jax.jit(lambda x: jnp.broadcast_to(x, (64, 1 << 18)) * 2)
 x, faults = jnp.ones(1 << 18), []
 for _ in range(50):

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.inference.loaded_run import LoadedRun
   from hierjax.runs import devices
 
-  devices.use_compilation_cache()
+  devices.prepare()
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root, views=1)
   about = write_features(loaded, Path(args.out), args.splits)
   counts = ", ".join(f"{count:,} of {name}" for name, count in about["examples"].items())

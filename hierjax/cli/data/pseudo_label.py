@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.runs import devices
 
   rule = PseudoLabelRule(args.min_confidence, args.free)
-  devices.use_compilation_cache()
+  devices.prepare()
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
   found = write_pseudo_labels(loaded, Path(args.out) if args.out else None, rule)
   print(f"{pseudo_label_summary(found)}\nnext: the same training command, with another --workdir and")

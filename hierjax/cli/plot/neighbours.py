@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.report.plots.neighbours import draw_neighbours
   from hierjax.runs import devices
 
-  devices.use_compilation_cache()
+  devices.prepare()
   wanted = NeighbourQuery(args.scale, args.queries, args.seed, args.searched)
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
   found = find_neighbours(loaded, wanted)

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.report.plots.predictions import draw_paths
   from hierjax.runs import devices
 
-  devices.use_compilation_cache()
+  devices.prepare()
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
   found = find_paths(loaded, args.split, args.each, args.seed)
   print(f"{groups_table(found)}\n{draw_paths(loaded.folder, found)}")

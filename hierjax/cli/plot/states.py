@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.report.plots.states import draw_states
   from hierjax.runs import devices
 
-  devices.use_compilation_cache()
+  devices.prepare()
   wanted = StateSample(args.split, args.images, args.seed)
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
   found = find_states(loaded, wanted)

@@ -76,7 +76,7 @@ def calibrate_run(run: Run, folder: RunFolder, mesh: Mesh) -> Fitted | None:
   return fitted
 
 
-def fit(nll: Float[np.ndarray, "t"], images: float) -> Fitted | None:
+def fit(nll: Float[np.ndarray, "t"], images: int) -> Fitted | None:
   """Returns the temperature of the least negative log-likelihood; None for no images.
 
   A prior of ln T, normal with variance 1, keeps T near 1 where there are few images: with n of them it adds
@@ -97,13 +97,13 @@ def fit(nll: Float[np.ndarray, "t"], images: float) -> Fitted | None:
   found = log_t[best] + shift * (log_t[1] - log_t[0])
   return Fitted(
     temperature=float(np.exp(found)),
-    images=round(images),
+    images=images,
     nll=float(np.interp(0.0, log_t, mean)),
     nll_after=float(np.interp(found, log_t, mean)),
   )
 
 
-def _sums(loaded: LoadedRun, validation: Source) -> tuple[Float[np.ndarray, "t"], float]:
+def _sums(loaded: LoadedRun, validation: Source) -> tuple[Float[np.ndarray, "t"], int]:
   """Returns the sums over the labelled images of validation, at each temperature of GRID, and how many they are."""
   source = frozen_features(loaded, validation)
   step = jax.jit(functools.partial(_nll, loaded), out_shardings=replicated(loaded.mesh))
@@ -111,7 +111,7 @@ def _sums(loaded: LoadedRun, validation: Source) -> tuple[Float[np.ndarray, "t"]
   with contextlib.closing(loaded.map(step, source)) as batches:
     for _, found in batches:
       total = jax.tree.map(lambda x, y: x + np.asarray(y, np.float64), total, found)
-  return np.asarray(total[0]), float(total[1])
+  return np.asarray(total[0]), round(float(total[1]))
 
 
 def _nll(

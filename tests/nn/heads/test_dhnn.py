@@ -35,7 +35,7 @@ def started(head, features=FEATURES):
   """Returns large random weights, so that choices differ from image to image."""
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(head.init, jax.random.key(0), features)
-  return jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape).astype(np.float32)), shapes)
+  return jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -126,7 +126,8 @@ def numpy_feedback(head, variables, example, tokens=None):
     i, f, o, g = np.split(fed @ inputs["kernel"] + inputs["bias"] + h @ state, 4)
     c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
     h = np.tanh(c) / (1 + np.exp(-o))
-    steps.append(log_softmax(h @ p["scores"]["kernel"] + p["scores"]["bias"]))
+    logits = h @ p["scores"]["kernel"] + p["scores"]["bias"]
+    steps.append(log_softmax(2 * np.exp(p["scores"]["scale"]) * logits))
     shares = np.exp(steps[-1]) if tokens is None else np.eye(8)[tokens[t]]
     fed = shares @ p["embed"]["embedding"][:-1]
   return np.array(steps)

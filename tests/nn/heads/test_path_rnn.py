@@ -30,7 +30,8 @@ def setting():
   features = Features(stages=(), pooled=jax.random.normal(jax.random.key(3), (3, IMAGE)))
   shapes = jax.eval_shape(head.init, jax.random.key(0), features)
   rng = np.random.default_rng(0)
-  variables = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape).astype(np.float32)), shapes)
+  variables = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
+  variables["params"]["output"]["scale"] = jnp.float32(-0.5)
   return tree, arrays, head, features, variables
 
 
@@ -58,7 +59,7 @@ def numpy_step(variables, v, h, c, previous):
   i, f, o, g = np.split(gates, 4)
   c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
   h = np.tanh(c) / (1 + np.exp(-o))
-  return h, c, log_softmax(h @ p["output"]["kernel"] + p["output"]["bias"])
+  return h, c, log_softmax(2 * np.exp(p["output"]["scale"]) * (h @ p["output"]["kernel"] + p["output"]["bias"]))
 
 
 def numpy_path(setting, example, tokens):
@@ -87,7 +88,8 @@ def test_teacher_forcing_is_stepping_is_the_equations(setting):
   expected = [numpy_path(setting, i, path) for i, path in enumerate(targets.tolist()[:2])]
   np.testing.assert_allclose(jax.nn.log_softmax(logits)[:2], expected, rtol=1e-4, atol=1e-4)
   states, output = applied(head, variables, features, targets, method="states"), variables["params"]["output"]
-  np.testing.assert_allclose(states @ output["kernel"] + output["bias"][None, None], logits, rtol=1e-5, atol=1e-5)
+  expected = 2 * jnp.exp(output["scale"]) * (states @ output["kernel"] + output["bias"][None, None])
+  np.testing.assert_allclose(expected, logits, rtol=1e-5, atol=1e-5)
 
   image = applied(head, variables, features, method="image_gates")
   carry = (jnp.zeros((3, 1, WIDTH)),) * 2
@@ -262,7 +264,7 @@ def dense_logits(head, variables, features, paths):
   many = features.replace(pooled=jnp.repeat(features.pooled, len(paths), axis=0))
   outputs = head.apply(variables, many, jnp.tile(jnp.asarray(paths), (len(features.pooled), 1)))
   if head.softmax == "siblings":
-    outputs = outputs.states @ outputs.kernel.T + outputs.bias[None, None]
+    outputs = outputs.scale * (outputs.states @ outputs.kernel.T + outputs.bias[None, None])
   return np.asarray(outputs).reshape(-1, *paths.shape, head.num_outputs)
 
 
@@ -290,7 +292,7 @@ def test_a_full_beam_is_exhaustive_on_a_random_tree(softmax, normalise, rng):
   head = PathRNNHead(arrays.num_nodes, arrays.num_outputs, width=WIDTH, softmax=softmax)
   features = Features((), jnp.asarray(rng.normal(size=(2, IMAGE)).astype(np.float32)))
   shapes = jax.eval_shape(head.init, jax.random.key(0), features)
-  variables = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape).astype(np.float32)), shapes)
+  variables = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
   paths = np.array(list(every_path(tree)), np.int32)
   assert not tree.uniform and len(paths) == tree.num_nodes > 12
   assert tree.child_offsets[arrays.inner[-1] + 1] > tree.num_nodes - tree.max_children  # a window that must not run out
@@ -368,7 +370,7 @@ def test_sizes_dtype_and_refusals(setting):
   shapes = jax.eval_shape(head.init, jax.random.key(0), features)
   assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype("float32")}
   count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-  assert count == 8 * EMBED + 4 * WIDTH * (EMBED + WIDTH + IMAGE + 1) + 8 * (WIDTH + 1)
+  assert count == 8 * EMBED + 4 * WIDTH * (EMBED + WIDTH + IMAGE + 1) + 8 * (WIDTH + 1) + 1
   assert jax.eval_shape(head.apply, shapes, features).dtype == jnp.float32
   for softmax in ("nodes", "siblings"):
     shapes = jax.eval_shape(head.clone(softmax=softmax).init, jax.random.key(0), features)

@@ -1,0 +1,43 @@
+"""The output layer of recurrent heads: linear, with a learned scale of its logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+# An LSTM's h has a root mean square of about a half when training begins; linear layers are made for one of 1.
+_GAIN = 2.0
+
+
+def logit_scale(module: nn.Module) -> Float[Array, ""]:
+  """Returns 2 exp(s), the factor of a layer's logits; its parameter `scale`, s, begins at 0.
+
+  The states of an LSTM are bounded (READINGS G16), so only the output layer can make its logits larger, and its rate of learning is in
+  proportion to the square of the states: with the usual initial values the logits are too small when training ends,
+  and the head is under-confident. The gradient of s is the derivative of the loss along the line on which all logits
+  grow, so training ends at the minimum along this line. CLIP (Radford et al. 2021) learns such a scale, too.
+  """
+  return _GAIN * jnp.exp(module.param("scale", nn.initializers.zeros, (), jnp.float32))
+
+
+class ScaledDense(nn.Module):
+  """A linear layer whose outputs have a learned scale: z = 2 exp(s) (x W + b).
+
+  Attributes:
+    num_outputs: o.
+    dtype: of the product; weights and outputs are float32.
+  """
+
+  num_outputs: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+    """Returns the logits."""
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.num_outputs), jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, (self.num_outputs,), jnp.float32)
+    product = jnp.matmul(x.astype(self.dtype), kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+    return logit_scale(self) * (product + bias.reshape(*[1] * (x.ndim - 1), -1))
