@@ -15,10 +15,11 @@ _GAIN = 2.0
 def logit_scale(module: nn.Module) -> Float[Array, ""]:
   """Returns 2 exp(s), the factor of a layer's logits; its parameter `scale`, s, begins at 0.
 
-  The states of an LSTM are bounded (READINGS G16), so only the output layer can make its logits larger, and its rate of learning is in
+  The states of an LSTM are bounded, so only the output layer can make its logits larger, and its rate of learning is in
   proportion to the square of the states: with the usual initial values the logits are too small when training ends,
-  and the head is under-confident. The gradient of s is the derivative of the loss along the line on which all logits
-  grow, so training ends at the minimum along this line. CLIP (Radford et al. 2021) learns such a scale, too.
+  and the head is under-confident (READINGS G16). The gradient of s is the derivative of the loss along the line on
+  which all logits grow, so training ends at the minimum along this line. CLIP (Radford et al. 2021) learns such a
+  scale, too.
   """
   return _GAIN * jnp.exp(module.param("scale", nn.initializers.zeros, (), jnp.float32))
 
