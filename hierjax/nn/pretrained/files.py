@@ -68,7 +68,7 @@ def to_bytes(arrays: Arrays, file: str | Path) -> bytes:
   """Returns the content of the file of that name; raises UserError unless it ends with .safetensors or .npz."""
   if Path(file).suffix not in FORMATS:
     raise UserError(f"{file}: a file of weights that hierjax writes ends with {' or '.join(FORMATS)}")
-  arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+  arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
   if Path(file).suffix == ".safetensors":
     return save(arrays)
   buffer = io.BytesIO()

@@ -11,7 +11,7 @@ import pytest
 
 from hierjax.errors import UserError
 from hierjax.nn.pretrained import named
-from hierjax.nn.pretrained.files import to_bytes
+from hierjax.nn.pretrained.files import read_weights, to_bytes
 from hierjax.nn.pretrained.name_maps import NETWORKS, TIMM
 from hierjax.nn.pretrained.named import IMAGENET, find_weights, is_name, network_of
 from hierjax.nn.pretrained.preprocessing import Preprocessing, of_timm
@@ -213,3 +213,14 @@ def test_what_the_authors_do_with_images_and_hierjax_does_not_is_said():
   text = of_timm(config, "config.json").preprocessing.text()
   assert "bicubic" in text and "resized by lanczos" in text and "config.data.fit = stretch" in text
   assert "(" not in of_timm(ABOUT, "config.json").preprocessing.text()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_what_is_written_is_read_with_its_shape(suffix, tmp_path):
+  arrays = {"scale": np.float32(2.5), "row": np.arange(3, dtype=np.float32), "kernel": np.ones((2, 3), np.float32).T}
+  file = tmp_path / f"weights{suffix}"
+  file.write_bytes(to_bytes(arrays, file))
+  found = read_weights(file)
+  for name, array in arrays.items():
+    assert found[name].shape == np.shape(array)
+    np.testing.assert_array_equal(found[name], array)
