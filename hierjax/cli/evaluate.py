@@ -48,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   _add_choices(parser)
   selective.add_certificate(parser)
   _add_comparison(parser)
-  parser.add_argument("--out", default="", metavar="FOLDER", help="the folder for the results of several runs")
+  parser.add_argument(
+    "--every-metric", action="store_true", help="print every metric of eval/SPLIT.json, and not only the main ones"
+  )
+  parser.add_argument(
+    "--out", default="", metavar="FOLDER", help="the folder for the results of several runs, or of --predictions"
+  )
   add_json(parser)
 
 
@@ -151,9 +156,9 @@ def _plain(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
   try:
     metrics = evaluate_run(folder, mesh, settings)
   except NotWritten as error:
-    print_metrics(folder, error.metrics)
+    print_metrics(folder, error.metrics, args.every_metric)
     raise
-  print_metrics(folder, metrics)
+  print_metrics(folder, metrics, args.every_metric)
   known = f"-known{args.known_levels}" if args.known_levels else ""
   return {f"{metrics['split']}{known}": metrics}
 

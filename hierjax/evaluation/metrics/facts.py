@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+from scipy.sparse import csr_matrix
 
+from hierjax.evaluation.calibration import BINS, bins_of
 from hierjax.evaluation.metrics.scored import Scored, known_part
 from hierjax.evaluation.metrics.tree_table import TreeTable, last_common
 from hierjax.evaluation.predictions import Predictions
@@ -103,6 +105,28 @@ class Facts:
     return rows[order], np.flatnonzero(np.diff(falling[order], prepend=-np.inf) > 0)
 
   @functools.cached_property
+  def node_members(self) -> list[tuple[csr_matrix, csr_matrix]]:
+    """For each level, the images whose path has the node of their label there, and all its images: `f64[nodes n]`."""
+    found, (labels, paths) = [], (self.predictions.labels, self.predictions.paths)
+    for t in range(labels.shape[1]):
+      rows = np.flatnonzero(labels[:, t] >= 0)
+      nodes, of = np.unique(labels[rows, t], return_inverse=True)
+      shape, right = (len(nodes), len(labels)), (labels[rows, t] == paths[rows, t]).astype(np.float64)
+      found.append((csr_matrix((right, (of, rows)), shape), csr_matrix((np.ones(len(rows)), (of, rows)), shape)))
+    return found
+
+  @functools.cached_property
+  def errors_by_bin(self) -> tuple[csr_matrix, Float[np.ndarray, "n l"]]:
+    """Each predicted node's [right] - probability in the row of its bin, `f64[l x bins n]`; and which there are."""
+    predictions = self.predictions
+    said = (self.answered >= 0) & predictions.counted[:, None]
+    probability = predictions.probability.astype(np.float64)
+    off = np.where(said, (self.answered == predictions.labels) - probability, 0.0)
+    image, level = np.nonzero(said)
+    row = level * BINS + bins_of(probability)[image, level]
+    return csr_matrix((off[image, level], (row, image)), (said.shape[1] * BINS, len(said))), said.astype(np.float64)
+
+  @functools.cached_property
   def events(self) -> Events:
     """The events of a falling confidence threshold, for the images that count."""
     rows = np.flatnonzero(self.predictions.counted)
@@ -154,11 +178,23 @@ class Sample:
     return self.weights @ np.asarray(self.facts.predictions.counted, np.float64)
 
   @functools.cached_property
+  def by_confidence(self) -> tuple[Float[np.ndarray, "k g"], Float[np.ndarray, "k g"]]:
+    """How many images that count have each confidence in their path, falling, and how many of them a wrong one."""
+    order, starts = self.facts.by_confidence
+    weights = self.weights[:, order]
+    wrong = weights * self.facts.mistaken[order]
+    if len(starts) < len(order):
+      weights, wrong = np.add.reduceat(weights, starts, axis=1), np.add.reduceat(wrong, starts, axis=1)
+    return weights, wrong
+
+  @functools.cached_property
   def curve(self) -> Float[np.ndarray, "k 4 g"]:
     """The number of answers, of wrong ones, their information and recall of information, at each threshold."""
     events = self.facts.events
-    own = self.weights[:, events.image]
-    return np.stack([np.cumsum(own * delta, axis=1)[:, events.last] for delta in events.deltas], axis=1)
+    own, found = self.weights[:, events.image], np.empty((len(self.weights), 4, len(events.last)))
+    for row, delta in enumerate(events.deltas):
+      found[:, row] = np.cumsum(own * delta, axis=1)[:, events.last]
+    return found
 
 
 def divided(above: Float[np.ndarray, "*b"], below: Float[np.ndarray, "*b"]) -> Float[np.ndarray, "*b"]:

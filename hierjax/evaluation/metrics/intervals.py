@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from hierjax.evaluation.metrics.table import METRICS, Metric
 
 RESAMPLES = 1000
 _SHARE = 0.95
-_AT_ONCE = 2**21  # weights that are held together
+_AT_ONCE = 2**16  # weights that are held together
 
 
 def metrics_for(facts: Facts) -> dict[str, Metric]:
@@ -42,14 +42,27 @@ def intervals_of(facts: Facts) -> dict[str, np.ndarray]:
   """
   metrics = metrics_for(facts)
   wilsons = {name: wilson(facts, metric) for name, metric in metrics.items() if _is_share(facts, metric)}
-  rest = {name: metric for name, metric in metrics.items() if name not in wilsons}
-  found: dict[str, list[np.ndarray]] = {name: [] for name in rest}
+  drawn = resampled(facts, {name: metric for name, metric in metrics.items() if name not in wilsons})
+  return {name: wilsons[name] if name in wilsons else _percentiles(drawn[name]) for name in metrics}
+
+
+def resampled(facts: Facts, metrics: Mapping[str, Metric]) -> dict[str, np.ndarray]:
+  """Returns metrics of RESAMPLES samples of the images, `f64[k]` or `f64[k l]`."""
+  means = {name: metric for name, metric in metrics.items() if metric.values is not None}
+  columns = {name: _columns(metric, facts) for name, metric in means.items()}
+  found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
   for weights in samples(len(facts.predictions.labels)):
     sample = Sample(facts, weights)
-    for name, metric in rest.items():
-      found[name].append(metric.of(sample))
-  ends = {name: _percentiles(np.concatenate(parts)) for name, parts in found.items()}
-  return {name: wilsons[name] if name in wilsons else ends[name] for name in metrics}
+    for name, metric in metrics.items():
+      found[name].append(sample.ratio(*columns[name]) if name in columns else metric.of(sample))
+  return {name: np.concatenate(parts) if parts else np.full((1,), np.nan) for name, parts in found.items()}
+
+
+def _columns(metric: Metric, facts: Facts) -> tuple[np.ndarray, np.ndarray]:
+  """Returns a mean's sum and count of each image."""
+  assert metric.values is not None
+  values, counted = metric.values(facts)
+  return np.where(counted, values, 0.0), counted.astype(np.float64)
 
 
 def differences_of(first: Facts, second: Facts) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -58,13 +71,9 @@ def differences_of(first: Facts, second: Facts) -> dict[str, tuple[np.ndarray, n
   Both are computed on the same samples of the images, so the images that are hard for both do not widen the interval.
   """
   metrics = {name: metric for name, metric in metrics_for(first).items() if name in metrics_for(second)}
-  found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
-  for weights in samples(len(first.predictions.labels)):
-    ours, theirs = Sample(first, weights), Sample(second, weights)
-    for name, metric in metrics.items():
-      found[name].append(metric.of(ours) - metric.of(theirs))
+  ours, theirs = resampled(first, metrics), resampled(second, metrics)  # the same samples: those of one seed
   ones, others = values_of(first), values_of(second)
-  return {name: (ones[name] - others[name], _percentiles(np.concatenate(found[name]))) for name in metrics}
+  return {name: (np.asarray(ones[name] - others[name]), _percentiles(ours[name] - theirs[name])) for name in metrics}
 
 
 def samples(count: int) -> Iterator[Float[np.ndarray, "k n"]]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
-from scipy.sparse import csr_matrix
 
-from hierjax.evaluation.calibration import BINS, bins_of
+from hierjax.evaluation.calibration import BINS
 from hierjax.evaluation.metrics.facts import Sample, divided
 
 
@@ -27,16 +26,11 @@ def weighted_level_accuracy(sample: Sample) -> Float[np.ndarray, "k"]:
 
 def balanced_accuracy(sample: Sample) -> Float[np.ndarray, "k l"]:
   """Returns for each level the mean of the recalls of its nodes, over nodes with labels."""
-  labels, paths = sample.facts.predictions.labels, sample.facts.predictions.paths
   found = []
-  for t in range(labels.shape[1]):
-    rows = np.flatnonzero(labels[:, t] >= 0)
-    nodes, of = np.unique(labels[rows, t], return_inverse=True)
-    shape = (len(nodes), labels.shape[0])
-    member = csr_matrix((np.ones(len(rows)), (of, rows)), shape)
-    right = csr_matrix(((labels[rows, t] == paths[rows, t]).astype(np.float64), (of, rows)), shape)
-    recall = divided(right @ sample.weights.T, member @ sample.weights.T)
-    found.append(divided(np.nansum(recall, axis=0), (~np.isnan(recall)).sum(axis=0).astype(np.float64)))
+  for right, member in sample.facts.node_members:
+    images = member @ sample.weights.T
+    recall = np.divide(right @ sample.weights.T, images, out=np.zeros_like(images), where=images > 0)
+    found.append(divided(recall.sum(axis=0), (images > 0).sum(axis=0).astype(np.float64)))
   return np.stack(found, axis=1)
 
 
@@ -53,14 +47,9 @@ def ece(sample: Sample) -> Float[np.ndarray, "k"]:
 
 
 def _calibration(sample: Sample) -> tuple[Float[np.ndarray, "k l"], Float[np.ndarray, "k l"]]:
-  facts = sample.facts
-  predictions = facts.predictions
-  said = (facts.answered >= 0) & predictions.counted[:, None]
-  probability = predictions.probability.astype(np.float64)
-  off = np.where(said, (facts.answered == predictions.labels) - probability, 0.0)
-  in_bin = bins_of(probability)[..., None] == np.arange(BINS)
-  errors = [np.abs(sample.weights @ (off[:, t, None] * in_bin[:, t])).sum(axis=1) for t in range(said.shape[1])]
-  return np.stack(errors, axis=1), sample.weights @ said.astype(np.float64)
+  off, said = sample.facts.errors_by_bin
+  sums = (off @ sample.weights.T).T.reshape(len(sample.weights), -1, BINS)
+  return np.abs(sums).sum(axis=2), sample.weights @ said
 
 
 def aurc(sample: Sample) -> Float[np.ndarray, "k"]:
@@ -69,18 +58,12 @@ def aurc(sample: Sample) -> Float[np.ndarray, "k"]:
   Of paths of equal confidence, the mean over their orders: with C paths and E errors before a group of w paths with e
   errors, its part of the sum is E (H(C + w) - H(C)) + e / w (w - C (H(C + w) - H(C))), H being harmonic numbers.
   """
-  facts = sample.facts
-  order, starts = facts.by_confidence
-  if not len(order):
-    return np.full(len(sample.weights), np.nan)
-  weights = sample.weights[:, order]
-  sizes = np.add.reduceat(weights, starts, axis=1)
-  errors = np.add.reduceat(weights * ~facts.predictions.right[order], starts, axis=1)
-  before, errors_before = np.cumsum(sizes, axis=1) - sizes, np.cumsum(errors, axis=1) - errors
-  harmonic = _harmonic(int(sizes.sum(axis=1).max()))
-  terms = harmonic[(before + sizes).astype(np.int64)] - harmonic[before.astype(np.int64)]
-  own = np.divide(errors, sizes, out=np.zeros_like(errors), where=sizes > 0) * (sizes - before * terms)
-  return divided((errors_before * terms + own).sum(axis=1), sizes.sum(axis=1))
+  sizes, errors = sample.by_confidence
+  through, errors_before = np.cumsum(sizes, axis=1), np.cumsum(errors, axis=1) - errors
+  harmonic = _harmonic(int(sample.counted.max(initial=0)))[through.astype(np.int64)]
+  terms = np.diff(harmonic, axis=1, prepend=0.0)
+  own = np.divide(errors, sizes, out=np.zeros_like(errors), where=sizes > 0) * (sizes - (through - sizes) * terms)
+  return divided((errors_before * terms + own).sum(axis=1), sample.counted)
 
 
 def excess_aurc(sample: Sample) -> Float[np.ndarray, "k"]:

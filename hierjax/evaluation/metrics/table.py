@@ -156,11 +156,11 @@ METRICS: dict[str, Metric] = {
     unit="height", higher_is_better=False, shown=True,
   ),
   "level_accuracy": Metric(
-    "level", "for each level, mean [P's node = T's node], over T that reach the level", GUO,
+    "level accuracy", "for each level, mean [P's node = T's node], over T that reach the level", GUO,
     lambda f: (f.predictions.paths == f.predictions.labels, f.known), shown=True,
   ),
   "raw_level_accuracy": Metric(
-    "raw level", "the same for the head's own argmax at the level", f"{GUO}; READINGS A3",
+    "raw level accuracy", "the same for the head's own argmax at the level", f"{GUO}; READINGS A3",
     lambda f: (f.scored.raw == f.predictions.labels, f.known), shown=True,
   ),
   "leaf_top1": Metric(
@@ -223,8 +223,8 @@ METRICS: dict[str, Metric] = {
     for k in (1, 5)
   },
   "level_balanced_accuracy": Metric(
-    "balanced level", "for each level, mean over its nodes with labels of their recall by P", "Brodersen et al. 2010",
-    statistic=statistics.balanced_accuracy,
+    "balanced level accuracy", "for each level, mean over its nodes with labels of their recall by P",
+    "Brodersen et al. 2010", statistic=statistics.balanced_accuracy,
   ),
   "leaf_nll": Metric(
     "leaf negative log-likelihood", "mean -log p(T's leaf); p is at least the smallest normal float32", "Good 1952",

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from metric_oracle import Image, metrics
+from metric_oracle import made, metrics, random_predictions
 
 from hierjax.evaluation.metrics import scored
 from hierjax.evaluation.metrics.facts import Facts, Sample
@@ -15,36 +15,6 @@ from hierjax.types import Prediction
 from random_trees import random_tree
 
 CASES = [("unknown", 0), ("stop", 1), ("unknown", 2)]
-
-
-def random_predictions(rng, tree, short_labels, count):
-  """Returns random predictions, with ties and zeros, whose paths are often right, and random labels."""
-  labels = tree.encode(rng.integers(-1, tree.num_nodes, count), short_labels)
-  leaf = rng.integers(0, 4, (count, len(tree.leaves))).astype(np.float32) ** 3
-  leaf[np.arange(count), rng.integers(0, len(tree.leaves), count)] += 20
-  node_prob = np.zeros((count, tree.num_nodes), np.float32)
-  node_prob[:, tree.leaves] = leaf / leaf.sum(axis=1, keepdims=True)
-  for node in reversed(range(tree.num_nodes)):
-    if tree.parent[node] >= 0:
-      node_prob[:, tree.parent[node]] += node_prob[:, node]
-  ends = np.where(rng.random(count) < 0.5, np.maximum(tree.ends(labels), 0), tree.leaves[leaf.argmax(axis=1)])
-  ends = np.where(rng.random(count) < 0.1, rng.integers(0, tree.num_nodes, count), ends)
-  paths = tree.encode(ends, "stop")
-  paths = np.where(paths >= 0, paths, PAD).astype(np.int32)
-  paths[rng.random(count) < 0.05] = PAD
-  raw = np.where(rng.random(paths.shape) < 0.2, rng.integers(PAD, tree.num_nodes, paths.shape), paths).astype(np.int32)
-  ones = np.ones((count, 1), np.float32)
-  return Prediction(paths[:, None], ones, ones, node_prob, raw), labels
-
-
-def made(short_labels, seed, count=50, root=False):
-  rng = np.random.default_rng(seed)
-  tree = random_tree(rng, depth=3, most_children=4)
-  prediction, labels = random_predictions(rng, tree, short_labels, count)
-  rows = zip(labels.tolist(), prediction.paths[:, 0].tolist(), prediction.raw_nodes.tolist(), prediction.node_prob,
-             strict=True)  # fmt: skip
-  images = [Image(tree, *row) for row in rows]
-  return Facts(score(prediction, labels, TreeTable.of(tree)), TreeTable.of(tree), root), images
 
 
 @pytest.mark.parametrize(("short_labels", "seed"), CASES)
