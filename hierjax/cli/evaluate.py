@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hierjax import extras
-from hierjax.cli import selective
+from hierjax.cli import given, selective
 from hierjax.cli.common import add_data_root, add_json, add_split, output
 from hierjax.errors import UserError
 
@@ -27,13 +27,14 @@ hierjax evaluate runs/quickstart --certify 0.95 --sure 0.9
 hierjax evaluate runs/quickstart --certify 0.95 --of images
 hierjax evaluate runs/a runs/b runs/c --alpha 1 --out runs/ensemble
 hierjax evaluate runs/a runs/b --against runs/x runs/y
+hierjax evaluate --predictions preds.csv --tree tree.json --labels labels.csv
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the arguments."""
   parser.add_argument(
-    "workdir", nargs="+", metavar="WORKDIR",
+    "workdir", nargs="*", metavar="WORKDIR",
     help="a run's folder; several folders are an ensemble, in which COARSE+FINE, two runs joined by +, is one member",
   )  # fmt: skip
   add_split(parser)
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   _add_choices(parser)
   selective.add_certificate(parser)
   _add_comparison(parser)
+  given.add_given(parser)
   parser.add_argument(
     "--every-metric", action="store_true", help="print every metric of eval/SPLIT.json, and not only the main ones"
   )
@@ -89,7 +91,12 @@ def run(args: argparse.Namespace) -> int:
   """Prints tables, or with --json the contents of eval/NAME.json, by NAME."""
   from hierjax.runs import devices
 
+  given.check_given(args)
   _check(args)
+  if args.predictions:
+    with output(args.json) as print_json:
+      print_json(given.measure_given(args))
+    return 0
   devices.use_compilation_cache()
   with output(args.json) as print_json:
     print_json(_evaluate(args, devices.data_mesh()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -80,11 +81,14 @@ def _interval(ends: Sequence[float] | None, unit: str, intervals: Mapping[str, A
   return ("-",) if ends is None else (f"{written(ends[0], unit)} to {written(ends[1], unit)}",)
 
 
-def written(value: float | None, unit: str) -> str:
-  """Returns a metric with its unit: a share as a percentage; a missing value as a dash."""
+def written(value: float | None, unit: str, sign: bool = False) -> str:
+  """Returns a metric with its unit: a share as a percentage; a missing value, or nan, as a dash."""
+  if value is None or math.isnan(value):
+    return "-"
+  plus = "+" if sign else ""
   if unit == "share":
-    return percent(value)
-  return "-" if value is None else f"{value:.{2 if unit in ('edges', 'height') else 3}f}"
+    return f"{100 * value:{plus}.2f}%"
+  return f"{value:{plus}.{2 if unit in ('edges', 'height') else 3}f}"
 
 
 def _number(value: Any) -> str:

@@ -16,6 +16,19 @@ ROUNDING = 1e-3  # how far the probabilities of an image may sum from 1
 _SHOWN = 3
 
 
+class RowError(UserError):
+  """What is given for one image is wrong.
+
+  Attributes:
+    row: the number of the image.
+    reason: what is wrong.
+  """
+
+  def __init__(self, row: int, reason: str):
+    super().__init__(f"image {row}: {reason}")
+    self.row, self.reason = row, reason
+
+
 def leaf_probabilities(probs: ArrayLike, tree: LabelTree, names: Sequence[str] | None = None) -> NDArray[np.float32]:
   """Returns the probabilities of all nodes, `f32[n nodes]`, from those of the leaves.
 
@@ -59,9 +72,7 @@ def node_probabilities(
   if several:
     if (found > 1 + ROUNDING).any():
       row, node = np.argwhere(found > 1 + ROUNDING)[0].tolist()
-      raise UserError(
-        f"image {row}: the probability of {tree.path_text(node)!r} is {found[row, node]:.6g}, more than 1"
-      )
+      raise RowError(row, f"the probability of {tree.path_text(node)!r} is {found[row, node]:.6g}, more than 1")
     return np.minimum(found, 1)
   _check_sums(found[:, : tree.level_offsets[1]].sum(axis=1, dtype=np.float64), "the probabilities of the top level")
   _check_children(found, tree)
@@ -76,10 +87,11 @@ def _check_children(found: NDArray[np.float32], tree: LabelTree) -> None:
     wrong = sums > found[:, above] + ROUNDING
     if wrong.any():
       row, column = np.argwhere(wrong)[0].tolist()
-      raise UserError(
-        f"image {row}: the children of {tree.path_text(above[column])!r} have {sums[row, column]:.6g} together, and it "
+      raise RowError(
+        row,
+        f"the children of {tree.path_text(above[column])!r} have {sums[row, column]:.6g} together, and it "
         f"has {found[row, above[column]]:.6g}; a node is at least as probable as its children together. For a sigmoid "
-        "a node give several=True; for a softmax a level give the leaves' probabilities, or the predicted nodes"
+        "a node give several=True; for a softmax a level give the leaves' probabilities, or the predicted nodes",
       )
 
 
@@ -96,7 +108,7 @@ def _checked(probs: ArrayLike, columns: int, of: str) -> NDArray[np.float32]:
   if bad.any():
     row, column = np.argwhere(bad)[0].tolist()
     what = f"is {found[row, column]:g}; probabilities are 0 or more, and finite: take the softmax of logits first"
-    raise UserError(f"image {row}, column {column}: the probability {what}")
+    raise RowError(row, f"the probability in column {column} {what}")
   return found
 
 
@@ -104,7 +116,7 @@ def _check_sums(sums: NDArray[np.float64], what: str) -> None:
   wrong = np.flatnonzero(np.abs(sums - 1) > ROUNDING)
   if len(wrong):
     more = f" ({len(wrong) - 1:,} more images are like it)" if len(wrong) > 1 else ""
-    raise UserError(f"image {wrong[0]}: {what} sum to {sums[wrong[0]]:.6g}, not to 1{more}")
+    raise RowError(int(wrong[0]), f"{what} sum to {sums[wrong[0]]:.6g}, not to 1{more}")
 
 
 def _order(
@@ -114,18 +126,17 @@ def _order(
   if names is None:
     return np.arange(len(nodes))
   found = nodes_named(names, tree)
-  allowed = set(nodes.tolist())
-  for name, node in zip(names, found.tolist(), strict=True):
-    if node not in allowed:
-      raise UserError(f"column {name!r} is no {kind} of {tree.root_name!r}")
-  twice = next((name for i, name in enumerate(names) if found[i] in found[:i]), None) if len(names) > len(
-    set(found.tolist())
-  ) else None  # fmt: skip
-  if twice is not None:
-    raise UserError(f"column {twice!r}: the {kind} has a column already")
-  missing = [tree.path_text(node) for node in nodes.tolist() if node not in set(found.tolist())][:_SHOWN]
-  if len(found) < len(nodes):
-    raise UserError(f"{len(nodes) - len(found):,} of {len(nodes):,} have no column: {', '.join(missing)}, ...")
+  other = np.flatnonzero(~np.isin(found, nodes))
+  if len(other):
+    raise UserError(f"column {names[other[0]]!r} is no {kind} of {tree.root_name!r}")
+  first = np.unique(found, return_index=True)[1]
+  if len(first) < len(found):
+    again = names[np.setdiff1d(np.arange(len(found)), first)[0]]
+    raise UserError(f"column {again!r}: the {kind} has a column already")
+  missing = np.setdiff1d(nodes, found)
+  if len(missing):
+    few = ", ".join(tree.path_text(node) for node in missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+    raise UserError(f"{len(missing):,} of {len(nodes):,} have no column: {few}")
   return np.searchsorted(nodes, found)
 
 
@@ -165,9 +176,9 @@ def given_nodes(nodes: Any, tree: LabelTree) -> NDArray[np.int32]:
   Raises:
     UserError: they are neither, or the tree has no such node.
   """
-  if isinstance(nodes, str) or np.ndim(nodes) != 1:
+  values = [nodes] if isinstance(nodes, str) or not np.iterable(nodes) else list(nodes)
+  if isinstance(nodes, str) or any(np.iterable(value) and not isinstance(value, str) for value in values):
     raise UserError("nodes: must be a list of one node an image, by number or by name")
-  values = list(nodes)
   if all(value is None or isinstance(value, str) for value in values):
     return nodes_named(values, tree)
   array = np.asarray([ROOT if value is None else value for value in values])
@@ -175,9 +186,7 @@ def given_nodes(nodes: Any, tree: LabelTree) -> NDArray[np.int32]:
     raise UserError("nodes: must be numbers of nodes, or names, or paths such as 'animal/dog'")
   wrong = np.flatnonzero((array < ROOT) | (array >= tree.num_nodes))
   if len(wrong):
-    raise UserError(
-      f"image {wrong[0]}: node {array[wrong[0]]}; the tree has nodes 0 to {tree.num_nodes - 1}, -1 for none"
-    )
+    raise RowError(int(wrong[0]), f"node {array[wrong[0]]}; the tree has nodes 0 to {tree.num_nodes - 1}, -1 for none")
   return array.astype(np.int32)
 
 

@@ -66,9 +66,9 @@ def label_paths(labels: Any, tree: LabelTree) -> Int[np.ndarray, "n l"]:
   Raises:
     UserError: they are neither.
   """
-  if np.ndim(labels) == 2:
+  if len(labels) and not isinstance(labels[0], str) and np.ndim(labels[0]) == 1:
     found = np.asarray(labels, np.int32)
-    if found.shape[1] != tree.depth:
+    if found.shape[1:] != (tree.depth,):
       raise UserError(f"label paths of {found.shape[1]} levels; the tree has {tree.depth}: `tree.encode` makes them")
     return found
   return tree.encode(given_nodes(labels, tree))

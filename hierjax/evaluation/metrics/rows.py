@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +11,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from hierjax.evaluation.answers import prediction_of
 from hierjax.evaluation.metrics.facts import Facts
 from hierjax.evaluation.metrics.scored import Scored, joined, score
 from hierjax.evaluation.metrics.tree_table import TreeTable
+from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.inference.members import Answered, Ensemble
+from hierjax.inference.pipeline import Stages
 from hierjax.tree.label_tree import LabelTree
 from hierjax.types import Examples, Method, Prediction, Variables
 
@@ -45,6 +50,30 @@ class ScoredRows:
   def facts(self) -> Facts | None:
     """The facts about all images so far; None where none was scored."""
     return Facts(joined(self._parts), self._table) if self._parts else None
+
+
+class AnsweredRows:
+  """The scores of the answers of a run or an ensemble: a taker of `fold`."""
+
+  def __init__(self, ensemble: Ensemble, stages: Stages):
+    self._tree, self._stages = ensemble.whole.run.method.tree, stages
+    self._rows = ScoredRows(ensemble.tree)
+
+  def add(self, answered: Answered) -> None:
+    """Scores a batch."""
+    self._rows.add(_best(self._tree, self._stages, answered), answered.labels, answered.mask)
+
+  @property
+  def facts(self) -> Facts:
+    """The facts about all images so far, without those that could not be read."""
+    assert self._rows.facts is not None  # a split has images
+    return self._rows.facts
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _best(tree: TreeArrays, stages: Stages, answered: Answered) -> Prediction:
+  found = prediction_of(answered, stages, tree)
+  return dataclasses.replace(found, paths=found.paths[:, :1], level_prob=None)
 
 
 def _whole(array: jax.Array) -> np.ndarray:

@@ -93,8 +93,11 @@ SUM = "sum to 1.5, not to 1"
     (lambda t: hj.Prediction.from_leaf_probs(np.ones((2, 3)) / 3, t), r"shape \(2, 3\): must be \(images, 4\)"),
     (lambda t: hj.Prediction.from_leaf_probs([["a"]], t), "must be an array of numbers"),
     (lambda t: hj.Prediction.from_leaf_probs([[0.5, 0.5, 0.5, 0]], t), SUM),
-    (lambda t: hj.Prediction.from_leaf_probs([[1, 0, 0, 0], [np.nan, 1, 0, 0]], t), "image 1, column 0: .* is nan"),
-    (lambda t: hj.Prediction.from_leaf_probs([[1.5, -0.5, 0, 0]], t), "image 0, column 1: .* is -0.5.*softmax"),
+    (
+      lambda t: hj.Prediction.from_leaf_probs([[1, 0, 0, 0], [np.nan, 1, 0, 0]], t),
+      "image 1: the probability in column 0 is nan",
+    ),
+    (lambda t: hj.Prediction.from_leaf_probs([[1.5, -0.5, 0, 0]], t), "image 0: .* in column 1 is -0.5.*softmax"),
     (lambda t: hj.Prediction.from_leaf_probs([[1, 0, 0, 0]], t, ["cat", "cup", "basenji", "wolf"]), "'wolf' is"),
     (lambda t: hj.Prediction.from_leaf_probs([[1, 0, 0, 0]], t, ["cat", "cup", "basenji", "dog"]), "'dog' is no leaf"),
     (lambda t: hj.Prediction.from_leaf_probs([[1, 0, 0, 0]], t, ["cat", "cup", "cat", "basenji"]), "a column already"),
