@@ -35,6 +35,7 @@ from hierjax.tree.given import (
   likely_ends,
   node_probabilities,
   paths_of,
+  span,
 )
 from hierjax.tree.label_tree import LabelTree
 
@@ -194,7 +195,7 @@ class Prediction:
       UserError: the shape is wrong, a number is not finite or negative, a row does not sum to 1, or a name is wrong.
     """
     node_prob = leaf_probabilities(probs, tree, names)
-    ends = tree.leaves[node_prob[:, tree.leaves].argmax(axis=1)]
+    ends = tree.leaves[node_prob[:, span(tree.leaves)].argmax(axis=1)]
     return cls._ending(ends, tree, node_prob, node_prob[np.arange(len(ends)), ends])
 
   @classmethod

@@ -44,11 +44,17 @@ def leaf_probabilities(probs: ArrayLike, tree: LabelTree, names: Sequence[str] |
   found = _checked(probs, len(tree.leaves), "leaves")
   _check_sums(found.sum(axis=1, dtype=np.float64), "the probabilities of the leaves")
   result = np.zeros((len(found), tree.num_nodes), np.float32)
-  result[:, tree.leaves[order]] = found
+  result[:, span(tree.leaves[order])] = found
   for first, last in reversed(list(zip(tree.level_offsets[1:-1], tree.level_offsets[2:], strict=True))):
     above, starts = np.unique(tree.parent[first:last], return_index=True)  # children are ranges
-    result[:, above] += np.add.reduceat(result[:, first:last], starts, axis=1)
+    result[:, span(above)] += np.add.reduceat(result[:, first:last], starts, axis=1)
   return result
+
+
+def span(numbers: NDArray[np.integer[Any]]) -> slice | NDArray[np.integer[Any]]:
+  """Returns numbers as a slice where they rise by 1, as columns are then taken without a copy."""
+  rising = len(numbers) > 0 and bool((np.diff(numbers) == 1).all())
+  return slice(int(numbers[0]), int(numbers[-1]) + 1) if rising else numbers
 
 
 def node_probabilities(
@@ -68,7 +74,7 @@ def node_probabilities(
   """
   order = _order(names, np.arange(tree.num_nodes), tree, "node")
   found = np.empty((len(np.atleast_1d(probs)), tree.num_nodes), np.float32)
-  found[:, order] = _checked(probs, tree.num_nodes, "nodes")
+  found[:, span(order)] = _checked(probs, tree.num_nodes, "nodes")
   if several:
     if (found > 1 + ROUNDING).any():
       row, node = np.argwhere(found > 1 + ROUNDING)[0].tolist()
@@ -104,9 +110,8 @@ def _checked(probs: ArrayLike, columns: int, of: str) -> NDArray[np.float32]:
     raise UserError(
       f"probabilities of shape {found.shape}: must be (images, {columns}), as the tree has {columns} {of}"
     )
-  bad = ~np.isfinite(found) | (found < 0)
-  if bad.any():
-    row, column = np.argwhere(bad)[0].tolist()
+  if found.size and not (found.min() >= 0 and found.max() < np.inf):
+    row, column = np.argwhere(~np.isfinite(found) | (found < 0))[0].tolist()
     what = f"is {found[row, column]:g}; probabilities are 0 or more, and finite: take the softmax of logits first"
     raise RowError(row, f"the probability in column {column} {what}")
   return found

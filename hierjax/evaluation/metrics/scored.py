@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from hierjax.evaluation.metrics.tree_table import TreeTable, last_common
 from hierjax.evaluation.predictions import Predictions
+from hierjax.tree.given import span
 from hierjax.tree.label_tree import PAD, STOP, UNKNOWN
 from hierjax.types import Leaf, Prediction
 
@@ -138,7 +139,7 @@ def _node_scores(
     _rank(block, own[:, t], labels[:, t] - tree.level_offsets[t]) for t, block in enumerate(blocks)
   ]  # fmt: skip
   is_leaf = np.diff(tree.child_offsets)[1:] == 0
-  leaf_prob = node_prob[:, tree.leaves]
+  leaf_prob = node_prob[:, span(tree.leaves)]
   at = np.where((end >= 0) & is_leaf[end], np.searchsorted(tree.leaves, end), -1)
   of_leaves = [_squares(block, is_leaf[first:]) for block, first in zip(blocks, tree.level_offsets, strict=False)]
   early = np.cumsum([np.zeros(len(end)), *of_leaves], axis=0)
