@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+  from hierjax.evaluation.metrics.measure import metrics as metrics
   from hierjax.functional.adaptation import adapt as adapt
   from hierjax.functional.adaptation import adapted as adapted
   from hierjax.functional.calibration import calibrated as calibrated
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+  "metrics": "hierjax.evaluation.metrics.measure",
   "adapt": "hierjax.functional.adaptation",
   "adapted": "hierjax.functional.adaptation",
   "calibrated": "hierjax.functional.calibration",

@@ -17,14 +17,27 @@ Paths are `i32[... l]` of node numbers and of the tokens PAD, STOP and UNKNOWN o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int
+from numpy.typing import ArrayLike
 
 from hierjax.errors import UserError
+from hierjax.tree.given import (
+  given_nodes,
+  leaf_probabilities,
+  level_argmaxes,
+  likely_ends,
+  node_probabilities,
+  paths_of,
+  span,
+)
+from hierjax.tree.label_tree import LabelTree
 
 Variables = Mapping[str, Any]
 
@@ -152,7 +165,7 @@ class Prediction:
       all PAD with log-probability -inf.
     log_prob: `f32[b k]`, the score of each path (READINGS A4).
     stop_prob: `f32[b k]`, the probability that a path which has come this far ends here: 1 at a leaf.
-    node_prob: `f32[b n]`, a probability for each node, never larger than its parent's.
+    node_prob: `f32[b n]`, a probability for each node, never larger than its parent's; None where only nodes are known.
     raw_nodes: `i32[b l]`, the argmax of the head's own distribution at each level, PAD where the head ends the path:
       the nodes of raw level accuracy (READINGS A3). They need not form a path of the tree.
     level_prob: `f32[b e]` or None, as in `Distribution`.
@@ -168,6 +181,73 @@ class Prediction:
   level_prob: Leaf = None
   node_score: Leaf = None
   raw_consistent: bool = struct.field(pytree_node=False, default=False)
+
+  @classmethod
+  def from_leaf_probs(cls, probs: ArrayLike, tree: LabelTree, names: Sequence[str] | None = None) -> Prediction:
+    """Returns the prediction of any model that gives a probability to each leaf; the path leads to the best leaf.
+
+    Args:
+      probs: `f[n leaves]`, each row with the sum 1.
+      tree: the tree.
+      names: the leaf of each column, by id, path or name; None for the order of `tree.leaves`.
+
+    Raises:
+      UserError: the shape is wrong, a number is not finite or negative, a row does not sum to 1, or a name is wrong.
+    """
+    node_prob = leaf_probabilities(probs, tree, names)
+    ends = tree.leaves[node_prob[:, span(tree.leaves)].argmax(axis=1)]
+    return cls._ending(ends, tree, node_prob, node_prob[np.arange(len(ends)), ends])
+
+  @classmethod
+  def from_node_probs(
+    cls, probs: ArrayLike, tree: LabelTree, several: bool = False, names: Sequence[str] | None = None
+  ) -> Prediction:
+    """Returns the prediction of any model that gives a probability to each node.
+
+    The path leads to the most probable end; `raw_nodes` are the best nodes of each level.
+
+    Args:
+      probs: `f[n nodes]`; the top level sums to 1, and the children of a node to at most its own probability.
+      tree: the tree.
+      several: whether an image may have several label paths: then each number is from 0 to 1 by itself, and `paths` are
+        empty, as thresholds decide which nodes are predicted.
+      names: the node of each column, by id, path or name; None for the order of the tree, which is breadth-first.
+
+    Raises:
+      UserError: as `from_leaf_probs`, or children have more than their parent.
+    """
+    node_prob = node_probabilities(probs, tree, names, several)
+    if several:
+      empty = np.zeros((len(node_prob), 1), np.float32)
+      none = paths_of(np.full(len(node_prob), -1), tree)
+      return cls(none[:, None], empty, empty, node_prob, none, node_score=node_prob)
+    ends, prob = likely_ends(node_prob, tree)
+    found = cls._ending(ends, tree, node_prob, prob)
+    return dataclasses.replace(found, raw_nodes=level_argmaxes(node_prob, tree), raw_consistent=False)
+
+  @classmethod
+  def from_nodes(cls, nodes: Any, tree: LabelTree) -> Prediction:
+    """Returns the prediction of any model that gives a node an image; it has no probabilities: `node_prob` is None.
+
+    Args:
+      nodes: the node at which each path ends, by number, or by id, path or name; -1, None or '' for no answer.
+      tree: the tree.
+
+    Raises:
+      UserError: the tree has no such node.
+    """
+    ends = given_nodes(nodes, tree)
+    return cls._ending(ends, tree, None, np.ones(len(ends), np.float32))
+
+  @classmethod
+  def _ending(cls, ends: Any, tree: LabelTree, node_prob: Leaf, prob: Any) -> Prediction:
+    """Returns a prediction of one path an image, which ends there with a probability `f32[n]`."""
+    paths, own = paths_of(ends, tree), prob
+    if node_prob is not None:
+      own = np.maximum(node_prob[np.arange(len(ends)), ends], np.finfo(np.float32).tiny)
+    with np.errstate(divide="ignore"):
+      log_prob = np.log(prob)[:, None]
+    return cls(paths[:, None], log_prob, (prob / own)[:, None], node_prob, paths, raw_consistent=True)
 
 
 @struct.dataclass

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Prints the counts and the picture's path."""
   extras.require("report")
-  from hierjax.evaluation.compare import compare, comparison_table
+  from hierjax.evaluation.compare import compare, comparison_table, differences_table
   from hierjax.inference.loaded_run import LoadedRun
   from hierjax.report.plots.comparison import draw_comparison
   from hierjax.runs import devices
@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
   mesh = devices.data_mesh()
   first, second = (LoadedRun.open(workdir, mesh, args.data_root) for workdir in (args.workdir, args.other))
   found = compare(first, second)
-  print(comparison_table(found), flush=True)  # before the drawing, which fails where no image differs
+  print(
+    f"{comparison_table(found)}\n\n{differences_table(found)}", flush=True
+  )  # before the drawing, which fails where no image differs
   print(draw_comparison(first.folder, found))
   return 0

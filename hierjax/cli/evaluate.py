@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hierjax import extras
-from hierjax.cli import selective
+from hierjax.cli import given, selective
 from hierjax.cli.common import add_data_root, add_json, add_split, output
 from hierjax.errors import UserError
 
@@ -27,13 +27,14 @@ hierjax evaluate runs/quickstart --certify 0.95 --sure 0.9
 hierjax evaluate runs/quickstart --certify 0.95 --of images
 hierjax evaluate runs/a runs/b runs/c --alpha 1 --out runs/ensemble
 hierjax evaluate runs/a runs/b --against runs/x runs/y
+hierjax evaluate --predictions preds.csv --tree tree.json --labels labels.csv
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the arguments."""
   parser.add_argument(
-    "workdir", nargs="+", metavar="WORKDIR",
+    "workdir", nargs="*", metavar="WORKDIR",
     help="a run's folder; several folders are an ensemble, in which COARSE+FINE, two runs joined by +, is one member",
   )  # fmt: skip
   add_split(parser)
@@ -48,7 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   _add_choices(parser)
   selective.add_certificate(parser)
   _add_comparison(parser)
-  parser.add_argument("--out", default="", metavar="FOLDER", help="the folder for the results of several runs")
+  given.add_given(parser)
+  parser.add_argument(
+    "--every-metric", action="store_true", help="print every metric of eval/SPLIT.json, and not only the main ones"
+  )
+  parser.add_argument(
+    "--out", default="", metavar="FOLDER", help="the folder for the results of several runs, or of --predictions"
+  )
   add_json(parser)
 
 
@@ -84,7 +91,12 @@ def run(args: argparse.Namespace) -> int:
   """Prints tables, or with --json the contents of eval/NAME.json, by NAME."""
   from hierjax.runs import devices
 
+  given.check_given(args)
   _check(args)
+  if args.predictions:
+    with output(args.json) as print_json:
+      print_json(given.measure_given(args))
+    return 0
   devices.prepare()
   with output(args.json) as print_json:
     print_json(_evaluate(args, devices.data_mesh()))
@@ -151,9 +163,9 @@ def _plain(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
   try:
     metrics = evaluate_run(folder, mesh, settings)
   except NotWritten as error:
-    print_metrics(folder, error.metrics)
+    print_metrics(folder, error.metrics, args.every_metric)
     raise
-  print_metrics(folder, metrics)
+  print_metrics(folder, metrics, args.every_metric)
   known = f"-known{args.known_levels}" if args.known_levels else ""
   return {f"{metrics['split']}{known}": metrics}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,14 @@ from hierjax.inference.pipeline import Stages, answer
 from hierjax.types import Prediction
 
 OfBatch = Callable[[Answered], Any]  # jitted; a pytree
+
+
+@runtime_checkable
+class Taker(Protocol):
+  """What takes something from each batch of answers."""
+
+  def add(self, answered: Answered) -> None:
+    """Takes it from a batch."""
 
 
 class Rows:
@@ -54,7 +62,7 @@ class Sums:
     return jax.tree.map(np.asarray, self._total)
 
 
-def fold(ensemble: Ensemble, images: Images, *takers: Rows | Sums) -> None:
+def fold(ensemble: Ensemble, images: Images, *takers: Taker) -> None:
   """Runs all images of a split through an ensemble once, and adds the answers of each batch to all takers.
 
   Raises:

@@ -13,6 +13,11 @@ from hierjax.evaluation.scores import known_part
 BINS = 15  # of one width, as in Guo, Pleiss, Sun and Weinberger (2017), "On calibration of modern neural networks"
 
 
+def bins_of(probability: Float[np.ndarray, "*n"]) -> Int[np.ndarray, "*n"]:
+  """Returns the bin of each probability, which is above the lower end of its bin; 0 is in the first one."""
+  return np.clip(np.ceil(probability * BINS).astype(np.int64) - 1, 0, BINS - 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Calibration:
   """Of the nodes of predicted paths, at the levels that the label knows: counts and sums by level and by probability.
@@ -33,7 +38,7 @@ class Calibration:
     paths, labels = known_part(predictions)[predictions.counted], predictions.labels[predictions.counted]
     probability = predictions.probability[predictions.counted].astype(np.float64)
     levels = paths.shape[1]
-    bins = np.clip(np.ceil(probability * BINS).astype(np.int64) - 1, 0, BINS - 1) + BINS * np.arange(levels)
+    bins = bins_of(probability) + BINS * np.arange(levels)
     said = paths >= 0
 
     def per_bin(weights: np.ndarray) -> np.ndarray:

@@ -9,10 +9,17 @@ from scipy.stats import binomtest
 
 from hierjax.data.source import Source
 from hierjax.errors import UserError
-from hierjax.evaluation.predictions import Predictions, predictions_of_run
-from hierjax.evaluation.tables import table
+from hierjax.evaluation.answers import fold
+from hierjax.evaluation.metrics.facts import Facts
+from hierjax.evaluation.metrics.intervals import differences_of, values_of
+from hierjax.evaluation.metrics.rows import AnsweredRows
+from hierjax.evaluation.metrics.table import METRICS
+from hierjax.evaluation.predictions import Predictions, predictions_taker
+from hierjax.evaluation.tables import table, written
 from hierjax.inference.images import check_single_path, distinct_names, same_images
 from hierjax.inference.loaded_run import LoadedRun
+from hierjax.inference.members import Ensemble, Images
+from hierjax.inference.pipeline import Stages
 from hierjax.runs.run import Run, judged_split
 
 _LEAST = 1e-300  # the smallest p-value that is shown: soon below it, floats end
@@ -28,6 +35,7 @@ class Comparison:
     split: the name of the images' split.
     source: the images, or the precomputed features of them, as `run` has them.
     predictions: of each run.
+    facts: about the same predictions, for metrics; None where they are not compared.
   """
 
   names: tuple[str, str]
@@ -35,6 +43,7 @@ class Comparison:
   split: str
   source: Source
   predictions: tuple[Predictions, Predictions]
+  facts: tuple[Facts, Facts] | None = None
 
   @property
   def counted(self) -> np.ndarray:
@@ -77,9 +86,39 @@ def compare(first: LoadedRun, second: LoadedRun) -> Comparison:
     raise UserError(f"{text} are not judged on the same images, so they cannot be compared")
   for run, source in zip(runs, (ours, theirs), strict=True):
     check_single_path(run, source, "runs are compared by one path an image")
-  tables = [predictions_of_run(one, split, source) for one, source in zip(loaded, (ours, theirs), strict=True)]
+  (rows, facts), (other, its_facts) = (
+    _measured(one, split, source) for one, source in zip(loaded, (ours, theirs), strict=True)
+  )
   shown = 1 if len(ours.shape) == 1 else 0
-  return Comparison((names[0], names[1]), runs[shown], split, (ours, theirs)[shown], (tables[0], tables[1]))
+  return Comparison((names[0], names[1]), runs[shown], split, (ours, theirs)[shown], (rows, other), (facts, its_facts))
+
+
+def _measured(loaded: LoadedRun, split: str, source: Source) -> tuple[Predictions, Facts]:
+  ensemble, images, stages = Ensemble.of(loaded), Images.of(loaded, split, source), Stages(loaded.run.options)
+  rows, scored = predictions_taker(ensemble, stages), AnsweredRows(ensemble, stages)
+  fold(ensemble, images, rows, scored)
+  predictions: Predictions = rows.values(len(source))
+  return predictions, scored.facts
+
+
+def differences_table(found: Comparison) -> str:
+  """Returns the main metrics of two runs, and the 95% interval of their difference over images, in pairs, as text."""
+  assert found.facts is not None  # `compare` has them
+  first, second = found.facts
+  if len(first.predictions.labels) != len(second.predictions.labels):
+    return "the runs could not read the same images, so their metrics are not compared in pairs"
+  names = found.run.tree.named_levels
+  ones, others, differences = values_of(first), values_of(second), differences_of(first, second)
+  rows: list[tuple[str, ...]] = [("metric", *found.names, "95% interval of the difference")]
+  for name, (_, ends) in differences.items():
+    metric = METRICS[name]
+    for i in range(ones[name].size) if metric.shown else ():
+      own = [written(float(values[name].ravel()[i]), metric.unit) for values in (ones, others)]
+      low, high = (written(float(end), metric.unit, sign=True) for end in ends.reshape(-1, 2)[i])
+      rows.append(
+        (metric.title.replace("level", names[i], 1) if ends.ndim > 1 else metric.title, *own, f"{low} to {high}")
+      )
+  return table(rows)
 
 
 def mcnemar(first_only: int, second_only: int) -> float:

@@ -17,12 +17,12 @@ from hierjax.runs.folder import RunFolder
 from hierjax.tree.label_finder import split_path
 
 
-def print_metrics(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
-  """Prints the contents of eval/SPLIT.json: the metrics as a table, a few paths, and the next commands."""
+def print_metrics(folder: RunFolder, metrics: Mapping[str, Any], every: bool = False) -> None:
+  """Prints the contents of eval/SPLIT.json: the main metrics or every one, a few paths, and the next commands."""
   views = f", {metrics['views']} views each" if metrics["views"] > 1 else ""
   known = f", known down to {metrics['level_names'][metrics['known_levels'] - 1]}" if "known_levels" in metrics else ""
   print(f"\n{metrics['num_examples']:,} images of {metrics['split']}{views}{known}, step {metrics['step']}")
-  print(accuracy_table(metrics))
+  print(accuracy_table(metrics, every))
   if "examples" in metrics:
     rows = [("image", "label", "predicted")]
     rows += [(e["image"], _with_arrows(e["label"]), _with_arrows(e["predicted"])) for e in metrics["examples"]]

@@ -20,6 +20,9 @@ from hierjax.data.open_source import Opened
 from hierjax.data.source import Source
 from hierjax.errors import UserError
 from hierjax.evaluation.choosing.thresholds import options_with_thresholds
+from hierjax.evaluation.classes import write_classes
+from hierjax.evaluation.metrics.measure import measured
+from hierjax.evaluation.metrics.rows import ScoredRows
 from hierjax.functional.combine import mean_of_views
 from hierjax.functional.metrics import Mean, evaluate_batch, metrics_with
 from hierjax.functional.multilabel import F1, multilabel_metrics
@@ -28,7 +31,7 @@ from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.pipeline import Preprocess, Stages, each_view, finish, upper_levels
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run, asked_split
-from hierjax.types import Distribution, Examples, Method, Variables
+from hierjax.types import Distribution, Examples, Method, Prediction, Variables
 
 _SHOWN = 4  # images whose paths are printed
 
@@ -39,10 +42,12 @@ class Measured(NamedTuple):
   Attributes:
     metrics: each a sum and a count over the batch.
     paths: `i32[b k l]`, the best path of each image, or all that pass for a multi-label head.
+    prediction: its best paths and the probabilities of all nodes; None for a multi-label head.
   """
 
   metrics: dict[str, Mean | F1]
   paths: Int[Array, "b k l"]
+  prediction: Prediction | None = None
 
 
 EvalStep = Callable[[Method, Variables, Examples], Measured]
@@ -94,7 +99,8 @@ def make_eval_step(
     given = jnp.arange(method.tree.depth) < known_levels
     for name in ("level_accuracy", "raw_level_accuracy"):
       found[name] = jax.tree.map(lambda x: jnp.where(given, 0.0, x), found[name])
-    return Measured({**loss, **found}, prediction.paths[:, :1])
+    best = dataclasses.replace(prediction, level_prob=None, paths=prediction.paths[:, :1])
+    return Measured({**loss, **found}, best.paths, best)
 
   return jax.jit(measure)
 
@@ -117,12 +123,12 @@ def measure_split(
   kept: dict[int, np.ndarray] = {}
 
   with contextlib.closing(loaded.map(step, source)) as batches:
-    for examples, (found, paths) in batches:
-      total = found if total is None else jax.tree.map(jnp.add, total, found)
+    for examples, found in batches:
+      total = found.metrics if total is None else jax.tree.map(jnp.add, total, found.metrics)
       if shown:
         images = np.asarray(examples.draw)[:, 1]
         rows = np.flatnonzero(np.isin(images, list(shown)) & (np.asarray(examples.mask) > 0))
-        kept |= zip(images[rows].tolist(), np.asarray(paths)[rows], strict=True)
+        kept |= zip(images[rows].tolist(), np.asarray(found.paths)[rows], strict=True)
   if total is None:
     raise UserError("there is nothing to evaluate: the split is empty")
   return {"num_examples": round(float(total["loss"].count)), **mean_values(total)}, kept
@@ -188,7 +194,8 @@ def evaluate_run(
   alone = jax.process_count() == 1
   shown = set(np.linspace(0, len(source) - 1, _SHOWN).astype(int).tolist() if alone else ())
   read = source if options.views > 1 else frozen_features(loaded, source)
-  metrics, answers = measure_split(step, loaded, read, shown)
+  rows = ScoredRows(run.tree)
+  metrics, answers = measure_split(rows.kept(step) if not settings.known_levels else step, loaded, read, shown)
   found = {
     "split": name,
     "step": loaded.step,
@@ -200,10 +207,13 @@ def evaluate_run(
     "level_sizes": np.diff(run.tree.level_offsets).tolist(),
     **({"further_metrics": [n.rpartition(":")[2] for n in run.config.metrics]} if run.config.metrics else {}),
     **metrics,
+    **({} if rows.facts is None else measured(rows.facts)),
   }
   if alone:
     found["examples"] = _examples(run, source, answers)
   if jax.process_index() == 0:
+    if rows.facts is not None:
+      write_classes(folder, name, rows.facts)
     folder.write_evaluation(f"{name}-known{settings.known_levels}" if settings.known_levels else name, found)
   return found
 

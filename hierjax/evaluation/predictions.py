@@ -79,10 +79,15 @@ def predict_split(ensemble: Ensemble, images: Images, stages: Stages) -> Predict
     images: of the split.
     stages: the settings of the pipeline.
   """
-  table = Rows(functools.partial(_rows_of, ensemble.whole.run.method.tree, stages))
+  table = predictions_taker(ensemble, stages)
   fold(ensemble, images, table)
   found: Predictions = table.values(len(images.source))
   return found
+
+
+def predictions_taker(ensemble: Ensemble, stages: Stages) -> Rows:
+  """Returns a taker of `fold` whose values are the predictions."""
+  return Rows(functools.partial(_rows_of, ensemble.whole.run.method.tree, stages))
 
 
 @functools.partial(jax.jit, static_argnums=1)

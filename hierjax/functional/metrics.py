@@ -93,13 +93,14 @@ def level_and_path_errors(
 def leaf_rank(node_prob: Float[Array, "b n"], nodes: Int[Array, "b"], tree: TreeArrays) -> Int[Array, "b"]:
   """Returns how many leaves come before the leaf `nodes`, by falling probability, equal ones by rising number.
 
-  A leaf of probability 0 comes last: where probabilities are lower bounds, no path to it was found.
+  A leaf of probability 0 has a rank that is larger than any: where probabilities are lower bounds, no path to it was
+  found.
   """
   leaves = jnp.asarray(tree.leaves)[None]
   own = jnp.take_along_axis(node_prob, jnp.maximum(nodes, 0)[:, None], axis=1)
   prob = node_prob[:, leaves[0]]
   before = (prob > own) | ((prob == own) & (leaves < nodes[:, None]))
-  return jnp.where(own[:, 0] > 0, before.sum(axis=1), tree.num_leaves)
+  return jnp.where(own[:, 0] > 0, before.sum(axis=1), jnp.iinfo(jnp.int32).max)
 
 
 @struct.dataclass

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hierjax.data.source import ArraySource
 from hierjax.errors import UserError
-from hierjax.evaluation.compare import Comparison, compare, comparison_table, mcnemar
+from hierjax.evaluation.compare import Comparison, compare, comparison_table, differences_table, mcnemar
 from hierjax.evaluation.predictions import Predictions
 from hierjax.inference.images import distinct_names, same_images
 from hierjax.inference.loaded_run import LoadedRun
@@ -124,6 +124,9 @@ def test_answers_are_those_of_the_runs(context_run, make_run, small_config):
     own = np.searchsorted(leaves, true)
     np.testing.assert_allclose(predictions.label_probability, prob[np.arange(16), own], rtol=1e-4)
     assert predictions.counted.all()
+  accuracies = [f"{100 * predictions.right.mean():.2f}%" for predictions in found.predictions]
+  (row,) = [line for line in differences_table(found).splitlines() if line.startswith("path accuracy")]
+  assert row.split()[2:4] == accuracies and row.split()[5] == "to"
 
 
 def without_weights(folder):

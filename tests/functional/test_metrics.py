@@ -92,6 +92,14 @@ def test_metrics_are_those_of_plain_python(short_labels):
     np.testing.assert_allclose(found[name], np.mean(values), rtol=1e-5, err_msg=name)
 
 
+def test_a_leaf_of_probability_0_is_not_among_the_best_5_of_fewer(toy_tree):
+  paths, ones = jnp.asarray(toy_tree.encode([5, 6])), jnp.ones((2, 1))
+  node_prob = jnp.zeros((2, 7)).at[:, jnp.asarray([0, 2, 6])].set(1)
+  prediction = Prediction(paths[:, None], ones, ones, node_prob, paths)
+  found = evaluate_batch(prediction, Batch(ones, paths[:, None], jnp.ones(2)), tree_arrays(toy_tree))
+  assert found["leaf_top5"].value() == 0.5
+
+
 def test_each_metric_has_a_title_of_its_own_a_unit_and_a_direction():
   """The direction is that of the oracle: right predictions score better than wrong ones."""
   titles = [metric.title for metric in METRICS.values()]

@@ -1,0 +1,59 @@
+"""A row a node of the label tree: counts, recall, precision and the most frequent confusions, as a CSV file."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from hierjax.evaluation.metrics.facts import Facts
+from hierjax.evaluation.predictions import Predictions
+from hierjax.evaluation.scores import NodeScores, confusions
+from hierjax.runs.folder import RunFolder, write_table
+from hierjax.tree.label_tree import LabelTree
+
+HEADER = (
+  "class", "level", "is_leaf", "images", "predicted", "right", "recall", "precision", "confused_with",
+  "confused_images", "confused_with_2", "confused_images_2", "confused_with_3", "confused_images_3",
+)  # fmt: skip
+PAIRS = 3
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def write_classes(folder: RunFolder, name: str, facts: Facts) -> Path:
+  """Writes eval/NAME-classes.csv of a folder: a row for each node that has images or predictions."""
+  path = folder.path / "eval" / f"{name}-classes.csv"
+  write_table(path, HEADER, class_rows(facts.predictions, facts.table.tree))
+  return path
+
+
+def class_rows(predictions: Predictions, tree: LabelTree) -> list[tuple[object, ...]]:
+  """Returns the rows in the order of the tree; a share is '' where it has no images, and a pair where there is none.
+
+  The pairs of a node are those of the labels that end there, the most frequent first.
+  """
+  scores = NodeScores.of(predictions, tree)
+  pairs: dict[int, list[tuple[str, int]]] = defaultdict(list)
+  for pair in confusions(predictions):
+    if len(pairs[pair.label]) < PAIRS:
+      pairs[pair.label].append((_cell(tree, pair.predicted), len(pair.images)))
+  rows: list[tuple[object, ...]] = []
+  for node in range(tree.num_nodes):
+    counts = scores.labelled[node], scores.predicted[node], scores.right[node]
+    if not (counts[0] or counts[1]):
+      continue
+    shares = ["" if share is None else f"{share:.6g}" for share in (scores.recall(node), scores.precision(node))]
+    own = [cell for pair in pairs[node] for cell in pair]
+    own += [""] * (2 * PAIRS - len(own))
+    rows.append(
+      (_cell(tree, node), tree.named_levels[tree.level[node]], int(tree.is_leaf(node)), *counts, *shares, *own)
+    )
+  return rows
+
+
+def _cell(tree: LabelTree, node: int) -> str:
+  return escaped(tree.path_text(node)) if node >= 0 else "(no path)"
+
+
+def escaped(text: str) -> str:
+  """Returns text that no spreadsheet takes for a formula: with an apostrophe before a first =, +, -, @ or tab."""
+  return f"'{text}" if text.startswith(_FORMULA) else text
