@@ -35,7 +35,7 @@ from hierjax.config import flatten, frozen, read_json
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
 
-FORMAT = "hierjax run 3"
+FORMAT = "hierjax run 4"
 _MEASURED = ("split", "step", "views", "num_examples", "level_names", "level_sizes")
 
 
@@ -55,6 +55,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+
+
+def is_checkpoint(folder: Path) -> bool:
+  """Returns whether a folder is a checkpoint, whole or damaged, by its name and by what is in it."""
+  is_step = folder.name.isdigit() and str(int(folder.name)) == folder.name
+  return is_step and ((folder / "model").exists() or (folder / "_CHECKPOINT_METADATA").exists())
 
 
 def check_new_folder(path: Path) -> None:
@@ -155,7 +161,7 @@ class RunFolder:
 
   def has_checkpoint(self) -> bool:
     """Returns whether a run goes on here, instead of starting."""
-    return any(p.name.isdigit() for p in self.checkpoints.glob("*"))
+    return any(map(is_checkpoint, self.checkpoints.glob("*")))
 
   def _check_is_folder(self) -> None:
     if self.path.exists() and not self.path.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Literal
@@ -28,10 +29,12 @@ from hierjax.nn.backbones.precomputed import PrecomputedFeatures
 from hierjax.nn.classifier import ModelMethod
 from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
-from hierjax.runs.checkpoint import Checkpoints, template
+from hierjax.runs.checkpoint import Checkpoints, VanishedCheckpoint, template
 from hierjax.runs.folder import RunFolder
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
 from hierjax.types import Batch, DecodeOptions, Examples, Variables
+
+_TRIES = 20  # to read checkpoints which a trainer beside this process removes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -309,9 +312,16 @@ class Run:
     """
     if not folder.checkpoints.is_dir():
       raise UserError(f"{folder.path} has no checkpoints yet: train it first")
-    checkpoints = Checkpoints(folder.checkpoints, select_best=True)
-    try:
-      step = checkpoints.best if step is None else step
+    for _ in range(_TRIES):
+      try:
+        return self._restored(folder, mesh, step)
+      except VanishedCheckpoint as vanished:  # a trainer has newer ones
+        error = vanished
+    raise error
+
+  def _restored(self, folder: RunFolder, mesh: Mesh, step: int | None) -> tuple[int, Variables]:
+    with contextlib.closing(Checkpoints(folder.checkpoints, select_best=True)) as checkpoints:
+      step = checkpoints.counting() if step is None else step
       if step is None:
         raise UserError(f"{folder.path} has no checkpoint yet: train it first")
       shapes = jax.eval_shape(lambda: self.init_variables(jax.random.key(0), self.example_shape))
@@ -319,8 +329,6 @@ class Run:
       model = {"params": shapes["params"], "collections": collections}
       restored = checkpoints.restore_model(step, template(model, devices.replicated(mesh)))
       return step, {"params": restored["params"], **restored["collections"]}
-    finally:
-      checkpoints.close()
 
 
 def check_reads(config: RunConfig, reads: tuple[int, ...], given: tuple[int, ...]) -> None:
@@ -348,11 +356,8 @@ def check_reads(config: RunConfig, reads: tuple[int, ...], given: tuple[int, ...
 
 def counting_step(folder: RunFolder) -> int | None:
   """Returns the step whose weights count; see `Run.restored_variables`."""
-  checkpoints = Checkpoints(folder.checkpoints, select_best=True)
-  try:
-    return checkpoints.best
-  finally:
-    checkpoints.close()
+  with contextlib.closing(Checkpoints(folder.checkpoints, select_best=True)) as checkpoints:
+    return checkpoints.counting()
 
 
 def judged_split(run: Run) -> str | None:

@@ -184,11 +184,8 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
   """Opens the run's folder, takes the steps that are left, and returns the number of steps that were done before."""
   folder, total_steps = training.folder, training.length.total_steps
   resumes = folder.has_checkpoint()
-  if resumes and counting_step(folder) is None:
-    raise UserError(
-      f"{folder.checkpoints} holds no complete checkpoint to resume from, and the run does not start anew beside its "
-      "files: remove that folder, or choose another --workdir"
-    )
+  if resumes:
+    counting_step(folder)  # raises where all are damaged: the run does not start anew beside them
   closing = contextlib.closing
   with contextlib.ExitStack() as stack:
     stack.enter_context(closing(folder))

@@ -35,11 +35,18 @@ def claim(folder: RunFolder, config: Mapping[str, Any], run: Run, train: Source)
 
 
 def restored_or_new(checkpoints: Checkpoints, make: Any, taken: Weights, sharding: Any) -> TrainState:
-  """Returns the state of the latest checkpoint, or else `make(taken)`, on the devices of the sharding."""
-  if checkpoints.latest is None:
+  """Returns the state of the latest checkpoint that is whole, or else `make(taken)`, on the devices of the sharding.
+
+  Raises:
+    UserError: no checkpoint is whole, or the disk has no room for those of the run.
+  """
+  shapes = template(jax.eval_shape(make, taken), sharding)
+  if checkpoints.latest is None and not checkpoints.damaged:
+    checkpoints.check_room_for((shapes.model, shapes.training))
     # Random numbers take a CPU's compiler half a second a shape; unoptimised, a tenth, and this runs once.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return jax.jit(make, out_shardings=sharding, compiler_options=options)(taken)
-  shapes = template(jax.eval_shape(make, taken), sharding)
-  model, training = checkpoints.restore(checkpoints.latest, shapes.model, shapes.training)
+  model, training, remarks = checkpoints.restore_latest(shapes.model, shapes.training)
+  for remark in remarks if jax.process_index() == 0 else ():
+    print(remark, flush=True)
   return shapes.replace(**model, **training)

@@ -22,7 +22,7 @@ CONFIG = {
 def folder(tmp_path, toy_tree):
   run = RunFolder(tmp_path / "run")
   run.begin(CONFIG, toy_tree, "labels")
-  (run.checkpoints / "7").mkdir(parents=True)
+  (run.checkpoints / "7" / "model").mkdir(parents=True)
   return run
 
 
@@ -132,14 +132,14 @@ def test_other_training_images_are_refused(folder, toy_tree):
 
 
 def test_another_config_is_refused_without_a_checkpoint_too(folder, toy_tree):
-  (folder.checkpoints / "7").rmdir()
+  shutil.rmtree(folder.checkpoints / "7")
   with pytest.raises(UserError, match=r"config\.seed: 0 in the folder, 1 now"):
     folder.begin(CONFIG | {"seed": 1}, toy_tree, "labels")
   assert folder.config()["seed"] == 0
 
 
 def test_a_begin_that_a_crash_cut_short_is_completed(folder, toy_tree):
-  (folder.checkpoints / "7").rmdir()
+  shutil.rmtree(folder.checkpoints / "7")
   (folder.path / "tree.json").unlink()
   (folder.path / "data.json").unlink()
   folder.begin(CONFIG, toy_tree, "labels")
