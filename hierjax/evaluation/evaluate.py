@@ -191,6 +191,7 @@ def evaluate_run(
   metrics, answers = measure_split(step, loaded, read, shown)
   found = {
     "split": name,
+    "images": run.images_of(name),
     "step": loaded.step,
     "views": options.views,
     **({"known_levels": settings.known_levels} if settings.known_levels else {}),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,16 @@ _KEPT = 2  # of the latest
 
 # Orbax logs the traceback of an error in its thread, which is raised by the next call as well.
 logging.getLogger("absl").addFilter(lambda record: "background save thread" not in record.getMessage())
+_report_unraisable = sys.unraisablehook
+
+
+def _report_others(unraisable: Any) -> None:
+  """Reports an error of another thread, but for those after a failed read: their event loop was closed by orbax."""
+  if str(unraisable.exc_value) != "Event loop is closed":
+    _report_unraisable(unraisable)
+
+
+sys.unraisablehook = _report_others
 
 
 class VanishedCheckpoint(UserError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from hierjax.data.config import DataConfig
 from hierjax.data.loader import LabelledImages, ProcessRows, TrainSteps, eval_batches, train_batches
 from hierjax.data.open_source import Opened, check_trained_on, open_source
 from hierjax.data.partial_labels import check_short_labels
-from hierjax.data.source import Source
+from hierjax.data.source import Source, data_checksum
 from hierjax.data.split_names import split_name
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
@@ -241,6 +242,12 @@ class Run:
       check_reads(self.config, self.example_shape, source.shape)
       check_views(self.options.views, source.shape, self.data.crop)
     return source
+
+  def images_of(self, split: str) -> dict[str, str]:
+    """Returns which images the numbers of a split are of: their checksum, and the folder that they lie in."""
+    source = self.source(split)
+    checksum = "" if source is None else data_checksum(source, self.data.all_bytes)
+    return {"checksum": checksum, "root": self.data.root and os.path.abspath(os.path.expanduser(self.data.root))}
 
   def train_batches(self, source: Source, start: int, steps: int) -> Generator[Examples, None, None]:
     """Yields this process's rows of the training batches from step `start` on."""

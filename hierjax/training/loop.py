@@ -381,7 +381,7 @@ def _finish(training: _Training, first_step: int) -> dict[str, Any]:
   if training.judged is None:
     _say(f"trained {total_steps} steps in {folder.path}; the set has no test or validation images to evaluate on")
     return {}
-  found = folder.evaluation(training.judged)
+  found = folder.evaluation(folder.evaluation_name(training.judged, training.judged, run.images_of(training.judged)))
   wanted = (counting_step(folder), run.options.views)
   if first_step < total_steps or found is None or (found["step"], found["views"]) != wanted:
     found = evaluate_run(folder, training.mesh, opened=run.opened)

@@ -19,12 +19,20 @@ from hierjax.training.state import TrainState
 
 
 def claim(folder: RunFolder, config: Mapping[str, Any], run: Run, train: Source) -> None:
-  """Claims the folder for this run; a failure on the first process fails on all."""
+  """Claims the folder for this run; a failure on the first process fails on all.
+
+  Raises:
+    UserError: as `RunFolder.begin` does.
+  """
   error: UserError | OSError | None = None
   if jax.process_index() == 0:
     try:
       folder.lock()
-      folder.begin(config, run.tree, data_checksum(train))
+      trained_on = data_checksum(train, run.data.all_bytes)
+      splits = [split for split in ("validation", "test") if run.source(split) is not None]
+      judged_on = {split: run.images_of(split)["checksum"] for split in splits}
+      for line in folder.begin(config, run.tree, trained_on, judged_on):
+        print(line, flush=True)
     except (UserError, OSError) as refused:
       folder.close()
       error = refused

@@ -120,6 +120,10 @@ class TfdsSource:
     """Returns the name of an image in messages."""
     return f"{self.name} example {index}"
 
+  def content(self, index: int, most: int) -> bytes:
+    """Returns the bytes of an image as it is stored; see `Source`."""
+    return bytes(self._records.__getitems__([index])[0]["image"]) if most else b""
+
   def _labels(self) -> Int[np.ndarray, "n p"]:
     """Returns the classes of every record. ImageNet has 150 GB of records, so they are kept after the first time."""
     name, fingerprint = f"{self.name} labels {self._label_feature}", f"{self._label_feature} {self._files}"
