@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from hierjax.data.images import decoding, read_image
+from hierjax.data.images.read_image import BadImageError
 from hierjax.data.images.read_image import read_image as read
 
 
@@ -40,7 +41,7 @@ def test_strips_give_what_the_whole_image_gives(rng, monkeypatch, mode, kind, fi
   exif[0x0112] = turn
   data = encoded(picture(mode, *size, rng), kind, **({"exif": exif} if kind == "PNG" else {}))
   whole = read(data, 24, fit).astype(int)
-  monkeypatch.setattr(read_image, "_LARGE", 1000)
+  monkeypatch.setattr(decoding, "LARGE", 1000)
   monkeypatch.setattr(read_image, "_STRIP", 5000)
   strips = read(data, 24, fit).astype(int)
   difference = np.abs(strips - whole)
@@ -48,7 +49,7 @@ def test_strips_give_what_the_whole_image_gives(rng, monkeypatch, mode, kind, fi
 
 
 def test_no_more_than_a_strip_is_converted_at_once(rng, monkeypatch):
-  monkeypatch.setattr(read_image, "_LARGE", 1000)
+  monkeypatch.setattr(decoding, "LARGE", 1000)
   monkeypatch.setattr(read_image, "_STRIP", 5000)
   converted, convert = [], Image.Image.convert
   monkeypatch.setattr(Image.Image, "convert", lambda self, *a: (converted.append(self.size), convert(self, *a))[1])
@@ -64,25 +65,25 @@ def test_a_small_image_is_read_as_ever(rng, monkeypatch):
   assert read(encoded(picture("RGB", 700, 500, rng), "PNG"), 16).shape == (16, 16, 3)
 
 
-def test_threads_together_keep_within_the_bytes(monkeypatch):
-  monkeypatch.setattr(decoding, "MOST_BYTES", 100)
+@pytest.mark.parametrize(("pixels", "at_once"), [(10_000, 16), (5 * 2**20, 4), (80_000_000, 1)])
+def test_few_large_images_are_decoded_at_the_same_time(pixels, at_once):
   now, most, lock = [0], [0], threading.Lock()
 
-  def decode(count):
-    with decoding.room_for(count):
-      with lock:
-        now[0] += min(count, 100)
-        most[0] = max(most[0], now[0])
-      time.sleep(0.002)
-      with lock:
-        now[0] -= min(count, 100)
+  def decode():
+    with lock:
+      now[0] += 1
+      most[0] = max(most[0], now[0])
+    time.sleep(0.01)
+    with lock:
+      now[0] -= 1
+    return 7
 
-  with ThreadPoolExecutor(8) as pool:
-    list(pool.map(decode, [30, 60, 500, 0, 40, 100, 70, 20] * 4))
-  assert 50 < most[0] <= 100 and decoding._used == 0
+  with ThreadPoolExecutor(16) as pool:
+    assert list(pool.map(lambda _: decoding.in_turn(pixels, decode), range(32))) == [7] * 32
+  assert min(at_once, 2) <= most[0] <= at_once
 
 
-def test_the_bytes_are_free_again_after_an_error():
-  with pytest.raises(ValueError), decoding.room_for(10**12):
-    raise ValueError
-  assert decoding._used == 0
+def test_the_fault_of_a_large_image_is_that_of_a_small_one(rng, monkeypatch):
+  monkeypatch.setattr(decoding, "LARGE", 1000)
+  with pytest.raises(BadImageError, match="cannot be read"):
+    read(encoded(picture("RGB", 700, 500, rng), "PNG")[:-5000], 16)

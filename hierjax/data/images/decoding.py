@@ -1,31 +1,29 @@
-"""The memory of large images that are decoded at the same time, by any threads of the process."""
+"""Threads for large images, so that few of them are decoded at the same time, by any threads of the process.
+
+An allocator keeps what a thread has freed for that thread, so it is the number of threads that bounds the memory.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-MOST_BYTES = 2**30
+T = TypeVar("T")
 
-_used = 0
-_freed = threading.Condition()
+LARGE, HUGE = 4 * 2**20, 16 * 2**20  # pixels
+
+_THREADS = 4  # for large images; huge ones, of up to 89 million pixels, are decoded one after the other
 
 
-@contextlib.contextmanager
-def room_for(count: int) -> Iterator[None]:
-  """Waits until a number of bytes is free, and keeps them while the context lasts; one that is too large waits for all.
+def in_turn(pixels: int, function: Callable[[], T]) -> T:
+  """Returns what a function returns that decodes an image of so many pixels, when its turn has come."""
+  if pixels <= LARGE:
+    return function()
+  return _pool(1 if pixels > HUGE else _THREADS).submit(function).result()
 
-  With 0 it does not wait.
-  """
-  global _used
-  kept = min(count, MOST_BYTES)
-  with _freed:
-    _freed.wait_for(lambda: not kept or _used + kept <= MOST_BYTES)
-    _used += kept
-  try:
-    yield
-  finally:
-    with _freed:
-      _used -= kept
-      _freed.notify_all()
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+  return ThreadPoolExecutor(threads, "large images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import stat
@@ -44,8 +45,7 @@ _TURNS = {
 }
 _UPRIGHT = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM)
 _DEEPEST, _SHALLOW = 65535, 4095
-# Above so many pixels an image is reduced in strips of so many, and waits until there is room for its bytes.
-_LARGE, _STRIP, _BYTES_A_PIXEL = 4 * 2**20, 2**20, 8
+_STRIP = 2**20  # pixels of a large image that are converted at once
 _TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 
 
@@ -143,12 +143,7 @@ def to_grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 1"]:
 
 def _square(image: Image.Image, resize: int, fit: str, filter: Image.Resampling) -> np.ndarray:
   image.draft(None, (2 * resize, 2 * resize))  # A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves pixels enough.
-  pixels = image.width * image.height
-  with decoding.room_for(pixels * _BYTES_A_PIXEL if pixels > _LARGE else 0):
-    image.load()
-    turn = _TURNS.get(_orientation(image))
-    size = image.size
-    rgb = _reduced(image, resize, fit) if pixels > _LARGE else _to_rgb(image)
+  size, turn, rgb = decoding.in_turn(image.width * image.height, functools.partial(_decoded, image, resize, fit))
   if turn is not None:
     rgb = rgb.transpose(turn)
     size = size if turn in _UPRIGHT else size[::-1]
@@ -159,6 +154,14 @@ def _square(image: Image.Image, resize: int, fit: str, filter: Image.Resampling)
     left, top = (rgb.width - width) / 2, (rgb.height - height) / 2
     rgb = rgb.resize((resize, resize), filter, box=(left, top, left + width, top + height), reducing_gap=2.0)
   return np.array(rgb)
+
+
+def _decoded(image: Image.Image, resize: int, fit: str) -> tuple[tuple[int, int], Image.Transpose | None, Image.Image]:
+  """Returns the size of an image, its turn, and the image as RGB, of fewer pixels where it is large."""
+  image.load()
+  large = image.width * image.height > decoding.LARGE
+  rgb = _reduced(image, resize, fit) if large else _to_rgb(image)
+  return image.size, _TURNS.get(_orientation(image)), rgb
 
 
 def _reduced(image: Image.Image, resize: int, fit: str) -> Image.Image:
