@@ -13,6 +13,7 @@ import contextlib
 import logging
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,13 @@ _report_unraisable = sys.unraisablehook
 
 
 def _report_others(unraisable: Any) -> None:
-  """Reports an error of another thread, but for those after a failed read: their event loop was closed by orbax."""
-  if str(unraisable.exc_value) != "Event loop is closed":
+  """Reports an error of another thread, but for those after a failed read, whose event loop orbax has closed."""
+  if not str(unraisable.exc_value).endswith(("Event loop is closed", "was never awaited")):
     _report_unraisable(unraisable)
 
 
 sys.unraisablehook = _report_others
+warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
 
 
 class VanishedCheckpoint(UserError):

@@ -87,10 +87,23 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-  """Writes a CSV file, whole or not at all."""
+  """Writes a CSV file, whole or not at all.
+
+  A text that a spreadsheet would take for a formula, as it begins with = + - @ and is no number, gets an apostrophe.
+  """
   text = io.StringIO()
-  csv.writer(text, lineterminator="\n").writerows([header, *rows])
+  csv.writer(text, lineterminator="\n").writerows([header, *([_cell(value) for value in row] for row in rows)])
   write_whole(path, text.getvalue())
+
+
+def _cell(value: object) -> object:
+  if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+    return value
+  try:
+    float(value)
+  except ValueError:
+    return f"'{value}"
+  return value
 
 
 def _is_evaluation(found: Mapping[str, Any]) -> bool:
@@ -197,6 +210,10 @@ class RunFolder:
   def has_checkpoint(self) -> bool:
     """Returns whether a run goes on here, instead of starting."""
     return any(map(is_checkpoint, self.checkpoints.glob("*")))
+
+  def newest_step(self) -> int | None:
+    """Returns the step of the newest checkpoint, whole or damaged; None where there is none."""
+    return max((int(p.name) for p in self.checkpoints.glob("*") if is_checkpoint(p)), default=None)
 
   def _check_is_folder(self) -> None:
     if self.path.exists() and not self.path.is_dir():

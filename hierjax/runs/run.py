@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Literal
@@ -35,6 +36,7 @@ from hierjax.runs.folder import RunFolder
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
 from hierjax.types import Batch, DecodeOptions, Examples, Variables
 
+_MOST_BYTES = 2**30  # of a batch of evaluation
 _TRIES = 20  # to read checkpoints which a trainer beside this process removes
 
 
@@ -53,6 +55,7 @@ class RunConfig:
     log_every: steps between two lines of the training log.
     eval_every: epochs between two validations, where there is a validation split.
     checkpoint_every: epochs between two checkpoints.
+    checkpoint_minutes: minutes after which there is a further one; 0: none.
     patience: epochs after the best validation, or the last that was as good, after which training ends; 0: never. The
       best weights count anyway.
     metrics: further metrics of evaluation, each `package.module:thing`; see `hierjax.functional.metrics.Metric`.
@@ -80,6 +83,7 @@ class RunConfig:
   log_every: int = 50
   eval_every: float = 1.0
   checkpoint_every: float = 1.0
+  checkpoint_minutes: float = 0.0
   patience: float = 0.0
   metrics: tuple[str, ...] = ()
   tree: Mapping[str, Any]
@@ -112,6 +116,7 @@ class RunConfig:
       "patience": (0 <= self.patience <= 100_000, "0 epochs or more"),
       "log_every": (self.log_every > 0, "above 0"),
       "eval_every": (self.eval_every >= 1e-6, "above 0: 1e-6 epochs or more"),
+      "checkpoint_minutes": (0 <= self.checkpoint_minutes <= 1e6, "0 minutes or more"),
       "checkpoint_every": (self.checkpoint_every >= 1e-6, "above 0: 1e-6 epochs or more"),
     }
     for name, (holds, allowed) in laws.items():
@@ -257,10 +262,12 @@ class Run:
   def eval_batches(self, source: Source) -> Generator[Examples, None, None]:
     """Yields this process's rows of batches that cover each example once, the last one padded.
 
-    A batch is as large as in training, or a little larger, so that the devices share it evenly.
+    A batch is as large as in training, or a little larger, so that the devices share it evenly; but no larger than a
+    GiB, whatever the config of a run from others says.
     """
     devices_in_use = jax.device_count()
-    batch_size = -(-self.config.batch_size // devices_in_use) * devices_in_use
+    most = max(1, _MOST_BYTES // (4 * math.prod(self.example_shape)))
+    batch_size = -(-min(self.config.batch_size, most) // devices_in_use) * devices_in_use
     rows = ProcessRows(batch_size, jax.process_index(), jax.process_count())
     return eval_batches(self._labelled(source), self.data, rows)
 

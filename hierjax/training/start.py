@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,10 +11,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from hierjax import __version__
 from hierjax.data.source import Source, data_checksum
 from hierjax.errors import UserError
 from hierjax.runs.checkpoint import Checkpoints, template
 from hierjax.runs.folder import RunFolder
+from hierjax.runs.processes import agree, check_shared
 from hierjax.runs.run import Run
 from hierjax.training.initial.extend import Weights
 from hierjax.training.state import TrainState
@@ -40,6 +44,16 @@ def claim(folder: RunFolder, config: Mapping[str, Any], run: Run, train: Source)
     error = UserError("the first process cannot use the folder; its message gives the reason")
   if error is not None:
     raise error
+  if jax.process_count() > 1:
+    check_shared(folder.path)
+    agree({"training images": data_checksum(train, run.data.all_bytes), "label tree": run.tree.checksum})
+
+
+def check_processes(config: Mapping[str, Any], folder: RunFolder) -> None:
+  """Raises UserError, on all processes of a run, where one has another config or code, or sees another checkpoint."""
+  code = {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "numpy")}
+  code |= {"hierjax": __version__, "python": platform.python_version()}
+  agree({"config": config, "versions": code, "newest checkpoint": str(folder.newest_step())})
 
 
 def restored_or_new(checkpoints: Checkpoints, make: Any, taken: Weights, sharding: Any) -> TrainState:

@@ -1,3 +1,4 @@
+import csv
 import json
 import math
 import os
@@ -138,6 +139,14 @@ def test_a_damaged_evaluation_is_none_so_that_it_is_made_anew(folder, text):
   assert folder.evaluation("test") == measured and folder.evaluation("train") is None
   path.write_text(text)
   assert folder.evaluation("test") is None
+
+
+def test_no_cell_of_a_table_is_a_formula_and_numbers_are_as_they_were(tmp_path):
+  cells = ["=1+1", "+a", "-b/c.png", "@x", "\tz", "-0.5", "+3e-2", -0.5, "a=b", "", None]
+  write_table(tmp_path / "t.csv", ["name"] * len(cells), [cells])
+  with open(tmp_path / "t.csv", newline="") as file:
+    found = list(csv.reader(file))[1]
+  assert found == ["'=1+1", "'+a", "'-b/c.png", "'@x", "'\tz", "-0.5", "+3e-2", "-0.5", "a=b", "", ""]
 
 
 def test_lines_of_metrics_that_are_none_are_passed_over(folder):
