@@ -247,7 +247,7 @@ def _report(ensemble: Ensemble, split: str, measured: _Measured, out: RunFolder 
   several = len(ensemble.members) > 1
   tree = ensemble.tree
   sizes = {"level_names": list(tree.named_levels), "level_sizes": np.diff(tree.level_offsets).tolist()}
-  about = {"split": split, "members": ensemble.about(), **sizes}
+  about = {"split": split, "images": ensemble.whole.run.images_of(split), "members": ensemble.about(), **sizes}
   found = {alpha: {**about, "alpha": alpha, **values} for alpha, values in measured.metrics.items()}
   for number, values in enumerate(found.values()):
     if several:

@@ -122,7 +122,8 @@ def _report_selective(ensemble: Ensemble, split: str, answers: _Selective, out: 
   count = len(answers.found.length)
   print(f"\n{ensemble.name}: {count:,} images of {split}; confidence threshold {answers.threshold:g}")
   print(selective_table(answers.found, answers.threshold, ensemble.tree.named_levels))
-  about = {"split": split, "members": ensemble.about(), "alpha": answers.alpha, "num_examples": count}
+  about: dict[str, Any] = {"split": split, "images": ensemble.whole.run.images_of(split), "members": ensemble.about()}
+  about |= {"alpha": answers.alpha, "num_examples": count}
   name, found = f"{split}-threshold", {**about, "threshold": answers.threshold, **answers.found.at(answers.threshold)}
   if out is not None:
     out.write_evaluation(name, found)

@@ -96,6 +96,8 @@ class DataConfig:
       of a batch has mask 0 and the pixels of another row.
     on_no_label: `stop` the run where images of a split have no label, naming the first, or `skip` these: they are left
       out of the split. Images that `partial_labels` drops or gives pseudo-labels do not stop a run.
+    all_bytes: whether all bytes of the images tell that they have changed since a run began. Otherwise these are the
+      sizes of all files, and bytes of a thousand images, which finds other files, but no single changed pixel.
     cache_mib: a set that takes no more MiB than this is decoded once, into memory.
     cache_gib: decoded images are kept in `cache_folder`, where decoding takes more than half a second, so that the next
       run need not decode them. All sets there take at most so many GiB, and the least recently used go first; 0: none
@@ -146,6 +148,7 @@ class DataConfig:
   std: Sequence[float] = (0.25, 0.25, 0.25)
   on_bad_image: str = "stop"
   on_no_label: str = "stop"
+  all_bytes: bool = False
   cache_mib: int = 1024
   cache_gib: float = 32.0
   cache_folder: str = ""

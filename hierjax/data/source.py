@@ -17,6 +17,8 @@ from hierjax.tree.label_tree import PAD, ROOT, LabelTree
 
 Images = UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, "m d"] | Float[np.ndarray, "m v d"]
 
+_SAMPLED, _SAMPLE, _MOST = 1000, 3 * 4096, 2**62  # images, bytes of each, and all bytes
+
 # The splits of a set; each is opened when its function is called.
 Splits = Mapping[str, Callable[[], "Source"]]
 
@@ -40,6 +42,14 @@ class Source(Protocol):
 
   def describe(self, index: int) -> str:
     """Returns the name of an image in messages, such as its file."""
+
+  def content(self, index: int, most: int) -> bytes:
+    """Returns the number of the bytes that an image is stored in, where that is known without reading it, and bytes.
+
+    Args:
+      index: of the image.
+      most: how many bytes, from the start, the middle and the end; where they are in memory, there may be more.
+    """
 
 
 class StoredSource(Source, Protocol):
@@ -68,6 +78,7 @@ class ArraySource:
     name: of the set in messages.
     describe_image: returns the name of an image in messages; by default its number in the set.
     bad: the faults of the images that could not be read, by number.
+    stored: the `content` of the source that they were decoded from; by default it is that of the rows.
   """
 
   images: np.ndarray
@@ -75,6 +86,7 @@ class ArraySource:
   name: str = "arrays"
   describe_image: Callable[[int], str] | None = None
   bad: Mapping[int, str] = dataclasses.field(default_factory=dict)
+  stored: Callable[[int, int], bytes] | None = None
 
   def __post_init__(self) -> None:
     """Raises UserError for arrays that do not go together."""
@@ -104,6 +116,10 @@ class ArraySource:
   def describe(self, index: int) -> str:
     """Returns the name of an image in messages."""
     return self.describe_image(index) if self.describe_image else f"{self.name} example {index}"
+
+  def content(self, index: int, most: int) -> bytes:
+    """Returns the bytes of an image as it is stored; see `Source`."""
+    return self.stored(index, most) if self.stored else self.images[index].tobytes() if most else b""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,14 +152,57 @@ class View:
     """Returns the name of an image in messages."""
     return self.source.describe(int(self.indices[index]))
 
+  def content(self, index: int, most: int) -> bytes:
+    """Returns the bytes of an image as it is stored; see `Source`."""
+    return self.source.content(int(self.indices[index]), most)
 
-def data_checksum(source: Source) -> str:
-  """Returns the checksums of a set's labels and of the names of its files without their folders.
+
+def data_checksum(source: Source, all_bytes: bool = False) -> str:
+  """Returns the checksums of a set's labels, of the names of its files without their folders, and of their contents.
 
   It does not depend on the folder of the set.
+
+  Args:
+    source: the images.
+    all_bytes: of all images, for the contents; otherwise of their sizes, and of 12 KiB each of a thousand of them.
   """
   names = "\n".join(os.path.basename(source.describe(i)) for i in range(len(source)))
-  return f"{labels_checksum(source)}-{hashlib.sha256(names.encode('utf-8', 'surrogateescape')).hexdigest()}"
+  named = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+  return f"{labels_checksum(source)}-{named}-{_contents_checksum(source, all_bytes)}"
+
+
+def _contents_checksum(source: Source, all_bytes: bool) -> str:
+  found = hashlib.sha256()
+  every = 1 if all_bytes else max(1, len(source) // _SAMPLED)
+  for index in range(len(source)):
+    most = 0 if index % every else _MOST if all_bytes else _SAMPLE
+    found.update(source.content(index, most))
+  return found.hexdigest()
+
+
+def what_changed(before: str, now: str) -> str:
+  """Returns what differs between two checksums of `data_checksum`: labels, names or contents; '' where nothing does."""
+  parts = zip(("labels", "names", "contents"), before.split("-"), now.split("-"), strict=False)
+  names = [name for name, one, other in parts if one != other]
+  return " and ".join(names) or ("contents" if before != now else "")
+
+
+def file_content(file: str, most: int) -> bytes:
+  """Returns the size of a file and up to `most` of its bytes, from the start, the middle and the end."""
+  try:
+    size = os.path.getsize(file)
+    if not most:
+      return f"{size} ".encode()
+    with open(file, "rb") as opened:
+      if size <= most:
+        return f"{size} ".encode() + opened.read()
+      pieces = []
+      for start in (0, (size - most // 3) // 2, size - most // 3):
+        opened.seek(start)
+        pieces.append(opened.read(most // 3))
+  except OSError:
+    return b"missing "
+  return f"{size} ".encode() + b"".join(pieces)
 
 
 def labels_checksum(source: Source) -> str:

@@ -2,11 +2,14 @@
 
 OUT/model.stablehlo      `(weights, images u8[b h w c]) -> answer`, for `jax.export.deserialize`
 OUT/weights.safetensors  the weights by their names
-OUT/model.json           the shape of its images, the path of each node of the tree, and the settings
+OUT/model.json           the shape of its images, the path of each node of the tree, the settings, and checksums
+
+`sha256` has the checksum of each file by name; that of model.json is of the same JSON without `sha256`, keys sorted.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -57,8 +60,9 @@ def export(
   data = model.eye.data
   images = jax.ShapeDtypeStruct((batch, data.resize, data.resize, len(data.mean)), jnp.uint8)
   with whole_folder(out) as unfinished:
-    write_whole(unfinished / MODEL, _exported(model, weights, images))
-    write_whole(unfinished / WEIGHTS, to_bytes(weights, WEIGHTS))
+    files = {MODEL: _exported(model, weights, images), WEIGHTS: to_bytes(weights, WEIGHTS)}
+    for name, content in files.items():
+      write_whole(unfinished / name, content)
     about = {
       "images": {"shape": list(images.shape), "dtype": "uint8", "fit": data.fit, "interpolation": data.interpolation},
       "nodes": [model.run.tree.path_text(node) for node in range(model.run.tree.num_nodes)],
@@ -72,6 +76,8 @@ def export(
       "platforms": list(PLATFORMS),
       "jax": jax.__version__,
     }
+    files[ABOUT] = json.dumps(about, sort_keys=True).encode()
+    about["sha256"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     write_whole(unfinished / ABOUT, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
   return about
 

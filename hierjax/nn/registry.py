@@ -84,6 +84,8 @@ HEADS: Table = {
   "path_rnn": PathRNNHead,
 }
 PARTS: Mapping[str, Table] = {"backbone": BACKBONES, "neck": NECKS, "head": HEADS}
+_MOST = {"blocks": 512, "layers": 512, "convolutions": 512, "depth": 2000}
+_LARGEST, _LONGEST = 2**20, 64
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 # Arguments of parts that no section sets: the model's, and linen's own.
@@ -168,11 +170,20 @@ def make_part(part: str, section: Section, given: Mapping[str, Any]) -> Any:
   taken = fields_of(build).keys()
   passed = {key: value for key, value in given.items() if key in taken} | dict.fromkeys(taken & {"parent", "name"})
   settings = {key: value for key, value in section.items() if key != "name"}
+  for key, value in settings.items():
+    _check_size(f"config.{part}.{key}", value, _MOST.get(key, _LARGEST))
   try:
     made = unpack(build, settings, part, **passed)
   except (UserError, ValueError) as error:  # of `unpack`, which names the key, or of the part, which does not
     raise UserError(str(error) if str(error).startswith("config.") else f"config.{part}: {error}") from None
   return as_backbone(made, name) if part == "backbone" and name not in BACKBONES else made
+
+
+def _check_size(where: str, value: Any, most: int) -> None:
+  """Raises UserError for numbers that no network has, which a config from others may name."""
+  values = value if isinstance(value, list | tuple) else (value,)
+  if len(values) > _LONGEST or any(isinstance(v, int | float) and v > most for v in values):
+    raise UserError(f"{where} = {str(value)[:80]}: must be at most {most:,}, or a list of {_LONGEST} such numbers")
 
 
 def _builder(part: str, name: Any) -> Callable[..., Any]:

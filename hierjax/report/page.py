@@ -50,6 +50,7 @@ class Findings:
     source: the images.
     metrics: the contents of eval/SPLIT.json.
     predictions: for all images.
+    name: of the files: that of the split, or another where the images are not those of the run.
   """
 
   folder: RunFolder
@@ -58,6 +59,7 @@ class Findings:
   source: Source
   metrics: dict[str, Any]
   predictions: Predictions
+  name: str
 
 
 def findings_of(loaded: LoadedRun, settings: SplitSettings = SplitSettings()) -> Findings:
@@ -73,27 +75,31 @@ def findings_of(loaded: LoadedRun, settings: SplitSettings = SplitSettings()) ->
   run, folder = loaded.run, loaded.folder
   split, source = asked_split(run, settings.split)
   check_single_path(run, source, "a report shows one path an image")
-  metrics = folder.evaluation(split)
+  name = folder.evaluation_name(split, split, run.images_of(split))
+  metrics = folder.evaluation(name)
   if metrics is None or (metrics.get("step"), metrics.get("views")) != (loaded.step, run.options.views):
     settings = dataclasses.replace(settings, split=split)
     metrics = evaluate_run(folder, loaded.mesh, settings, opened=run.opened)
-  return Findings(folder, run, split, source, metrics, predictions_of_run(loaded, split, source))
+  return Findings(folder, run, split, source, metrics, predictions_of_run(loaded, split, source), name)
 
 
 def write_report(found: Findings) -> Path:
-  """Writes report.html and, in eval/, four CSV files, SPLIT-nodes.csv and so on; returns the path of the page."""
-  folder, split = found.folder.path, found.split
+  """Writes report.html and, in eval/, four CSV files, SPLIT-nodes.csv and so on; returns the path of the page.
+
+  Of images that are not those of the run, it writes report-images-XXXX.html and SPLIT-images-XXXX-nodes.csv.
+  """
+  folder = found.folder.path
   for name, header, rows in (
     ("nodes", NODES, _node_cells(found)),
     ("confusions", CONFUSIONS, _confusion_cells(found)),
     ("calibration", CALIBRATION, _calibration_cells(found)),
     ("images", IMAGES, _image_cells(found)),
   ):
-    write_table(folder / "eval" / f"{split}-{name}.csv", header, rows)
+    write_table(folder / "eval" / f"{found.name}-{name}.csv", header, rows)
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader("hierjax.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
   )
-  page = folder / "report.html"
+  page = folder / f"report{found.name.removeprefix(found.split)}.html"
   write_whole(page, environment.get_template("report.html.j2").render(_content(found)))
   return page
 
@@ -219,7 +225,7 @@ def _calibration(found: Calibration, names: Sequence[str]) -> dict[str, Any]:
 
 def _selective(found: Findings) -> dict[str, Any] | None:
   """Returns the metrics that `evaluate --threshold` wrote for these weights, with their picture; None without them."""
-  measured = found.folder.selective_evaluation(found.split)
+  measured = found.folder.selective_evaluation(found.split, found.metrics.get("images"))
   if measured is None or [member["steps"] for member in measured["members"]] != [[found.metrics["step"]]]:
     return None
   picture, choices = found.folder.path / "pictures" / "selective.png", read_choices(found.folder)

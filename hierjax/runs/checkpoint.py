@@ -1,33 +1,52 @@
-"""Checkpoints of a run, kept by orbax: the latest, and the best on validation.
+"""Checkpoints of a run, kept by orbax: the two latest, and the best on validation.
 
 A checkpoint has two items: `model`, the variables that evaluation needs, and `training`, the rest of the train state.
-It has a checksum of the first, which is compared when it is read.
+Its record (`checkpoint_record.py`) has checksums of both, which are compared when they are read.
+
+A checkpoint gets its name when it is written, and loses it before it is removed: what is there by the name of a step
+is whole. It has reached the disk before an older one is removed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import zlib
-from collections.abc import Mapping
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import preservation_policy
+from jax.experimental import multihost_utils
 
-from hierjax.config import read_json
 from hierjax.errors import UserError
+from hierjax.runs.checkpoint_record import KEY, DamagedCheckpoint, Record, content, layout, read_record
+from hierjax.runs.disk import check_room, room, sync
+from hierjax.runs.folder import is_checkpoint
 
-_SCORE, _CHECKSUM = "score", "model_crc32"
+_KEPT = 2  # of the latest
 
-# Orbax warns of every checkpoint that has no score, which those between two evaluations never have.
-logging.getLogger("absl").addFilter(lambda record: "did not provide metrics" not in record.getMessage())
+# Orbax logs the traceback of an error in its thread, which is raised by the next call as well.
+logging.getLogger("absl").addFilter(lambda record: "background save thread" not in record.getMessage())
+_report_unraisable = sys.unraisablehook
 
 
-def _score(metrics: Mapping[str, float]) -> float:
-  return metrics[_SCORE]
+def _report_others(unraisable: Any) -> None:
+  """Reports an error of another thread, but for those after a failed read, whose event loop orbax has closed."""
+  if not str(unraisable.exc_value).endswith(("Event loop is closed", "was never awaited")):
+    _report_unraisable(unraisable)
+
+
+sys.unraisablehook = _report_others
+warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
+
+
+class VanishedCheckpoint(UserError):
+  """A checkpoint was removed while it was read."""
 
 
 class Checkpoints:
@@ -39,27 +58,18 @@ class Checkpoints:
     Args:
       folder: `workdir/checkpoints`.
       select_best: keep the step with the best validation metric in addition to the latest.
-      create: make the folder if it is not there.
+      create: to save; the folder is made if it is not there, and what a killed process left in it is removed.
     """
     self._folder = folder
-    latest = preservation_policy.LatestN(1)
-    best = preservation_policy.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
-    # max_to_keep with best_fn would delete the newest checkpoint when its metric is bad (orbax#526).
-    policy = preservation_policy.AnyPreservationPolicy([latest, best] if select_best else [latest])
-    self._manager = self._open(policy, select_best, create)
-
-  def _open(self, policy: Any, select_best: bool, create: bool) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(
-      preservation_policy=policy,
-      best_fn=_score if select_best else None,
-      create=create,
-      cleanup_tmp_directories=create,
-      enable_async_checkpointing=True,
-    )
-    try:
-      return ocp.CheckpointManager(self._folder, item_names=("model", "training"), options=options)
-    except (ValueError, KeyError) as error:  # json.JSONDecodeError among them
-      raise UserError(f"{self._folder} holds a damaged checkpoint ({error}); move its folder away") from error
+    self._select_best = select_best
+    if create:
+      folder.mkdir(parents=True, exist_ok=True)
+      if jax.process_index() == 0:
+        _remove_leftovers(folder)
+    self._records, self.damaged = _found(folder)
+    handlers = {name: ocp.StandardCheckpointHandler() for name in ("model", "training")}
+    self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(**handlers))
+    self._unsettled: int | None = None
 
   def save(self, step: int, model: Any, training: Any, score: float | None = None) -> None:
     """Starts writing a checkpoint; the arrays may be donated as soon as this returns.
@@ -69,47 +79,103 @@ class Checkpoints:
       model: the item that evaluation needs, a pytree of arrays.
       training: the other item.
       score: the metric on validation, higher being better; None where it was not measured.
+
+    Raises:
+      UserError: there is no room on the disk, or was none for the checkpoint before.
     """
+    if step in self._records:  # at the end of a run that saved its last step already
+      return
+    self.wait()
     # Orbax copies numpy arrays before it returns; of an array on several devices it would compile a slice for each.
-    model, training = jax.device_get((model, training))
-    items = ocp.args.Composite(model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(training))
-    metrics = None if score is None else {_SCORE: score}
-    self._manager.save(step, args=items, metrics=metrics, force=True, custom_metadata={_CHECKSUM: _checksum(model)})
+    items = dict(zip(("model", "training"), jax.device_get((model, training)), strict=True))
+    check_room(self._folder / str(step), num_bytes(items), self._goes_on())
+    record = Record.of(step, score, items)
+    args = ocp.args.Composite(**{name: ocp.args.StandardSave(item) for name, item in items.items()})
+    self._unsettled = step
+    with self._written(step):
+      self._orbax.save(self._folder / str(step), args=args, force=True, custom_metadata={KEY: record.to_json()})
+    self._records[step] = record
+
+  def check_room_for(self, items: Any) -> None:
+    """Raises UserError where the disk has no room for the checkpoints that a run of such items, trees, keeps."""
+    most = _KEPT + 1 + self._select_best  # one is written before another goes
+    missing = most - len(self._records)
+    check_room(self._folder, max(missing, 1) * num_bytes(items), f"a run keeps up to {most} checkpoints in this folder")
+
+  def restore_latest(self, model: Any, training: Any) -> tuple[Any, Any, list[str]]:
+    """Reads both items of the newest checkpoint that is whole, and sets those aside that are newer and damaged.
+
+    The arguments are as in `restore`. The last value returned is a line about each that was set aside.
+
+    Raises:
+      DamagedCheckpoint: none is whole; the error is that of the newest, and all are left as they are.
+    """
+    errors: dict[int, DamagedCheckpoint] = {}
+    for step in sorted({*self._records, *self.damaged}, reverse=True):
+      try:
+        if step in self.damaged:
+          raise self.damaged[step]
+        restored = self.restore(step, model, training)
+      except DamagedCheckpoint as error:
+        errors[step] = error
+        continue
+      return *restored, self._set_aside(errors, step)
+    raise next(iter(errors.values()))
+
+  def _set_aside(self, errors: Mapping[int, DamagedCheckpoint], step: int) -> list[str]:
+    if errors and jax.process_count() > 1:
+      multihost_utils.sync_global_devices("checkpoints are read")
+    lines = []
+    for other, error in errors.items():
+      self._records.pop(other, None)
+      self.damaged.pop(other, None)
+      kept = self._folder / f"damaged-{other}"
+      if jax.process_index() == 0:
+        shutil.rmtree(kept, ignore_errors=True)
+        (self._folder / str(other)).rename(kept)
+      lines.append(f"warning: {error.what}: it is {kept.name} now, and the run goes on from step {step}")
+    return lines
 
   def restore(self, step: int, model: Any, training: Any) -> tuple[Any, Any]:
-    """Reads both items; the arguments are templates: trees of arrays, or of shapes with shardings."""
+    """Reads both items; the arguments are templates: trees of arrays, or of shapes with shardings.
+
+    Raises:
+      DamagedCheckpoint: an item is not what was saved.
+      VanishedCheckpoint: it was removed meanwhile.
+      UserError: it is of a model of other shapes.
+    """
     restored = self._restore(step, {"model": model, "training": training})
     return restored["model"], restored["training"]
 
   def restore_model(self, step: int, model: Any) -> Any:
-    """Reads the model's variables alone."""
+    """Reads the model's variables alone; raises as `restore` does."""
     return self._restore(step, {"model": model})["model"]
 
   def _restore(self, step: int, items: Mapping[str, Any]) -> Any:
-    args = ocp.args.Composite(**{name: ocp.args.StandardRestore(item) for name, item in items.items()})
+    folder = self._folder / str(step)
+    before = _identity(folder)
     try:
-      restored = self._manager.restore(step, args=args)
-      kept = self._kept_checksum(step)
+      return self._checked(step, items)
+    except DamagedCheckpoint:
+      if before is None or _identity(folder) != before:
+        raise VanishedCheckpoint(f"checkpoint {folder} was removed while it was read") from None
+      raise
+
+  def _checked(self, step: int, items: Mapping[str, Any]) -> Any:
+    folder, args = self._folder / str(step), {n: ocp.args.StandardRestore(item) for n, item in items.items()}
+    record = self._records[step] if step in self._records else read_record(folder)
+    try:
+      restored = self._orbax.restore(folder, args=ocp.args.Composite(**args))
     except Exception as error:  # for damaged files tensorstore and orbax raise many types
-      self._check_fits(step, items)
+      if any(record.layouts[name] != layout(item) for name, item in items.items()):
+        self._check_fits(step, items)
       lines = str(error).strip().splitlines() or [type(error).__name__]
-      raise self._damaged(step, lines[0].split(". ")[0][:200]) from error
-    if kept is not None and kept != _checksum(restored["model"]):
-      raise self._damaged(step, "its weights are not those that were saved")
+      raise DamagedCheckpoint(folder, lines[0].split(". ")[0][:200]) from error
+    for name in items:
+      if record.contents[name] != content(restored[name]):
+        what = "weights are" if name == "model" else "state of training is"
+        raise DamagedCheckpoint(folder, f"its {what} not what was saved")
     return restored
-
-  def _kept_checksum(self, step: int) -> int | None:
-    about = self._folder / str(step) / "_CHECKPOINT_METADATA"  # orbax's; it warns of every item when asked for this
-    if not about.exists():
-      return None
-    found: int | None = (read_json(about, "what orbax writes").get("custom_metadata") or {}).get(_CHECKSUM)
-    return found
-
-  def _damaged(self, step: int, why: str) -> UserError:
-    return UserError(
-      f"checkpoint {self._folder / str(step)} is damaged ({why}); "
-      "if you move that folder away, the run goes on from the checkpoint before it, or from the start"
-    )
 
   def _check_fits(self, step: int, items: Mapping[str, Any]) -> None:
     """Raises UserError where a checkpoint has other shapes than those that are expected."""
@@ -128,28 +194,72 @@ class Checkpoints:
             "the two files of the run, the checkpoint may be whole"
           )
 
+  def counting(self) -> int | None:
+    """Returns `best`; raises DamagedCheckpoint where there are damaged ones alone."""
+    if not self._records and self.damaged:
+      raise self.damaged[max(self.damaged)]
+    return self.best
+
   @property
   def latest(self) -> int | None:
     """The newest step, or None."""
-    return self._manager.latest_step()
+    return max(self._records, default=None)
 
   @property
   def best(self) -> int | None:
     """The step that was best on validation; the latest where nothing was selected; None where there is none."""
-    best = self._manager.best_step()
-    return self.latest if best is None else best
+    scores = [(r.score, step) for step, r in self._records.items() if r.score is not None]
+    return max(scores)[1] if scores and self._select_best else self.latest
 
   def should_stop(self, step: int) -> bool:
     """Returns whether a process of a multi-process run received a signal; True on all of them at the same step."""
-    return self._manager.reached_preemption(step)
+    return bool(ocp.multihost.reached_preemption(step))
 
   def wait(self) -> None:
-    """Waits until every save has reached the disk."""
-    self._manager.wait_until_finished()
+    """Waits until every save has reached the disk, and removes checkpoints that are not kept.
+
+    Raises:
+      UserError: the last one could not be written.
+    """
+    if self._unsettled is None:
+      return
+    step, self._unsettled = self._unsettled, None
+    with self._written(step):
+      self._orbax.wait_until_finished()
+      if jax.process_index() == 0:
+        sync(self._folder / str(step))
+    kept = {*sorted(self._records)[-_KEPT:], self.best}
+    for other in sorted(self._records.keys() - kept):
+      del self._records[other]
+      if jax.process_index() == 0:
+        _remove(self._folder / str(other))
+
+  @contextlib.contextmanager
+  def _written(self, step: int) -> Iterator[None]:
+    """Raises UserError where the block could not write a checkpoint."""
+    try:
+      yield
+    except (OSError, ValueError, RuntimeError) as error:  # orbax and tensorstore raise all of these
+      self._unsettled = None
+      self._records.pop(step, None)
+      if jax.process_index() == 0:
+        _remove_leftovers(self._folder)  # they take the room that is missing
+      path = self._folder / str(step)
+      lines = str(error).strip().splitlines() or [type(error).__name__]
+      raise UserError(
+        f"{path} could not be written ({lines[0][:200]}); {room(path):,} bytes of the disk are free; {self._goes_on()}"
+      ) from error
+
+  def _goes_on(self) -> str:
+    start = "the start" if self.latest is None else f"step {self.latest}"
+    return f"make room, and the same command goes on from {start}"
 
   def close(self) -> None:
     """Waits for the saves and lets go of the folder."""
-    self._manager.close()
+    try:
+      self.wait()
+    finally:
+      self._orbax.close()
 
 
 def template(tree: Any, sharding: jax.sharding.Sharding) -> Any:
@@ -157,14 +267,47 @@ def template(tree: Any, sharding: jax.sharding.Sharding) -> Any:
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
+def num_bytes(tree: Any) -> int:
+  """Returns the size of a tree of arrays, or of `jax.ShapeDtypeStruct`."""
+  return sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _found(folder: Path) -> tuple[dict[int, Record], dict[int, DamagedCheckpoint]]:
+  """Returns the checkpoints of a folder by step: the records of those that have one, and the errors of the others."""
+  records: dict[int, Record] = {}
+  errors: dict[int, DamagedCheckpoint] = {}
+  for path in filter(is_checkpoint, folder.glob("*")):
+    try:
+      records[int(path.name)] = read_record(path)
+    except DamagedCheckpoint as error:
+      if path.exists():  # a trainer beside this process may have removed it
+        errors[int(path.name)] = error
+  return records, errors
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+  """Returns what two folders that had the same name in turn differ in; None where there is none."""
+  try:
+    found = folder.stat()
+  except OSError:
+    return None
+  return found.st_ino, found.st_ctime_ns
+
+
+def _remove(folder: Path) -> None:
+  """Removes a checkpoint; a reader finds all of it or nothing."""
+  gone = folder.with_name(f".removed-{folder.name}")
+  shutil.rmtree(gone, ignore_errors=True)
+  folder.rename(gone)
+  shutil.rmtree(gone, ignore_errors=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+  for path in folder.iterdir():
+    if path.name.startswith(".removed-") or "orbax-checkpoint-tmp" in path.name:
+      shutil.rmtree(path, ignore_errors=True)
+
+
 def _shapes(tree: Any) -> dict[str, Any]:
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {jax.tree_util.keystr(path, simple=True, separator="/"): list(leaf.shape) for path, leaf in leaves}
-
-
-def _checksum(tree: Any) -> int:
-  """Returns the CRC-32 of the bytes of a tree's arrays: 0.2 s for 36M weights."""
-  found = 0
-  for leaf in jax.tree.leaves(tree):
-    found = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, found)
-  return found

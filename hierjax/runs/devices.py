@@ -68,6 +68,7 @@ def join(multihost: str) -> None:
   """
   if not multihost:
     return
+  print(f"waiting for the other processes of the run, --multihost={multihost}", file=sys.stderr, flush=True)
   try:
     if multihost == "auto":
       jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT)

@@ -5,8 +5,8 @@
     workdir/eval/SPLIT.json  every metric by name       workdir/tensorboard/     the same metrics as events
                              (SPLIT-knownN.json: N upper levels of the labels were given; SPLIT-alphaA.json: classifier
                              adaptation; SPLIT-threshold.json: answers that abstain below a confidence threshold;
-                             certificate.json)
-    workdir/data.json        the format of the folder, and the checksum of the training images: their labels and names
+                             certificate.json; SPLIT-images-XXXX.json: of other images than those of the run)
+    workdir/data.json        the format of the folder, and the checksums of the images: their labels, names and contents
     workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV; and the sweep of alpha
     workdir/report.html      what the run can do and where it errs; with it, eval/SPLIT-nodes.csv, SPLIT-confusions.csv,
                              SPLIT-calibration.csv and SPLIT-images.csv
@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -32,10 +33,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hierjax.config import flatten, frozen, read_json
+from hierjax.data.source import what_changed
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
 
-FORMAT = "hierjax run 3"
+FORMAT = "hierjax run 4"
+_TYPES = {"split": str, "step": int, "views": int, "num_examples": int, "known_levels": int}
+_LISTS = {"level_names": str, "level_sizes": int, "further_metrics": str}
+_LISTS |= dict.fromkeys(("examples", "members", "ensembles"), dict)
 _MEASURED = ("split", "step", "views", "num_examples", "level_names", "level_sizes")
 
 
@@ -57,6 +62,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
     raise
 
 
+def is_checkpoint(folder: Path) -> bool:
+  """Returns whether a folder is a checkpoint, whole or damaged, by its name and by what is in it."""
+  is_step = folder.name.isdigit() and str(int(folder.name)) == folder.name
+  return is_step and ((folder / "model").exists() or (folder / "_CHECKPOINT_METADATA").exists())
+
+
 def check_new_folder(path: Path) -> None:
   """Raises UserError where there is something by that name, but for an empty folder."""
   if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -76,10 +87,39 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-  """Writes a CSV file, whole or not at all."""
+  """Writes a CSV file, whole or not at all.
+
+  A text that a spreadsheet would take for a formula, as it begins with = + - @ and is no number, gets an apostrophe.
+  """
   text = io.StringIO()
-  csv.writer(text, lineterminator="\n").writerows([header, *rows])
+  csv.writer(text, lineterminator="\n").writerows([header, *([_cell(value) for value in row] for row in rows)])
   write_whole(path, text.getvalue())
+
+
+def _cell(value: object) -> object:
+  if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+    return value
+  try:
+    float(value)
+  except ValueError:
+    return f"'{value}"
+  return value
+
+
+def _is_evaluation(found: Mapping[str, Any]) -> bool:
+  """Returns whether values are of the types that `evaluate` writes: metrics are numbers, or lists of one a level."""
+  per_level = {len(value) for key, value in found.items() if "level_" in key[:10] and isinstance(value, list)}
+  return len(per_level) <= 1 and all(_has_its_type(*item) for item in found.items())
+
+
+def _has_its_type(key: str, value: Any) -> bool:
+  if key in _TYPES:
+    return type(value) is _TYPES[key]
+  if key == "images":
+    return isinstance(value, dict) and {str} == set(map(type, [value.get("checksum"), *value.values()]))
+  if key in _LISTS:
+    return isinstance(value, list) and all(type(element) is _LISTS[key] for element in value)
+  return all(v is None or type(v) in (int, float) for v in (value if isinstance(value, list) else [value]))
 
 
 class NotWritten(UserError):
@@ -100,7 +140,9 @@ class RunFolder:
     self.tensorboard = self.path / "tensorboard"
     self._lock: TextIO | None = None
 
-  def begin(self, config: Mapping[str, Any], tree: LabelTree, data_checksum: str) -> None:
+  def begin(
+    self, config: Mapping[str, Any], tree: LabelTree, data_checksum: str, judged_on: Mapping[str, str] | None = None
+  ) -> list[str]:
     """Writes config, tree and data checksum to a new folder, or checks that they are those of this folder.
 
     In a folder without a checkpoint, tree and data checksum are written again: a crash may have left them out.
@@ -109,6 +151,10 @@ class RunFolder:
       config: the resolved config.
       tree: the label tree.
       data_checksum: of the training images, see `hierjax.data.source.data_checksum`.
+      judged_on: the same of the images of `validation` and `test`.
+
+    Returns:
+      A line about each of these splits whose images have changed since the run began.
 
     Raises:
       UserError: the folder holds a run of another config, tree or data, or no run at all; differing keys are listed.
@@ -132,14 +178,22 @@ class RunFolder:
       raise UserError(f"{other} config; {self._remedy(changed)}.\n" + "\n".join(differing))
     if not self.has_checkpoint():
       write_whole(self.path / "tree.json", tree.to_json())
-      write_whole(self.path / "data.json", json.dumps({"format": FORMAT, "sha256": data_checksum}) + "\n")
-      return
+      about = {"format": FORMAT, "sha256": data_checksum, "judged_on": dict(judged_on or {})}
+      write_whole(self.path / "data.json", json.dumps(about) + "\n")
+      return []
     if self.tree() != tree:
       raise UserError(f"{other} label tree: it has changed since; {self._remedy({})}")
     if not (self.path / "data.json").exists():
       raise UserError(f"{self.path} is not a complete run folder: it has no data.json")
-    if self.data_checksum() != data_checksum:
-      raise UserError(f"{other} set of training images: it has changed since; {self._remedy({})}")
+    if changed_part := what_changed(self.data_checksum(), data_checksum):
+      raise UserError(
+        f"{other} set of training images: it has changed since (their {changed_part}); {self._remedy({})}"
+      )
+    return [
+      f"warning: the {split} images have changed since the run began (their {part})"
+      for split, now in (judged_on or {}).items()
+      if (before := self._judged_on(split)) and (part := what_changed(before, now))
+    ]
 
   def _remedy(self, changed: Mapping[str, Any]) -> str:
     """Returns what trains the weights of this folder on, with other values of keys."""
@@ -155,7 +209,11 @@ class RunFolder:
 
   def has_checkpoint(self) -> bool:
     """Returns whether a run goes on here, instead of starting."""
-    return any(p.name.isdigit() for p in self.checkpoints.glob("*"))
+    return any(map(is_checkpoint, self.checkpoints.glob("*")))
+
+  def newest_step(self) -> int | None:
+    """Returns the step of the newest checkpoint, whole or damaged; None where there is none."""
+    return max((int(p.name) for p in self.checkpoints.glob("*") if is_checkpoint(p)), default=None)
 
   def _check_is_folder(self) -> None:
     if self.path.exists() and not self.path.is_dir():
@@ -225,40 +283,68 @@ class RunFolder:
       raise UserError(f"{path} is damaged: it has no 'sha256'")
     return checksum
 
-  def write_evaluation(self, split: str, metrics: Mapping[str, Any]) -> Path:
-    """Writes eval/SPLIT.json and returns its path.
+  def _judged_on(self, split: str) -> str:
+    """Returns the checksum of the images of a split when the run began; '' where it is not known."""
+    try:
+      kept = read_json(self.path / "data.json", "the checksum of training images")
+    except FileNotFoundError:
+      return ""
+    own = {"train": kept.get("sha256"), **(kept.get("judged_on") or {})}
+    return own[split] if isinstance(own.get(split), str) else ""
+
+  def evaluation_name(self, name: str, split: str, images: Mapping[str, str] | None) -> str:
+    """Returns the name of a file in eval/ without its suffix: NAME, or NAME-images-XXXX for images not of the run.
+
+    Those of the run are the images of the split that it began with, or else those that NAME.json is of.
+
+    Args:
+      name: of the file, such as the split's.
+      split: the split that it is about.
+      images: `Run.images_of` of the split; None where the numbers do not depend on them.
+    """
+    before = self.evaluation(name, ("images",)) or {}
+    own = self._judged_on(split) or before.get("images", {}).get("checksum", "")
+    if images is None or not own or not what_changed(own, images["checksum"]):
+      return name
+    return f"{name}-images-{hashlib.sha256(images['checksum'].encode()).hexdigest()[:8]}"
+
+  def write_evaluation(self, name: str, metrics: Mapping[str, Any]) -> Path:
+    """Writes eval/NAME.json, see `evaluation_name`, and returns its path.
 
     Raises:
       UserError: a metric is not finite, which no JSON is.
       NotWritten: the file cannot be written.
     """
-    path = self.path / "eval" / f"{split}.json"
-    for name, value in metrics.items():
+    file = self.evaluation_name(name, metrics.get("split", ""), metrics.get("images"))
+    path = self.path / "eval" / f"{file}.json"
+    for key, value in metrics.items():
       try:
         json.dumps(value, allow_nan=False)
       except ValueError:
         step = f" of step {metrics['step']}" if "step" in metrics else ""
-        raise UserError(f"the {name} of {split} is {value}: the weights{step} do not give finite numbers") from None
+        raise UserError(f"the {key} of {name} is {value}: the weights{step} do not give finite numbers") from None
     try:
       write_whole(path, json.dumps(metrics, indent=2) + "\n")
     except (OSError, UserError) as error:
       raise NotWritten(f"{path} could not be written ({error})", metrics) from None
+    if file != name:
+      print(f"these are not the {metrics['split']} images of the run: the numbers are in {path}", flush=True)
     return path
 
-  def selective_evaluation(self, split: str) -> dict[str, Any] | None:
-    """Returns the contents of eval/SPLIT-threshold.json, as `evaluation` does."""
+  def selective_evaluation(self, split: str, images: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """Returns the contents of eval/SPLIT-threshold.json of images, as `evaluation` does."""
     return self.evaluation(
-      f"{split}-threshold",
+      self.evaluation_name(f"{split}-threshold", split, images),
       ("members", "threshold", "coverage", "selective_accuracy", "level_coverage", "level_accuracy"),
     )
 
   def evaluation(self, split: str, keys: Collection[str] = _MEASURED) -> dict[str, Any] | None:
-    """Returns the contents of eval/SPLIT.json; None where there is no file with these keys."""
+    """Returns the contents of eval/SPLIT.json; None where no file has these keys, and values of their types."""
     try:
       found = read_json(self.path / "eval" / f"{split}.json", "what `evaluate` writes")
     except (FileNotFoundError, UserError):
       return None
-    return found if set(keys) <= found.keys() else None
+    return found if set(keys) <= found.keys() and _is_evaluation(found) else None
 
   def cut_metrics(self, last_step: int) -> None:
     """Drops the lines of metrics.jsonl that lie after `last_step`, and a line torn by a crash."""

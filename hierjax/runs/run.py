@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
+import os
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Literal
 
@@ -18,7 +21,7 @@ from hierjax.data.config import DataConfig
 from hierjax.data.loader import LabelledImages, ProcessRows, TrainSteps, eval_batches, train_batches
 from hierjax.data.open_source import Opened, check_trained_on, open_source
 from hierjax.data.partial_labels import check_short_labels
-from hierjax.data.source import Source
+from hierjax.data.source import Source, data_checksum
 from hierjax.data.split_names import split_name
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
@@ -28,11 +31,14 @@ from hierjax.nn.backbones.precomputed import PrecomputedFeatures
 from hierjax.nn.classifier import ModelMethod
 from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
-from hierjax.runs.checkpoint import Checkpoints, template
+from hierjax.runs.checkpoint import Checkpoints, VanishedCheckpoint, template
 from hierjax.runs.choices import kept_temperatures
 from hierjax.runs.folder import RunFolder
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
 from hierjax.types import Batch, DecodeOptions, Examples, Variables
+
+_MOST_BYTES = 2**30  # of a batch of evaluation
+_TRIES = 20  # to read checkpoints which a trainer beside this process removes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,7 @@ class RunConfig:
     log_every: steps between two lines of the training log.
     eval_every: epochs between two validations, where there is a validation split.
     checkpoint_every: epochs between two checkpoints.
+    checkpoint_minutes: minutes after which there is a further one; 0: none.
     patience: epochs after the best validation, or the last that was as good, after which training ends; 0: never. The
       best weights count anyway.
     calibrate: whether a temperature is fitted on validation at the end of training.
@@ -78,6 +85,7 @@ class RunConfig:
   log_every: int = 50
   eval_every: float = 1.0
   checkpoint_every: float = 1.0
+  checkpoint_minutes: float = 0.0
   patience: float = 0.0
   calibrate: bool = True
   metrics: tuple[str, ...] = ()
@@ -111,6 +119,7 @@ class RunConfig:
       "patience": (0 <= self.patience <= 100_000, "0 epochs or more"),
       "log_every": (self.log_every > 0, "above 0"),
       "eval_every": (self.eval_every >= 1e-6, "above 0: 1e-6 epochs or more"),
+      "checkpoint_minutes": (0 <= self.checkpoint_minutes <= 1e6, "0 minutes or more"),
       "checkpoint_every": (self.checkpoint_every >= 1e-6, "above 0: 1e-6 epochs or more"),
     }
     for name, (holds, allowed) in laws.items():
@@ -248,6 +257,12 @@ class Run:
       check_views(self.options.views, source.shape, self.data.crop)
     return source
 
+  def images_of(self, split: str) -> dict[str, str]:
+    """Returns which images the numbers of a split are of: their checksum, and the folder that they lie in."""
+    source = self.source(split)
+    checksum = "" if source is None else data_checksum(source, self.data.all_bytes)
+    return {"checksum": checksum, "root": self.data.root and os.path.abspath(os.path.expanduser(self.data.root))}
+
   def train_batches(self, source: Source, start: int, steps: int) -> Generator[Examples, None, None]:
     """Yields this process's rows of the training batches from step `start` on."""
     rows = ProcessRows(self.config.batch_size, jax.process_index(), jax.process_count())
@@ -256,10 +271,12 @@ class Run:
   def eval_batches(self, source: Source) -> Generator[Examples, None, None]:
     """Yields this process's rows of batches that cover each example once, the last one padded.
 
-    A batch is as large as in training, or a little larger, so that the devices share it evenly.
+    A batch is as large as in training, or a little larger, so that the devices share it evenly; but no larger than a
+    GiB, whatever the config of a run from others says.
     """
     devices_in_use = jax.device_count()
-    batch_size = -(-self.config.batch_size // devices_in_use) * devices_in_use
+    most = max(1, _MOST_BYTES // (4 * math.prod(self.example_shape)))
+    batch_size = -(-min(self.config.batch_size, most) // devices_in_use) * devices_in_use
     rows = ProcessRows(batch_size, jax.process_index(), jax.process_count())
     return eval_batches(self._labelled(source), self.data, rows)
 
@@ -318,9 +335,16 @@ class Run:
     """
     if not folder.checkpoints.is_dir():
       raise UserError(f"{folder.path} has no checkpoints yet: train it first")
-    checkpoints = Checkpoints(folder.checkpoints, select_best=True)
-    try:
-      step = checkpoints.best if step is None else step
+    for _ in range(_TRIES):
+      try:
+        return self._restored(folder, mesh, step)
+      except VanishedCheckpoint as vanished:  # a trainer has newer ones
+        error = vanished
+    raise error
+
+  def _restored(self, folder: RunFolder, mesh: Mesh, step: int | None) -> tuple[int, Variables]:
+    with contextlib.closing(Checkpoints(folder.checkpoints, select_best=True)) as checkpoints:
+      step = checkpoints.counting() if step is None else step
       if step is None:
         raise UserError(f"{folder.path} has no checkpoint yet: train it first")
       shapes = jax.eval_shape(lambda: self.init_variables(jax.random.key(0), self.example_shape))
@@ -328,8 +352,6 @@ class Run:
       model = {"params": shapes["params"], "collections": collections}
       restored = checkpoints.restore_model(step, template(model, devices.replicated(mesh)))
       return step, {"params": restored["params"], **restored["collections"]}
-    finally:
-      checkpoints.close()
 
 
 def check_reads(config: RunConfig, reads: tuple[int, ...], given: tuple[int, ...]) -> None:
@@ -357,11 +379,8 @@ def check_reads(config: RunConfig, reads: tuple[int, ...], given: tuple[int, ...
 
 def counting_step(folder: RunFolder) -> int | None:
   """Returns the step whose weights count; see `Run.restored_variables`."""
-  checkpoints = Checkpoints(folder.checkpoints, select_best=True)
-  try:
-    return checkpoints.best
-  finally:
-    checkpoints.close()
+  with contextlib.closing(Checkpoints(folder.checkpoints, select_best=True)) as checkpoints:
+    return checkpoints.counting()
 
 
 def judged_split(run: Run) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,11 +32,12 @@ from hierjax.training.frozen import check_frozen, on_frozen_features
 from hierjax.training.initial.from_weights import config_of_run
 from hierjax.training.initial.weights import InitConfig, start_weights, started
 from hierjax.training.log import ImageRate, MetricsLog
+from hierjax.training.minutes import Minutes
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import Phases, PhasesConfig, make_phases
 from hierjax.training.schedule import RunLength, ScheduleConfig, make_schedule
-from hierjax.training.signals import StopSignals
-from hierjax.training.start import claim, restored_or_new
+from hierjax.training.signals import StopSignals, stop_signals
+from hierjax.training.start import check_processes, claim, restored_or_new
 from hierjax.training.state import TrainState, init_state
 from hierjax.training.step import StepSettings, TrainStep, make_train_step
 from hierjax.types import Examples, Variables
@@ -68,10 +69,11 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   Raises:
     UserError: the config, the folder or the data cannot be used; the message gives the reason.
     Diverged: the loss was not finite, in training or on validation.
-    Stopped: the process received SIGTERM or SIGINT; a checkpoint was written.
+    Stopped: the process received SIGTERM, SIGINT, SIGHUP or SIGUSR1; a checkpoint was written.
   """
   config, lines = config_of_run(config, RunFolder(workdir))
   _say("\n".join([f"devices: {devices.devices_in_use()}", *lines]))
+  check_processes(config, RunFolder(workdir))
   training = _set_up(config, workdir)
   first_step = _fit(training, config)
   return _finish(training, first_step)
@@ -185,11 +187,8 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
   """Opens the run's folder, takes the steps that are left, and returns the number of steps that were done before."""
   folder, total_steps = training.folder, training.length.total_steps
   resumes = folder.has_checkpoint()
-  if resumes and counting_step(folder) is None:
-    raise UserError(
-      f"{folder.checkpoints} holds no complete checkpoint to resume from, and the run does not start anew beside its "
-      "files: remove that folder, or choose another --workdir"
-    )
+  if resumes:
+    counting_step(folder)  # raises where all are damaged: the run does not start anew beside them
   closing = contextlib.closing
   with contextlib.ExitStack() as stack:
     stack.enter_context(closing(folder))
@@ -203,7 +202,7 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
     steps = _Steps(training, state, checkpoints)
     stack.enter_context(closing(steps.log))
     batches = stack.enter_context(closing(training.run.train_batches(training.train, start, total_steps - start)))
-    signals = stack.enter_context(_stop_signals())
+    signals = stack.enter_context(stop_signals())
     for done, examples in enumerate(() if steps.ended_early(start) else batches, start + 1):
       steps.take(done, examples, signals)
       if steps.ended_early(done):
@@ -247,6 +246,7 @@ class _Steps:
     options = dataclasses.replace(training.run.options, views=1)
     further = tuple(training.run.config.metrics)
     self._validation_step = eval_step(training.run.data.transform, Stages(options), metrics=further)
+    self._minutes = Minutes(training.run.config.checkpoint_minutes)
     self._pending: list[jax.Array] = []
     self._estimate = Estimate(f"training for {length.total_steps:,} steps", length.total_steps - start)
 
@@ -261,7 +261,7 @@ class _Steps:
       with self._rate.paused():
         scores = self._validate(done, self._training.validation)
     stop = signals.received is not None or self.checkpoints.should_stop(done)
-    if scores or stop or length.due(done, settings.checkpoint_every):
+    if scores or stop or length.due(done, settings.checkpoint_every) or self._minutes.due(done):
       self._save(done, _headline(scores) if scores else None)
     if stop and done < length.total_steps:
       raise Stopped(signals.received or 15, done, length.total_steps)
@@ -316,6 +316,7 @@ class _Steps:
     if not _all_finite(self.state.model):
       raise _diverged("a weight", done, self.checkpoints)
     self.checkpoints.save(done, self.state.model, self.state.training, score)
+    self._minutes.restart()
 
   def _check_finite(self) -> None:
     bad_step = int(self.state.bad_step)
@@ -336,15 +337,6 @@ def _diverged(what: str, step: int, checkpoints: Checkpoints) -> Diverged:
     f"{what} was not finite at step {step}; {last}. "
     "In a new --workdir, try a lower config.optim.lr, epochs of config.schedule.warmup, or config.optim.clip_norm"
   )
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[StopSignals]:
-  if jax.process_count() > 1:  # jax.distributed handles the signals, and stops all processes at the same step
-    yield StopSignals()
-    return
-  with StopSignals() as signals:
-    yield signals
 
 
 def _monitored(scores: Mapping[str, Any], monitor: str) -> float:
@@ -385,7 +377,7 @@ def _finish(training: _Training, first_step: int) -> dict[str, Any]:
   if training.judged is None:
     _say(f"trained {total_steps} steps in {folder.path}; the set has no test or validation images to evaluate on")
     return {}
-  found = folder.evaluation(training.judged)
+  found = folder.evaluation(folder.evaluation_name(training.judged, training.judged, run.images_of(training.judged)))
   wanted = (counting_step(folder), run.options.views)
   if first_step < total_steps or found is None or (found["step"], found["views"]) != wanted:
     found = evaluate_run(folder, training.mesh, opened=run.opened)

@@ -1,6 +1,7 @@
 """Prepared sets of TensorFlow Datasets, read without TensorFlow."""
 
 import dataclasses
+import json
 import os
 import sys
 from pathlib import Path
@@ -229,3 +230,21 @@ def test_a_name_near_that_of_another_kind_of_set_gets_a_suggestion(monkeypatch):
       module.tree_of(DataConfig(name="shpes?"))
     assert "'shpes?'" in str(error.value) and "did you mean 'shapes'" in str(error.value)
     assert ("hierjax[tfds]" in str(error.value)) == hidden
+
+
+@pytest.mark.parametrize(
+  "features",
+  [
+    {"pythonClassName": "os.path"},
+    {"type": "evil.Feature", "content": {}},
+    {"featuresDict": {"features": {"image": {"pythonClassName": "tensorflow_datasets.community.x.Image"}}}},
+    {"pythonClassName": "tensorflow_datasets.core.features.a.B", "x": [{"python_class_name": "antigravity.X"}]},
+  ],
+)
+def test_no_module_that_a_set_names_is_imported(tmp_path, features):
+  from hierjax.data.sources import tfds as module
+
+  (tmp_path / "a" / "1.0.0").mkdir(parents=True)
+  (tmp_path / "a" / "1.0.0" / "features.json").write_text(json.dumps(features))
+  with pytest.raises(UserError, match=r"features\.json names the class '.*no code of a set is run"):
+    module.tree_of(DataConfig(name="a", root=str(tmp_path)))

@@ -1,5 +1,6 @@
 """The files of `export` give the answers of `predict`, by themselves."""
 
+import hashlib
 import json
 
 import jax
@@ -56,7 +57,12 @@ def check(folder, out, tmp_path, rng, **arguments):
   """Exports a run by the command, and compares what the files answer about noise with what `predict` does."""
   flags = [word for name, value in arguments.items() for word in (f"--{name.replace('_', '-')}", str(value))]
   assert main(["export", str(folder.path), str(out), *flags]) == 0
-  shape = json.loads((out / "model.json").read_text())["images"]["shape"]
+  about = json.loads((out / "model.json").read_text())
+  shape = about["images"]["shape"]
+  kept = about.pop("sha256")
+  files = {name: (out / name).read_bytes() for name in ("model.stablehlo", "weights.safetensors")}
+  files["model.json"] = json.dumps(about, sort_keys=True).encode()
+  assert kept == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
   images = rng.integers(0, 256, (5, *shape[1:]), dtype=np.uint8)
   files = [tmp_path / f"{i}.png" for i in range(len(images))]
   for file, image in zip(files, images, strict=True):

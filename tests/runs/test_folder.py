@@ -1,3 +1,4 @@
+import csv
 import json
 import math
 import os
@@ -22,7 +23,7 @@ CONFIG = {
 def folder(tmp_path, toy_tree):
   run = RunFolder(tmp_path / "run")
   run.begin(CONFIG, toy_tree, "labels")
-  (run.checkpoints / "7").mkdir(parents=True)
+  (run.checkpoints / "7" / "model").mkdir(parents=True)
   return run
 
 
@@ -104,6 +105,32 @@ def test_a_damaged_checksum_of_the_images_gets_a_clear_sentence(folder, toy_tree
     folder.begin(CONFIG, toy_tree, "labels")
 
 
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("step", "3"),
+    ("views", True),
+    ("level_names", [1, 2]),
+    ("level_sizes", "24"),
+    ("path_accuracy", "0.5"),
+    ("path_accuracy", {}),
+    ("level_accuracy", [0.5, "0.5"]),
+    ("level_accuracy", [0.5]),
+    ("examples", ["a"]),
+    ("images", {"checksum": 1}),
+    ("images", []),
+  ],
+)
+def test_an_evaluation_of_wrong_types_is_made_anew(folder, key, value):
+  measured = {"split": "test", "step": 3, "views": 1, "num_examples": 5, "path_accuracy": 0.5, "loss": None}
+  measured |= {"level_names": ["level 1", "level 2"], "level_sizes": [2, 4], "level_accuracy": [0.5, None]}
+  measured |= {"images": {"checksum": "a-b-c", "root": ""}, "examples": [{"image": "x"}]}
+  path = folder.write_evaluation("test", measured)
+  assert folder.evaluation("test") == measured
+  path.write_text(json.dumps(measured | {key: value}))
+  assert folder.evaluation("test") is None
+
+
 @pytest.mark.parametrize("text", ["{}", "[]", '{"step": 3', '{"step": 3, "views": 1}', "[" * 100_000])
 def test_a_damaged_evaluation_is_none_so_that_it_is_made_anew(folder, text):
   measured = {"split": "test", "step": 3, "views": 1, "num_examples": 5}
@@ -112,6 +139,14 @@ def test_a_damaged_evaluation_is_none_so_that_it_is_made_anew(folder, text):
   assert folder.evaluation("test") == measured and folder.evaluation("train") is None
   path.write_text(text)
   assert folder.evaluation("test") is None
+
+
+def test_no_cell_of_a_table_is_a_formula_and_numbers_are_as_they_were(tmp_path):
+  cells = ["=1+1", "+a", "-b/c.png", "@x", "\tz", "-0.5", "+3e-2", -0.5, "a=b", "", None]
+  write_table(tmp_path / "t.csv", ["name"] * len(cells), [cells])
+  with open(tmp_path / "t.csv", newline="") as file:
+    found = list(csv.reader(file))[1]
+  assert found == ["'=1+1", "'+a", "'-b/c.png", "'@x", "'\tz", "-0.5", "+3e-2", "-0.5", "a=b", "", ""]
 
 
 def test_lines_of_metrics_that_are_none_are_passed_over(folder):
@@ -132,14 +167,14 @@ def test_other_training_images_are_refused(folder, toy_tree):
 
 
 def test_another_config_is_refused_without_a_checkpoint_too(folder, toy_tree):
-  (folder.checkpoints / "7").rmdir()
+  shutil.rmtree(folder.checkpoints / "7")
   with pytest.raises(UserError, match=r"config\.seed: 0 in the folder, 1 now"):
     folder.begin(CONFIG | {"seed": 1}, toy_tree, "labels")
   assert folder.config()["seed"] == 0
 
 
 def test_a_begin_that_a_crash_cut_short_is_completed(folder, toy_tree):
-  (folder.checkpoints / "7").rmdir()
+  shutil.rmtree(folder.checkpoints / "7")
   (folder.path / "tree.json").unlink()
   (folder.path / "data.json").unlink()
   folder.begin(CONFIG, toy_tree, "labels")

@@ -2,7 +2,8 @@
 
 For each name, the newest fingerprint is kept. All files together take at most `config.data.cache_gib`, by default
 `MOST_BYTES`: beyond that, the least recently used files are removed, but never the file that was just written. Partial
-files of killed writers are removed after a day.
+files of killed writers are removed after a day. A file ends with a checksum of the rest, which is compared when it is
+read.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import dataclasses
 import hashlib
 import os
 import re
+import struct
 import tempfile
 import time
+import zlib
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from absl import logging
@@ -24,6 +28,7 @@ MOST_BYTES = 32 * 2**30
 _SHOWN, _NAME, _DIGEST = 80, 12, 20  # characters of a file's name: for people, of the name's hash and the fingerprint's
 _OURS = re.compile(rf".*-[0-9a-f]{{{_DIGEST}}}\.npy")
 _LEFT_S = 24 * 3600
+_TRAILER, _MAGIC, _BLOCK = struct.Struct("<8sI"), b"hj crc32", 2**20
 
 
 def cache_folder() -> Path:
@@ -75,8 +80,11 @@ def load(
   """
   path = _path(name, fingerprint, place)
   try:
+    if not _is_whole(path):
+      logging.warning("%s is damaged: it is made again", path)
+      return None
     saved = np.load(path, mmap_mode="r", allow_pickle=False)
-  except (OSError, ValueError):  # Missing, or cut short, or no array.
+  except (OSError, ValueError):  # Missing, or no array.
     return None
   with contextlib.suppress(OSError):
     os.utime(path)  # when it was used last
@@ -97,9 +105,10 @@ def save(name: str, fingerprint: str, array: np.ndarray, place: CachePlace = USU
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
       try:
-        np.save(file, array, allow_pickle=False)
+        _write(file, array)
         file.close()
         os.replace(file.name, path)
+        _sync(path.parent)
       except BaseException:
         os.unlink(file.name)
         raise
@@ -109,6 +118,44 @@ def save(name: str, fingerprint: str, array: np.ndarray, place: CachePlace = USU
   with contextlib.suppress(OSError):
     _remove_others(path, place.limit)
   return path
+
+
+class _Summed:
+  """A file to write to, and the CRC-32 of what was written."""
+
+  def __init__(self, file: IO[bytes]):
+    self.file = file
+    self.crc = 0
+
+  def write(self, data: bytes) -> int:
+    self.crc = zlib.crc32(data, self.crc)
+    return self.file.write(data)
+
+
+def _write(file: IO[bytes], array: np.ndarray) -> None:
+  """Writes an array and its checksum, and waits until they have reached the disk."""
+  summed = _Summed(file)
+  np.save(cast("IO[bytes]", summed), array, allow_pickle=False)
+  file.write(_TRAILER.pack(_MAGIC, summed.crc))
+  file.flush()
+  os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+  opened = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(opened)
+  finally:
+    os.close(opened)
+
+
+def _is_whole(path: Path) -> bool:
+  """Returns whether a file ends with the checksum of the rest: 0.9 s for a GiB; raises OSError where there is none."""
+  with path.open("rb") as file:
+    rest, crc = os.fstat(file.fileno()).st_size - _TRAILER.size, 0
+    while rest > 0 and (data := file.read(min(rest, _BLOCK))):
+      crc, rest = zlib.crc32(data, crc), rest - len(data)
+    return rest == 0 and file.read() == _TRAILER.pack(_MAGIC, crc)
 
 
 def clear(place: CachePlace = USUAL) -> tuple[int, int]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import stat
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from hierjax.data.images import decoding
 from hierjax.errors import UserError
 from hierjax.extras import command
 from hierjax.tree.readers.folders import IMAGE_SUFFIXES as IMAGE_SUFFIXES
@@ -40,7 +43,9 @@ _TURNS = {
   7: Image.Transpose.TRANSVERSE,
   8: Image.Transpose.ROTATE_90,
 }
+_UPRIGHT = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM)
 _DEEPEST, _SHALLOW = 65535, 4095
+_STRIP = 2**20  # pixels of a large image that are converted at once
 _TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 
 
@@ -138,12 +143,12 @@ def to_grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 1"]:
 
 def _square(image: Image.Image, resize: int, fit: str, filter: Image.Resampling) -> np.ndarray:
   image.draft(None, (2 * resize, 2 * resize))  # A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves pixels enough.
-  image.load()
-  turn = _TURNS.get(_orientation(image))
-  rgb = _to_rgb(image)
-  rgb = rgb if turn is None else rgb.transpose(turn)
+  size, turn, rgb = decoding.in_turn(image.width * image.height, functools.partial(_decoded, image, resize, fit))
+  if turn is not None:
+    rgb = rgb.transpose(turn)
+    size = size if turn in _UPRIGHT else size[::-1]
   if fit == "pad":
-    return np.array(_padded(rgb, resize, filter))
+    return np.array(_padded(rgb, size, resize, filter))
   if rgb.size != (resize, resize):
     width, height = rgb.size if fit == "stretch" else (min(rgb.size),) * 2
     left, top = (rgb.width - width) / 2, (rgb.height - height) / 2
@@ -151,8 +156,36 @@ def _square(image: Image.Image, resize: int, fit: str, filter: Image.Resampling)
   return np.array(rgb)
 
 
-def _padded(rgb: Image.Image, resize: int, filter: Image.Resampling) -> Image.Image:
-  width, height = (max(1, round(side * resize / max(rgb.size))) for side in rgb.size)
+def _decoded(image: Image.Image, resize: int, fit: str) -> tuple[tuple[int, int], Image.Transpose | None, Image.Image]:
+  """Returns the size of an image, its turn, and the image as RGB, of fewer pixels where it is large."""
+  image.load()
+  large = image.width * image.height > decoding.LARGE
+  rgb = _reduced(image, resize, fit) if large else _to_rgb(image)
+  return image.size, _TURNS.get(_orientation(image)), rgb
+
+
+def _reduced(image: Image.Image, resize: int, fit: str) -> Image.Image:
+  """Returns a large image as RGB, its sides at least four times those that it will have, or as they are.
+
+  Strips are converted and averaged one after the other, since a conversion takes several times the memory of the image.
+  Whole blocks of pixels are averaged: up to an eighth of a final pixel is lost at each side.
+  """
+  width, height = (min(image.size),) * 2 if fit == "crop" else image.size  # what is cut off later is not converted
+  sides = (max(image.size),) * 2 if fit == "pad" else (width, height)
+  across, down = (max(1, side // (4 * resize)) for side in sides)
+  width, height = max(width - width % across, 1), max(height - height % down, 1)
+  left, top = (image.width - width) // 2, (image.height - height) // 2
+  to_rgb, reduced = _converter(image), Image.new("RGB", (-(-width // across), -(-height // down)))
+  rows = max(1, _STRIP // (width * down)) * down
+  for start in range(0, height, rows):
+    strip = to_rgb((left, top + start, left + width, top + min(start + rows, height)))
+    reduced.paste(strip.reduce((across, down)), (0, start // down))
+  return reduced
+
+
+def _padded(rgb: Image.Image, size: tuple[int, int], resize: int, filter: Image.Resampling) -> Image.Image:
+  """Returns an image that had `size` before it was reduced, resized, with grey around it."""
+  width, height = (max(1, round(side * resize / max(size))) for side in size)
   if rgb.size != (width, height):
     rgb = rgb.resize((width, height), filter, reducing_gap=2.0)
   square = Image.new("RGB", (resize, resize), _PADDING)
@@ -183,20 +216,31 @@ def _orientation_in(exif: bytes) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+  return _converter(image)((0, 0, *image.size))
+
+
+def _converter(image: Image.Image) -> Callable[[tuple[int, int, int, int]], Image.Image]:
+  """Returns a function from a box (left, top, right, bottom) to that part of an image as RGB."""
   if image.mode == "F":
     raise ValueError("its pixels are floating-point numbers, of unknown range")
   if image.mode.startswith("I"):
-    return _deep_to_rgb(image)
-  if image.has_transparency_data:
-    rgba = image.convert("RGBA")
+    return _deep_converter(image)
+  transparent = image.has_transparency_data
+
+  def convert(box: tuple[int, int, int, int]) -> Image.Image:
+    part = image if box == (0, 0, *image.size) else image.crop(box)
+    if not transparent:
+      return part.convert("RGB")
+    rgba = part.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-  return image.convert("RGB")
+
+  return convert
 
 
-def _deep_to_rgb(image: Image.Image) -> Image.Image:
-  """Returns a grey image of 16 or 32 bits as 8-bit RGB, the value that is transparent as white."""
-  values: np.ndarray = np.asarray(image).astype(np.int64)
-  least, most = int(np.min(values)), int(np.max(values))
+def _deep_converter(image: Image.Image) -> Callable[[tuple[int, int, int, int]], Image.Image]:
+  """Returns `_converter` of a grey image of 16 or 32 bits; the value that is transparent becomes white."""
+  pixels = np.asarray(image)
+  least, most = int(np.min(pixels)), int(np.max(pixels))
   tags = getattr(image, "tag_v2", {})  # of a TIFF alone
   declared = tags.get(_MAX_SAMPLE_VALUE)
   scale = declared[0] if isinstance(declared, tuple) else declared or _DEEPEST
@@ -206,10 +250,15 @@ def _deep_to_rgb(image: Image.Image) -> Image.Image:
     raise ValueError(
       f"its pixels of 16 bits or more reach {most:,} only, as those of 12 bits or fewer do; scale them to 65,535"
     )
-  if tags.get(_PHOTOMETRIC, 1) == 0:  # white is zero
-    values = scale - values
-  grey = np.round(values * (255 / scale)).astype(np.uint8)
-  rgb = np.repeat(grey[..., None], 3, axis=-1)
-  if isinstance(key := image.info.get("transparency"), int):
-    rgb[np.asarray(image) == key] = 255
-  return Image.fromarray(rgb)
+  white_is_zero, key = tags.get(_PHOTOMETRIC, 1) == 0, image.info.get("transparency")
+
+  def convert(box: tuple[int, int, int, int]) -> Image.Image:
+    part = pixels[box[1] : box[3], box[0] : box[2]]
+    values = scale - part.astype(np.int64) if white_is_zero else part
+    grey = np.round(values * (255 / scale)).astype(np.uint8)
+    rgb = np.repeat(grey[..., None], 3, axis=-1)
+    if isinstance(key, int):
+      rgb[part == key] = 255
+    return Image.fromarray(rgb)
+
+  return convert

@@ -60,6 +60,10 @@ class FeatureSource:
     """Returns the name of a vector in messages."""
     return f"{self.file} row {index}"
 
+  def content(self, index: int, most: int) -> bytes:
+    """Returns the bytes of a vector; see `Source`."""
+    return np.asarray(self.features[index]).tobytes() if most else b""
+
 
 def feature_splits(config: DataConfig, tree: LabelTree) -> Splits:
   """Returns the splits `config.root/SPLIT`, each with features.npy, `f32[n d]`, and nodes.npy, `i[n]` or `i[n p]`.

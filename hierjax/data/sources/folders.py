@@ -13,7 +13,7 @@ from jaxtyping import Int, Integer, UInt8
 
 from hierjax.data.config import DataConfig
 from hierjax.data.images.read_image import read_image
-from hierjax.data.source import Splits, pad_nodes
+from hierjax.data.source import Splits, file_content, pad_nodes
 from hierjax.errors import UserError
 from hierjax.tree.builders import build
 from hierjax.tree.draft import Draft
@@ -97,6 +97,10 @@ class FolderSource:
   def describe(self, index: int) -> str:
     """Returns the file's path."""
     return self.files[index]
+
+  def content(self, index: int, most: int) -> bytes:
+    """Returns the file's size and bytes of it; see `Source`."""
+    return file_content(self.files[index], most)
 
   @functools.cached_property
   def fingerprint(self) -> str:

@@ -48,3 +48,7 @@ class FrozenFeatures:
   def describe(self, index: int) -> str:
     """Returns the name of an image in messages."""
     return self.source.describe(index)
+
+  def content(self, index: int, most: int) -> bytes:
+    """Returns the bytes of an image as it is stored; see `Source`."""
+    return self.source.content(index, most)

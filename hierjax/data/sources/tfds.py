@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Integer, UInt8
 from tqdm import tqdm
 
+from hierjax.config import read_json
 from hierjax.data.config import DataConfig
 from hierjax.data.images import cache
 from hierjax.data.images.read_image import read_image
@@ -120,6 +122,10 @@ class TfdsSource:
     """Returns the name of an image in messages."""
     return f"{self.name} example {index}"
 
+  def content(self, index: int, most: int) -> bytes:
+    """Returns the bytes of an image as it is stored; see `Source`."""
+    return bytes(self._records.__getitems__([index])[0]["image"]) if most else b""
+
   def _labels(self) -> Int[np.ndarray, "n p"]:
     """Returns the classes of every record. ImageNet has 150 GB of records, so they are kept after the first time."""
     name, fingerprint = f"{self.name} labels {self._label_feature}", f"{self._label_feature} {self._files}"
@@ -152,6 +158,27 @@ def _tfds() -> Any:
   return tensorflow_datasets
 
 
+def _check_features(folder: Path) -> None:
+  """Raises UserError where a features.json of a set names a class that TFDS would import from elsewhere."""
+  for file in sorted({*folder.glob("*/features.json"), *folder.glob("*/*/features.json")}):
+    for name in _class_names(read_json(file, "the features of a set of TensorFlow Datasets")):
+      if not name.startswith("tensorflow_datasets.core.features."):
+        raise UserError(f"{file} names the class {name!r}, which is none of TFDS's features: no code of a set is run")
+
+
+def _class_names(features: Any) -> Iterator[str]:
+  """Yields the names of classes in the contents of a features.json."""
+  if isinstance(features, Mapping):
+    for key, value in features.items():
+      if key in ("type", "pythonClassName", "python_class_name") and isinstance(value, str):
+        yield value
+      else:
+        yield from _class_names(value)
+  elif isinstance(features, list):
+    for value in features:
+      yield from _class_names(value)
+
+
 def _builder(config: DataConfig) -> Any:
   kinds = f"choose from {', '.join(KINDS)}, or a set of TensorFlow Datasets, `cifar100` for example"
   kinds += did_you_mean(config.name, KINDS)
@@ -161,6 +188,7 @@ def _builder(config: DataConfig) -> Any:
     raise UserError(f"config.data.name = {config.name!r}: {kinds} ({error})") from None
   folder = os.path.expanduser(config.root or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
   command = f'pip install "hierjax[prepare]" && hierjax data prepare {config.name} --data-dir={folder}'
+  _check_features(Path(folder) / config.name.partition("/")[0].partition(":")[0])
   try:
     builder = tfds.core.read_only_builder.builder_from_files(config.name, data_dir=folder)
   except tfds.core.registered.DatasetNotFoundError:

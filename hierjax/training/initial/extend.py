@@ -14,7 +14,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from hierjax.data.open_source import carved_parts
-from hierjax.data.source import data_checksum
+from hierjax.data.source import data_checksum, what_changed
 from hierjax.errors import UserError
 from hierjax.nn.heads.axes import Axis
 from hierjax.runs.run import Run
@@ -129,7 +129,7 @@ def leaked(old: Run, new: Run) -> list[str]:
   """Returns warnings where validation or calibration is another part of the images than in the run that is extended."""
   train = new.source("train")
   carved = carved_parts(new.data, new.opened.splits(new.data, new.tree))
-  if not carved or train is None or old.trained_on == data_checksum(train):
+  if not carved or train is None or what_changed(old.trained_on, data_checksum(train)) in ("", "contents"):
     return []
   return [
     f"warning: config.data.{name} = {fraction} keeps another part of the images for {name} than in "

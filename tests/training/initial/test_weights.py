@@ -130,8 +130,7 @@ def test_a_folder_whose_checkpoint_is_not_whole_is_not_begun_anew(tmp_path):
   tuned = config(init=dict(run="runs/nowhere"))  # whose weights a run that goes on does not read
   folder, run = RunFolder(tmp_path), Run.from_config(tuned)
   folder.begin(tuned, run.tree, data_checksum(run.source("train")))
-  folder.checkpoints.mkdir()
-  (folder.checkpoints / "7").write_bytes(b"")
-  with pytest.raises(UserError, match="checkpoints holds no complete checkpoint"):
+  (folder.checkpoints / "7" / "model").mkdir(parents=True)
+  with pytest.raises(UserError, match=r"checkpoints/7 is damaged \(it has no record"):
     train_and_evaluate(tuned, str(tmp_path))
   assert not folder.metrics.exists()
