@@ -19,6 +19,10 @@ from hierjax.functional.search import Carry, Step, continuations, output_numbers
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import PAD, ROOT, STOP
 
+# A smaller share of a node's probability is the rounding error of the sum over its children, and no probability that
+# the path ends at the node.
+_ROUNDING = 1e-5
+
 
 def level_splits(tree: TreeArrays) -> tuple[int, ...]:
   """Returns where one block ends and the next begins, as static numbers: one less than there are levels."""
@@ -159,8 +163,35 @@ def by_paths(paths: Int[Array, "b k l"], log_prob: Float[Array, "b k"], tree: Tr
 
 def by_leaves(probs: Float[Array, "b m"], tree: TreeArrays) -> Float[Array, "b n"]:
   """Returns for each node the sum over the leaves below it; `probs` in the order of `tree.leaves`."""
-  parent = jnp.asarray(tree.parent)
   total = jnp.zeros((probs.shape[0], tree.num_nodes), jnp.float32).at[:, jnp.asarray(tree.leaves)].set(probs)
-  for first, end in reversed(list(zip(tree.level_offsets[1:-1], tree.level_offsets[2:], strict=True))):
-    total = total.at[:, parent[first:end]].add(total[:, first:end])
-  return total
+  return sums_below(total, tree)
+
+
+def sums_below(values: Float[Array, "b n"], tree: TreeArrays) -> Float[Array, "b n"]:
+  """Returns for each node the sum over the node and its descendants."""
+  parent = jnp.asarray(tree.parent)
+  for first, end in reversed(list(itertools.pairwise(tree.level_offsets[1:]))):
+    values = values.at[:, parent[first:end]].add(values[:, first:end])
+  return values
+
+
+def sums_above(values: Float[Array, "b n"], tree: TreeArrays) -> Float[Array, "b n"]:
+  """Returns for each node the sum over the node and its ancestors."""
+  parent, offsets = jnp.asarray(tree.parent), tree.level_offsets
+  found = [values[:, : offsets[1]]]
+  for above, (first, end) in zip(offsets, itertools.pairwise(offsets[1:]), strict=False):
+    found.append(values[:, first:end] + found[-1][:, parent[first:end] - above])
+  return jnp.concatenate(found, axis=1)
+
+
+def end_probability(node_prob: Float[Array, "b n"], tree: TreeArrays) -> Float[Array, "b n"]:
+  """Returns the probability that the path ends at each node: its own probability less the sum over its children.
+
+  Above a leaf it is 0 where paths may not end there, and where it is no more than rounding.
+  """
+  parent, leaves = jnp.asarray(tree.parent), jnp.asarray(tree.leaves)
+  if tree.stop_at != "node":
+    return jnp.zeros_like(node_prob).at[:, leaves].set(node_prob[:, leaves])
+  top = tree.level_offsets[1]
+  left = node_prob.at[:, parent[top:]].add(-node_prob[:, top:])
+  return jnp.where(jnp.asarray(tree.may_end)[None] & (left > _ROUNDING * node_prob), left, 0.0)
