@@ -26,6 +26,7 @@ if TYPE_CHECKING:
   from hierjax.functional.tree_arrays import TreeArrays as TreeArrays
   from hierjax.functional.tree_arrays import tree_arrays as tree_arrays
   from hierjax.inference.predictor import Predictor as Predictor
+  from hierjax.inference.purpose import Purpose as Purpose
   from hierjax.nn.backbones.backbone import Backbone as Backbone
   from hierjax.nn.backbones.convnext import convnext as convnext
   from hierjax.nn.backbones.densenet import densenet as densenet
@@ -97,6 +98,7 @@ _MODULES = {
   "TreeArrays": "hierjax.functional.tree_arrays",
   "tree_arrays": "hierjax.functional.tree_arrays",
   "Predictor": "hierjax.inference.predictor",
+  "Purpose": "hierjax.inference.purpose",
   "Backbone": "hierjax.nn.backbones.backbone",
   "convnext": "hierjax.nn.backbones.convnext",
   "densenet": "hierjax.nn.backbones.densenet",

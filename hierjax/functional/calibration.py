@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hierjax.functional.distributions import end_probability
-from hierjax.functional.distributions import split_levels
+from hierjax.functional.distributions import end_probability, split_levels
 from hierjax.functional.multilabel import smallest_above
 from hierjax.functional.search import Carry
 from hierjax.functional.tree_arrays import TreeArrays

@@ -117,8 +117,8 @@ def tree_arrays(tree: LabelTree, short_labels: ShortLabels = "unknown") -> TreeA
   )
 
 
-def heights(tree: TreeArrays) -> Int[Array, "a"]:
-  """Returns the edges from the root, and from each node, down to its farthest leaf: 0 for leaves; a = n + 1."""
+def heights(tree: TreeArrays) -> Int[Array, "_"]:
+  """Returns the edges from the root, and from each node, down to its farthest leaf: 0 for leaves. They are n + 1."""
   parent = jnp.asarray(tree.parent)
   found = jnp.zeros(tree.num_nodes + 1, jnp.int32)
   for first, end in reversed(list(itertools.pairwise(tree.level_offsets))):
