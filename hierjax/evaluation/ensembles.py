@@ -118,13 +118,13 @@ def _counter(
 ) -> Callable[[Answered], tuple[Bool[Array, "s a b i"], Bool[Array, "b i"]]]:
   """Returns the function from the answers for a batch to its errors, by subset and alpha, and to which of them count.
 
-  A subset of a single run at alpha = 0 has the errors of the run's own decoding.
+  A subset of a single run at alpha = 0 has the errors of the run's own decoding, where no stage changes it.
   """
   tree = ensemble.whole.run.method.tree
   parts = np.stack([ensemble.parts_of(subset) for subset in chosen])
   single = parts.sum(axis=1) == 1
   own_part = parts.argmax(axis=1)
-  at_zero = np.asarray(alphas, np.float32) == 0
+  at_zero = (np.asarray(alphas, np.float32) == 0) & stages.keep_probabilities
 
   def count(answered: Answered) -> tuple[Bool[Array, "s a b i"], Bool[Array, "b i"]]:
     paths, here = single_path(judged_labels(answered.labels, stages, tree)), answered.mask[:, None] > 0

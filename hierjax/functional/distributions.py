@@ -153,6 +153,31 @@ def by_chain_rule(step: Step, carry: Carry, known: Int[Array, "b l"], tree: Tree
   return jnp.exp(jnp.concatenate(levels, axis=1))
 
 
+def by_siblings(logits: Float[Array, "b o"], tree: TreeArrays) -> tuple[Float[Array, "b n"], Float[Array, "b n"]]:
+  """Returns log P(node), and the logarithm of the share of each node that ends there: 0 at leaves.
+
+  P(node) = P(parent) x the node's part of a softmax over the siblings. Where paths may end at inner nodes (`stop_at` is
+  `node`), such an end is one of the siblings below its node.
+
+  Args:
+    logits: one a node, and then, in such a tree, one for the end at each inner node: o is n, or n + i.
+    tree: the tree.
+  """
+  parent, inner, n, b = jnp.asarray(tree.parent), jnp.asarray(tree.inner), tree.num_nodes, logits.shape[0]
+  stop = jnp.full((b, n), -jnp.inf, jnp.float32)
+  if tree.stop_at == "node":
+    stop = stop.at[:, inner].set(jnp.where(jnp.asarray(tree.may_end)[inner][None], logits[:, n:], -jnp.inf))
+  found, share = [jax.nn.log_softmax(logits[:, : tree.level_offsets[1]], axis=1)], []
+  for above, (first, end) in zip(tree.level_offsets, itertools.pairwise(tree.level_offsets[1:]), strict=False):
+    block, parents, here = logits[:, first:end], parent[first:end] - above, stop[:, above:first]
+    mass = jnp.logaddexp(log_sums(block, parents, first - above), here)
+    share.append(here - jnp.where(jnp.isfinite(mass), mass, 0.0))
+    found.append(found[-1][:, parents] + block - mass[:, parents])
+  share.append(stop[:, tree.level_offsets[-2] :])
+  is_leaf = jnp.ones(n, bool).at[inner].set(False)[None]
+  return jnp.concatenate(found, axis=1), jnp.where(is_leaf, 0.0, jnp.concatenate(share, axis=1))
+
+
 def by_paths(paths: Int[Array, "b k l"], log_prob: Float[Array, "b k"], tree: TreeArrays) -> Float[Array, "b n"]:
   """Returns, for each node, the mass of those of the paths that go through it: a lower bound of its probability."""
   rows = jnp.arange(paths.shape[0])[:, None, None]
