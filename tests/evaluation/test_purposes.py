@@ -75,7 +75,7 @@ def test_an_ensemble_restricted_to_nodes_answers_at_a_level(runs, answers, tmp_p
 
 
 def test_a_threshold_holds_for_the_purpose_that_it_was_chosen_for(runs, capsys):
-  evaluate(runs[1].path, certify=0.1, minimise="hf1")
+  evaluate(runs[1].path, certify=0.01, of="images", minimise="hf1")
   Predictor(runs[1].path, threshold="certified", purpose=Purpose(minimise="hf1"))
   with pytest.raises(UserError, match="has a certificate for other runs"):
     Predictor(runs[1].path, threshold="certified")
