@@ -51,9 +51,15 @@ class FlatHead(nn.Module):
     super().__post_init__()
 
   @classmethod
-  def for_tree(cls, arrays: TreeArrays, **fields: Any) -> FlatHead:
-    """Returns the head for a tree; `fields` are the attributes that have a default."""
-    return cls(arrays.num_leaves, arrays.stop_at, **fields)
+  def for_tree(
+    cls,
+    arrays: TreeArrays,
+    criterion: str = "cross_entropy",
+    strength: float | None = None,
+    dtype: Any = jnp.float32,
+  ) -> FlatHead:
+    """Returns the head for a tree."""
+    return cls(arrays.num_leaves, arrays.stop_at, criterion, strength, dtype)
 
   @nn.compact
   def __call__(
