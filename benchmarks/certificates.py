@@ -37,12 +37,14 @@ def synthetic(count: int, rng: np.random.Generator) -> Confidences:
 def of_run(workdir: str, split: str) -> Confidences:
   """Returns the confidences of a run on a split."""
   from hierjax.evaluation.predictions import predict_split
+  from hierjax.functional.selective import UNSHORTENED
   from hierjax.inference.members import open_ensemble, open_images
   from hierjax.inference.pipeline import Stages
   from hierjax.runs.devices import data_mesh
 
   ensemble = open_ensemble([workdir], data_mesh(), "", 0)
-  return Confidences.of(predict_split(ensemble, open_images(ensemble, split), Stages(ensemble.whole.run.options)))
+  stages = Stages(ensemble.whole.run.options, threshold=UNSHORTENED)
+  return Confidences.of(predict_split(ensemble, open_images(ensemble, split), stages))
 
 
 def certified(found: Confidences, promise: Promise) -> int | None:

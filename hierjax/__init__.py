@@ -18,6 +18,13 @@ if TYPE_CHECKING:
   from hierjax.functional.combine import mean_of_members as mean_of_members
   from hierjax.functional.combine import mean_of_views as mean_of_views
   from hierjax.functional.decoding import decode as decode
+  from hierjax.functional.losses import conditional_cross_entropy as conditional_cross_entropy
+  from hierjax.functional.losses import hierarchical_cross_entropy as hierarchical_cross_entropy
+  from hierjax.functional.losses import path_cross_entropy as path_cross_entropy
+  from hierjax.functional.losses import sibling_cross_entropy as sibling_cross_entropy
+  from hierjax.functional.losses import soft_label_cross_entropy as soft_label_cross_entropy
+  from hierjax.functional.losses import soft_max_margin as soft_max_margin
+  from hierjax.functional.losses import subtree_cross_entropy as subtree_cross_entropy
   from hierjax.functional.metrics import Mean as Mean
   from hierjax.functional.metrics import evaluate_batch as evaluate_batch
   from hierjax.functional.multilabel import F1 as F1
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
   from hierjax.functional.tree_arrays import TreeArrays as TreeArrays
   from hierjax.functional.tree_arrays import tree_arrays as tree_arrays
   from hierjax.inference.predictor import Predictor as Predictor
+  from hierjax.inference.purpose import Purpose as Purpose
   from hierjax.nn.backbones.backbone import Backbone as Backbone
   from hierjax.nn.backbones.convnext import convnext as convnext
   from hierjax.nn.backbones.densenet import densenet as densenet
@@ -58,6 +66,7 @@ if TYPE_CHECKING:
   from hierjax.nn.heads.flat import FlatHead as FlatHead
   from hierjax.nn.heads.multilabel import MultiLabelHead as MultiLabelHead
   from hierjax.nn.heads.path_rnn import PathRNNHead as PathRNNHead
+  from hierjax.nn.heads.sibling_softmax import SiblingSoftmaxHead as SiblingSoftmaxHead
   from hierjax.nn.layers.conversions import Conversion as Conversion
   from hierjax.nn.layers.recurrence.spatial import SpatialRNN as SpatialRNN
   from hierjax.nn.layers.recurrence.spatial import spatial_recurrence as spatial_recurrence
@@ -90,6 +99,13 @@ _MODULES = {
   "mean_of_members": "hierjax.functional.combine",
   "mean_of_views": "hierjax.functional.combine",
   "decode": "hierjax.functional.decoding",
+  "conditional_cross_entropy": "hierjax.functional.losses",
+  "hierarchical_cross_entropy": "hierjax.functional.losses",
+  "path_cross_entropy": "hierjax.functional.losses",
+  "sibling_cross_entropy": "hierjax.functional.losses",
+  "soft_label_cross_entropy": "hierjax.functional.losses",
+  "soft_max_margin": "hierjax.functional.losses",
+  "subtree_cross_entropy": "hierjax.functional.losses",
   "Mean": "hierjax.functional.metrics",
   "evaluate_batch": "hierjax.functional.metrics",
   "F1": "hierjax.functional.multilabel",
@@ -99,6 +115,7 @@ _MODULES = {
   "TreeArrays": "hierjax.functional.tree_arrays",
   "tree_arrays": "hierjax.functional.tree_arrays",
   "Predictor": "hierjax.inference.predictor",
+  "Purpose": "hierjax.inference.purpose",
   "Backbone": "hierjax.nn.backbones.backbone",
   "convnext": "hierjax.nn.backbones.convnext",
   "densenet": "hierjax.nn.backbones.densenet",
@@ -130,6 +147,7 @@ _MODULES = {
   "FlatHead": "hierjax.nn.heads.flat",
   "MultiLabelHead": "hierjax.nn.heads.multilabel",
   "PathRNNHead": "hierjax.nn.heads.path_rnn",
+  "SiblingSoftmaxHead": "hierjax.nn.heads.sibling_softmax",
   "Conversion": "hierjax.nn.layers.conversions",
   "SpatialRNN": "hierjax.nn.layers.recurrence.spatial",
   "spatial_recurrence": "hierjax.nn.layers.recurrence.spatial",

@@ -255,8 +255,10 @@ class DecodeOptions:
   """How paths are decoded from a distribution; static under jit. The options hold after every stage of the pipeline.
 
   Attributes:
-    rule: the decoding rule: `beam`, or `package.module:function` of the signature of
-      `hierjax.functional.decoding.beam_rule`.
+    rule: the decoding rule: `beam`; `level`; a cost of `hierjax.functional.costs.COSTS`, which is minimised in
+      expectation over all nodes: `edges`, `height`, `hf0.5`, `hf1`, `hf2`; or `package.module:function` of the
+      signature of `hierjax.functional.decoding.beam_rule`.
+    level: of the rule `level`: where paths end, 1 for the top level; 0 for the last.
     beam: paths that are kept by the search, and returned; 1 is greedy. Where a distribution has node probabilities and
       nothing else (the flat head, a mean of heads that follow the chain rule), the search is exact for any beam.
     restrict: `tree` follows the children of the previous node only; `raw` takes any output at any step (READINGS G3).
@@ -271,6 +273,7 @@ class DecodeOptions:
   """
 
   rule: str = struct.field(pytree_node=False, default="beam")
+  level: int = struct.field(pytree_node=False, default=0)
   beam: int = struct.field(pytree_node=False, default=1)
   restrict: Literal["tree", "raw"] = struct.field(pytree_node=False, default="tree")
   normalise: Literal["trained", "siblings"] = struct.field(pytree_node=False, default="trained")
@@ -282,6 +285,8 @@ class DecodeOptions:
     """Raises UserError for a value out of range."""
     if not 1 <= self.beam <= 10_000:
       raise UserError(f"config.decode.beam = {self.beam}: a beam keeps at least 1 path, and at most 10,000")
+    if self.level < 0:
+      raise UserError(f"config.decode.level = {self.level}: give 1 for the top level or more, or 0 for the last")
     for name, value, allowed in (
       ("restrict", self.restrict, ("tree", "raw")),
       ("normalise", self.normalise, ("trained", "siblings")),

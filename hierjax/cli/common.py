@@ -8,10 +8,13 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
 
 from hierjax.data.split_names import split_name
 from hierjax.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+  from hierjax.inference.purpose import Purpose
 
 
 @runtime_checkable
@@ -120,16 +123,37 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-  """Adds what `predict` and `export` share: `--top`, `--alpha` and `--threshold`."""
+  """Adds what `predict` and `export` share: `--top`, `--alpha`, `--threshold`, and the purpose of the answers."""
   parser.add_argument("--top", type=at_least_1, default=1, metavar="K", help="paths an image, best first (default 1)")
   parser.add_argument(
     "--alpha", default="", metavar="A", help="strength of classifier adaptation, 0 to 2; or `chosen`, by a sweep"
   )
   parser.add_argument(
     "--threshold", default="", metavar="P",
-    help="confidence threshold, 0 to 1: paths end above nodes with a probability below P; or `chosen`, by a sweep, or "
-    "`certified`, by `evaluate --certify`",
+    help="confidence threshold, 0 to 1: the answer is the deepest node of a probability of at least P; or `chosen`, by "
+    "a sweep, or `certified`, by `evaluate --certify`",
   )  # fmt: skip
+  add_purpose(parser)
+
+
+def add_purpose(parser: argparse.ArgumentParser) -> None:
+  """Adds `--minimise`, `--level`, `--rank` and `--only`."""
+  parser.add_argument(
+    "--minimise", default="", metavar="COST",
+    help="answer with the node, of any level, of the smallest expected cost: edges, height, hf0.5, hf1 or hf2",
+  )  # fmt: skip
+  parser.add_argument("--level", type=at_least_1, default=0, metavar="N", help="answer with the best node of level N")
+  parser.add_argument("--rank", default="", metavar="NAME", help="the same by the level's name")
+  parser.add_argument(
+    "--only", default="", metavar="FILE", help="answer with the nodes of this file alone: a name or a path a line"
+  )
+
+
+def purpose_of(args: argparse.Namespace) -> Purpose:
+  """Returns what these arguments say; raises UserError where they do not go together."""
+  from hierjax.inference.purpose import Purpose
+
+  return Purpose(args.minimise, args.level, args.rank, args.only)
 
 
 def at_least_1(text: str) -> int:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hierjax import extras
 from hierjax.cli import given, selective
-from hierjax.cli.common import add_data_root, add_json, add_split, output
+from hierjax.cli.common import add_data_root, add_json, add_purpose, add_split, output, purpose_of
 from hierjax.errors import UserError
 
 if TYPE_CHECKING:
   from jax.sharding import Mesh
 
   from hierjax.evaluation.ensembles import Errors
-  from hierjax.inference.members import Ensemble, Images
+  from hierjax.inference.members import Ensemble
   from hierjax.runs.folder import RunFolder
 
 HELP = "Measure a run, or an ensemble of runs, on a split of its data set."
@@ -25,6 +26,9 @@ hierjax evaluate runs/quickstart --split val --json
 hierjax evaluate runs/quickstart --threshold sweep --selective-accuracy 0.95
 hierjax evaluate runs/quickstart --certify 0.95 --sure 0.9
 hierjax evaluate runs/quickstart --certify 0.95 --of images
+hierjax evaluate runs/quickstart --minimise edges
+hierjax evaluate runs/quickstart --level 2
+hierjax evaluate runs/quickstart --only labels.txt
 hierjax evaluate runs/a runs/b runs/c --alpha 1 --out runs/ensemble
 hierjax evaluate runs/a runs/b --against runs/x runs/y
 hierjax evaluate --predictions preds.csv --tree tree.json --labels labels.csv
@@ -46,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--known-levels", type=int, default=0, metavar="N", help="give the first N levels of each label (default 0)"
   )
+  add_purpose(parser)
   _add_choices(parser)
   selective.add_certificate(parser)
   _add_comparison(parser)
@@ -67,9 +72,9 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
   )  # fmt: skip
   parser.add_argument(
     "--threshold", default="", metavar="P",
-    help="confidence threshold, 0 to 1: paths end above nodes with a probability below P; `sweep` draws coverage and "
-    "accuracy for all P and chooses one on validation, which promises nothing for other images; `chosen` uses that "
-    "one, `certified` that of --certify",
+    help="confidence threshold, 0 to 1: answers are the deepest nodes of a probability of at least P; `sweep` draws "
+    "coverage and accuracy for all P and chooses one on validation, which promises nothing for other images; `chosen` "
+    "uses that one, `certified` that of --certify",
   )  # fmt: skip
   parser.add_argument(
     "--selective-accuracy", type=float, metavar="SHARE",
@@ -112,6 +117,11 @@ def _check(args: argparse.Namespace) -> None:
   if args.selective_accuracy is not None and not 0 < args.selective_accuracy <= 1:
     raise UserError(f"--selective-accuracy {args.selective_accuracy:g}: must be above 0, and at most 1")
   selective.check_certificate(args)
+  if purpose_of(args) and (args.known_levels or args.against or args.alpha == "sweep"):
+    raise UserError(
+      "--minimise, --level, --rank and --only are of one set of runs at one alpha: leave out --known-levels, --against "
+      "and --alpha sweep"
+    )
   if args.threshold and (args.against or args.alpha == "sweep"):
     raise UserError("--threshold needs one set of runs at one alpha: leave out --against, and --alpha sweep")
   if args.node and args.alpha != "sweep":
@@ -133,10 +143,10 @@ def _evaluate(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
     return _against(args, mesh)
   if _is_single(args) and not args.alpha and not args.threshold and args.certify is None:
     return _plain(args, mesh)
-  from hierjax.inference.members import open_ensemble, open_images
+  from hierjax.inference.members import open_ensemble
 
   out = _out(args)
-  ensemble = open_ensemble(args.workdir, mesh, args.data_root, args.views)
+  ensemble = open_ensemble(args.workdir, mesh, args.data_root, args.views).for_purpose(purpose_of(args))
   _drop_idle_alpha(args, ensemble)
   if args.certify is not None:
     return selective.certify_threshold(args, ensemble, _needed(out))
@@ -149,7 +159,7 @@ def _evaluate(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
   from hierjax.inference.settings import alpha_of_flag
 
   alpha = alpha_of_flag(args.alpha, ensemble.tree.depth, out, ensemble.runs)
-  return _adapted(ensemble, open_images(ensemble, args.split), (0.0, alpha) if alpha else (0.0,), out)
+  return _adapted(args, ensemble, (0.0, alpha) if alpha else (0.0,), out)
 
 
 def _plain(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
@@ -159,15 +169,14 @@ def _plain(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
   from hierjax.runs.folder import NotWritten, RunFolder
 
   folder = RunFolder(args.workdir[0])
-  settings = SplitSettings(args.split, args.data_root, args.views, args.known_levels)
+  settings = SplitSettings(args.split, args.data_root, args.views, args.known_levels, purpose_of(args))
   try:
     metrics = evaluate_run(folder, mesh, settings)
   except NotWritten as error:
     print_metrics(folder, error.metrics, args.every_metric)
     raise
   print_metrics(folder, metrics, args.every_metric)
-  known = f"-known{args.known_levels}" if args.known_levels else ""
-  return {f"{metrics['split']}{known}": metrics}
+  return {metrics["split"] + settings.suffix: metrics}
 
 
 def _drop_idle_alpha(args: argparse.Namespace, ensemble: Ensemble) -> None:
@@ -182,17 +191,22 @@ def _drop_idle_alpha(args: argparse.Namespace, ensemble: Ensemble) -> None:
     args.alpha = ""
 
 
-def _adapted(ensemble: Ensemble, images: Images, alphas: tuple[float, ...], out: RunFolder | None) -> dict[str, Any]:
+def _adapted(
+  args: argparse.Namespace, ensemble: Ensemble, alphas: tuple[float, ...], out: RunFolder | None
+) -> dict[str, Any]:
   """Measures an ensemble, of one member or several, at several alphas."""
   from hierjax.evaluation.answers import fold
   from hierjax.evaluation.ensembles import all_metrics, errors_of, metrics_of, subset_errors
+  from hierjax.inference.members import open_images
   from hierjax.inference.pipeline import Stages
 
-  stages = Stages(ensemble.whole.run.options)
+  purpose, images = purpose_of(args), open_images(ensemble, args.split)
+  stages = Stages(ensemble.whole.run.options, only=purpose.nodes(ensemble.tree))
   errors, metrics = subset_errors(ensemble, alphas, stages), all_metrics(ensemble, alphas, stages)
   fold(ensemble, images, errors, metrics)
   found = dict(zip(alphas, metrics_of(metrics), strict=True))
-  return _report(ensemble, images.split, _Measured(errors_of(errors, ensemble, alphas), found), out)
+  measured = _Measured(errors_of(errors, ensemble, alphas), found, purpose.name, purpose.conditions(ensemble.tree))
+  return _report(ensemble, images.split, measured, out)
 
 
 def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -> dict[str, Any]:
@@ -232,10 +246,12 @@ def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -
 
 
 class _Measured(NamedTuple):
-  """Errors of the subsets of an ensemble, and all metrics of the whole, by alpha."""
+  """Errors of the subsets of an ensemble, and all metrics of the whole, by alpha; and what the answers are for."""
 
   errors: Errors
   metrics: dict[float, dict[str, Any]]
+  purpose: str = ""
+  about: Mapping[str, Any] = {}
 
 
 def _report(ensemble: Ensemble, split: str, measured: _Measured, out: RunFolder | None) -> dict[str, Any]:
@@ -247,12 +263,14 @@ def _report(ensemble: Ensemble, split: str, measured: _Measured, out: RunFolder 
   several = len(ensemble.members) > 1
   tree = ensemble.tree
   sizes = {"level_names": list(tree.named_levels), "level_sizes": np.diff(tree.level_offsets).tolist()}
-  about = {"split": split, "images": ensemble.whole.run.images_of(split), "members": ensemble.about(), **sizes}
+  images = ensemble.whole.run.images_of(split)
+  about = {"split": split, "images": images, "members": ensemble.about(), **measured.about, **sizes}
   found = {alpha: {**about, "alpha": alpha, **values} for alpha, values in measured.metrics.items()}
   for number, values in enumerate(found.values()):
     if several:
       values["ensembles"] = ensemble_errors(measured.errors, number)
   print_ensemble(ensemble.name, found)
+  split += measured.purpose
   named = {f"{split}-alpha{alpha:g}" if alpha or not several else split: values for alpha, values in found.items()}
   for name, values in named.items():
     if out is not None:

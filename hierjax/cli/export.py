@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hierjax.cli.common import add_decoding, add_workdir, at_least_1
+from hierjax.cli.common import add_decoding, add_workdir, at_least_1, purpose_of
 
 HELP = "Write a run as a StableHLO function, its weights and a JSON file."
 EXAMPLES = """
@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.inference.export import export
   from hierjax.inference.trained_model import AnswerSettings
 
-  about = export(args.workdir, Path(args.out), args.batch, AnswerSettings(args.top, args.alpha, args.threshold))
+  settings = AnswerSettings(args.top, args.alpha, args.threshold, purpose_of(args))
+  about = export(args.workdir, Path(args.out), args.batch, settings)
   b, h, w, c = about["images"]["shape"]
   print(f"{args.out}: step {about['step']}, for u8[{b} {h} {w} {c}]; docs/how_to/export.md shows how to call it")
   return 0

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hierjax.cli.common import add_decoding, add_json, add_workdir, output
+from hierjax.cli.common import add_decoding, add_json, add_workdir, output, purpose_of
 
 if TYPE_CHECKING:
   from hierjax.inference.predictor import Row
@@ -17,6 +17,8 @@ EXAMPLES = """
 hierjax predict runs/quickstart photo.jpg
 hierjax predict runs/quickstart photos/ --csv answers.csv --top 3
 hierjax predict runs/quickstart photos/ --threshold 0.8 --json
+hierjax predict runs/quickstart photos/ --minimise edges
+hierjax predict runs/quickstart photos/ --level 2 --top 3
 hierjax predict lite0 photos/
 """
 
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if args.csv:
       write_csv(args.csv, rows)
     print_json({"answers": [row._asdict() for row in rows]})
-    failed = _print(rows, "abstained" if args.threshold else "no path passes", lines=not args.json)
+    failed = _print(rows, "abstained" if args.threshold or purpose_of(args) else "no path passes", lines=not args.json)
     if failed:
       print(f"{failed} of {len(images)} images could not be read", file=sys.stderr)
   return 1 if failed == len(images) else 0
@@ -63,7 +65,7 @@ def _predict(args: argparse.Namespace, images: Sequence[Any]) -> list[Row]:
 
   rows = []
   with tqdm(total=len(images), desc="predicting", unit=" images", delay=2, leave=False, disable=None) as bar:
-    for row in Predictor(args.workdir, args.top, args.alpha, args.threshold).rows(images):
+    for row in Predictor(args.workdir, args.top, args.alpha, args.threshold, purpose_of(args)).rows(images):
       rows.append(row)
       bar.update(row.rank in (None, 1))
   return rows

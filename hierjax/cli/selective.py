@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hierjax import extras
+from hierjax.cli.common import purpose_of
 from hierjax.errors import UserError
 
 if TYPE_CHECKING:
   from hierjax.evaluation.choosing.selective import Confidences
-  from hierjax.inference.members import Ensemble
+  from hierjax.inference.members import Ensemble, Images
+  from hierjax.inference.purpose import Purpose
   from hierjax.runs.folder import RunFolder
 
 
@@ -45,19 +48,16 @@ def check_certificate(args: argparse.Namespace) -> None:
 
 def measure_selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder | None) -> dict[str, Any]:
   """Measures answers that abstain below a confidence threshold."""
-  from hierjax.evaluation.choosing.selective import Confidences, ThresholdGoal, choose_threshold, conditions_of
-  from hierjax.evaluation.predictions import predict_split
+  from hierjax.evaluation.choosing.selective import ThresholdGoal, choose_threshold, conditions_of
   from hierjax.inference.members import open_images
-  from hierjax.inference.pipeline import Stages
   from hierjax.inference.settings import alpha_of_flag, threshold_of_flag
 
-  alpha = alpha_of_flag(args.alpha, ensemble.tree.depth, out, ensemble.runs)
-  stages = Stages(ensemble.whole.run.options, alpha=alpha)
-  images = open_images(ensemble, args.split)
+  alpha, purpose = alpha_of_flag(args.alpha, ensemble.tree.depth, out, ensemble.runs), purpose_of(args)
+  conditions, images = conditions_of(ensemble, alpha, purpose), open_images(ensemble, args.split)
   if args.threshold != "sweep":
-    threshold = threshold_of_flag(args.threshold, out, ensemble.runs, conditions_of(ensemble, alpha))
-    found = Confidences.of(predict_split(ensemble, images, stages))
-    return _report_selective(ensemble, images.split, _Selective(found, threshold, alpha), out)
+    threshold = threshold_of_flag(args.threshold, out, ensemble.runs, conditions)
+    found = _confidences(ensemble, images, alpha, purpose, threshold)
+    return _report_selective(ensemble, images.split, _Selective(found, threshold, alpha, purpose), out)
   extras.require("report")
   from hierjax.report.plots.selective import ThresholdSweep, draw_threshold_sweep
 
@@ -66,12 +66,13 @@ def measure_selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFold
       f"--threshold sweep: it chooses on validation, and {ensemble.whole.run.data.name!r} has no such split; train "
       "with config.data.validation = 0.1, or give a probability"
     )
-  goal = ThresholdGoal(ensemble, alpha, 0.95 if args.selective_accuracy is None else args.selective_accuracy)
-  validation = Confidences.of(predict_split(ensemble, open_images(ensemble, "validation"), stages))
+  goal = ThresholdGoal(ensemble, conditions, 0.95 if args.selective_accuracy is None else args.selective_accuracy)
   assert out is not None  # `evaluate` refuses a sweep without a folder
-  threshold = choose_threshold(out, goal, validation)
-  found = Confidences.of(predict_split(ensemble, images, stages))
-  written = _report_selective(ensemble, images.split, _Selective(found, threshold, alpha), out)
+  splits = {s.split: s for s in (open_images(ensemble, "validation"), images)}
+  by_split = {name: _confidences(ensemble, split, alpha, purpose) for name, split in splits.items()}
+  threshold = choose_threshold(out, goal, by_split)
+  found, validation = by_split[images.split], by_split["validation"]
+  written = _report_selective(ensemble, images.split, _Selective(found, threshold, alpha, purpose), out)
   print(
     f"\nthreshold = {threshold:g} is chosen on validation: {out.path / 'choices.json'}. It promises nothing for "
     f"other images; `--certify {goal.accuracy:g}` does"
@@ -86,33 +87,45 @@ def measure_selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFold
 def certify_threshold(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -> dict[str, Any]:
   """Finds the threshold whose promise calibration images prove, keeps it, and measures it on another split."""
   from hierjax.evaluation.choosing.certificates import Promise, certify, keep_certificate, sentences
-  from hierjax.evaluation.choosing.selective import Confidences, calibration_images, conditions_of
-  from hierjax.evaluation.predictions import predict_split
+  from hierjax.evaluation.choosing.selective import calibration_images, conditions_of
   from hierjax.inference.members import open_images
-  from hierjax.inference.pipeline import Stages
   from hierjax.inference.settings import alpha_of_flag
 
   promise = Promise(args.certify, 0.9 if args.sure is None else args.sure, args.of or "answers")
-  alpha = alpha_of_flag(args.alpha, ensemble.tree.depth, out, ensemble.runs)
-  stages = Stages(ensemble.whole.run.options, alpha=alpha)
+  alpha, purpose = alpha_of_flag(args.alpha, ensemble.tree.depth, out, ensemble.runs), purpose_of(args)
   calibration, images = calibration_images(ensemble), open_images(ensemble, args.split)
   splits = {s.split: s for s in (calibration, images)}
-  found = {name: Confidences.of(predict_split(ensemble, split, stages)) for name, split in splits.items()}
+  found = {name: _confidences(ensemble, split, alpha, purpose) for name, split in splits.items()}
   certificate = certify(found[calibration.split], promise)
   written: dict[str, Any] = {}
   for name, confidences in found.items():
-    written |= _report_selective(ensemble, name, _Selective(confidences, certificate.threshold, alpha), out)
+    written |= _report_selective(ensemble, name, _Selective(confidences, certificate.threshold, alpha, purpose), out)
   print(f"\n{sentences(certificate, calibration.split)}")
-  conditions = conditions_of(ensemble, alpha), ensemble.runs
+  conditions = conditions_of(ensemble, alpha, purpose), ensemble.runs
   return written | {"certificate": keep_certificate(out, certificate, found, conditions)}
 
 
+def _confidences(
+  ensemble: Ensemble, images: Images, alpha: float, purpose: Purpose, threshold: float | None = None
+) -> Confidences:
+  """Returns the confidences in the paths that a threshold shortens; at the threshold 0, in the decoded paths."""
+  from hierjax.evaluation.choosing.selective import Confidences
+  from hierjax.evaluation.predictions import predict_split
+  from hierjax.functional.selective import UNSHORTENED
+  from hierjax.inference.pipeline import Stages
+
+  stages = Stages(ensemble.whole.run.options, alpha=alpha, only=purpose.nodes(ensemble.tree))
+  stages = dataclasses.replace(stages, threshold=0.0 if threshold == 0 else UNSHORTENED)
+  return Confidences.of(predict_split(ensemble, images, stages))
+
+
 class _Selective(NamedTuple):
-  """Answers at a confidence threshold and an alpha."""
+  """Answers at a confidence threshold and an alpha, for a purpose."""
 
   found: Confidences
   threshold: float
   alpha: float
+  purpose: Purpose
 
 
 def _report_selective(ensemble: Ensemble, split: str, answers: _Selective, out: RunFolder | None) -> dict[str, Any]:
@@ -124,7 +137,11 @@ def _report_selective(ensemble: Ensemble, split: str, answers: _Selective, out: 
   print(selective_table(answers.found, answers.threshold, ensemble.tree.named_levels))
   about: dict[str, Any] = {"split": split, "images": ensemble.whole.run.images_of(split), "members": ensemble.about()}
   about |= {"alpha": answers.alpha, "num_examples": count}
-  name, found = f"{split}-threshold", {**about, "threshold": answers.threshold, **answers.found.at(answers.threshold)}
+  about |= answers.purpose.conditions(ensemble.tree)
+  name, found = (
+    f"{split}{answers.purpose.name}-threshold",
+    {**about, "threshold": answers.threshold, **answers.found.at(answers.threshold)},
+  )
   if out is not None:
     out.write_evaluation(name, found)
   return {name: found}

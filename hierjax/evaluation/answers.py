@@ -91,4 +91,4 @@ def prediction_of(answered: Answered, stages: Stages, tree: TreeArrays, alpha: j
   own = dataclasses.replace(
     answered.own[0], node_prob=mean.node_prob, level_prob=mean.level_prob, node_score=mean.node_score
   )
-  return abstain(own, stages.threshold) if stages.threshold else own
+  return abstain(own, stages.threshold, tree, stages.options) if stages.threshold else own

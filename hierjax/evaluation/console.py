@@ -22,6 +22,8 @@ def print_metrics(folder: RunFolder, metrics: Mapping[str, Any], every: bool = F
   views = f", {metrics['views']} views each" if metrics["views"] > 1 else ""
   known = f", known down to {metrics['level_names'][metrics['known_levels'] - 1]}" if "known_levels" in metrics else ""
   print(f"\n{metrics['num_examples']:,} images of {metrics['split']}{views}{known}, step {metrics['step']}")
+  if "judged" in metrics:
+    print(f"{percent(metrics['judged'])} of them have a label among those of --only, and count")
   print(accuracy_table(metrics, every))
   if "examples" in metrics:
     rows = [("image", "label", "predicted")]
@@ -63,6 +65,8 @@ def print_ensemble(name: str, found: Mapping[float, Mapping[str, Any]]) -> None:
   """Prints the metrics of an ensemble by alpha, and the errors of its subsets."""
   metrics = next(iter(found.values()))
   print(f"\n{name}: {metrics['num_examples']:,} images of {metrics['split']}")
+  if "judged" in metrics:
+    print(f"{percent(metrics['judged'])} of them have a label among those of --only, and count")
   print(accuracy_tables({f"alpha {alpha:g}" if len(found) > 1 else "value": found[alpha] for alpha in found}))
   if "ensembles" not in metrics:
     return

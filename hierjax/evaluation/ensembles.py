@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hierjax.errors import UserError
 from hierjax.evaluation.answers import Rows, Sums, fold, prediction_of
-from hierjax.evaluation.evaluate import mean_values
+from hierjax.evaluation.evaluate import judged_share, mean_values
 from hierjax.evaluation.significance import Difference, check_pairs, differences
 from hierjax.functional.combine import mean_of_members
 from hierjax.functional.metrics import Mean, evaluate_batch, level_and_path_counts, level_and_path_errors
@@ -23,7 +23,7 @@ from hierjax.functional.paths import single_path
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.inference.images import same_images
 from hierjax.inference.members import Answered, Ensemble, Images, distribution_shape
-from hierjax.inference.pipeline import Stages, finish
+from hierjax.inference.pipeline import Stages, finish, judged_labels
 from hierjax.inference.settings import why_unadapted
 from hierjax.types import Batch
 
@@ -118,16 +118,16 @@ def _counter(
 ) -> Callable[[Answered], tuple[Bool[Array, "s a b i"], Bool[Array, "b i"]]]:
   """Returns the function from the answers for a batch to its errors, by subset and alpha, and to which of them count.
 
-  A subset of a single run at alpha = 0 has the errors of the run's own decoding.
+  A subset of a single run at alpha = 0 has the errors of the run's own decoding, where no stage changes it.
   """
   tree = ensemble.whole.run.method.tree
   parts = np.stack([ensemble.parts_of(subset) for subset in chosen])
   single = parts.sum(axis=1) == 1
   own_part = parts.argmax(axis=1)
-  at_zero = np.asarray(alphas, np.float32) == 0
+  at_zero = (np.asarray(alphas, np.float32) == 0) & stages.keep_probabilities
 
   def count(answered: Answered) -> tuple[Bool[Array, "s a b i"], Bool[Array, "b i"]]:
-    paths, here = single_path(answered.labels), answered.mask[:, None] > 0
+    paths, here = single_path(judged_labels(answered.labels, stages, tree)), answered.mask[:, None] > 0
 
     def of_subset(chosen: Float[Array, "m"]) -> Bool[Array, "a b i"]:
       mean = mean_of_members(answered.distributions, tree, chosen)
@@ -170,7 +170,8 @@ def metrics_of(sums: Sums) -> list[dict[str, Any]]:
 
 def _metrics(answered: Answered, stages: Stages, tree: TreeArrays) -> dict[str, Mean]:
   prediction = prediction_of(answered, stages, tree)
-  found = evaluate_batch(prediction, Batch(inputs=None, paths=answered.labels, mask=answered.mask), tree)
+  batch = Batch(inputs=None, paths=judged_labels(answered.labels, stages, tree), mask=answered.mask)
+  found = evaluate_batch(prediction, batch, tree) | judged_share(batch, stages)
   if prediction.raw_consistent:
     del found["inconsistent_predictions"]
   return {_IMAGES: Mean.of(answered.mask, answered.mask), **found}

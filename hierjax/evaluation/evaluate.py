@@ -26,12 +26,14 @@ from hierjax.evaluation.metrics.rows import ScoredRows
 from hierjax.functional.combine import mean_of_views
 from hierjax.functional.metrics import Mean, evaluate_batch, metrics_with
 from hierjax.functional.multilabel import F1, multilabel_metrics
+from hierjax.functional.paths import ends, single_path
 from hierjax.inference.frozen import frozen_features
 from hierjax.inference.loaded_run import LoadedRun
-from hierjax.inference.pipeline import Preprocess, Stages, each_view, finish, upper_levels
+from hierjax.inference.pipeline import Preprocess, Stages, each_view, finish, judged_labels, upper_levels
+from hierjax.inference.purpose import Purpose
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run, asked_split
-from hierjax.types import Distribution, Examples, Method, Prediction, Variables
+from hierjax.types import Batch, Distribution, Examples, Method, Prediction, Variables
 
 _SHOWN = 4  # images whose paths are printed
 
@@ -93,7 +95,9 @@ def make_eval_step(
     if prediction.node_score is not None:
       several = multilabel_metrics(prediction, batch, method.tree, stages.options.thresholds)
       return Measured({**loss, **several}, prediction.paths)
-    found = evaluate_batch(prediction, batch, method.tree, metrics_with(metrics))
+    judged = dataclasses.replace(batch, paths=judged_labels(batch.paths, stages, method.tree))
+    found = evaluate_batch(prediction, judged, method.tree, metrics_with(metrics))
+    found |= judged_share(judged, stages)
     if prediction.raw_consistent:
       del found["inconsistent_predictions"]
     given = jnp.arange(method.tree.depth) < known_levels
@@ -103,6 +107,13 @@ def make_eval_step(
     return Measured({**loss, **found}, best.paths, best)
 
   return jax.jit(measure)
+
+
+def judged_share(batch: Batch, stages: Stages) -> dict[str, Mean]:
+  """Returns, where answers are restricted to some nodes, the share of the images whose label is one of them."""
+  if stages.only is None:
+    return {}
+  return {"judged": Mean.of((ends(single_path(batch.paths)) >= 0).astype(jnp.float32), batch.mask)}
 
 
 def measure_split(
@@ -157,12 +168,19 @@ class SplitSettings:
     data_root: where the data set is now; '' for the place in the config.
     views: of each image that are averaged, 1 or 10; 0 for the number in the config.
     known_levels: the upper levels of each label that the model is given; see `make_eval_step`.
+    purpose: of the answers.
   """
 
   split: str = ""
   data_root: str = ""
   views: int = 0
   known_levels: int = 0
+  purpose: Purpose = Purpose()
+
+  @property
+  def suffix(self) -> str:
+    """What follows the split in the name of the file of results."""
+    return (f"-known{self.known_levels}" if self.known_levels else "") + self.purpose.name
 
 
 def evaluate_run(
@@ -173,7 +191,7 @@ def evaluate_run(
 ) -> dict[str, Any]:
   """Measures a run's weights on a split, writes eval/SPLIT.json, and returns its contents.
 
-  With known levels the file is eval/SPLIT-knownN.json.
+  With known levels the file is eval/SPLIT-knownN.json; with a purpose, its name says so, as in eval/SPLIT-edges.json.
 
   Args:
     folder: the run's.
@@ -185,12 +203,13 @@ def evaluate_run(
     UserError: the folder or the data cannot be used, or there is no such split, or no level would be left to predict.
   """
   run = Run.from_folder(folder, settings.data_root, settings.views)
-  run = dataclasses.replace(run, opened=opened or run.opened)
+  run = settings.purpose.of_run(dataclasses.replace(run, opened=opened or run.opened))
   _check_known_levels(run, settings.known_levels)
   name, source = asked_split(run, settings.split)
   loaded = LoadedRun(folder, run, *run.restored_variables(folder, mesh), mesh)
   options = options_with_thresholds(loaded)
-  step = eval_step(run.data.transform, Stages(options), settings.known_levels, tuple(run.config.metrics))
+  stages = Stages(options, only=settings.purpose.nodes(run.tree))
+  step = eval_step(run.data.transform, stages, settings.known_levels, tuple(run.config.metrics))
   alone = jax.process_count() == 1
   shown = set(np.linspace(0, len(source) - 1, _SHOWN).astype(int).tolist() if alone else ())
   read = source if options.views > 1 else frozen_features(loaded, source)
@@ -203,6 +222,7 @@ def evaluate_run(
     "views": options.views,
     "temperature": float(run.method.temperature),
     **({"known_levels": settings.known_levels} if settings.known_levels else {}),
+    **settings.purpose.conditions(run.tree),
     **({"thresholds": list(options.thresholds)} if "path_f1" in metrics else {}),
     "level_names": list(run.tree.named_levels),
     "level_sizes": np.diff(run.tree.level_offsets).tolist(),
@@ -215,7 +235,7 @@ def evaluate_run(
   if jax.process_index() == 0:
     if rows.facts is not None:
       write_classes(folder, name, rows.facts)
-    folder.write_evaluation(f"{name}-known{settings.known_levels}" if settings.known_levels else name, found)
+    folder.write_evaluation(name + settings.suffix, found)
   return found
 
 

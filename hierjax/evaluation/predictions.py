@@ -18,7 +18,7 @@ from hierjax.functional.paths import ends, single_path
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.members import Answered, Ensemble, Images
-from hierjax.inference.pipeline import Stages
+from hierjax.inference.pipeline import Stages, judged_labels
 from hierjax.types import Leaf, Prediction
 
 
@@ -92,7 +92,8 @@ def predictions_taker(ensemble: Ensemble, stages: Stages) -> Rows:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _rows_of(tree: TreeArrays, stages: Stages, answered: Answered) -> Predictions:
-  return compared(prediction_of(answered, stages, tree), single_path(answered.labels), answered.mask)
+  labels = single_path(judged_labels(answered.labels, stages, tree))
+  return compared(prediction_of(answered, stages, tree), labels, answered.mask)
 
 
 def compared(prediction: Prediction, labels: Int[Array, "b l"], mask: Float[Array, "b"]) -> Predictions:

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hierjax.functional.decoding import end_probability
-from hierjax.functional.distributions import by_ends, split_levels
+from hierjax.functional.distributions import end_probability, split_levels, sums_below
 from hierjax.functional.multilabel import smallest_above
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.types import Distribution, Leaf
@@ -64,7 +63,7 @@ def _two_sided(score: Float[Array, "b n"], temperature: Float[Array, ""]) -> Flo
 
 def _by_ends(node_prob: Float[Array, "b n"], temperature: Float[Array, ""], tree: TreeArrays) -> Float[Array, "b n"]:
   """Returns the node probabilities whose ends of paths are scaled."""
-  return by_ends(_scaled(end_probability(node_prob, tree), temperature), tree)
+  return sums_below(_scaled(end_probability(node_prob, tree), temperature), tree)
 
 
 def _by_shares(node_prob: Float[Array, "b n"], temperature: Float[Array, ""], tree: TreeArrays) -> Float[Array, "b n"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +13,15 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from hierjax.config import lookup_or_import
-from hierjax.functional.distributions import level_argmax, split_levels
+from hierjax.errors import UserError
+from hierjax.functional.costs import COSTS, Cost
+from hierjax.functional.distributions import end_probability, level_argmax, split_levels
 from hierjax.functional.multilabel import passing_paths
 from hierjax.functional.paths import climb
 from hierjax.functional.search import Carry, Paths, beam_search
 from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.tree.label_tree import PAD, UNKNOWN
+from hierjax.tree.label_tree import ROOT, UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Prediction, Scorer
-
-# A smaller share of a node's probability is the rounding error of the sum over its children, and no probability that
-# the path ends at the node.
-_ROUNDING = 1e-5
 
 Rule = Callable[[Distribution, TreeArrays, DecodeOptions], Paths]
 
@@ -35,7 +34,7 @@ def decode(distribution: Distribution, tree: TreeArrays, options: DecodeOptions)
   if distribution.node_score is not None:
     return passing_paths(distribution, tree, options)
   best = lookup_or_import(RULES, options.rule, "decode.rule")(distribution, tree, options)
-  raw, consistent = _raw_nodes(distribution, tree, best)
+  raw, consistent = _raw_nodes(distribution, tree, best, options)
   return Prediction(
     paths=best.paths,
     log_prob=best.log_prob,
@@ -60,7 +59,43 @@ def beam_rule(distribution: Distribution, tree: TreeArrays, options: DecodeOptio
   return _search(scorer, distribution, tree, options)
 
 
-RULES: dict[str, Rule] = {"beam": beam_rule}
+def level_rule(distribution: Distribution, tree: TreeArrays, options: DecodeOptions) -> Paths:
+  """Returns the `options.beam` most probable paths cut off at the level `options.level`.
+
+  They lead to nodes of this level, or to the ends of shorter paths above it; `log_prob` is the logarithm of their
+  probability. Node probabilities decide alone: the best node of a level need not be an ancestor of the best leaf.
+
+  Raises:
+    UserError: the tree has no such level.
+  """
+  level = options.level or tree.depth
+  if level > tree.depth:
+    raise UserError(f"config.decode.level = {level}: the tree has {tree.depth} levels")
+  first, end = tree.level_offsets[level - 1 : level + 1]
+  ends = end_probability(distribution.node_prob, tree)[:, :first]
+  best = jnp.concatenate([ends, distribution.node_prob[:, first:end]], axis=1)
+  prob, nodes = _top(best, options.beam)
+  return _paths_to(jnp.where(prob > 0, nodes, ROOT), jnp.log(prob), distribution.node_prob, tree)
+
+
+def cost_rule(cost: Cost, distribution: Distribution, tree: TreeArrays, options: DecodeOptions) -> Paths:
+  """Returns the paths to the `options.beam` nodes of the smallest expected cost; see `costs.COSTS`.
+
+  Any node may be the end of the best path, and none where the root costs least. `log_prob` is the logarithm of the
+  probability of the path's last node, -inf where there is no path.
+  """
+  expected = cost(distribution.node_prob, tree)
+  _, answers = _top(-expected, options.beam)
+  nodes = jnp.where(jnp.arange(options.beam)[None] < tree.num_nodes + 1, answers - 1, ROOT)
+  prob = jnp.take_along_axis(distribution.node_prob, jnp.maximum(nodes, 0), axis=1)
+  return _paths_to(nodes, jnp.where(nodes >= 0, jnp.log(prob), -jnp.inf), distribution.node_prob, tree)
+
+
+RULES: dict[str, Rule] = {
+  "beam": beam_rule,
+  "level": level_rule,
+  **{name: partial(cost_rule, cost) for name, cost in COSTS.items()},
+}
 
 
 def _scorer(distribution: Distribution, tree: TreeArrays) -> Scorer | None:
@@ -83,47 +118,47 @@ def beams(carry: Carry, count: int) -> Carry:
   return jax.tree.map(lambda x: jnp.repeat(x[:, None], count, axis=1), carry)
 
 
-def _raw_nodes(distribution: Distribution, tree: TreeArrays, best: Paths) -> tuple[Int[Array, "b l"], bool]:
+def _raw_nodes(
+  distribution: Distribution, tree: TreeArrays, best: Paths, options: DecodeOptions
+) -> tuple[Int[Array, "b l"], bool]:
   """Returns `Prediction.raw_nodes` and whether they are always a path of the tree.
 
   They are the argmax of each level distribution; or of all outputs of the head at each step, fed to the next (READINGS
-  G2, G3); or the greedy path of a head that scores children alone. Otherwise they are the best path: a distribution
-  that follows the chain rule has no other argmax.
+  G2, G3); or the greedy path of a head that scores children alone. Otherwise they are the most probable path: a
+  distribution that follows the chain rule has no other argmax.
   """
   if distribution.level_prob is not None:
     return level_argmax(distribution.level_prob, tree), False
   if distribution.scorer is None:
-    return best.paths[:, 0], True
+    likely = best if options.rule == "beam" else most_probable_paths(distribution.node_prob, tree, 1)
+    return likely.paths[:, 0], True
   every = distribution.scorer.every_output
-  options = DecodeOptions(restrict="raw") if every else DecodeOptions(normalise="siblings")
-  return _search(distribution.scorer, distribution, tree, options).paths[:, 0], not every
+  greedy = DecodeOptions(restrict="raw") if every else DecodeOptions(normalise="siblings")
+  return _search(distribution.scorer, distribution, tree, greedy).paths[:, 0], not every
 
 
 def most_probable_paths(node_prob: Float[Array, "b n"], tree: TreeArrays, count: int) -> Paths:
   """Returns the `count` most probable paths by the probabilities of all nodes, without a search."""
-  ends = end_probability(node_prob, tree)
-  prob, nodes = jax.lax.top_k(ends, min(count, tree.num_nodes))
-  missing = ((0, 0), (0, count - prob.shape[1]))
-  prob, nodes = jnp.pad(prob, missing), jnp.pad(nodes, missing)
-  here = jnp.take_along_axis(node_prob, nodes, axis=1)
-  return Paths(
-    paths=jnp.where((prob > 0)[..., None], climb(nodes, tree), PAD),
-    log_prob=jnp.log(prob),
-    stop_prob=jnp.where(prob > 0, prob / here, 1.0),
-  )
+  prob, nodes = _top(end_probability(node_prob, tree), count)
+  return _paths_to(jnp.where(prob > 0, nodes, ROOT), jnp.log(prob), node_prob, tree)
 
 
-def end_probability(node_prob: Float[Array, "b n"], tree: TreeArrays) -> Float[Array, "b n"]:
-  """Returns the probability that the path ends at each node: its own probability less the sum over its children.
+def _top(scores: Float[Array, "b a"], count: int) -> tuple[Float[Array, "b k"], Int[Array, "b k"]]:
+  """Returns the `count` largest scores and their numbers, best first; 0 where there are fewer."""
+  best, numbers = jax.lax.top_k(scores, min(count, scores.shape[1]))
+  missing = ((0, 0), (0, count - best.shape[1]))
+  return jnp.pad(best, missing), jnp.pad(numbers, missing)
 
-  Above a leaf it is 0 where paths may not end there, and where it is no more than rounding.
-  """
-  parent, leaves = jnp.asarray(tree.parent), jnp.asarray(tree.leaves)
-  if tree.stop_at != "node":
-    return jnp.zeros_like(node_prob).at[:, leaves].set(node_prob[:, leaves])
-  top = tree.level_offsets[1]
-  left = node_prob.at[:, parent[top:]].add(-node_prob[:, top:])
-  return jnp.where(jnp.asarray(tree.may_end)[None] & (left > _ROUNDING * node_prob), left, 0.0)
+
+def _paths_to(
+  nodes: Int[Array, "b k"], log_prob: Float[Array, "b k"], node_prob: Float[Array, "b n"], tree: TreeArrays
+) -> Paths:
+  """Returns the paths down to some nodes, none for ROOT, with the share of each node that ends there."""
+  numbers = jnp.maximum(nodes, 0)
+  here = jnp.take_along_axis(node_prob, numbers, axis=1)
+  ends = jnp.take_along_axis(end_probability(node_prob, tree), numbers, axis=1)
+  stop = jnp.where((nodes >= 0) & (here > 0), ends / jnp.where(here > 0, here, 1.0), 1.0)
+  return Paths(climb(nodes, tree), log_prob, stop)
 
 
 def level_scorer(log_probs: Float[Array, "b e"], tree: TreeArrays) -> Scorer:

@@ -19,6 +19,10 @@ from hierjax.functional.search import Carry, Step, continuations, output_numbers
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import PAD, ROOT, STOP
 
+# A smaller share of a node's probability is the rounding error of the sum over its children, and no probability that
+# the path ends at the node.
+_ROUNDING = 1e-5
+
 
 def level_splits(tree: TreeArrays) -> tuple[int, ...]:
   """Returns where one block ends and the next begins, as static numbers: one less than there are levels."""
@@ -149,6 +153,31 @@ def by_chain_rule(step: Step, carry: Carry, known: Int[Array, "b l"], tree: Tree
   return jnp.exp(jnp.concatenate(levels, axis=1))
 
 
+def by_siblings(logits: Float[Array, "b o"], tree: TreeArrays) -> tuple[Float[Array, "b n"], Float[Array, "b n"]]:
+  """Returns log P(node), and the logarithm of the share of each node that ends there: 0 at leaves.
+
+  P(node) = P(parent) x the node's part of a softmax over the siblings. Where paths may end at inner nodes (`stop_at` is
+  `node`), such an end is one of the siblings below its node.
+
+  Args:
+    logits: one a node, and then, in such a tree, one for the end at each inner node: o is n, or n + i.
+    tree: the tree.
+  """
+  parent, inner, n, b = jnp.asarray(tree.parent), jnp.asarray(tree.inner), tree.num_nodes, logits.shape[0]
+  stop = jnp.full((b, n), -jnp.inf, jnp.float32)
+  if tree.stop_at == "node":
+    stop = stop.at[:, inner].set(jnp.where(jnp.asarray(tree.may_end)[inner][None], logits[:, n:], -jnp.inf))
+  found, share = [jax.nn.log_softmax(logits[:, : tree.level_offsets[1]], axis=1)], []
+  for above, (first, end) in zip(tree.level_offsets, itertools.pairwise(tree.level_offsets[1:]), strict=False):
+    block, parents, here = logits[:, first:end], parent[first:end] - above, stop[:, above:first]
+    mass = jnp.logaddexp(log_sums(block, parents, first - above), here)
+    share.append(here - jnp.where(jnp.isfinite(mass), mass, 0.0))
+    found.append(found[-1][:, parents] + block - mass[:, parents])
+  share.append(stop[:, tree.level_offsets[-2] :])
+  is_leaf = jnp.ones(n, bool).at[inner].set(False)[None]
+  return jnp.concatenate(found, axis=1), jnp.where(is_leaf, 0.0, jnp.concatenate(share, axis=1))
+
+
 def by_paths(paths: Int[Array, "b k l"], log_prob: Float[Array, "b k"], tree: TreeArrays) -> Float[Array, "b n"]:
   """Returns, for each node, the mass of those of the paths that go through it: a lower bound of its probability."""
   rows = jnp.arange(paths.shape[0])[:, None, None]
@@ -159,13 +188,35 @@ def by_paths(paths: Int[Array, "b k l"], log_prob: Float[Array, "b k"], tree: Tr
 
 def by_leaves(probs: Float[Array, "b m"], tree: TreeArrays) -> Float[Array, "b n"]:
   """Returns for each node the sum over the leaves below it; `probs` in the order of `tree.leaves`."""
-  ends = jnp.zeros((probs.shape[0], tree.num_nodes), jnp.float32).at[:, jnp.asarray(tree.leaves)].set(probs)
-  return by_ends(ends, tree)
+  total = jnp.zeros((probs.shape[0], tree.num_nodes), jnp.float32).at[:, jnp.asarray(tree.leaves)].set(probs)
+  return sums_below(total, tree)
 
 
-def by_ends(probs: Float[Array, "b n"], tree: TreeArrays) -> Float[Array, "b n"]:
-  """Returns for each node the sum over itself and all below it; `probs` has the probability that a path ends there."""
-  parent, total = jnp.asarray(tree.parent), probs
-  for first, end in reversed(list(zip(tree.level_offsets[1:-1], tree.level_offsets[2:], strict=True))):
-    total = total.at[:, parent[first:end]].add(total[:, first:end])
-  return total
+def sums_below(values: Float[Array, "b n"], tree: TreeArrays) -> Float[Array, "b n"]:
+  """Returns for each node the sum over the node and its descendants."""
+  parent = jnp.asarray(tree.parent)
+  for first, end in reversed(list(itertools.pairwise(tree.level_offsets[1:]))):
+    values = values.at[:, parent[first:end]].add(values[:, first:end])
+  return values
+
+
+def sums_above(values: Float[Array, "b n"], tree: TreeArrays) -> Float[Array, "b n"]:
+  """Returns for each node the sum over the node and its ancestors."""
+  parent, offsets = jnp.asarray(tree.parent), tree.level_offsets
+  found = [values[:, : offsets[1]]]
+  for above, (first, end) in zip(offsets, itertools.pairwise(offsets[1:]), strict=False):
+    found.append(values[:, first:end] + found[-1][:, parent[first:end] - above])
+  return jnp.concatenate(found, axis=1)
+
+
+def end_probability(node_prob: Float[Array, "b n"], tree: TreeArrays) -> Float[Array, "b n"]:
+  """Returns the probability that the path ends at each node: its own probability less the sum over its children.
+
+  Above a leaf it is 0 where paths may not end there, and where it is no more than rounding.
+  """
+  parent, leaves = jnp.asarray(tree.parent), jnp.asarray(tree.leaves)
+  if tree.stop_at != "node":
+    return jnp.zeros_like(node_prob).at[:, leaves].set(node_prob[:, leaves])
+  top = tree.level_offsets[1]
+  left = node_prob.at[:, parent[top:]].add(-node_prob[:, top:])
+  return jnp.where(jnp.asarray(tree.may_end)[None] & (left > _ROUNDING * node_prob), left, 0.0)

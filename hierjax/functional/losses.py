@@ -12,28 +12,139 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from hierjax.functional.tree_arrays import TreeArrays
-from hierjax.tree.label_tree import STOP
+from hierjax.functional.distributions import by_siblings
+from hierjax.functional.paths import climb, ends
+from hierjax.functional.tree_arrays import TreeArrays, heights
+from hierjax.tree.label_tree import ROOT, STOP
 
 
 def subtree_cross_entropy(logits: Float[Array, "b m"], nodes: Int[Array, "b"], tree: TreeArrays) -> Float[Array, "b"]:
-  """Returns -log P(node) under a softmax over the leaves, where P of an inner node is the sum over its leaves:
+  """Returns -log P(node), the likelihood of a subtree, under a softmax over the leaves:
 
       L = log sum_(all leaves m) exp(z_m) - log sum_(leaves m below the node) exp(z_m)
 
-  For a leaf this is cross-entropy. For ROOT it is 0, and so is its gradient.
+  For a leaf this is cross-entropy. For ROOT it is 0, and so is its gradient. It is the marginal likelihood of Deng et
+  al. 2014 (Large-scale object classification using label relation graphs) for a tree of labels.
 
   Args:
     logits: one a leaf, in the order of `tree.leaves`.
     nodes: the deepest known node of each label.
     tree: the tree.
   """
+  logits = logits.astype(jnp.float32)
+  return jax.nn.logsumexp(logits, axis=1) - jax.nn.logsumexp(logits, axis=1, where=_leaves_below(nodes, tree))
+
+
+def _leaves_below(nodes: Int[Array, "b"], tree: TreeArrays) -> Bool[Array, "b m"]:
+  """Returns which leaves are the node or below it, in the order of `tree.leaves`."""
   spans = jnp.asarray(tree.leaf_spans)
   number = spans[jnp.asarray(tree.leaves) + 1, 0][None]
   first, end = jnp.split(spans[nodes + 1], 2, axis=1)
-  below = (first <= number) & (number < end)
-  logits = logits.astype(jnp.float32)
-  return jax.nn.logsumexp(logits, axis=1) - jax.nn.logsumexp(logits, axis=1, where=below)
+  return (first <= number) & (number < end)
+
+
+def hierarchical_cross_entropy(
+  logits: Float[Array, "b m"], nodes: Int[Array, "b"], tree: TreeArrays, alpha: float = 0.1
+) -> Float[Array, "b"]:
+  """Returns the hierarchical cross-entropy, HXE (Bertinetto et al. 2020, Making better mistakes, eqs. 3 to 5):
+
+      L = -sum_(c = the node and its ancestors) exp(-alpha h(c)) log p(c | parent(c)),
+      p(c | parent(c)) = sum_(leaves m below c) exp(z_m) / sum_(leaves m below parent(c)) exp(z_m)
+
+  where h is the height: the edges down to the farthest leaf. With alpha = 0 it is `subtree_cross_entropy`. For ROOT it
+  is 0, and so is its gradient.
+
+  Args:
+    logits: one a leaf, in the order of `tree.leaves`.
+    nodes: the deepest known node of each label.
+    tree: the tree.
+    alpha: 0 or more; the larger, the more the lower levels weigh.
+  """
+  logits, height = logits.astype(jnp.float32), heights(tree).astype(jnp.float32)
+  above, loss = jax.nn.logsumexp(logits, axis=1), jnp.zeros(len(logits), jnp.float32)
+  for node in climb(nodes, tree).T:
+    here = jax.nn.logsumexp(logits, axis=1, where=_leaves_below(jnp.maximum(node, ROOT), tree))
+    weight = jnp.where(node >= 0, jnp.exp(-alpha * height[jnp.maximum(node, ROOT) + 1]), 0.0)
+    loss, above = loss + weight * (above - here), jnp.where(node >= 0, here, above)
+  return loss
+
+
+def soft_label_cross_entropy(
+  logits: Float[Array, "b m"], nodes: Int[Array, "b"], tree: TreeArrays, beta: float = 10.0
+) -> Float[Array, "b"]:
+  """Returns the cross-entropy with soft labels (Bertinetto et al. 2020, Making better mistakes, eq. 6):
+
+      L = -sum_(leaves m) y_m log p_m,   y_m = exp(-beta d(m)) / sum_(leaves i) exp(-beta d(i)),   p = softmax(z),
+
+  where d(m) is the height of the lowest common ancestor of m and the node, divided by that of the tree. For a label
+  that ends above a leaf, the leaves below it are one class. For ROOT the loss is 0, and so is its gradient.
+
+  Args:
+    logits: one a leaf, in the order of `tree.leaves`.
+    nodes: the deepest known node of each label.
+    tree: the tree.
+    beta: 0 or more; the larger, the nearer to `subtree_cross_entropy`.
+  """
+  target = jax.nn.softmax(-beta * _leaf_distances(nodes, tree), axis=1)
+  below, log_prob = _leaves_below(nodes, tree), jax.nn.log_softmax(logits.astype(jnp.float32), axis=1)
+  own = jnp.where(below, target, 0.0).sum(axis=1) * jax.nn.logsumexp(log_prob, axis=1, where=below)
+  return -own - jnp.where(below, 0.0, target * log_prob).sum(axis=1)
+
+
+def soft_max_margin(
+  logits: Float[Array, "b m"], nodes: Int[Array, "b"], tree: TreeArrays, scale: float = 1.0
+) -> Float[Array, "b"]:
+  """Returns the softmax-margin loss (Gimpel and Smith 2010, eq. 5) whose cost is the distance in the tree:
+
+      L = log sum_(leaves m) exp(z_m + scale d(m)) - log sum_(leaves m below the node) exp(z_m),
+
+  where d(m) is 0 below the node, and else the height of the lowest common ancestor of m and the node, divided by that
+  of the tree. Valmadre 2022 (Hierarchical classification at multiple operating points) has such losses of label trees.
+  For ROOT it is 0, and so is its gradient.
+
+  Args:
+    logits: one a leaf, in the order of `tree.leaves`.
+    nodes: the deepest known node of each label.
+    tree: the tree.
+    scale: 0 or more; 0 is `subtree_cross_entropy`.
+  """
+  logits, below = logits.astype(jnp.float32), _leaves_below(nodes, tree)
+  cost = jnp.where(below, 0.0, scale * _leaf_distances(nodes, tree))
+  return jax.nn.logsumexp(logits + cost, axis=1) - jax.nn.logsumexp(logits, axis=1, where=below)
+
+
+def _leaf_distances(nodes: Int[Array, "b"], tree: TreeArrays) -> Float[Array, "b m"]:
+  """Returns the height of the lowest common ancestor of each node and each leaf, divided by that of the tree."""
+  height = heights(tree).astype(jnp.float32) / tree.depth
+  found = jnp.ones((len(nodes), tree.num_leaves), jnp.float32)
+  for node in climb(nodes, tree).T:
+    below = _leaves_below(jnp.maximum(node, ROOT), tree) & (node >= 0)[:, None]
+    found = jnp.where(below, height[jnp.maximum(node, ROOT) + 1][:, None], found)
+  return found
+
+
+def conditional_cross_entropy(
+  logits: Float[Array, "b o"], paths: Int[Array, "b l"], tree: TreeArrays
+) -> Float[Array, "b"]:
+  """Returns the cross-entropy of a label path y_1, y_2, ... under a softmax over the siblings of each of its nodes:
+
+      L = -sum_t (z[y_t] - log sum_(i = y_t and its siblings) exp(z_i)) = -log P(y_T)
+
+  (Redmon and Farhadi 2017, YOLO9000, section 4). The end of a path at an inner node, where the tree has such ends, is a
+  sibling of the children of this node, and a target where the label says STOP. A label that ends above a leaf is the
+  likelihood of its subtree. For a label of which no node is known the loss is 0.
+
+  Args:
+    logits: see `by_siblings`.
+    paths: the targets.
+    tree: the tree.
+  """
+  log_prob, log_end = by_siblings(logits, tree)
+  end = ends(paths)
+  number = jnp.maximum(end, 0)[:, None]
+  node, stop = (jnp.take_along_axis(x, number, axis=1)[:, 0] for x in (log_prob, log_end))
+  stops = (paths == STOP).any(axis=1)
+  return jnp.where(end >= 0, -node - jnp.where(stops, stop, 0.0), 0.0)
 
 
 def level_cross_entropy(
@@ -65,7 +176,7 @@ def path_cross_entropy(
   reduction: Literal["sum", "mean"] = "sum",
   weights: tuple[float, ...] = (),
 ) -> Float[Array, "b"]:
-  """Returns the cross-entropy of a label path y_1, y_2, ... (Guo et al., eq. 8, without its mean over examples; G1):
+  """Returns the cross-entropy of a label path y_1, y_2, ..., the likelihood of the path (Guo et al., eq. 8; G1):
 
       L = -sum_t w_t log softmax(z_t)[y_t],   over the steps t that have a target
 
@@ -120,5 +231,13 @@ def _over_steps(
   return total if reduction == "sum" else total / jnp.maximum(known.sum(axis=-1), 1).astype(jnp.float32)
 
 
-LEAF_LOSSES: dict[str, Callable[[Array, Array, TreeArrays], Array]] = {"cross_entropy": subtree_cross_entropy}
-"""Losses of a softmax over the leaves, `(logits f32[b m], nodes i32[b], tree) -> f32[b]`, by name."""
+LEAF_LOSSES: dict[str, Callable[..., Array]] = {
+  "cross_entropy": subtree_cross_entropy,
+  "hxe": hierarchical_cross_entropy,
+  "soft_labels": soft_label_cross_entropy,
+  "soft_max_margin": soft_max_margin,
+}
+"""Losses of a softmax over the leaves, `(logits f32[b m], nodes i32[b], tree) -> f32[b]`, by name.
+
+Those after the first have a fourth argument, their strength: alpha, beta, or the scale.
+"""

@@ -7,8 +7,7 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from hierjax.functional.decoding import end_probability
-from hierjax.functional.distributions import level_blocks, split_levels
+from hierjax.functional.distributions import end_probability, level_blocks, split_levels, sums_below
 from hierjax.functional.search import Carry
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.types import Distribution, Scorer
@@ -30,9 +29,9 @@ def restricted(distribution: Distribution, allowed: Bool[Array, "n"] | None, tre
   if allowed is None:
     return distribution
   ends = jnp.where(allowed[None], end_probability(distribution.node_prob, tree), 0.0)
-  mass = _sums_below(ends, tree)
+  mass = sums_below(ends, tree)
   total = mass[:, : tree.level_offsets[1]].sum(axis=1, keepdims=True)
-  reachable = _sums_below(allowed[None].astype(jnp.float32), tree)[0] > 0
+  reachable = sums_below(allowed[None].astype(jnp.float32), tree)[0] > 0
   level_prob = distribution.level_prob
   if level_prob is not None:
     blocks = [
@@ -52,14 +51,6 @@ def restricted(distribution: Distribution, allowed: Bool[Array, "n"] | None, tre
 def _scaled_to_1(block: Float[Array, "b i"]) -> Float[Array, "b i"]:
   total = block.sum(axis=1, keepdims=True)
   return block / jnp.where(total > 0, total, 1.0)
-
-
-def _sums_below(values: Float[Array, "b n"], tree: TreeArrays) -> Float[Array, "b n"]:
-  """Returns for each node the sum over the node and its descendants."""
-  parent = jnp.asarray(tree.parent)
-  for first, end in reversed(list(zip(tree.level_offsets[1:-1], tree.level_offsets[2:], strict=True))):
-    values = values.at[:, parent[first:end]].add(values[:, first:end])
-  return values
 
 
 def _masked(scorer: Scorer, reachable: Bool[Array, "n"], allowed: Bool[Array, "n"], tree: TreeArrays) -> Scorer:

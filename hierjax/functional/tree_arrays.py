@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jaxtyping import Array, Int
 from numpy.typing import NDArray
 
 from hierjax.tree.label_tree import LabelTree, ShortLabels
@@ -111,3 +115,12 @@ def tree_arrays(tree: LabelTree, short_labels: ShortLabels = "unknown") -> TreeA
     max_children=tree.max_children,
     stop_at="node" if short_labels == "stop" else "bottom" if tree.uniform else "leaf",
   )
+
+
+def heights(tree: TreeArrays) -> Int[Array, "_"]:
+  """Returns the edges from the root, and from each node, down to its farthest leaf: 0 for leaves. They are n + 1."""
+  parent = jnp.asarray(tree.parent)
+  found = jnp.zeros(tree.num_nodes + 1, jnp.int32)
+  for first, end in reversed(list(itertools.pairwise(tree.level_offsets))):
+    found = found.at[parent[first:end] + 1].max(found[first + 1 : end + 1] + 1)
+  return found

@@ -70,6 +70,7 @@ def export(
       "top": model.top,
       "alpha": model.stages.alpha,
       "threshold": model.stages.threshold,
+      "rule": model.rule,
       "thresholds": list(model.stages.options.thresholds),
       "views": model.stages.options.views,
       "step": model.step,

@@ -24,6 +24,7 @@ from hierjax.functional.distributions import of_nodes, split_levels
 from hierjax.inference.images import check_single_path, distinct_names, same_images
 from hierjax.inference.loaded_run import LoadedRun, batches_of
 from hierjax.inference.pipeline import view_distributions
+from hierjax.inference.purpose import Purpose
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run, asked_split
 from hierjax.tree.label_tree import LabelTree
@@ -81,6 +82,17 @@ class Ensemble:
   def runs(self) -> list[tuple[RunFolder, int]]:
     """The folder of each part and the step of its weights."""
     return [(part.folder, part.step) for part in self.parts]
+
+  def for_purpose(self, purpose: Purpose) -> Ensemble:
+    """Returns the ensemble that decodes for a purpose; runs of upper levels alone decode as before.
+
+    Raises:
+      UserError: as `Purpose.of_run` does.
+    """
+    depth = self.tree.depth
+    runs = [purpose.of_run(part.run) if part.run.tree.depth == depth else part.run for part in self.parts]
+    parts = (dataclasses.replace(part, run=run) for part, run in zip(self.parts, runs, strict=True))
+    return dataclasses.replace(self, parts=tuple(parts))
 
   def about(self) -> list[dict[str, Any]]:
     """Returns the runs of each member, with their steps, as plain data."""

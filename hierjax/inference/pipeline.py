@@ -19,12 +19,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from hierjax.functional.adaptation import adapted
 from hierjax.functional.combine import mean_of_members, mean_of_views
 from hierjax.functional.decoding import decode
-from hierjax.functional.paths import single_path
+from hierjax.functional.distributions import sums_below
+from hierjax.functional.paths import ends, single_path
 from hierjax.functional.restriction import restricted
 from hierjax.functional.selective import abstain
 from hierjax.functional.tree_arrays import TreeArrays
@@ -112,15 +113,32 @@ def answer(
 
 def finish(mean: Distribution, stages: Stages, tree: TreeArrays, alpha: Float[Array, ""] | None = None) -> Prediction:
   """Returns the prediction for a distribution: all stages after the members."""
-  allowed = None
-  if stages.only is not None:
-    allowed = jnp.asarray(np.isin(np.arange(tree.num_nodes), stages.only))
   found = mean
   if alpha is not None or stages.alpha:
     found = adapted(found, stages.alpha if alpha is None else alpha, tree)
-  found = restricted(found, allowed, tree)
+  found = restricted(found, _allowed(stages, tree), tree)
   prediction = decode(found, tree, stages.options)
-  return abstain(prediction, stages.threshold) if stages.threshold else prediction
+  return abstain(prediction, stages.threshold, tree, stages.options) if stages.threshold else prediction
+
+
+def _allowed(stages: Stages, tree: TreeArrays) -> Bool[Array, "n"] | None:
+  return None if stages.only is None else jnp.asarray(np.isin(np.arange(tree.num_nodes), stages.only))
+
+
+def judged_labels(paths: Int[Array, "b p l"], stages: Stages, tree: TreeArrays) -> Int[Array, "b p l"]:
+  """Returns the labels that answers are compared with.
+
+  With the decoding rule `level` they are UNKNOWN below its level. With a restriction, the labels at none of its nodes,
+  and above none, are UNKNOWN, so that they do not count.
+  """
+  level = stages.options.level if stages.options.rule == "level" else 0
+  if level:
+    paths = jnp.where(jnp.arange(paths.shape[-1])[None, None] < level, paths, UNKNOWN)
+  allowed = _allowed(stages, tree)
+  if allowed is not None:
+    reachable, end = sums_below(allowed[None].astype(jnp.float32), tree)[0] > 0, ends(paths)
+    paths = jnp.where(((end < 0) | reachable[jnp.maximum(end, 0)])[..., None], paths, UNKNOWN)
+  return paths
 
 
 def upper_levels(batch: Batch, levels: int) -> Int[Array, "b l"] | None:

@@ -6,9 +6,10 @@ import collections
 import functools
 import html
 import itertools
+import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import numpy as np
 from hierjax.data.images.read_image import BadImageError, to_grey
 from hierjax.errors import UserError
 from hierjax.inference.image_inputs import ImageInput, as_images
+from hierjax.inference.purpose import Purpose
 from hierjax.inference.trained_model import Answer, AnswerSettings, TrainedModel
 from hierjax.runs import devices
 from hierjax.runs.folder import write_table
@@ -30,7 +32,7 @@ from hierjax.tree.readers.folders import IMAGE_SUFFIXES, walk
 _BATCH = 32
 _FEW = (1, 8)  # batches for fewer images; each is compiled when it is first wanted
 _AHEAD = 4 * _BATCH  # images in memory
-HEADER = ("image", "path", "probability", "rank", "node_probabilities", "log_probability", "error")
+HEADER = ("image", "path", "probability", "rank", "node_probabilities", "log_probability", "why", "error")
 
 
 class Row(NamedTuple):
@@ -43,6 +45,8 @@ class Row(NamedTuple):
     rank: 1 for the best path of an image.
     node_probabilities: that of each node of the path, top level first.
     log_probability: the score that ranks the paths (READINGS A4).
+    why: what decided: `rule`, in words; `threshold`, the confidence threshold, 0 for none; and `nodes`, the probability
+      of each node of the path, those that the threshold cut off included, by their paths.
     error: why the image could not be read; empty otherwise.
   """
 
@@ -52,6 +56,7 @@ class Row(NamedTuple):
   rank: int | None = None
   node_probabilities: tuple[float, ...] = ()
   log_probability: float | None = None
+  why: Mapping[str, Any] | None = None
   error: str = ""
 
   def cells(self) -> tuple[str, ...]:
@@ -60,7 +65,8 @@ class Row(NamedTuple):
     score = "" if self.log_probability is None else f"{self.log_probability:.6f}"
     rank = "" if self.rank is None else str(self.rank)
     nodes = "/".join(f"{p:.4f}" for p in self.node_probabilities)
-    return (self.image, self.path, number, rank, nodes, score, self.error)
+    why = "" if self.why is None else json.dumps(self.why, ensure_ascii=False)
+    return (self.image, self.path, number, rank, nodes, score, why, self.error)
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
@@ -110,7 +116,9 @@ class Answers(list[Row]):
 class Predictor:
   """A trained run that predicts label paths for images; it is loaded once, and compiled once a batch size."""
 
-  def __init__(self, workdir: str | Path, top: int = 1, alpha: str = "", threshold: str = ""):
+  def __init__(
+    self, workdir: str | Path, top: int = 1, alpha: str = "", threshold: str = "", purpose: Purpose = Purpose()
+  ):
     """Opens a run's folder.
 
     A run on precomputed features reads images through the run that made the features. Files are made grey for a run
@@ -120,18 +128,20 @@ class Predictor:
       workdir: the run's folder.
       top: the number of paths of each image.
       alpha: of classifier adaptation: a number as text, or `chosen`; '' for none.
-      threshold: the confidence threshold: a number as text, `chosen` or `certified`; '' for none. Paths end above
-        nodes that are less probable.
+      threshold: the confidence threshold: a number as text, `chosen` or `certified`; '' for none. The answer is the
+        deepest node that is at least as probable.
+      purpose: what the answers are for: `Purpose(minimise="edges")`, `Purpose(level=2)`, `Purpose(only=("dog",))`.
 
     Raises:
       UserError: the folder is not that of a run, or has no checkpoint, or nothing makes the features that it reads; or
         its images are neither grey nor RGB; or alpha or threshold is out of range, or has not been chosen.
     """
-    model = TrainedModel.open(workdir, devices.data_mesh(), AnswerSettings(top, alpha, threshold))
+    model = TrainedModel.open(workdir, devices.data_mesh(), AnswerSettings(top, alpha, threshold, purpose))
     self.tree = model.run.tree
     self._eye = model.eye
     self._answer = functools.partial(jax.jit(model.answer), model.run.method, model.weights)
     self._may_abstain = model.may_abstain
+    self._why = {"rule": model.rule, "threshold": model.stages.threshold}
 
   def __call__(self, images: Any) -> Answers:
     """Returns the best paths of images, in order; see `rows`.
@@ -164,8 +174,10 @@ class Predictor:
         if isinstance(own, str):
           yield Row(image.name, error=own)
         else:
-          rows = list(_paths_of(image.name, self.tree, Answer(*next(answers))))
-          yield from rows or [Row(image.name)] * self._may_abstain
+          answer = Answer(*next(answers))
+          rows = list(_paths_of(image.name, self.tree, answer, self._why))
+          first = _why(self.tree, answer, 0, self._why)
+          yield from rows or [Row(image.name, why=first)] * self._may_abstain
 
 
 def _read(image: ImageInput, run: Run) -> np.ndarray | str:
@@ -195,15 +207,22 @@ def _pad(images: Sequence[np.ndarray], batch: int) -> np.ndarray:
   return np.stack([*images, *([np.zeros_like(images[0])] * (batch - len(images)))])
 
 
-def _paths_of(file: str, tree: LabelTree, answer: Answer) -> Iterator[Row]:
+def _why(tree: LabelTree, answer: Answer, number: int, rule: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns `Row.why` of the path of a number, from 0."""
+  nodes = [node for node in answer.unshortened[number].tolist() if node >= 0]
+  return {**rule, "nodes": {tree.path_text(node): float(answer.node_prob[node]) for node in nodes}}
+
+
+def _paths_of(file: str, tree: LabelTree, answer: Answer, rule: Mapping[str, Any]) -> Iterator[Row]:
   seen: set[tuple[int, ...]] = set()
-  for path, score in zip(answer.paths, answer.log_prob, strict=True):
+  for number, (path, score) in enumerate(zip(answer.paths, answer.log_prob, strict=True)):
     nodes = tuple(path[path >= 0].tolist())
     if nodes and nodes not in seen and np.isfinite(score):
       seen.add(nodes)
       name = tree.nodes_text(nodes)  # a raw path need not be one of the tree
       probability = tuple(float(p) for p in answer.node_prob[list(nodes)])
-      yield Row(file, name, probability[-1], len(seen), probability, float(score))
+      why = _why(tree, answer, number, rule)
+      yield Row(file, name, probability[-1], len(seen), probability, float(score), why)
 
 
 def write_csv(path: str, rows: Iterable[Row]) -> None:

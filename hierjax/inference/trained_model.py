@@ -15,10 +15,13 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from hierjax.data.augment import check_views
 from hierjax.errors import UserError
+from hierjax.functional.costs import COSTS
+from hierjax.functional.selective import UNSHORTENED, shortened
 from hierjax.inference.features import features_of_images, origin
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.members import distribution_shape
 from hierjax.inference.pipeline import Stages, finish, view_distributions
+from hierjax.inference.purpose import Purpose
 from hierjax.inference.settings import alpha_of_flag, kept_thresholds, threshold_of_flag, why_unadapted
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
@@ -34,11 +37,13 @@ class AnswerSettings:
     top: the number of paths of each image. A multi-label head returns all paths that its beam finds.
     alpha: of classifier adaptation: a number, or `chosen`; '' for none.
     threshold: the confidence threshold: a number, `chosen` or `certified`; '' for none.
+    purpose: what the answers are for.
   """
 
   top: int = 1
   alpha: str = ""
   threshold: str = ""
+  purpose: Purpose = Purpose()
 
   def __post_init__(self) -> None:
     """Raises UserError for a value out of range."""
@@ -53,11 +58,13 @@ class Answer(NamedTuple):
     paths: `i32[b k l]`, the best paths; tokens below 0 after the end of a path.
     log_prob: `f32[b k]`, the score that ranks them (READINGS A4); -inf where there is no further path.
     node_prob: `f32[b n]`, the probability of each node.
+    unshortened: `i32[b k l]`, the paths before the confidence threshold shortened them.
   """
 
   paths: Int[Array, "b k l"]
   log_prob: Float[Array, "b k"]
   node_prob: Float[Array, "b n"]
+  unshortened: Int[Array, "b k l"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +109,22 @@ class TrainedModel:
   @property
   def may_abstain(self) -> bool:
     """Whether an image may get no path at all."""
-    return self.stages.threshold > 0 or bool(self.run.method.module.head.multilabel)
+    stages = self.stages
+    restricted = stages.only is not None or stages.options.rule in COSTS  # the root may cost least
+    return stages.threshold > 0 or restricted or bool(self.run.method.module.head.multilabel)
+
+  @property
+  def rule(self) -> str:
+    """The rule that chooses the nodes of an answer, in words for people."""
+    options = self.stages.options
+    if self.run.method.module.head.multilabel:
+      return "all paths that pass the thresholds of the head"
+    if self.stages.threshold and options.rule == "beam":
+      return "the deepest node that is probable enough"
+    levels = self.run.tree.named_levels
+    if options.rule == "level":
+      return f"the most probable node of {levels[(options.level or len(levels)) - 1]}"
+    return f"the smallest expected {options.rule}" if options.rule in COSTS else f"decode.rule = {options.rule}"
 
   def answer(self, method: Method, weights: Mapping[str, Variables], images: UInt8[Array, "b h w c"]) -> Answer:
     """Returns the answer for images; jittable, with `run.method` and `weights` as arguments.
@@ -120,13 +142,16 @@ class TrainedModel:
       self.eye.preprocess if self.eye is self.run else functools.partial(features_of_images, self.eye, weights["eye"])
     )
     found, _ = view_distributions(method, weights["model"], functools.partial(see, examples), self.stages.options)
-    prediction = finish(found, self.stages, method.tree)
-    return Answer(prediction.paths[:, : self.top], prediction.log_prob[:, : self.top], prediction.node_prob)
+    threshold = self.stages.threshold
+    whole = finish(found, dataclasses.replace(self.stages, threshold=UNSHORTENED if threshold else 0.0), method.tree)
+    answer = shortened(whole, threshold) if threshold else whole
+    paths, log_prob, unshortened = (x[:, : self.top] for x in (answer.paths, answer.log_prob, whole.paths))
+    return Answer(paths, log_prob, answer.node_prob, unshortened)
 
 
 def _stages(loaded: LoadedRun, settings: AnswerSettings) -> Stages:
   """Returns the settings of the pipeline for a run, with the values that were chosen for it."""
-  run, folder, step = loaded.run, loaded.folder, loaded.step
+  run, folder, step = settings.purpose.of_run(loaded.run), loaded.folder, loaded.step
   options = dataclasses.replace(run.options, beam=max(settings.top, run.options.beam))
   if run.method.module.head.multilabel:
     if settings.threshold:
@@ -138,9 +163,9 @@ def _stages(loaded: LoadedRun, settings: AnswerSettings) -> Stages:
   if alpha and (why := why_unadapted(distribution_shape(run, loaded.variables), run.tree.depth)):
     print(why, file=sys.stderr)
     alpha = 0.0
-  conditions = {"views": [options.views], "alpha": alpha}
+  conditions = {"views": [options.views], "alpha": alpha, **settings.purpose.conditions(run.tree)}
   threshold = threshold_of_flag(settings.threshold, folder, [(folder, step)], conditions)
-  return Stages(options, alpha=alpha, threshold=threshold)
+  return Stages(options, alpha=alpha, only=settings.purpose.nodes(run.tree), threshold=threshold)
 
 
 def _check_reads_files(run: Run) -> None:

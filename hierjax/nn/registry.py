@@ -36,6 +36,7 @@ from hierjax.nn.heads.dhnn_s2s import DHNNSequenceHead
 from hierjax.nn.heads.flat import FlatHead
 from hierjax.nn.heads.multilabel import MultiLabelHead
 from hierjax.nn.heads.path_rnn import PathRNNHead
+from hierjax.nn.heads.sibling_softmax import SiblingSoftmaxHead
 from hierjax.nn.merged import MergedConfig, merge
 from hierjax.nn.necks.context import ContextNeck
 
@@ -82,6 +83,7 @@ HEADS: Table = {
   "flat": FlatHead,
   "multilabel": MultiLabelHead,
   "path_rnn": PathRNNHead,
+  "sibling_softmax": SiblingSoftmaxHead,
 }
 PARTS: Mapping[str, Table] = {"backbone": BACKBONES, "neck": NECKS, "head": HEADS}
 _MOST = {"blocks": 512, "layers": 512, "convolutions": 512, "depth": 2000}

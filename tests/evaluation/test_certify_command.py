@@ -12,6 +12,7 @@ from hierjax.errors import UserError
 from hierjax.evaluation import predictions
 from hierjax.evaluation.choosing.certificates import STRICT_FIRST, Promise, guided_start
 from hierjax.evaluation.choosing.selective import Confidences
+from hierjax.functional.selective import UNSHORTENED
 from hierjax.inference.members import open_ensemble, open_images
 from hierjax.inference.pipeline import Stages
 from hierjax.inference.predictor import Predictor
@@ -50,7 +51,7 @@ def knowing(monkeypatch):
 
 def found_on(run, split):
   ensemble = open_ensemble([str(run.path)], MESH, "", 0)
-  stages = Stages(ensemble.whole.run.options)
+  stages = Stages(ensemble.whole.run.options, threshold=UNSHORTENED)
   return Confidences.of(predictions.predict_split(ensemble, open_images(ensemble, split), stages))
 
 
@@ -88,6 +89,7 @@ def test_the_certificate_is_that_of_the_exact_tests_on_the_calibration_images(ru
   measured = json.loads((run.path / "eval" / "test-threshold.json").read_text())
   assert measured["threshold"] == expected and measured["coverage"] == record["coverage"]["test"]
   (choice,) = read_choices(run)
+  assert choice.about == record
   images = np.zeros((1, 8, 8, 3), np.uint8)
   named = Predictor(run.path, threshold="certified")(images), Predictor(run.path, threshold=str(choice.value))(images)
   assert [row.path for row in named[0]] == [row.path for row in named[1]]

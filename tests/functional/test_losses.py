@@ -1,9 +1,17 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.functional.losses import path_cross_entropy, sibling_cross_entropy, subtree_cross_entropy
+from hierjax.functional.losses import (
+  LEAF_LOSSES,
+  conditional_cross_entropy,
+  path_cross_entropy,
+  sibling_cross_entropy,
+  subtree_cross_entropy,
+)
 from hierjax.functional.search import continuations, output_numbers
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN
@@ -95,3 +103,104 @@ def test_steps_without_a_target_change_nothing(rng, toy_tree, token):
   gradient_of = jax.jit(jax.grad(lambda x: path_cross_entropy(x, paths, tree_arrays(toy_tree)).sum()))
   gradient = gradient_of(logits)
   assert (gradient[0, 2] == 0).all() and (gradient[1] == 0).all() and (gradient[0, :2] != 0).all()
+
+
+def lca_heights(tree, node):
+  """Returns the height of the lowest common ancestor of a node and each leaf, and that of the tree, by loops."""
+
+  def height(above):
+    return max((1 + height(child) for child in tree.children(above)), default=0)
+
+  own = [] if node == ROOT else list(tree.path(node))
+  shared = [[a for a in tree.path(leaf) if a in own] for leaf in tree.leaves.tolist()]
+  return np.array([height(max(nodes, default=ROOT)) for nodes in shared]), height(ROOT)
+
+
+def hxe(tree, prob, node, alpha):
+  def mass(above):
+    return sum(p for p, leaf in zip(prob, tree.leaves.tolist(), strict=True) if above in (ROOT, *tree.path(leaf)))
+
+  own = [ROOT, *([] if node == ROOT else tree.path(node))]
+  height = {
+    a: lca_heights(tree, a)[0][[a in (ROOT, *tree.path(leaf)) for leaf in tree.leaves.tolist()]].max() for a in own
+  }
+  return -sum(np.exp(-alpha * height[c]) * np.log(mass(c) / mass(a)) for a, c in itertools.pairwise(own))
+
+
+def soft_labels(tree, prob, node, beta):
+  heights, whole = lca_heights(tree, node)
+  target = np.exp(-beta * heights / whole)
+  target /= target.sum()
+  below = np.array([node in (ROOT, *tree.path(leaf)) or node == ROOT for leaf in tree.leaves.tolist()])
+  return -target[below].sum() * np.log(prob[below].sum()) - (target[~below] * np.log(prob[~below])).sum()
+
+
+def margin(tree, prob, node, scale):
+  heights, whole = lca_heights(tree, node)
+  below = np.array([node in (ROOT, *tree.path(leaf)) or node == ROOT for leaf in tree.leaves.tolist()])
+  return np.log((prob * np.exp(np.where(below, 0, scale * heights / whole))).sum()) - np.log(prob[below].sum())
+
+
+@pytest.mark.parametrize(
+  ("name", "oracle", "strength", "default"),
+  [("hxe", hxe, 0.4, 0.1), ("soft_labels", soft_labels, 4.0, 10.0), ("soft_max_margin", margin, 2.5, 1.0)],
+)
+def test_losses_that_weigh_mistakes_by_the_tree(rng, name, oracle, strength, default):
+  """Of every node of a tree with leaves on several levels, and of an unknown label."""
+  tree = random_tree(rng, depth=4, most_children=3)
+  nodes = np.arange(ROOT, tree.num_nodes, dtype=np.int32)
+  logits = (2 * rng.normal(size=(len(nodes), len(tree.leaves)))).astype(np.float32)
+  prob = np.exp(log_softmax(logits.astype(np.float64)))
+
+  @jax.jit
+  def run(logits):
+    found, pullback = jax.vjp(lambda x: LEAF_LOSSES[name](x, jnp.asarray(nodes), tree_arrays(tree), strength), logits)
+    plain = LEAF_LOSSES[name](logits, jnp.asarray(nodes), tree_arrays(tree))
+    return found, plain, *pullback(jnp.ones_like(found))
+
+  found, plain, gradient = run(jnp.asarray(logits))
+  for values, value in ((found, strength), (plain, default)):
+    expected = [oracle(tree, row, node, value) for row, node in zip(prob, nodes.tolist(), strict=True)]
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+  assert found[0] == 0 and (jnp.abs(gradient[0]) < 1e-6).all() and jnp.isfinite(gradient).all()
+  np.testing.assert_allclose(gradient.sum(axis=1), 0, atol=1e-5)  # a softmax does not see a shift of all logits
+
+
+def test_their_limits_are_the_likelihood_of_the_subtree(rng, toy_tree):
+  arrays, nodes = tree_arrays(toy_tree), jnp.arange(ROOT, 7, dtype=jnp.int32)
+  logits = jnp.asarray(rng.normal(size=(8, 4)), jnp.float32)
+  limits = {"hxe": 0.0, "soft_labels": 400.0, "soft_max_margin": 0.0}
+  found = jax.jit(lambda x: {name: LEAF_LOSSES[name](x, nodes, arrays, limit) for name, limit in limits.items()})(
+    logits
+  )
+  for name, values in found.items():
+    np.testing.assert_allclose(values, subtree_cross_entropy(logits, nodes, arrays), atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("short_labels", ["unknown", "stop"])
+def test_a_conditional_softmax_is_that_of_the_siblings_of_each_node(rng, short_labels):
+  tree = random_tree(rng, depth=4, most_children=3)
+  arrays = tree_arrays(tree, short_labels)
+  paths = tree.encode(np.arange(ROOT, tree.num_nodes), short_labels)
+  inner = arrays.inner.tolist() if short_labels == "stop" else []
+  logits = rng.normal(size=(len(paths), tree.num_nodes + len(inner))).astype(np.float32)
+  expected = []
+  for row, path in zip(logits, paths.tolist(), strict=True):
+    total, node = 0.0, ROOT
+    for token in path:
+      outputs = {child: row[child] for child in tree.children(node)}
+      if node in inner:
+        outputs[STOP] = row[tree.num_nodes + inner.index(node)]
+      if token in outputs:
+        total -= outputs[token] - np.log(np.exp(list(outputs.values())).sum())
+      node = max(token, node)
+    expected.append(total)
+
+  @jax.jit
+  def run(logits):
+    found, pullback = jax.vjp(lambda x: conditional_cross_entropy(x, jnp.asarray(paths), arrays), logits)
+    return found, *pullback(jnp.ones_like(found))
+
+  found, gradient = run(jnp.asarray(logits))
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+  assert found[0] == 0 and (gradient[0] == 0).all() and jnp.isfinite(gradient).all()

@@ -36,6 +36,7 @@ KINDS = {
   "dhnn_s2s labels": ("dhnn_s2s", {**DHNN, "feedback": "labels"}),
   "dhnn_s2s sigmoid": ("dhnn_s2s", {**DHNN, "output": "sigmoid"}),
   "multilabel": ("multilabel", {}),
+  "sibling_softmax": ("sibling_softmax", {}),
 }
 SINGLE_PATH = [kind for kind in KINDS if "sigmoid" not in kind and kind != "multilabel"]
 WITH_LEVELS = [kind for kind in KINDS if kind.startswith("coarse_fine")] + ["dhnn_rnn"]

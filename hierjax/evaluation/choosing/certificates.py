@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import beta
 
 from hierjax.errors import UserError
-from hierjax.evaluation.choosing.selective import GRID, Confidences
+from hierjax.evaluation.choosing.selective import GRID, Confidences, record_of
 from hierjax.evaluation.tables import percent
 from hierjax.inference.settings import Runs, threshold_conditions
 from hierjax.runs.choices import Choice, keep_choice
@@ -217,13 +217,10 @@ def keep_certificate(
     by_split: the confidences for the calibration images and for other splits, by name.
     conditions: the views and alpha under which it holds, and the runs that answer.
   """
-  about = {**found.about(), "split": next(iter(by_split))}
-  at = {split: confidences.at(found.threshold) for split, confidences in by_split.items()}
-  shares = ("coverage", "selective_accuracy", "level_coverage", "level_accuracy")
-  record = {"threshold": found.threshold, **about, **{n: {split: at[split][n] for split in at} for n in shares}}
+  record = {**found.about(), "split": next(iter(by_split)), **record_of(found.threshold, by_split)}
   made_for = threshold_conditions(out, conditions[1], conditions[0])
   out.write_evaluation("certificate", record)
-  keep_choice(out, Choice("certified", found.threshold, made_for, about))
+  keep_choice(out, Choice("certified", found.threshold, made_for, record))
   return record
 
 

@@ -16,19 +16,20 @@ from hierjax.evaluation.predictions import Predictions
 from hierjax.evaluation.tables import percent, table
 from hierjax.functional.selective import not_contradicted
 from hierjax.inference.members import Ensemble, Images, open_images
+from hierjax.inference.purpose import Purpose
 from hierjax.inference.settings import threshold_conditions
 from hierjax.runs.choices import Choice, keep_choice
 from hierjax.runs.folder import RunFolder
 
-# The thresholds of a sweep: networks are often so confident that values above 0.99 matter.
+# The thresholds of a sweep: networks are often so confident that values above 0.99 matter. At 0 nothing abstains.
 GRID = tuple(
-  np.round([*np.arange(0, 0.99, 0.01), *np.arange(0.99, 0.999, 0.001), *np.arange(0.999, 1, 0.0001)], 4).tolist()
+  np.round([*np.arange(0.01, 0.99, 0.01), *np.arange(0.99, 0.999, 0.001), *np.arange(0.999, 1, 0.0001)], 4).tolist()
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Confidences:
-  """The confidence in the best path of each image, from which any threshold can be judged.
+  """The confidence in the path that a threshold shortens, of each image, from which any threshold can be judged.
 
   Attributes:
     confidence: `f32[m l]`, in the path down to each level; 0 after its end.
@@ -42,7 +43,11 @@ class Confidences:
 
   @classmethod
   def of(cls, predictions: Predictions) -> Confidences:
-    """Returns the confidences for the images whose label is known; raises UserError where there are none."""
+    """Returns the confidences for the images whose label is known; raises UserError where there are none.
+
+    Args:
+      predictions: at the threshold UNSHORTENED, of the paths that thresholds shorten; or at 0, of the decoded paths.
+    """
     counted = predictions.counted
     if not counted.any():
       raise UserError("--threshold: no image has a label that answers could be compared with")
@@ -122,23 +127,19 @@ class ThresholdGoal:
 
   Attributes:
     ensemble: the runs that answer.
-    alpha: of classifier adaptation.
+    conditions: those of `conditions_of`.
     accuracy: the selective accuracy that is wanted on validation.
   """
 
   ensemble: Ensemble
-  alpha: float
+  conditions: Mapping[str, Any]
   accuracy: float
 
-  @property
-  def conditions(self) -> Mapping[str, Any]:
-    """Returns the views and the alpha under which the choice holds."""
-    return conditions_of(self.ensemble, self.alpha)
 
-
-def conditions_of(ensemble: Ensemble, alpha: float) -> dict[str, Any]:
-  """Returns the views of an ensemble's runs, and alpha: conditions of a chosen threshold."""
-  return {"views": sorted({part.run.options.views for part in ensemble.parts}), "alpha": alpha}
+def conditions_of(ensemble: Ensemble, alpha: float, purpose: Purpose = Purpose()) -> dict[str, Any]:
+  """Returns the conditions of a chosen threshold: the views of an ensemble's runs, alpha, and the purpose if any."""
+  views = sorted({part.run.options.views for part in ensemble.parts})
+  return {"views": views, "alpha": alpha, **purpose.conditions(ensemble.tree)}
 
 
 def calibration_images(ensemble: Ensemble) -> Images:
@@ -157,18 +158,27 @@ def calibration_images(ensemble: Ensemble) -> Images:
   )
 
 
-def choose_threshold(out: RunFolder, goal: ThresholdGoal, validation: Confidences) -> float:
-  """Chooses the threshold on validation, keeps it in choices.json of `out`, and returns it."""
-  threshold = best_threshold(validation, goal.accuracy)
-  about = {
-    "wanted": goal.accuracy,
-    **validation.at(threshold),
-    "split": "validation",
-    "images": len(validation.length),
-  }
+def choose_threshold(out: RunFolder, goal: ThresholdGoal, by_split: Mapping[str, Confidences]) -> float:
+  """Chooses the threshold on validation, keeps it in choices.json of a folder, and returns it.
+
+  Args:
+    out: the folder.
+    goal: what is wanted, and under which conditions.
+    by_split: the confidences for validation and for other splits, by name.
+  """
+  threshold = best_threshold(by_split["validation"], goal.accuracy)
+  promise = {"wanted": goal.accuracy, "certified": None, "sure": None}
+  about = {**promise, "split": "validation", "images": len(by_split["validation"].length)}
   made_for = threshold_conditions(out, goal.ensemble.runs, goal.conditions)
-  keep_choice(out, Choice("threshold", threshold, made_for, about))
+  keep_choice(out, Choice("threshold", threshold, made_for, about | record_of(threshold, by_split)))
   return threshold
+
+
+def record_of(threshold: float, by_split: Mapping[str, Confidences]) -> dict[str, Any]:
+  """Returns a threshold with the coverage and the selective accuracy of its answers by split, as plain data."""
+  at = {split: found.at(threshold) for split, found in by_split.items()}
+  shares = ("coverage", "selective_accuracy", "level_coverage", "level_accuracy")
+  return {"threshold": threshold, **{name: {split: at[split][name] for split in at} for name in shares}}
 
 
 def selective_table(found: Confidences, threshold: float, levels: Sequence[str]) -> str:
@@ -180,5 +190,5 @@ def selective_table(found: Confidences, threshold: float, levels: Sequence[str])
   rows.append(("abstained", percent(1 - at["coverage"]), "-"))
   rows.append(("all answers", percent(at["coverage"]), percent(at["selective_accuracy"])))
   rows.append(("full paths among them", percent(at["full_coverage"]), percent(at["full_accuracy"])))
-  rows.append(("without a threshold", percent(whole["coverage"]), percent(whole["selective_accuracy"])))
+  rows.append(("whole paths of all images", percent(whole["coverage"]), percent(whole["selective_accuracy"])))
   return table(rows)

@@ -29,7 +29,9 @@ class FlatHead(nn.Module):
   Attributes:
     num_leaves: leaves of the tree.
     stop_at: where paths of the tree may end.
-    criterion: the loss: one of `hierjax.functional.losses.LEAF_LOSSES`, or `package.module:function`.
+    criterion: the loss: one of `hierjax.functional.losses.LEAF_LOSSES`: `cross_entropy`, `hxe`, `soft_labels` or
+      `soft_max_margin`; or `package.module:function`.
+    strength: the alpha of `hxe`, the beta of `soft_labels`, the scale of `soft_max_margin`; None for 0.1, 10 and 1.
     dtype: of the product; weights and probabilities are float32.
   """
 
@@ -39,12 +41,25 @@ class FlatHead(nn.Module):
   num_leaves: int
   stop_at: str = "leaf"
   criterion: str = "cross_entropy"
+  strength: float | None = None
   dtype: Any = jnp.float32
 
+  def __post_init__(self) -> None:
+    """Raises ValueError for a strength that no loss has."""
+    if self.strength is not None and (self.strength < 0 or self.criterion == "cross_entropy"):
+      raise ValueError(f"strength = {self.strength}: must be 0 or more, of a criterion other than cross_entropy")
+    super().__post_init__()
+
   @classmethod
-  def for_tree(cls, arrays: TreeArrays, criterion: str = "cross_entropy", dtype: Any = jnp.float32) -> FlatHead:
+  def for_tree(
+    cls,
+    arrays: TreeArrays,
+    criterion: str = "cross_entropy",
+    strength: float | None = None,
+    dtype: Any = jnp.float32,
+  ) -> FlatHead:
     """Returns the head for a tree."""
-    return cls(arrays.num_leaves, arrays.stop_at, criterion, dtype)
+    return cls(arrays.num_leaves, arrays.stop_at, criterion, strength, dtype)
 
   @nn.compact
   def __call__(
@@ -55,8 +70,10 @@ class FlatHead(nn.Module):
 
   @nn.nowrap
   def loss(self, outputs: Float[Array, "b m"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:
-    """Returns the criterion of the deepest known node; see `subtree_cross_entropy`."""
-    return lookup_or_import(LEAF_LOSSES, self.criterion, "head.criterion")(outputs, ends(single_path(paths)), tree)
+    """Returns the criterion of the deepest known node; see `hierjax.functional.losses.LEAF_LOSSES`."""
+    criterion = lookup_or_import(LEAF_LOSSES, self.criterion, "head.criterion")
+    strength = () if self.strength is None else (self.strength,)
+    return criterion(outputs, ends(single_path(paths)), tree, *strength)
 
   @nn.nowrap
   def weight_axes(self, tree: TreeArrays) -> WeightAxes:

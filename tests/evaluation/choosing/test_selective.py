@@ -31,6 +31,13 @@ def runs(make_run, small_config):
   return [make_run(config, seed=seed, name=f"run{seed}", sharpness=6.0) for seed in (0, 1)]
 
 
+def surest(tree, prob):
+  path = [-1]
+  while children := list(tree.children(path[-1])):
+    path.append(max(children, key=lambda child: prob[child]))
+  return path[1:]
+
+
 @pytest.fixture(scope="module")
 def expected(runs):
   """Returns the share of images with an answer, of right ones among these, and of those that end at each level."""
@@ -42,8 +49,9 @@ def expected(runs):
     found[number, split] = look(run.restored_variables(folder, MESH)[1], (pixels / 255 - 0.5) / 0.25)
 
   def best_paths(members, split):
+    """Returns the mean probabilities, and the paths from the top down to the most probable child each time."""
     mean = np.mean([np.asarray(found[member, split], np.float64) for member in members], axis=0)
-    return mean, [tree.path(int(tree.leaves[row[tree.leaves].argmax()])) for row in mean]
+    return mean, [surest(tree, row) for row in mean]
 
   def expect(members, split, below):
     ends, right = [], []
@@ -76,7 +84,10 @@ def test_the_choice_is_the_smallest_on_validation_that_is_right_enough(run, expe
   printed, (saved,) = capsys.readouterr().out, read_choices(run)
   below = saved.value
   assert below == next(b for b, share in zip(GRID, each, strict=True) if share is not None and share >= wanted) > 0
-  np.testing.assert_allclose(shares(saved.about), expected([0], "validation", below))
+  assert (saved.about["threshold"], saved.about["certified"], saved.about["sure"]) == (below, None, None)
+  for split in ("validation", "test"):
+    about = {name: saved.about[name][split] for name in ("coverage", "selective_accuracy", "level_coverage")}
+    np.testing.assert_allclose(shares(about), expected([0], split, below))
 
   found = json.loads((run.path / "eval" / "test-threshold.json").read_text())
   answered, right, *levels = expected([0], "test", below)
@@ -113,6 +124,9 @@ def test_predict_ends_where_evaluate_does(run, expected, tmp_path, capsys):
     named = [node for node in best[i] if prob[i, node] >= below]
     assert row.path == opened.tree.nodes_text(named)
     assert len(row.node_probabilities) == len(named) and (row.probability is None) == (not named)
+    assert row.why["rule"] == "the deepest node that is probable enough" and row.why["threshold"] == below
+    assert list(row.why["nodes"]) == [opened.tree.path_text(node) for node in best[i]]  # what was cut off, too
+    np.testing.assert_allclose(list(row.why["nodes"].values()), prob[i, best[i]], rtol=1e-4)
   assert 0 < sum(row.path == "" for row in rows) < 12
   three = Predictor(run.path, top=3, threshold="0.2")
   for file in files:

@@ -9,6 +9,7 @@ from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.heads.coarse_fine import CoarseFineHead
 from hierjax.nn.heads.flat import FlatHead
 from hierjax.nn.heads.path_rnn import PathRNNHead
+from hierjax.nn.heads.sibling_softmax import SiblingSoftmaxHead
 from hierjax.tree.label_tree import STOP, UNKNOWN, LabelTree
 from hierjax.types import Features
 
@@ -26,6 +27,7 @@ HEADS = {
   "path_rnn_siblings": lambda: path_rnn(EVEN, "siblings")[0],
   "flat": lambda: FlatHead(5),
   "coarse_fine": lambda: CoarseFineHead((2, 5), "bottom"),
+  "sibling_softmax": lambda: SiblingSoftmaxHead(7, 0),
 }
 
 

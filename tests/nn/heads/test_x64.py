@@ -21,7 +21,11 @@ HEADS = {
   "dhnn_rnn_sigmoid": {"name": "dhnn_rnn", "output": "sigmoid", **DHNN},
   "dhnn_s2s": {"name": "dhnn_s2s", **DHNN},
   "dhnn_s2s_labels": {"name": "dhnn_s2s", "feedback": "labels", **DHNN},
+  "flat_hxe": {"name": "flat", "criterion": "hxe"},
+  "flat_soft_labels": {"name": "flat", "criterion": "soft_labels"},
+  "flat_soft_max_margin": {"name": "flat", "criterion": "soft_max_margin"},
   "multilabel": {"name": "multilabel"},
+  "sibling_softmax": {"name": "sibling_softmax"},
 }
 
 

@@ -217,7 +217,11 @@ def test_what_the_authors_do_with_images_and_hierjax_does_not_is_said():
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
 def test_what_is_written_is_read_with_its_shape(suffix, tmp_path):
-  arrays = {"scale": np.array(2.5, np.float32), "row": np.arange(3, dtype=np.float32), "kernel": np.ones((2, 3), np.float32).T}
+  arrays = {
+    "scale": np.array(2.5, np.float32),
+    "row": np.arange(3, dtype=np.float32),
+    "kernel": np.ones((2, 3), np.float32).T,
+  }
   file = tmp_path / f"weights{suffix}"
   file.write_bytes(to_bytes(arrays, file))
   found = read_weights(file)

@@ -29,6 +29,7 @@ HEADS = {
   "coarse_fine": ({"name": "coarse_fine"}, DEEPER),
   "dhnn_rnn": ({"name": "dhnn_rnn", **SMALL}, EVEN_LATER),
   "dhnn_s2s": ({"name": "dhnn_s2s", "feedback": "labels", **SMALL}, DEEPER),
+  "sibling_softmax": ({"name": "sibling_softmax"}, DEEPER),
 }
 WEIGHTS_ALONE = {  # what a step reads is changed by the nodes that are new: so are its logits
   "siblings": ({"name": "path_rnn", "width": 4, "softmax": "siblings"}, DEEPER),
