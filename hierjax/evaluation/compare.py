@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from scipy.stats import binomtest
 
 from hierjax.data.source import Source
 from hierjax.errors import UserError
@@ -123,6 +122,8 @@ def differences_table(found: Comparison) -> str:
 
 def mcnemar(first_only: int, second_only: int) -> float:
   """Returns the two-sided p-value of McNemar's exact test: the sign test of the images that one run alone has right."""
+  from scipy.stats import binomtest  # 3 seconds, which every command would wait for
+
   n = first_only + second_only
   return float(binomtest(first_only, n).pvalue) if n else 1.0
 

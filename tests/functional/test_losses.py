@@ -204,3 +204,11 @@ def test_a_conditional_softmax_is_that_of_the_siblings_of_each_node(rng, short_l
   found, gradient = run(jnp.asarray(logits))
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
   assert found[0] == 0 and (gradient[0] == 0).all() and jnp.isfinite(gradient).all()
+
+
+def test_words_that_are_no_choice_are_refused(toy_tree, without_shape_checks):
+  logits, paths = jnp.zeros((1, 3, 8)), jnp.zeros((1, 3), jnp.int32)
+  with pytest.raises(ValueError, match="reduction = 'max': choose from sum, mean"):
+    path_cross_entropy(logits, paths, tree_arrays(toy_tree), reduction="max")
+  with pytest.raises(ValueError, match="short_labels = 'end': choose from unknown, stop"):
+    tree_arrays(toy_tree, "end")

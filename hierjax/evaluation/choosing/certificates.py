@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import beta
 
 from hierjax.errors import UserError
 from hierjax.evaluation.choosing.selective import GRID, Confidences, record_of
@@ -70,6 +69,8 @@ def lower_bound(
     trials: 0 or more.
     sure: above 0 and below 1.
   """
+  from scipy.stats import beta  # 3 seconds, which every command would wait for
+
   right, trials = np.asarray(right), np.asarray(trials)
   bound: np.ndarray = beta.ppf(1 - sure, np.maximum(right, 1), trials - right + 1)
   return np.where(right > 0, bound, 0.0)

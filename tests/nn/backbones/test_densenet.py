@@ -11,6 +11,7 @@ from hierjax.nn.backbones.densenet import DenseLayer, Stage, Transition, densene
 from hierjax.nn.backbones.preact import NormAct
 from hierjax.nn.classifier import Classifier
 from hierjax.nn.heads.flat import FlatHead
+from hierjax.nn.registry import part_fields
 
 
 def shapes_of(module, size=32):
@@ -36,10 +37,13 @@ def test_densenet_100_bc_has_the_published_size():
   """Huang et al., Table 2: 0.8M weights for k = 12, 15.3M for L = 250 and k = 24, 25.6M for L = 190 and k = 40."""
   assert by_hand(100, 12, 10) == 769_162
   assert [round(by_hand(*net, 10) / 1e6, 1) for net in ((250, 24), (190, 40))] == [15.3, 25.6]
-  params = shapes_of(Classifier(densenet(), FlatHead(100)))[1]["params"]
-  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == by_hand(100, 12, 100) == 800_032
+  assert by_hand(100, 12, 100) == 800_032
+  defaults = {name: field.default for name, field in part_fields("backbone", "densenet").items()}
+  assert (defaults["depth"], defaults["growth"], defaults["compression"]) == (100, 12, 0.5)
+  params = shapes_of(Classifier(densenet(22), FlatHead(100)))[1]["params"]
+  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == by_hand(22, 12, 100)
   convolutions = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 4]
-  assert len(convolutions) + 1 == 100  # with the classifier
+  assert len(convolutions) + 1 == 22  # with the classifier
 
 
 @pytest.mark.parametrize("size,maps", [(32, (32, 16, 8)), (224, (224, 112, 56)), (9, (9, 4, 2))])

@@ -9,8 +9,6 @@ import pytest
 
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.backbones.efficientnet_lite import Block, efficientnet_lite0
-from hierjax.nn.classifier import Classifier
-from hierjax.nn.heads.flat import FlatHead
 from hierjax.nn.registry import BACKBONES, ModelConfig, make_method
 
 
@@ -19,25 +17,29 @@ def shapes_of(module, size=224):
 
 
 @pytest.mark.parametrize(
-  "number,published,widths",  # as timm counts them, with ImageNet's classifier
+  "number,published,widths",  # as timm counts them, with ImageNet's classifier; the others' weights: nn/pretrained
   [
     (0, 4_652_008, (16, 24, 40, 112, 1280)),
     pytest.param(1, 5_416_680, (16, 24, 40, 112, 1280), marks=pytest.mark.slow),
-    (2, 6_092_072, (16, 24, 48, 120, 1280)),
+    pytest.param(2, 6_092_072, (16, 24, 48, 120, 1280), marks=pytest.mark.slow),
     pytest.param(3, 8_197_096, (24, 32, 48, 136, 1280), marks=pytest.mark.slow),
     (4, 13_006_568, (24, 32, 56, 160, 1280)),
   ],
 )
 def test_they_have_the_published_sizes_and_maps(number, published, widths):
-  backbone = BACKBONES[f"efficientnet_lite{number}"](dtype=jnp.bfloat16)
-  _, variables = shapes_of(Classifier(backbone, FlatHead(1000)))
-  assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == published
+  features, variables = shapes_of(BACKBONES[f"efficientnet_lite{number}"](dtype=jnp.bfloat16))
+  assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) + (1280 + 1) * 1000 == published
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
-  for size, maps in ((224, (112, 56, 28, 14, 7)), (97, (49, 25, 13, 7, 4)), (1, (1, 1, 1, 1, 1))):
-    features, _ = shapes_of(backbone, size)
-    assert [stage.shape[1:] for stage in features.stages] == [(m, m, w) for m, w in zip(maps, widths, strict=True)]
-    assert {stage.dtype for stage in features.stages} == {np.dtype(jnp.bfloat16)}
-    assert features.pooled.shape == (1, 1280) and features.pooled.dtype == jnp.float32
+  sides = (112, 56, 28, 14, 7)
+  assert [stage.shape[1:] for stage in features.stages] == [(m, m, w) for m, w in zip(sides, widths, strict=True)]
+  assert {stage.dtype for stage in features.stages} == {np.dtype(jnp.bfloat16)}
+  assert features.pooled.shape == (1, 1280) and features.pooled.dtype == jnp.float32
+
+
+def test_of_an_odd_side_half_is_left_rounded_up():
+  for size, left in ((97, 49), (1, 1)):
+    cells, _ = shapes_of(Block(4, stride=2), size)
+    assert cells.shape == (1, left, left, 4)
 
 
 def test_paddings_differ_where_a_map_of_even_size_is_halved(key):
@@ -61,13 +63,12 @@ def test_training_moves_the_statistics_of_every_norm(key):
   assert len(jax.tree.leaves(moved)) == 6 and all(jax.tree.leaves(moved))
 
 
-def test_it_is_merged_after_any_stage(toy_tree):
-  for shared in (0, 3, 5):
-    config = ModelConfig({"name": "efficientnet_lite0"}, {"name": "coarse_fine"}, merged={"shared": shared})
-    module = make_method(config, tree_arrays(toy_tree)).module
-    params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
-    branches = [params["backbone"].get(f"branches_{level}", {}) for level in range(3)]
-    assert [len([name for name in branch if "stages" in name]) for branch in branches] == [5 - shared] * 3
+def test_it_is_merged_after_a_stage(toy_tree):
+  config = ModelConfig({"name": "efficientnet_lite0"}, {"name": "coarse_fine"}, merged={"shared": 4})
+  module = make_method(config, tree_arrays(toy_tree)).module
+  params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]["backbone"]
+  branches = [params[f"branches_{level}"] for level in range(3)]
+  assert [len([name for name in branch if "stages" in name]) for branch in branches] == [1] * 3
 
 
 def test_the_names_of_weights():

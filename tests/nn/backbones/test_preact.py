@@ -6,6 +6,7 @@ import pytest
 from hierjax.nn.backbones.preact import Block, preact_resnet, small_resnet, wide_resnet, wider_resnet
 from hierjax.nn.classifier import Classifier
 from hierjax.nn.heads.flat import FlatHead
+from hierjax.nn.registry import part_fields
 
 
 def shapes_of(backbone):
@@ -70,11 +71,14 @@ def test_resnet_164_has_the_published_size():
   """He et al., Table 4, on CIFAR-10: 1.7M for ResNet-164, and 10.2M for ResNet-1001, which is without the norms."""
   assert bottlenecks_by_hand(164, 10) == (1_679_034, 24_224)  # 1,703,258
   assert round(bottlenecks_by_hand(1001, 10)[0] / 1e6, 1) == 10.2
-  shapes = shapes_of(Classifier(preact_resnet(dtype=jnp.bfloat16), FlatHead(100)))
-  assert count(shapes) == sum(bottlenecks_by_hand(164, 100)) == 1_726_388
+  assert (
+    sum(bottlenecks_by_hand(164, 100)) == 1_726_388 and part_fields("backbone", "preact_resnet")["depth"].default == 164
+  )
+  shapes = shapes_of(Classifier(preact_resnet(29, dtype=jnp.bfloat16), FlatHead(100)))
+  assert count(shapes) == sum(bottlenecks_by_hand(29, 100))
   assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype("float32")}
   convolutions = [leaf for leaf in jax.tree.leaves(shapes["params"]["backbone"]) if leaf.ndim == 4]
-  assert len(convolutions) + 1 == 164 + 3  # with the classifier; the other three are the shortcuts
+  assert len(convolutions) + 1 == 29 + 3  # with the classifier; the other three are the shortcuts
 
 
 @pytest.mark.parametrize("size,maps", [(32, (32, 16, 8)), (224, (224, 112, 56)), (9, (9, 5, 3))])

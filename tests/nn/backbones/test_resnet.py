@@ -9,8 +9,6 @@ import pytest
 
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.backbones.resnet import cbam_resnet50, resnet, resnet50, resnet152, se_resnet50
-from hierjax.nn.classifier import Classifier
-from hierjax.nn.heads.flat import FlatHead
 from hierjax.nn.registry import ModelConfig, make_method
 
 FOUR = {"resnet50": resnet50, "resnet152": resnet152, "se_resnet50": se_resnet50, "cbam_resnet50": cbam_resnet50}
@@ -48,21 +46,14 @@ def mlp(channels):
   ],
 )
 def test_they_have_the_published_sizes_and_maps(name, blocks, attention, published):
-  classifier = Classifier(FOUR[name](dtype=jnp.bfloat16), FlatHead(1000))
-  variables = jax.eval_shape(classifier.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-  assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == by_hand(blocks, attention) == published
+  features, variables = shapes_of(FOUR[name](dtype=jnp.bfloat16))
+  weights = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+  assert weights + (2048 + 1) * 1000 == by_hand(blocks, attention) == published
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
-
-  def maps(size):
-    run = partial(classifier.apply, method="features")
-    features = jax.eval_shape(run, variables, jnp.zeros((1, size, size, 3)))
-    assert features.pooled.shape == (1, 2048) and features.pooled.dtype == jnp.float32
-    assert {stage.dtype for stage in features.stages} == {np.dtype(jnp.bfloat16)}
-    return [stage.shape[1:] for stage in features.stages]
-
-  widths = (256, 512, 1024, 2048)
-  assert maps(224) == [(m, m, w) for m, w in zip((56, 28, 14, 7), widths, strict=True)]
-  assert maps(160) == [(m, m, w) for m, w in zip((40, 20, 10, 5), widths, strict=True)]
+  assert features.pooled.shape == (1, 2048) and features.pooled.dtype == jnp.float32
+  assert {stage.dtype for stage in features.stages} == {np.dtype(jnp.bfloat16)}
+  maps = zip((56, 28, 14, 7), (256, 512, 1024, 2048), strict=True)
+  assert [stage.shape[1:] for stage in features.stages] == [(m, m, w) for m, w in maps]
 
 
 def test_any_size_goes_in():
@@ -83,15 +74,13 @@ def test_the_names_of_weights():
   assert set(params["stages_3"]["blocks_1"]) == block
 
 
-def test_a_resnet_is_merged_after_any_stage(toy_tree):
+def test_a_resnet_is_merged_after_a_stage(toy_tree):
   backbone = {"name": "cbam_resnet50", "width": 2, "reduction": 2}
-  for shared in (0, 2, 4):
-    method = make_method(
-      ModelConfig(backbone, {"name": "coarse_fine"}, merged={"shared": shared}), tree_arrays(toy_tree)
-    )
-    params = jax.eval_shape(method.module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
-    branches = [params["backbone"].get(f"branches_{level}", {}) for level in range(3)]
-    assert [len([name for name in branch if "stages" in name]) for branch in branches] == [4 - shared] * 3
+  config = ModelConfig(backbone, {"name": "coarse_fine"}, merged={"shared": 3})
+  module = make_method(config, tree_arrays(toy_tree)).module
+  params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]["backbone"]
+  branches = [params[f"branches_{level}"] for level in range(3)]
+  assert [len([name for name in branch if "stages" in name]) for branch in branches] == [1] * 3
 
 
 def test_training_moves_the_statistics_of_every_norm(key):
