@@ -263,8 +263,8 @@ def _report(ensemble: Ensemble, split: str, measured: _Measured, out: RunFolder 
   several = len(ensemble.members) > 1
   tree = ensemble.tree
   sizes = {"level_names": list(tree.named_levels), "level_sizes": np.diff(tree.level_offsets).tolist()}
-  images = ensemble.whole.run.images_of(split)
-  about = {"split": split, "images": images, "members": ensemble.about(), **measured.about, **sizes}
+  data = ensemble.whole.run.images_of(split)
+  about = {"split": split, "data": data, "members": ensemble.about(), **measured.about, **sizes}
   found = {alpha: {**about, "alpha": alpha, **values} for alpha, values in measured.metrics.items()}
   for number, values in enumerate(found.values()):
     if several:

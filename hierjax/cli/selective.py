@@ -135,7 +135,7 @@ def _report_selective(ensemble: Ensemble, split: str, answers: _Selective, out: 
   count = len(answers.found.length)
   print(f"\n{ensemble.name}: {count:,} images of {split}; confidence threshold {answers.threshold:g}")
   print(selective_table(answers.found, answers.threshold, ensemble.tree.named_levels))
-  about: dict[str, Any] = {"split": split, "images": ensemble.whole.run.images_of(split), "members": ensemble.about()}
+  about: dict[str, Any] = {"split": split, "data": ensemble.whole.run.images_of(split), "members": ensemble.about()}
   about |= {"alpha": answers.alpha, "num_examples": count}
   about |= answers.purpose.conditions(ensemble.tree)
   name, found = (

@@ -75,9 +75,13 @@ def _config_and_workdir(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _images_a_step(config: Mapping[str, Any]) -> int:
-  """Returns the images that devices share at a time; 0 for a config that training will refuse."""
-  size, parts = config.get("batch_size"), config.get("optim", {}).get("accumulate", 1)
-  return size // parts if isinstance(size, int) and isinstance(parts, int) and parts > 0 else 0
+  """Returns the images that devices share at a time."""
+  from hierjax.config import unpack
+  from hierjax.runs.run import RunConfig
+  from hierjax.training.optim import OptimConfig
+
+  settings = unpack(RunConfig, config, "")
+  return settings.batch_size // unpack(OptimConfig, settings.optim, "optim").accumulate
 
 
 def run(args: argparse.Namespace) -> int:

@@ -217,7 +217,7 @@ def evaluate_run(
   metrics, answers = measure_split(rows.kept(step) if not settings.known_levels else step, loaded, read, shown)
   found = {
     "split": name,
-    "images": run.images_of(name),
+    "data": run.images_of(name),
     "step": loaded.step,
     "views": options.views,
     "temperature": float(run.method.temperature),

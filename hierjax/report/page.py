@@ -225,7 +225,7 @@ def _calibration(found: Calibration, names: Sequence[str]) -> dict[str, Any]:
 
 def _selective(found: Findings) -> dict[str, Any] | None:
   """Returns the metrics that `evaluate --threshold` wrote for these weights, with their picture; None without them."""
-  measured = found.folder.selective_evaluation(found.split, found.metrics.get("images"))
+  measured = found.folder.selective_evaluation(found.split, found.metrics.get("data"))
   if measured is None or [member["steps"] for member in measured["members"]] != [[found.metrics["step"]]]:
     return None
   picture, choices = found.folder.path / "pictures" / "selective.png", read_choices(found.folder)

@@ -115,7 +115,7 @@ def _is_evaluation(found: Mapping[str, Any]) -> bool:
 def _has_its_type(key: str, value: Any) -> bool:
   if key in _TYPES:
     return type(value) is _TYPES[key]
-  if key == "images":
+  if key == "data":
     return isinstance(value, dict) and {str} == set(map(type, [value.get("checksum"), *value.values()]))
   if key in _LISTS:
     return isinstance(value, list) and all(type(element) is _LISTS[key] for element in value)
@@ -302,8 +302,8 @@ class RunFolder:
       split: the split that it is about.
       images: `Run.images_of` of the split; None where the numbers do not depend on them.
     """
-    before = self.evaluation(name, ("images",)) or {}
-    own = self._judged_on(split) or before.get("images", {}).get("checksum", "")
+    before = self.evaluation(name, ("data",)) or {}
+    own = self._judged_on(split) or before.get("data", {}).get("checksum", "")
     if images is None or not own or not what_changed(own, images["checksum"]):
       return name
     return f"{name}-images-{hashlib.sha256(images['checksum'].encode()).hexdigest()[:8]}"
@@ -315,7 +315,7 @@ class RunFolder:
       UserError: a metric is not finite, which no JSON is.
       NotWritten: the file cannot be written.
     """
-    file = self.evaluation_name(name, metrics.get("split", ""), metrics.get("images"))
+    file = self.evaluation_name(name, metrics.get("split", ""), metrics.get("data"))
     path = self.path / "eval" / f"{file}.json"
     for key, value in metrics.items():
       try:

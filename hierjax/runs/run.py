@@ -107,10 +107,7 @@ class RunConfig:
     laws = {
       "seed": (self.seed >= 0, "0 or more"),
       "batch_size": (0 < self.batch_size <= 1_000_000, "above 0, and at most 1,000,000"),
-      "epochs": (
-        0 <= self.epochs <= 100_000,
-        "above 0, or 0 to keep the weights that a run starts from, and at most 100,000",
-      ),
+      "epochs": (0 <= self.epochs <= 100_000, "0, which keeps the initial weights, or more, and at most 100,000"),
       "least_steps": (0 <= self.least_steps <= 10**9, "0, or a number of steps"),
       "most_steps": (
         self.most_steps == 0 or self.least_steps <= self.most_steps <= 10**9,

@@ -91,7 +91,7 @@ def change_pixels(folder):
 
 def measured(run, **values):
   about = {"split": "test", "step": 1, "views": 1, "num_examples": 62, "level_names": ["level 1"], "level_sizes": [3]}
-  return about | {"images": run.images_of("test")} | values
+  return about | {"data": run.images_of("test")} | values
 
 
 def test_numbers_on_other_images_never_take_the_place_of_the_runs_own(begun, tmp_path, capsys):
@@ -104,7 +104,7 @@ def test_numbers_on_other_images_never_take_the_place_of_the_runs_own(begun, tmp
   shutil.copytree(tmp_path / "set", tmp_path / "moved")
   moved = Run.from_folder(folder, data_root=str(tmp_path / "moved"))
   assert folder.write_evaluation("test", measured(moved, views=2)).name == "test.json"  # the same images
-  assert folder.evaluation("test")["images"]["root"] == str(tmp_path / "moved")
+  assert folder.evaluation("test")["data"]["root"] == str(tmp_path / "moved")
 
   change_pixels(tmp_path / "moved" / "test")
   other = Run.from_folder(folder, data_root=str(tmp_path / "moved"))

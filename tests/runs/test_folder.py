@@ -117,14 +117,14 @@ def test_a_damaged_checksum_of_the_images_gets_a_clear_sentence(folder, toy_tree
     ("level_accuracy", [0.5, "0.5"]),
     ("level_accuracy", [0.5]),
     ("examples", ["a"]),
-    ("images", {"checksum": 1}),
-    ("images", []),
+    ("data", {"checksum": 1}),
+    ("data", []),
   ],
 )
 def test_an_evaluation_of_wrong_types_is_made_anew(folder, key, value):
   measured = {"split": "test", "step": 3, "views": 1, "num_examples": 5, "path_accuracy": 0.5, "loss": None}
   measured |= {"level_names": ["level 1", "level 2"], "level_sizes": [2, 4], "level_accuracy": [0.5, None]}
-  measured |= {"images": {"checksum": "a-b-c", "root": ""}, "examples": [{"image": "x"}]}
+  measured |= {"data": {"checksum": "a-b-c", "root": ""}, "examples": [{"image": "x"}]}
   path = folder.write_evaluation("test", measured)
   assert folder.evaluation("test") == measured
   path.write_text(json.dumps(measured | {key: value}))
