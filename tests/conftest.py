@@ -31,6 +31,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 FAST = (
   "cli",
   "data",
+  "evaluation/metrics",
+  "evaluation/test_classes.py",
   "evaluation/test_confidences.py",
   "evaluation/test_significance.py",
   "functional",

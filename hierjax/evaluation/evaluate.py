@@ -215,6 +215,8 @@ def evaluate_run(
   read = source if options.views > 1 else frozen_features(loaded, source)
   rows = ScoredRows(run.tree)
   metrics, answers = measure_split(rows.kept(step) if not settings.known_levels else step, loaded, read, shown)
+  finite = metrics["loss"] is not None and math.isfinite(metrics["loss"])  # if not, writing them says what is wrong
+  facts = rows.facts if finite else None
   found = {
     "split": name,
     "data": run.images_of(name),
@@ -228,13 +230,13 @@ def evaluate_run(
     "level_sizes": np.diff(run.tree.level_offsets).tolist(),
     **({"further_metrics": [n.rpartition(":")[2] for n in run.config.metrics]} if run.config.metrics else {}),
     **metrics,
-    **({} if rows.facts is None else measured(rows.facts)),
+    **({} if facts is None else measured(facts)),
   }
   if alone:
     found["examples"] = _examples(run, source, answers)
   if jax.process_index() == 0:
-    if rows.facts is not None:
-      write_classes(folder, name, rows.facts)
+    if facts is not None:
+      write_classes(folder, name, facts)
     folder.write_evaluation(name + settings.suffix, found)
   return found
 

@@ -5,7 +5,8 @@
     workdir/eval/SPLIT.json  every metric by name       workdir/tensorboard/     the same metrics as events
                              (SPLIT-knownN.json: N upper levels of the labels were given; SPLIT-alphaA.json: classifier
                              adaptation; SPLIT-threshold.json: answers that abstain below a confidence threshold;
-                             certificate.json; SPLIT-images-XXXX.json: of other images than those of the run)
+                             certificate.json; SPLIT-images-XXXX.json: of other images than those of the run);
+                             SPLIT-classes.csv, a row a node
     workdir/data.json        the format of the folder, and the checksums of the images: their labels, names and contents
     workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV; and the sweep of alpha
     workdir/report.html      what the run can do and where it errs; with it, eval/SPLIT-nodes.csv, SPLIT-confusions.csv,

@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
+import pytest
 from commands import MESH, evaluate
 
 import hierjax as hj
+from hierjax.errors import UserError
 from hierjax.evaluation.evaluate import eval_step, measure_split
 from hierjax.evaluation.metrics.rows import ScoredRows
 from hierjax.evaluation.metrics.table import METRICS
@@ -40,3 +42,9 @@ def test_the_file_has_every_metric_and_its_interval(context_run, capsys):
   for name in names:
     numbers = (np.array(values[name], np.float64) for values in (found, given))
     np.testing.assert_allclose(*numbers, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_weights_that_are_not_finite_are_said_to_be(make_run, small_config):
+  folder = make_run(small_config(), name="bad", sharpness=float("nan"))
+  with pytest.raises(UserError, match="do not give finite numbers"):
+    evaluate(folder.path)

@@ -98,7 +98,7 @@ def test_inconsistent_predictions_are_counted_where_there_can_be_any(run, views,
   monkeypatch.setattr(ModelMethod, "distribution", with_levels)
   step = make_eval_step(lambda examples, view: run.preprocess(examples), Stages(DecodeOptions(views=views)))
   examples = next(run.eval_batches(run.source("test")))
-  metrics, _ = jax.eval_shape(step, run.method, jax.eval_shape(lambda: variables_of(run)), examples)
+  metrics = jax.eval_shape(step, run.method, jax.eval_shape(lambda: variables_of(run)), examples).metrics
   assert ("inconsistent_predictions" in metrics) == kept and {"loss", "level_accuracy", "leaf_top1"} <= metrics.keys()
 
 
@@ -131,7 +131,7 @@ def test_labels_below_a_truncated_tree_count_for_their_ancestors():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"epochs": -1.0}, r"config\.epochs = -1\.0: must be above 0, or 0 to keep the weights that a run starts from"),
+    ({"epochs": -1.0}, r"config\.epochs = -1\.0: must be 0, which keeps the initial weights"),
     ({"class_weights": "heavy"}, "choose from none, balanced"),
     ({"head": dict(name="oracle")}, r"config\.head\.name = 'oracle': choose from coarse_fine, dhnn_rnn, .*, path_rnn"),
     ({"backbone": dict(name="small_resnet", width=3)}, r"config\.backbone\.width: there is no such key; did you mean"),
