@@ -1,6 +1,6 @@
 """Faults, tried at random: what they did, as the table of docs/reference/reliability.md.
 
-    python -m benchmarks.faults --minutes 6 --seed 0
+  python -m benchmarks.faults --minutes 6 --seed 0
   python -m benchmarks.faults --minutes 3 --only kill
 
 Each kind of fault gets the same share of the time. A fault is `noticed` where reading raises an error or makes the data
