@@ -61,7 +61,8 @@ exit status:
   1    it failed: a file, a label, a setting or the data is wrong; the message on stderr says which
   2    the command line cannot be understood
   130  Ctrl-C ended it
-  143  SIGTERM ended it; the same `train` command continues the run
+  143  SIGTERM ended it; the same `train` command continues the run (129: SIGHUP, 138: SIGUSR1)
+  75   another process of the run was lost; the same `train` command on all processes continues it
 """
 
 

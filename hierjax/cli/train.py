@@ -86,9 +86,11 @@ def _images_a_step(config: Mapping[str, Any]) -> int:
 
 def run(args: argparse.Namespace) -> int:
   """Trains; returns 128 and the signal's number where a signal stopped the run."""
+  import jax
   from absl import logging
 
-  from hierjax.runs import devices
+  from hierjax.runs import devices, peers
+  from hierjax.runs.folder import RunFolder
   from hierjax.training import loop
 
   logging.set_verbosity(logging.WARNING)
@@ -101,6 +103,9 @@ def run(args: argparse.Namespace) -> int:
     print(stopped)
     return 128 + stopped.signal
   except Exception as error:
+    if args.multihost and isinstance(error, jax.errors.JaxRuntimeError):
+      line = str(error).strip().splitlines()[0][:200]
+      peers.end(RunFolder(args.workdir or workdir), f"another process of the run has ended ({line})")
     if args.multihost:  # one of several processes must end at once
       devices.fail(f"error: {error}" if isinstance(error, UserError | OSError) else traceback.format_exc())
     raise

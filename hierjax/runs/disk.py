@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from hierjax.errors import UserError
@@ -35,6 +38,20 @@ def room(folder: Path) -> int:
   while not folder.exists() and folder != folder.parent:
     folder = folder.parent
   return shutil.disk_usage(folder).free
+
+
+@contextlib.contextmanager
+def said_where_full(path: Path, needed: int) -> Iterator[None]:
+  """Raises UserError where the block meets a full disk while it writes a number of bytes to a file."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+      raise
+    raise UserError(
+      f"{path}: the disk is full: {needed:,} bytes are needed, {room(path.parent):,} are free; make room, and run the "
+      "same command again"
+    ) from None
 
 
 def check_room(path: Path, needed: int, then: str) -> None:

@@ -36,6 +36,7 @@ from typing import Any, TextIO
 from hierjax.config import flatten, frozen, read_json
 from hierjax.data.source import what_changed
 from hierjax.errors import UserError
+from hierjax.runs.disk import said_where_full
 from hierjax.tree.label_tree import LabelTree
 
 FORMAT = "hierjax run 4"
@@ -50,11 +51,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
   Names of files that are not UTF-8 are written byte for byte.
   """
+  data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+  with said_where_full(path, len(data)):
+    _write_whole(path, data)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.{os.getpid()}")
   try:
     with temporary.open("wb") as file:
-      file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+      file.write(data)
       file.flush()
       os.fsync(file.fileno())
     temporary.replace(path)

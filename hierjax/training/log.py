@@ -12,6 +12,7 @@ import jax
 from tqdm import tqdm
 
 from hierjax import extras
+from hierjax.runs.disk import said_where_full
 from hierjax.runs.folder import RunFolder
 
 
@@ -25,6 +26,7 @@ class MetricsLog:
     if not self._writes:
       return
     run.cut_metrics(start_step)
+    self._path = run.metrics
     self._file = run.metrics.open("a", encoding="utf-8")
     self._events = _event_writer(run, start_step)
     # disable=None: no bar where the output is not a terminal; `write` prints lines there.
@@ -46,8 +48,10 @@ class MetricsLog:
     """Writes the metrics of a split at a step."""
     if not self._writes:
       return
-    self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
-    self._file.flush()
+    line = json.dumps({"step": step, "split": split, **metrics}) + "\n"
+    with said_where_full(self._path, len(line)):
+      self._file.write(line)
+      self._file.flush()
     flat = _scalars(metrics)
     if self._events is not None:
       for name, value in flat.items():
@@ -62,9 +66,11 @@ class MetricsLog:
     """Closes the files and the bar."""
     if self._writes:
       self._bar.close()
-      if self._events is not None:
-        self._events.close()
-      self._file.close()
+      with contextlib.suppress(OSError):  # of a full disk, which `write` has said
+        if self._events is not None:
+          self._events.close()
+      with contextlib.suppress(OSError):
+        self._file.close()
 
 
 def _event_writer(run: RunFolder, start_step: int) -> Any:

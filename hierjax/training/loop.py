@@ -27,6 +27,7 @@ from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints
 from hierjax.runs.estimate import Estimate
 from hierjax.runs.folder import RunFolder
+from hierjax.runs.peers import watched
 from hierjax.runs.run import Run, counting_step, judged_split
 from hierjax.training.frozen import check_frozen, on_frozen_features
 from hierjax.training.initial.from_weights import config_of_run
@@ -194,6 +195,7 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
     stack.enter_context(closing(folder))
     state, checkpoints = _opened(training, config, resumes)
     stack.enter_context(closing(checkpoints))
+    stack.enter_context(watched(folder))
     start = int(state.step)
     if start < total_steps:
       loaded = LoadedRun(folder, training.run, start, state.variables, training.mesh)

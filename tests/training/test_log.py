@@ -1,4 +1,8 @@
-from hierjax.training.log import ImageRate
+import pytest
+
+from hierjax.errors import UserError
+from hierjax.runs.folder import RunFolder
+from hierjax.training.log import ImageRate, MetricsLog
 
 
 def test_the_rate_counts_the_images_and_the_seconds_since_its_last_start_without_pauses():
@@ -13,3 +17,14 @@ def test_the_rate_counts_the_images_and_the_seconds_since_its_last_start_without
   rate.restart(13)
   now[0] += 2
   assert rate.per_second(14) == 32 / 2
+
+
+def test_a_full_disk_is_one_sentence_with_path_needed_and_free_bytes(tmp_path):
+  log = MetricsLog(RunFolder(tmp_path), 10, 4)
+  log._file.close()
+  with open("/dev/full", "w") as log._file:
+    with pytest.raises(
+      UserError, match=r"metrics\.jsonl: the disk is full: \d+ bytes are needed, .* are free; make room"
+    ):
+      log.write(1, "train", {"loss": 1.0})
+    log.close()

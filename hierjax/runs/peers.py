@@ -1,0 +1,72 @@
+"""The other processes of a run: one that has ended, or is frozen, ends the others with a sentence.
+
+Each process writes a number that grows to a file in the run's folder, which all share, and reads those of the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from hierjax.runs.folder import RunFolder
+
+LOST = 75  # the exit status; EX_TEMPFAIL of sysexits.h
+
+_BEAT_S, _SILENT_S = 1, 18  # well before JAX itself aborts the process, with a trace of its threads
+_DONE = "done"
+
+
+@contextlib.contextmanager
+def watched(folder: RunFolder) -> Iterator[None]:
+  """Ends this process with the status LOST where another one is silent for 18 seconds, while the context lasts."""
+  if jax.process_count() == 1:
+    yield
+    return
+  own = folder.path / f".alive-{jax.process_index()}"
+  stop = threading.Event()
+  watch = threading.Thread(target=_watch, args=(folder, stop), daemon=True)
+  watch.start()
+  try:
+    yield
+  finally:
+    stop.set()
+    watch.join()
+    own.write_text(_DONE)
+
+
+def _watch(folder: RunFolder, stop: threading.Event) -> None:
+  files = [folder.path / f".alive-{number}" for number in range(jax.process_count())]
+  texts = [_text(file) for file in files]  # of an earlier run, maybe
+  since: dict[int, float] = {}  # of the processes that have been seen, when last
+  while not stop.wait(_BEAT_S):
+    with contextlib.suppress(OSError):
+      files[jax.process_index()].write_text(str(time.monotonic_ns()))
+    for number, file in enumerate(files):
+      now = _text(file)
+      if now not in ("", texts[number]):
+        texts[number], since[number] = now, time.monotonic()
+      elif now != _DONE and number in since and time.monotonic() - since[number] > _SILENT_S:
+        end(folder, f"process {number} of the run has ended, or has not answered for {_SILENT_S} seconds")
+
+
+def _text(file: Path) -> str:
+  try:
+    return file.read_text()
+  except OSError:
+    return ""
+
+
+def end(folder: RunFolder, why: str) -> None:
+  """Prints why the run cannot go on, and from where it will, and ends the process at once."""
+  step = folder.newest_step()
+  start = "the start" if step is None else f"step {step}"
+  print(f"error: {why}; the same command on all processes goes on from {start}", file=sys.stderr, flush=True)
+  sys.stdout.flush()
+  os._exit(LOST)

@@ -1,0 +1,66 @@
+"""A process of a run sees that another one has ended or is frozen."""
+
+import threading
+import time
+
+import jax
+import pytest
+
+from hierjax.runs import peers
+from hierjax.runs.folder import RunFolder
+
+
+@pytest.fixture
+def ended(monkeypatch):
+  """Makes this process the first of two; what ends it is kept in the list."""
+  lost = []
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(peers, "_BEAT_S", 0.01)
+  monkeypatch.setattr(peers, "_SILENT_S", 0.2)
+  monkeypatch.setattr(peers, "end", lambda folder, why: lost.append(why))
+  return lost
+
+
+def beating(folder, stop):
+  number = 0
+  while not stop.wait(0.02):
+    (folder / ".alive-1").write_text(str(number := number + 1))
+
+
+def test_a_silent_process_ends_this_one_and_a_living_one_does_not(tmp_path, ended):
+  stop = threading.Event()
+  thread = threading.Thread(target=beating, args=(tmp_path, stop))
+  thread.start()
+  with peers.watched(RunFolder(tmp_path)):
+    time.sleep(0.5)
+    alive = list(ended)
+    stop.set()
+    thread.join()
+    time.sleep(0.5)
+  assert not alive and ended and ended[0].startswith("process 1 of the run has ended, or has not answered")
+  assert (tmp_path / ".alive-0").read_text() == "done"
+
+
+def test_a_process_that_has_come_to_its_end_may_be_silent(tmp_path, ended):
+  (tmp_path / ".alive-1").write_text("done")
+  with peers.watched(RunFolder(tmp_path)):
+    time.sleep(0.5)
+  assert not ended
+
+
+def test_the_sentence_names_the_step_and_the_status_is_the_documented_one(tmp_path, monkeypatch, capsys):
+  statuses = []
+  monkeypatch.setattr(peers.os, "_exit", statuses.append)
+  for step in (40, 80):
+    (tmp_path / "checkpoints" / str(step) / "model").mkdir(parents=True)
+  peers.end(RunFolder(tmp_path), "process 1 of the run has ended")
+  assert statuses == [75]
+  assert capsys.readouterr().err == (
+    "error: process 1 of the run has ended; the same command on all processes goes on from step 80\n"
+  )
+
+
+def test_one_process_watches_nothing(tmp_path):
+  with peers.watched(RunFolder(tmp_path)):
+    pass
+  assert not list(tmp_path.iterdir())
