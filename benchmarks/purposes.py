@@ -1,29 +1,37 @@
 r"""What answers for a purpose gain: the mean costs of a run's answers by decoding rule; prints Markdown.
 
-  python -m benchmarks.purposes --run runs/quickstart --split test
+  python -m benchmarks.purposes --run runs/quickstart --split test --restricted
 
-The first table has the mean over all images of each cost, by rule: the cost that a rule minimises in expectation should
-be the smallest of its column. The second has the accuracy of the nodes of each level, of the best path and of the rule
-`level`. The third is about half of the leaves, drawn at random: the path accuracy of images of these, by the best path
-of all and by the best that ends at one of them.
+The first table has the mean over all images of each cost, by rule: as it is, and at the temperature T that fits
+validation. An expected cost is as right as the probabilities are. The second has the accuracy of the nodes of each
+level, of the best path and of the rule `level`. With --restricted, a line about half of the leaves, drawn at random:
+the path accuracy of images of these, by the best path of all and by the best that ends at one of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
+import itertools
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from hierjax.evaluation.predictions import Predictions, predict_split
+from hierjax.evaluation.answers import Rows, fold, prediction_of
+from hierjax.evaluation.predictions import Predictions, compared, predict_split
+from hierjax.functional.calibration import calibrated
 from hierjax.functional.costs import COSTS
-from hierjax.functional.tree_arrays import heights, tree_arrays
-from hierjax.inference.members import open_ensemble, open_images
+from hierjax.functional.decoding import decode
+from hierjax.functional.paths import single_path
+from hierjax.functional.tree_arrays import TreeArrays, heights, tree_arrays
+from hierjax.inference.members import Answered, Ensemble, open_ensemble, open_images
 from hierjax.inference.pipeline import Stages
+from hierjax.inference.purpose import Purpose
 from hierjax.runs.devices import data_mesh
 from hierjax.tree.label_tree import LabelTree
+from hierjax.types import DecodeOptions, Distribution
 
 
 def mean_costs(found: Predictions, tree: LabelTree) -> dict[str, float]:
@@ -40,32 +48,86 @@ def mean_costs(found: Predictions, tree: LabelTree) -> dict[str, float]:
   return {name: float(costs[name].mean()) for name in COSTS} | {"answered": float((named > 0).mean())}
 
 
+class Probabilities(NamedTuple):
+  """The predictions of the best path, and the probability of every node, `f32[n n]`."""
+
+  best: Predictions
+  node_prob: np.ndarray
+
+
+def probabilities(ensemble: Ensemble, split: str) -> Probabilities:
+  """Returns them for the images of a split, in one pass over them."""
+  tree, stages = ensemble.whole.run.method.tree, Stages(ensemble.whole.run.options)
+  images = open_images(ensemble, split)
+
+  def rows(answered: Answered) -> Probabilities:
+    found = prediction_of(answered, stages, tree)
+    return Probabilities(compared(found, single_path(answered.labels), answered.mask), found.node_prob)
+
+  table = Rows(jax.jit(rows))
+  fold(ensemble, images, table)
+  return Probabilities(*table.values(len(images.source)))
+
+
+def fitted(found: Probabilities, tree: TreeArrays) -> float:
+  """Returns the temperature of the smallest mean -log P(the end of the label)."""
+
+  ends = jnp.maximum(jnp.asarray(found.best.labels).max(axis=1), 0)
+
+  def loss(temperature: float) -> float:
+    prob = calibrated_prob(found.node_prob, temperature, tree)
+    return float(-jnp.log(jnp.take_along_axis(prob, ends[:, None], axis=1)).mean())
+
+  return min(np.arange(0.4, 1.6, 0.05).round(2).tolist(), key=loss)
+
+
+def calibrated_prob(node_prob: np.ndarray, temperature: float, tree: TreeArrays) -> jax.Array:
+  """Returns the node probabilities at a temperature."""
+  prob: jax.Array = calibrated(Distribution(jnp.asarray(node_prob)), temperature, tree).node_prob
+  return prob
+
+
+def decoded(found: Probabilities, options: DecodeOptions, temperature: float, tree: TreeArrays) -> Predictions:
+  """Returns the predictions by a rule that reads node probabilities alone, beside the labels."""
+  prob = calibrated_prob(found.node_prob, temperature, tree)
+  paths = jax.jit(decode, static_argnums=2)(Distribution(prob), tree, options).paths[:, 0]
+  return found.best.replace(paths=np.asarray(paths))  # type: ignore[attr-defined,no-any-return]
+
+
 def main(args: argparse.Namespace) -> None:
   """Prints the tables."""
   ensemble = open_ensemble([args.run], data_mesh(), "", 0)
-  images, tree, options = open_images(ensemble, args.split), ensemble.tree, ensemble.whole.run.options
-
-  def predicted(only: tuple[int, ...] | None = None, **fields: object) -> Predictions:
-    return predict_split(ensemble, images, Stages(dataclasses.replace(options, **fields), only=only))
-
-  print(f"{datetime.date.today()}; {len(images.source):,} images of {images.split} of {args.run}, seed {args.seed}\n")
-  best = predicted()
-  print("| decoding rule | edges | height | hF0.5 | hF1 | hF2 | answered |\n|---|---|---|---|---|---|---|")
-  for rule in ("beam", *COSTS):
-    values = mean_costs(best if rule == "beam" else predicted(rule=rule), tree)
+  tree, arrays = ensemble.tree, ensemble.whole.run.method.tree
+  found = probabilities(ensemble, args.split)
+  best, fit = found.best, fitted(probabilities(ensemble, "validation"), arrays)
+  print(
+    f"{datetime.date.today()}; {len(best.labels):,} images of {args.split} of {args.run}; T = {fit:.2f} fits validation"
+  )
+  print("\n| decoding rule | T | edges | height | hF0.5 | hF1 | hF2 | answered |\n|---|---|---|---|---|---|---|---|")
+  for rule, temperature in [("beam", 1.0), *itertools.product(COSTS, (1.0, fit))]:
+    row = best if rule == "beam" else decoded(found, DecodeOptions(rule=rule), temperature, arrays)
+    values = mean_costs(row, tree)
     cells = [f"{values[name]:.3f}" for name in COSTS]
-    print(f"| `{rule}` | {' | '.join(cells)} | {values['answered']:.1%} |")
-  print("\n| level | best path | rule `level` |\n|---|---|---|")
+    print(f"| `{rule}` | {temperature:.2f} | {' | '.join(cells)} | {values['answered']:.1%} |")
+  print(f"\n| level | best path | rule `level` | rule `level`, T = {fit:.2f} |\n|---|---|---|---|")
   for level, name in enumerate(tree.named_levels):
-    rows = [x for x in (best, predicted(rule="level", level=level + 1))]
+    options = DecodeOptions(rule="level", level=level + 1)
     known = best.counted & (best.labels[:, level] >= 0)
-    cells = [f"{(x.paths == x.labels)[known, level].mean():.2%}" for x in rows]
-    print(f"| {name} | {' | '.join(cells)} |")
+    rows = (best, *(decoded(found, options, temperature, arrays) for temperature in (1.0, fit)))
+    print(f"| {name} | {' | '.join(f'{(x.paths == x.labels)[known, level].mean():.2%}' for x in rows)} |")
+  if args.restricted:
+    restricted_to_half(ensemble, best, args)
+
+
+def restricted_to_half(ensemble: Ensemble, best: Predictions, args: argparse.Namespace) -> None:
+  """Prints the path accuracy of the images of half of the leaves, with and without a restriction to these."""
+  tree = ensemble.tree
   half = np.random.default_rng(args.seed).choice(tree.leaves, len(tree.leaves) // 2, replace=False)
   among = best.counted & np.isin(best.labels.max(axis=1), half)
-  restricted = predicted(only=tuple(sorted(half.tolist())))
+  only = Purpose(only=tuple(tree.path_text(leaf) for leaf in half.tolist())).nodes(tree)
+  found = predict_split(ensemble, open_images(ensemble, args.split), Stages(ensemble.whole.run.options, only=only))
   print(f"\n{among.sum():,} images of half of the leaves: path accuracy {best.right[among].mean():.2%}, and "
-        f"{restricted.right[among].mean():.2%} restricted to these leaves")  # fmt: skip
+        f"{found.right[among].mean():.2%} restricted to these leaves")  # fmt: skip
 
 
 def arguments() -> argparse.Namespace:
@@ -73,6 +135,7 @@ def arguments() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
   parser.add_argument("--run", required=True, help="a run's folder")
   parser.add_argument("--split", default="test")
+  parser.add_argument("--restricted", action="store_true", help="print the restriction to half of the leaves, too")
   parser.add_argument("--seed", type=int, default=0)
   return parser.parse_args()
 
