@@ -14,6 +14,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import numpy as np
 import pytest
+from jaxtyping import config as jaxtyping_config
 
 from configs import common
 from hierjax.data.source import data_checksum
@@ -80,6 +81,14 @@ def _within(name, paths):
 @pytest.fixture
 def key():
   return jax.random.key(0)
+
+
+@pytest.fixture
+def without_shape_checks():
+  """As users run it: the shapes and kinds in the signatures, which tests check, would speak first."""
+  jaxtyping_config.update("jaxtyping_disable", True)
+  yield
+  jaxtyping_config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

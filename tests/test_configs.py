@@ -9,11 +9,13 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
+from commands import MESH
 from without_weights import without_weights
 
 from configs import chrnn, common
 from hierjax.config import flatten, unpack
 from hierjax.errors import UserError
+from hierjax.runs import devices
 from hierjax.runs.run import Run
 from hierjax.training import loop
 from hierjax.training.optim import OptimConfig, make_optimizer
@@ -36,16 +38,23 @@ def module(path):
 
 
 def variants():
-  """Every combination of words; of a config that has very many, every word alone, and with `smoke`."""
+  """Every combination of words; of a config that has very many, every word alone, and with `smoke`.
+
+  Slow are those whose words all make the same changes in a config before, but for `smoke` and none.
+  """
+  made = set()
   for path in FILES:
     kinds = module(path).KINDS
+    edits = {word: edit for kind in kinds for word, edit in kind.items()}
     found = [",".join(filter(None, words)) for words in itertools.product(*(("", *kind) for kind in kinds))]
     if len(found) > 30:
       words = [word for kind in kinds for word in kind if word != "smoke"]
       beside = [word for kind in kinds if "smoke" not in kind for word in kind]
       found = ["", "smoke", *words, *(f"{word},smoke" for word in beside)]
     for variant in found:
-      yield pytest.param(path, variant, id=f"{path.stem}:{variant}")
+      again = variant not in ("", "smoke") and {edits[word] for word in variant.split(",")} <= made
+      yield pytest.param(path, variant, id=f"{path.stem}:{variant}", marks=pytest.mark.slow if again else ())
+    made |= set(edits.values())
 
 
 BODIES, HEADS, TREES = {}, {}, {}  # shapes and trees, by what they depend on: many variants have the same
@@ -83,15 +92,23 @@ def test_every_variant_builds(path, variant):
   make_schedule(config["schedule"], 1.0, RunLength(10.0, 100))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+# One of each kind of network. The others differ from one of these in data, sizes and fields, which are set up above, or
+# another test trains them.
+TRAINED = ("chrnn_cifar100", "cnnrnn_cifar100", "coarse_fine_cifar100", "dhnn_cifar100", "dhnn_openimages", "features",
+           "merged_cifar100")  # fmt: skip
+OF_EACH_KIND = [pytest.param(p, id=p.stem, marks=() if p.stem in TRAINED else pytest.mark.slow) for p in FILES]
+
+
+@pytest.mark.parametrize("path", OF_EACH_KIND)
 def test_the_weights_of_the_parts_are_those_of_the_whole(path):
   run = run_of(module(path).get_config("smoke").to_dict())
   whole = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), run.example_shape))
   chex.assert_trees_all_equal(shapes_of(run), whole["params"])
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_every_config_trains_on_generated_images(path, tmp_path, capsys):
+@pytest.mark.parametrize("path", OF_EACH_KIND)
+def test_every_config_trains_on_generated_images(path, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(devices, "data_mesh", lambda: MESH)
   config = module(path).get_config("smoke").to_dict()
   metrics = loop.train_and_evaluate(config, str(tmp_path))
   assert metrics["num_examples"] > 0

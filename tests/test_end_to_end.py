@@ -214,14 +214,15 @@ def test_every_switch_goes_through_the_loop(tmp_path, cache):
   """A run of everything that a config can turn on, in a process that is killed, and resumed; on four devices."""
   flags = [
     "--config.data.resize=16", "--config.data.crop=16",  # without XLA's optimisation, bfloat16 is slow
+    "--config.backbone.widths=(4,)", "--config.head.width=8", "--config.epochs=1",
     "--config.optim.name=adamw", "--config.optim.lr=0.003", "--config.optim.accumulate=2",
     "--config.optim.clip_norm=1.0", "--config.optim.lr_groups=(('^backbone/stem', None), ('.*', 1.0))",
     "--config.schedule.name=plateau", "--config.schedule.patience=1", "--config.schedule.min_delta=10.0",
-    "--config.eval_every=0.5",
+    "--config.eval_every=0.25",
     "--config.class_weights=balanced", "--config.dtype=bfloat16",
   ]  # fmt: skip
   process = started(tmp_path / "killed", environment(cache, devices=4), *flags)
-  send_after(process, tmp_path / "killed", signal.SIGKILL, 6)
+  send_after(process, tmp_path / "killed", signal.SIGKILL, 4)
   process.communicate(timeout=100)
   assert process.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "eval").exists()
   for name in ("killed", "whole"):

@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from compiled_programs import FLAGS
+from commands import MESH
 
 import hierjax
 from hierjax.cli.common import Parser
-from hierjax.cli.main import COMMANDS
+from hierjax.cli.main import COMMANDS, main
 from hierjax.cli.train import config_of
 from hierjax.config_files import load_config
+from hierjax.runs import devices
 
 ROOT = Path(__file__).parents[1]
 HOW_TO = ROOT / "docs" / "how_to"
@@ -41,43 +42,38 @@ OWN_IMAGES = [c for c in RUN if c.startswith(("hierjax ", "python "))]
 PREDICTS, COMPOSES = blocks(ROOT / "README.md", "python")
 (TRAINS,) = blocks(HOW_TO / "library.md", "python")
 (EXPORTED,) = blocks(HOW_TO / "export.md", "python")
-PROGRAMS = {"hierjax": [sys.executable, "-m", "hierjax"], "python": [sys.executable]}
 
 
-def run(command, tmp_path, flags=FLAGS):
-  """Runs a command in the checkout, its run folders moved to `tmp_path`."""
-  words = [w.replace("runs/", f"{tmp_path}/") for w in shlex.split(command)]
-  return subprocess.run(
-    [*PROGRAMS[words[0]], *words[1:]],
-    cwd=ROOT,
-    env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "XLA_FLAGS": flags},
-    capture_output=True,
-    text=True,
-    timeout=600,
-  )
-
-
-def test_the_commands_on_own_images_work_in_order(tmp_path):
+def test_the_commands_on_own_images_work_in_order(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  monkeypatch.setattr(devices, "data_mesh", lambda: MESH)
   assert len(OWN_IMAGES) == 8
   for command in OWN_IMAGES:
-    result = run(command, tmp_path)
-    assert result.returncode == 0, f"{command}\n{result.stderr}"
+    program, *words = shlex.split(command.replace("runs/", f"{tmp_path}/"))
+    assert program == "hierjax" and main(words) == 0, f"{command}\n{capsys.readouterr().err}"
   assert "Recall and precision by node" in (tmp_path / "mine" / "report.html").read_text()
   answers = (tmp_path / "mine" / "answers.csv").read_text().splitlines()
   assert answers[0].startswith("image,path,probability") and len(answers) > 10
   image, path, probability = answers[1].split(",")[:3]
   shutil.copy(image, tmp_path / "photo.png")
-  for code in (f"{EXPORTED}\nimport sys; assert 'hierjax' not in sys.modules", PREDICTS):
-    command = [sys.executable, "-c", code.replace("runs/", f"{tmp_path}/")]
-    printed = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
-    name, number = printed.splitlines()[-1].rsplit(" ", 1)
+  without_hierjax, code = (text.replace("runs/", f"{tmp_path}/") for text in (EXPORTED, PREDICTS))
+  command = [sys.executable, "-c", f"{without_hierjax}\nimport sys; assert 'hierjax' not in sys.modules"]
+  printed = [subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout]
+  capsys.readouterr()
+  exec(compile(code, "README.md", "exec"), {"__name__": "example"})  # noqa: S102 (our own README)
+  printed.append(capsys.readouterr().out)
+  for text in printed:
+    name, number = text.splitlines()[-1].rsplit(" ", 1)
     assert name == path and float(number) == pytest.approx(float(probability), abs=1e-4)
 
 
 @pytest.mark.slow
 def test_the_first_run_works(tmp_path):
   command = next(c for c in RUN if "configs/quickstart.py" in c)
-  result = run(command.split("&&")[-1].replace(".venv/bin/", ""), tmp_path, flags="")
+  words = shlex.split(command.split("&&")[-1].replace("runs/", f"{tmp_path}/"))
+  env = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "XLA_FLAGS": ""}
+  result = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
   assert result.returncode == 0, result.stderr
   assert "path accuracy" in result.stdout and "-m hierjax predict" in result.stdout
 
@@ -123,11 +119,10 @@ def test_a_link_leads_to_a_file(page):
   assert not [link for link in links if not (page.parent / link).exists()]
 
 
-def test_preparing_a_set_without_tensorflow_says_what_to_install():
+def test_preparing_a_set_without_tensorflow_says_what_to_install(capsys):
   if importlib.util.find_spec("tensorflow"):
     pytest.skip("TensorFlow is installed here: this would download the set")
-  result = subprocess.run([*PROGRAMS["hierjax"], "data", "prepare", "cifar100"], capture_output=True, text=True)
-  assert result.returncode == 1 and 'pip install "hierjax[prepare]"' in result.stderr
+  assert main(["data", "prepare", "cifar100"]) == 1 and 'pip install "hierjax[prepare]"' in capsys.readouterr().err
 
 
 def test_api_md_lists_what_the_package_offers():

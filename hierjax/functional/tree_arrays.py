@@ -98,6 +98,8 @@ def _may_end(tree: LabelTree, short_labels: ShortLabels) -> NDArray[np.bool_]:
 
 def tree_arrays(tree: LabelTree, short_labels: ShortLabels = "unknown") -> TreeArrays:
   """Returns the arrays of `tree`, whose labels that end above a leaf are read as `short_labels` says (READINGS A2)."""
+  if short_labels not in ("unknown", "stop"):
+    raise ValueError(f"short_labels = {short_labels!r}: choose from unknown, stop")
   inner = np.flatnonzero(np.diff(tree.child_offsets)[1:]).astype(np.int32)
   return TreeArrays(
     parent=tree.parent,

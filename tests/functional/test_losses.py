@@ -95,3 +95,11 @@ def test_steps_without_a_target_change_nothing(rng, toy_tree, token):
   gradient_of = jax.jit(jax.grad(lambda x: path_cross_entropy(x, paths, tree_arrays(toy_tree)).sum()))
   gradient = gradient_of(logits)
   assert (gradient[0, 2] == 0).all() and (gradient[1] == 0).all() and (gradient[0, :2] != 0).all()
+
+
+def test_words_that_are_no_choice_are_refused(toy_tree, without_shape_checks):
+  logits, paths = jnp.zeros((1, 3, 8)), jnp.zeros((1, 3), jnp.int32)
+  with pytest.raises(ValueError, match="reduction = 'max': choose from sum, mean"):
+    path_cross_entropy(logits, paths, tree_arrays(toy_tree), reduction="max")
+  with pytest.raises(ValueError, match="short_labels = 'end': choose from unknown, stop"):
+    tree_arrays(toy_tree, "end")

@@ -189,8 +189,10 @@ def test_known_labels_are_fed_to_the_steps_after_them(feedback):
   assert np.asarray(are_walks(prediction.paths[:, 0], found.tree)).all()
 
 
-@pytest.mark.parametrize(("name", "tree"), [("dhnn_rnn", FIXED), ("dhnn_s2s", VARIABLE)])
-@pytest.mark.parametrize("more", [{"conversion": "pool"}, {"conversion": "conv", "cell": "gru"}])
+@pytest.mark.parametrize(
+  ("name", "tree", "more"),
+  [("dhnn_rnn", FIXED, {"conversion": "conv", "cell": "gru"}), ("dhnn_s2s", VARIABLE, {"conversion": "pool"})],
+)
 def test_every_part_of_the_network_learns(name, tree, more):  # READINGS K15
   found = method(tree, name, **more)
   variables = jax.jit(found.module.init)(jax.random.key(0), IMAGES)

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from jaxtyping import config as jaxtyping_config
 
 from hierjax.errors import UserError
 from hierjax.nn.layers.recurrence import diagonals, grid_recurrence
@@ -380,14 +379,6 @@ def test_bf16_is_float32_within_its_tolerance(rng, cell):
   assert {g.dtype for g in half} == {np.dtype("float32")}  # as the parameters are
   off = distance((half_y, half), jax.device_get((exact_y, exact)))
   assert 0 < max(off.values()) <= 0.05, off
-
-
-@pytest.fixture
-def without_shape_checks():
-  """As users run it: the shapes in the signatures, which tests check, would speak first."""
-  jaxtyping_config.update("jaxtyping_disable", True)
-  yield
-  jaxtyping_config.update("jaxtyping_disable", False)
 
 
 def refusal(change, cell="lstm", directions=("nw", "se")):
