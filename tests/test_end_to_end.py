@@ -105,6 +105,7 @@ def test_a_run_leaves_the_folder_of_the_contract(whole, cache):
   for name in ("level 1", "level 4", "path accuracy", "-m hierjax predict", "devices: "):
     assert name in printed
   assert [line["step"] for line in logged(workdir)] == list(range(2, 21, 2))
+  assert [line["step"] for line in logged(workdir, "validation")] == [10, 20]  # every epoch
   events = b"".join(file.read_bytes() for file in (workdir / "tensorboard").iterdir())
   assert b"train/loss" in events and b"validation/path_accuracy" in events
   assert " > " in printed  # a few paths
