@@ -176,7 +176,7 @@ def weights(workdir):
   return {"/".join(str(p.key) for p in path): np.asarray(leaf) for path, leaf in flat}
 
 
-@pytest.mark.slow  # the head, the neck and `data.test_split` have tests of their own, and test_configs.py builds the variant
+@pytest.mark.slow  # the head, the neck and `data.test_split` have tests of their own
 def test_places_from_folders_with_a_cnn_rnn_head(tmp_path):
   root = photographs(tmp_path / "images", ("beach", "street"), ("train", "val"))
   metrics = train_and_evaluate(config_of("chrnn_places205", "hsrn,path", root), str(tmp_path / "run"))
