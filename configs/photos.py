@@ -15,7 +15,7 @@ once and kept in the cache, and a CNN-RNN head is trained on them. Other weights
 hf:timm/NAME. Other sizes of images: --config.data.size=288.
 
 Variants, at most one of each line:
-  finetune (the network trains too, with layer-wise rates; its norms keep their statistics) | from_scratch (a small
+  finetune (the network trains too, on squares of 192 pixels, with layer-wise rates; its norms keep their statistics) | from_scratch (a small
     network from random weights, without any download) | smoke (generated images, seconds)
   context: a C-HRNN neck (Zuo et al. 2016) on the network's last map; the network trains as with finetune
   flat: a softmax over the leaves in place of the CNN-RNN head
@@ -71,6 +71,7 @@ def frozen(c: mlc.ConfigDict) -> None:
 def finetune(c: mlc.ConfigDict) -> None:
   c.frozen.keep = False
   c.frozen.views = 0
+  c.data.train_crop = 192
   c.batch_size = 32
   c.epochs = 8.0
   c.least_steps = 300

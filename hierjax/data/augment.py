@@ -55,6 +55,11 @@ class Transform:
       )
 
   @property
+  def train_side(self) -> int:
+    """The side of the squares that training reads."""
+    return min(self.photo.train_crop or self.crop, self.crop) if self.photo.resizes else self.crop
+
+  @property
   def in_evaluation(self) -> Transform:
     """The transform without what training alone does."""
     return Transform(self.crop, mean=self.mean, std=self.std, sides=self.sides)
@@ -102,7 +107,7 @@ def _drawn_view(views: Float[Array, "b v d"], draw: Int[Array, "b 2"], key: PRNG
 
 def augment(
   images: UInt8[Array, "b h w c"], draw: Int[Array, "b 2"], key: PRNGKeyArray, transform: Transform
-) -> Float[Array, "b {transform.crop} {transform.crop} c"]:
+) -> Float[Array, "b {transform.train_side} {transform.train_side} c"]:
   """Returns normalised images, padded with zeros, cropped at random and mirrored at random.
 
   With `transform.sides` the image is first resized: its shorter side to a random integer of that range, each equally
@@ -140,13 +145,13 @@ def augment(
 
 def _of_photographs(
   images: UInt8[Array, "b h w c"], draw: Int[Array, "b 2"], key: PRNGKeyArray, transform: Transform
-) -> Float[Array, "b {transform.crop} {transform.crop} c"]:
+) -> Float[Array, "b {transform.train_side} {transform.train_side} c"]:
   """Returns normalised images with the augmentation of `PhotoAugment`; see `augment`."""
   photo = transform.photo
   keys = jax.vmap(lambda k: jax.random.split(k, 5))(keys_of(draw, key))
   mean, std = (jnp.array(x, jnp.float32)[None, None, None] for x in (transform.mean, transform.std))
   if photo.resizes:
-    pixels = resized_crops(images, keys[:, 0], photo, transform.crop)
+    pixels = resized_crops(images, keys[:, 0], photo, transform.train_side)
     mirrored = jax.vmap(jax.random.bernoulli)(keys[:, 1])[:, None, None, None] & transform.mirror
     pixels = jnp.where(mirrored, pixels[:, :, ::-1], pixels)
   else:

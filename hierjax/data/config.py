@@ -81,6 +81,8 @@ class DataConfig:
     mirror: whether training mirrors every other image, at random.
     crop_area: the least and the largest part of an image's area that training crops at random and resizes to `crop`;
       the ratio of the sides is from 3/4 to 4/3. (): no such crop.
+    train_crop: the side that such crops are resized to, where it is smaller than `crop`: training is faster, and a
+      network gains accuracy on images somewhat larger than those it was trained on (Touvron et al. 2019). 0: `crop`.
     jitter: three numbers j: training changes brightness, contrast and saturation by factors from 1 - j to 1 + j. (): it
       does not.
     rotate: the largest angle of a random rotation in training, in degrees.
@@ -137,6 +139,7 @@ class DataConfig:
   pad: int = 4
   mirror: bool = True
   crop_area: Sequence[float] = ()
+  train_crop: int = 0
   jitter: Sequence[float] = ()
   rotate: float = 0.0
   flip: bool = False
@@ -237,7 +240,8 @@ class DataConfig:
   @property
   def transform(self) -> Transform:
     """The settings of preprocessing."""
-    photo = PhotoAugment(tuple(self.crop_area), tuple(self.jitter), self.rotate, self.flip, self.erase)
+    colour = tuple(self.jitter)
+    photo = PhotoAugment(tuple(self.crop_area), self.train_crop, colour, self.rotate, self.flip, self.erase)
     return Transform(
       self.crop,
       self.pad,

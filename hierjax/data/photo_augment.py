@@ -23,6 +23,7 @@ class PhotoAugment:
   Attributes:
     crop_area: the least and the largest part of an image's area that a random resized crop covers; the ratio of its
       sides is from 3/4 to 4/3. (): the crop is that of `Transform`.
+    train_crop: the side that these crops are resized to, where it is smaller than the crop of `Transform`; 0: the same.
     jitter: how much brightness, contrast and saturation change: a factor from 1 - j to 1 + j each. (): no change.
     rotate: the largest angle of a random rotation, in degrees; what comes into the corners has the mean colour.
     flip: whether every other image is turned upside down.
@@ -30,6 +31,7 @@ class PhotoAugment:
   """
 
   crop_area: tuple[float, ...] = ()
+  train_crop: int = 0
   jitter: tuple[float, ...] = ()
   rotate: float = 0.0
   flip: bool = False
@@ -43,6 +45,7 @@ class PhotoAugment:
         not area or (len(area) == 2 and 0 < area[0] <= area[1] <= 1),
         "() or two parts of the area in rising order, above 0 and up to 1",
       ),
+      "train_crop": (self.train_crop >= 0, "0 pixels or more"),
       "jitter": (
         not self.jitter or (len(self.jitter) == 3 and all(0 <= j < 1 for j in self.jitter)),
         "() or three numbers from 0 to below 1: brightness, contrast, saturation",

@@ -1,11 +1,13 @@
 """Laws of the augmentation of photographs: boxes, angles, colours, and draws that do not depend on the batch."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.data.augment import Transform, train_batch
+from hierjax.data.augment import Transform, eval_batch, train_batch
 from hierjax.data.config import DataConfig
 from hierjax.data.photo_augment import Box, PhotoAugment, _rotated, erased, flipped, keys_of, recoloured, resized_crops
 from hierjax.errors import UserError
@@ -119,3 +121,17 @@ def test_values_out_of_range_name_their_key(field, value):
 def test_resized_crops_take_no_padding():
   with pytest.raises(UserError, match=r"config\.data\.pad = 0"):
     DataConfig(crop_area=(0.5, 1.0), pad=4)
+
+
+def test_training_reads_smaller_squares_than_evaluation_where_they_are_asked_for(rng):
+  data = DataConfig(resize=20, crop=16, pad=0, crop_area=(0.5, 1.0), train_crop=12)
+  images = rng.integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
+  examples = Examples(images, np.zeros((3, 1, 1), np.int32), np.ones(3, np.float32), np.zeros((3, 2), np.int32))
+  sides = [jax.eval_shape(lambda t=t: train_batch(examples, jax.random.key(0), t)).inputs.shape[1] for t in (
+    data.transform,
+    dataclasses.replace(data, train_crop=0).transform,
+    dataclasses.replace(data, train_crop=18).transform,
+    dataclasses.replace(data, crop_area=()).transform,
+  )]  # fmt: skip
+  assert sides == [12, 16, 16, 16]
+  assert jax.eval_shape(lambda: eval_batch(examples, data.transform)).inputs.shape[1] == 16
