@@ -1,7 +1,5 @@
 """Abstaining below a confidence threshold, against loops in plain Python."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +12,17 @@ from hierjax.types import DecodeOptions, Prediction
 from random_trees import random_tree
 
 
-def after(stage, paths, node_prob, *args):
-  """Returns the paths after a stage, which changes nothing else."""
+def decoded(paths, node_prob):
+  """Returns a prediction with these paths and probabilities."""
   rest = jnp.zeros(paths.shape[:2])
-  before = Prediction(jnp.asarray(paths), rest, rest, jnp.asarray(node_prob, jnp.float32), jnp.zeros(1))
-  after = jax.jit(stage)(before, *args) if args[1:] else stage(before, *args)
-  assert args[1:] or all(a is b for a, b in zip(jax.tree.leaves(before)[1:], jax.tree.leaves(after)[1:], strict=True))
+  return Prediction(jnp.asarray(paths), rest, rest, jnp.asarray(node_prob, jnp.float32), jnp.zeros(1))
+
+
+def cut(paths, node_prob, threshold):
+  """Returns the paths after `shortened`, which changes nothing else."""
+  before = decoded(paths, node_prob)
+  after = shortened(before, threshold)
+  assert all(a is b for a, b in zip(jax.tree.leaves(before)[1:], jax.tree.leaves(after)[1:], strict=True))
   return after.paths
 
 
@@ -33,7 +36,7 @@ def test_a_path_ends_above_its_first_node_that_is_less_probable(rng, tree):
   paths = np.where(paths >= 0, paths, PAD)
   node_prob = rng.integers(0, 11, (40, tree.num_nodes)).astype(np.float32) / 10  # with ties
   sure = np.asarray(confidence(jnp.asarray(paths), jnp.asarray(node_prob)))
-  found = np.asarray(after(shortened, paths, node_prob, 0.4))
+  found = np.asarray(cut(paths, node_prob, 0.4))
   shorter = 0
   for b in range(40):
     for k in range(2):
@@ -49,7 +52,7 @@ def test_a_path_ends_above_its_first_node_that_is_less_probable(rng, tree):
 
 def test_a_threshold_of_0_shortens_nothing(rng, tree):
   paths = tree.encode(rng.integers(0, tree.num_nodes, (20, 1))).reshape(20, 1, -1)
-  found = after(shortened, np.where(paths >= 0, paths, PAD), np.zeros((20, tree.num_nodes)), 0.0)
+  found = cut(np.where(paths >= 0, paths, PAD), np.zeros((20, tree.num_nodes)), 0.0)
   np.testing.assert_array_equal(found, np.where(paths >= 0, paths, PAD))
 
 
@@ -66,14 +69,14 @@ def test_the_answer_is_the_deepest_node_that_is_probable_enough_wherever_the_bes
   arrays = tree_arrays(tree, short_labels)
   ends = tree.leaves.tolist() if short_labels == "unknown" else list(range(tree.num_nodes))
   prob = probabilities(rng, tree, ends, 300)
-  decoded = np.tile(tree.encode([ends[0]])[:, None], (300, 2, 1))
-  decoded = np.where(decoded >= 0, decoded, PAD)
+  best = np.tile(tree.encode([ends[0]])[:, None], (300, 2, 1))
+  best, answered = np.where(best >= 0, best, PAD), jax.jit(abstain)
   for threshold in (0.501, 0.7, 0.95):
-    found = after(abstain, decoded, prob, jnp.float32(threshold), arrays)
+    found = answered(decoded(best, prob), jnp.float32(threshold), arrays).paths
     for row, path, further in zip(prob, found[:, 0].tolist(), found[:, 1].tolist(), strict=True):
       deepest = np.flatnonzero(row >= np.float32(threshold)).max(initial=-1)  # the nodes are a chain
       assert [node for node in path if node >= 0] == (list(tree.path(int(deepest))) if deepest >= 0 else [])
-      assert further == [n if n >= 0 and row[n] >= np.float32(threshold) else PAD for n in decoded[0, 0].tolist()]
+      assert further == [n if n >= 0 and row[n] >= np.float32(threshold) else PAD for n in best[0, 0].tolist()]
 
 
 @pytest.mark.parametrize("short_labels", ["unknown", "stop"])
@@ -100,8 +103,8 @@ def test_paths_of_other_rules_are_shortened_alone(tree):
   arrays, paths = tree_arrays(tree), np.where(tree.encode([0]) >= 0, tree.encode([0]), PAD)[None]
   prob = np.zeros((1, tree.num_nodes), np.float32)
   prob[0, 1] = 0.9
-  found = after(functools.partial(abstain, options=DecodeOptions(rule="edges")), paths, prob, 0.5, arrays)
-  assert (found == PAD).all()
+  found = abstain(decoded(paths, prob), 0.5, arrays, DecodeOptions(rule="edges"))
+  assert (found.paths == PAD).all()
 
 
 def test_what_the_label_does_not_contradict(toy_tree):
