@@ -15,8 +15,8 @@ once and kept in the cache, and a CNN-RNN head is trained on them. Other weights
 hf:timm/NAME. Other sizes of images: --config.data.size=288.
 
 Variants, at most one of each line:
-  finetune (the network trains too, on squares of 192 pixels, with layer-wise rates; its norms keep their statistics) | from_scratch (a small
-    network from random weights, without any download) | smoke (generated images, seconds)
+  finetune (the network trains too, on squares of 192 pixels, with layer-wise rates; its norms keep their statistics)
+    | from_scratch (a small network from random weights, without any download) | smoke (generated images, seconds)
   context: a C-HRNN neck (Zuo et al. 2016) on the network's last map; the network trains as with finetune
   flat: a softmax over the leaves in place of the CNN-RNN head
   any_orientation: images of things that have no upright position, such as plankton and aerial views

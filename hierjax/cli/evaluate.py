@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -197,14 +198,18 @@ def _adapted(
   """Measures an ensemble, of one member or several, at several alphas."""
   from hierjax.evaluation.answers import fold
   from hierjax.evaluation.ensembles import all_metrics, errors_of, metrics_of, subset_errors
+  from hierjax.evaluation.metrics.measure import measured as measured_rows
+  from hierjax.evaluation.metrics.rows import AnsweredRows
   from hierjax.inference.members import open_images
   from hierjax.inference.pipeline import Stages
 
   purpose, images = purpose_of(args), open_images(ensemble, args.split)
   stages = Stages(ensemble.whole.run.options, only=purpose.nodes(ensemble.tree))
   errors, metrics = subset_errors(ensemble, alphas, stages), all_metrics(ensemble, alphas, stages)
-  fold(ensemble, images, errors, metrics)
-  found = dict(zip(alphas, metrics_of(metrics), strict=True))
+  rows = [AnsweredRows(ensemble, dataclasses.replace(stages, alpha=alpha)) for alpha in alphas]
+  fold(ensemble, images, errors, metrics, *rows)
+  sums = zip(metrics_of(metrics), rows, strict=True)
+  found = {alpha: {**means, **measured_rows(scored.facts)} for alpha, (means, scored) in zip(alphas, sums, strict=True)}
   measured = _Measured(errors_of(errors, ensemble, alphas), found, purpose.name, purpose.conditions(ensemble.tree))
   return _report(ensemble, images.split, measured, out)
 
