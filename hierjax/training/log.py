@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -71,6 +72,18 @@ class MetricsLog:
           self._events.close()
       with contextlib.suppress(OSError):
         self._file.close()
+
+
+_report_of_thread = threading.excepthook
+
+
+def _report_others(failure: threading.ExceptHookArgs) -> None:
+  """Reports an error of a thread, but for a full disk that TensorBoard's writer meets, which `write` has said."""
+  if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboardX")):
+    _report_of_thread(failure)
+
+
+threading.excepthook = _report_others
 
 
 def _event_writer(run: RunFolder, start_step: int) -> Any:
