@@ -81,7 +81,7 @@ _lost_events: list[str] = []  # errors of TensorBoard's writers, which have ende
 
 
 def _report_others(failure: threading.ExceptHookArgs) -> None:
-  """Reports an error of a thread, but for a full disk that TensorBoard's writer meets, without which training goes on."""
+  """Reports an error of a thread, but for a full disk that TensorBoard's writer meets: training goes on without it."""
   if isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboardX"):
     _lost_events.append(str(failure.exc_value))
   else:
