@@ -103,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
     print(stopped)
     return 128 + stopped.signal
   except Exception as error:
-    if args.multihost and isinstance(error, jax.errors.JaxRuntimeError):
+    lost = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)  # which raises ValueError too
+    if args.multihost and lost:
       line = str(error).strip().splitlines()[0][:200]
       peers.end(RunFolder(args.workdir or workdir), f"another process of the run has ended ({line})")
     if args.multihost:  # one of several processes must end at once

@@ -10,6 +10,7 @@ is whole. It has reached the disk before an older one is removed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import shutil
 import sys
@@ -37,7 +38,9 @@ _report_unraisable = sys.unraisablehook
 
 def _report_others(unraisable: Any) -> None:
   """Reports an error of another thread, but for those after a failed read, whose event loop orbax has closed."""
-  if not str(unraisable.exc_value).endswith(("Event loop is closed", "was never awaited")):
+  error = unraisable.exc_value
+  full = isinstance(error, OSError) and error.errno == errno.ENOSPC  # at exit, of which there is a sentence already
+  if not full and not str(error).endswith(("Event loop is closed", "was never awaited")):
     _report_unraisable(unraisable)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -53,6 +54,8 @@ class MetricsLog:
       self._file.write(line)
       self._file.flush()
     flat = _scalars(metrics)
+    if _lost_events:
+      self._events = None
     if self._events is not None:
       for name, value in flat.items():
         self._events.add_scalar(f"{split}/{name}", value, step)
@@ -67,10 +70,25 @@ class MetricsLog:
     if self._writes:
       self._bar.close()
       with contextlib.suppress(OSError):  # of a full disk, which `write` has said
-        if self._events is not None:
+        if self._events is not None and not _lost_events:
           self._events.close()
       with contextlib.suppress(OSError):
         self._file.close()
+
+
+_report_of_thread = threading.excepthook
+_lost_events: list[str] = []  # errors of TensorBoard's writers, which have ended: their queues would block
+
+
+def _report_others(failure: threading.ExceptHookArgs) -> None:
+  """Reports an error of a thread, but for a full disk that TensorBoard's writer meets: training goes on without it."""
+  if isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboardX"):
+    _lost_events.append(str(failure.exc_value))
+  else:
+    _report_of_thread(failure)
+
+
+threading.excepthook = _report_others
 
 
 def _event_writer(run: RunFolder, start_step: int) -> Any:
@@ -80,7 +98,7 @@ def _event_writer(run: RunFolder, start_step: int) -> Any:
     return None
   from tensorboardX import SummaryWriter
 
-  return SummaryWriter(str(run.tensorboard), purge_step=start_step + 1)
+  return SummaryWriter(str(run.tensorboard), purge_step=start_step + 1, max_queue=1000)
 
 
 class ImageRate:

@@ -23,8 +23,6 @@ def test_a_full_disk_is_one_sentence_with_path_needed_and_free_bytes(tmp_path):
   log = MetricsLog(RunFolder(tmp_path), 10, 4)
   log._file.close()
   with open("/dev/full", "w") as log._file:
-    with pytest.raises(
-      UserError, match=r"metrics\.jsonl: the disk is full: \d+ bytes are needed, .* are free; make room"
-    ):
+    with pytest.raises(UserError, match=r"metrics\.jsonl: the disk is full: \d+ bytes are needed, .* are free"):
       log.write(1, "train", {"loss": 1.0})
     log.close()
