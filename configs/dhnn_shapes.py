@@ -4,10 +4,9 @@ r"""DHNN with several label paths an image (Koo et al. 2020, section 4.2) on `sh
   python train.py --config=configs/dhnn_shapes.py:cnn --workdir=runs/cnn-shapes
   python train.py --config=configs/dhnn_shapes.py:smoke                       # seconds
 
-An image has one to three different figures. Each node has a sigmoid, and a path is predicted where all its nodes pass a
-threshold. The threshold is chosen on validation for the largest path F1, and kept in choices.json (READINGS K11). Over
-seeds 0, 1 and 2 the path F1 is 35.9 ± 1.2% for `cnn`, after 3 to 5 minutes on one core, and 26.3 ± 1.1% for `s2s`; see
-docs/results.md.
+An image has one to three different figures. Each node has a sigmoid, and a path is selected where all its nodes pass a
+threshold. The threshold is chosen on validation for the largest path F1, and kept in choices.json (READINGS K11). A run
+takes 3 to 5 minutes on one core; docs/results.md has the F1 over seeds 0, 1 and 2.
 
 Variants, at most one of each line:
   smoke
