@@ -65,6 +65,36 @@ def multilabel_cross_entropy(
   return jnp.where(counted, losses, 0.0).sum(axis=-1)
 
 
+def step_cross_entropy(
+  logits: Float[Array, "b l o"], paths: Int[Array, "b p l"], tree: TreeArrays, weights: tuple[float, ...] = ()
+) -> Float[Array, "b"]:
+  """Returns the sum over steps and outputs of -log P(present) or -log P(absent), by each step's sigmoids (READINGS K7).
+
+  At step t the labels' nodes of level t are present, and all other nodes absent, those of other levels too. STOP is
+  present where no label has a node on the level. What cannot be said (see `label_nodes`) does not count, nor does STOP
+  where a label's rest is unknown and no other has a node there; an image without labels has loss 0.
+
+  Args:
+    logits: one an output at each step: of the nodes, and then of STOP, where there is one more.
+    paths: the labels.
+    tree: the tree.
+    weights: w_t of the steps; () for 1.
+  """
+  present, counted = label_nodes(paths, tree)
+  own = jnp.asarray(np.repeat(np.eye(tree.depth, dtype=bool), np.diff(tree.level_offsets), axis=1))[None]
+  target = present[:, None] & own
+  labelled = present.any(axis=-1)[:, None, None]
+  known = labelled & (counted[:, None] | ~own)
+  if logits.shape[-1] > tree.num_nodes:
+    reached = target.any(axis=-1, keepdims=True)
+    unknown = (paths == UNKNOWN).any(axis=1)[..., None]
+    target = jnp.concatenate([target, ~reached], axis=-1)
+    known = jnp.concatenate([known, labelled & (reached | ~unknown)], axis=-1)
+  losses = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), target.astype(jnp.float32))
+  steps = jnp.where(known, losses, 0.0).sum(axis=-1)
+  return (steps * jnp.array(weights, jnp.float32)[None] if weights else steps).sum(axis=-1)
+
+
 def above_threshold(scores: Float[Array, "b n"], thresholds: Float[Array, "t"], tree: TreeArrays) -> Bool[Array, "b n"]:
   """Returns which nodes' scores are larger than their threshold, whatever those above them are.
 

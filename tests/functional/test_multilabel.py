@@ -4,6 +4,7 @@ The functions are jitted: op by op they are hundreds of programs, which take lon
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from hierjax.functional.multilabel import (
   passing,
   passing_paths,
   smallest_above,
+  step_cross_entropy,
 )
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import PAD, ROOT, UNKNOWN, LabelTree
@@ -33,6 +35,7 @@ ARRAYS = tree_arrays(TREE)
 deepest, passing, smallest_above = jax.jit(deepest), jax.jit(passing), jax.jit(smallest_above)
 end_nodes, label_nodes = jax.jit(end_nodes), jax.jit(label_nodes)
 multilabel_cross_entropy = jax.jit(multilabel_cross_entropy, static_argnums=3)
+step_cross_entropy = jax.jit(step_cross_entropy, static_argnums=3)
 multilabel_metrics = jax.jit(multilabel_metrics, static_argnums=3)
 
 
@@ -77,6 +80,27 @@ def test_the_loss_is_the_sum_of_what_is_known():
   found = multilabel_cross_entropy(logits, paths, ARRAYS, (2.0, 3.0, 5.0))
   np.testing.assert_allclose(found, expected, rtol=1e-5)
   np.testing.assert_allclose(multilabel_cross_entropy(logits, paths, ARRAYS)[0], first.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("outputs", [7, 8])  # without and with STOP
+def test_the_loss_of_a_step_is_of_all_its_outputs(outputs):  # READINGS K7
+  logits = jax.random.normal(jax.random.key(1), (5, 3, outputs))
+  # A > a > e and B > c; A > b alone; A, whose rest is unknown, and A > b; A, whose rest is unknown; none.
+  paths = paths_of(TREE, (6, 4), (3,), (0, 3), (0,), ())
+  present = [[{0, 1}, {2, 4}, {6}], [{0}, {3}, {"stop"}], [{0}, {3}, set()], [{0}, set(), set()], [set()] * 3]
+  unsaid = [[set()] * 3, [set()] * 3, [set(), {2}, {5, 6, "stop"}], [set(), {2, 3, "stop"}, {5, 6, "stop"}]]
+  unsaid.append([{*range(7), "stop"}] * 3)
+  names, weights = [*range(7), "stop"][:outputs], (2.0, 3.0, 5.0)
+  expected, plain = np.zeros(5), np.zeros(5)
+  for image, step, output in itertools.product(range(5), range(3), range(outputs)):
+    if names[output] in unsaid[image][step]:
+      continue
+    sign = 1 if names[output] in present[image][step] else -1
+    loss = np.log1p(np.exp(-sign * float(logits[image, step, output])))
+    expected[image] += weights[step] * loss
+    plain[image] += loss
+  np.testing.assert_allclose(step_cross_entropy(logits, paths, ARRAYS, weights), expected, rtol=1e-5)
+  np.testing.assert_allclose(step_cross_entropy(logits, paths, ARRAYS), plain, rtol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))
