@@ -12,7 +12,7 @@ Variants, at most one of each line:
   smoke
   s2s (the default) | rnn: of fixed length, for leaves on one level | cnn: sigmoids on the last features alone
   together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half
-  pool (the default) | pool_linear | linear | conv | dense: the conversion; not with `cnn`
+  pool (the default) | pool_average | pool_linear | pool_dense | linear | conv | dense: the conversion; not with `cnn`
   one (the default) | levels: a threshold for all nodes, or one a level
 """
 

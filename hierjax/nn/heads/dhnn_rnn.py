@@ -43,8 +43,8 @@ class DHNNHead(nn.Module):
     cell: `lstm` or `gru` (READINGS K9).
     residual: whether there is a residual arc.
     level_weights: w_t of the loss; () for 1.
-    conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_linear` or `dense`; see
-      `hierjax.nn.layers.conversions.Conversion`.
+    conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_average`, `pool_linear`, `pool_dense` or
+      `dense`; see `hierjax.nn.layers.conversions.Conversion`.
     side: of the map that a conversion makes before the vector.
     strict: whether to refuse a conversion that the appendices do not solve exactly.
     subsets: S_t, the stages that each step reads; see `hierjax.nn.layers.stage_sequence.StageSequence`.
@@ -65,7 +65,7 @@ class DHNNHead(nn.Module):
   cell: Literal["lstm", "gru"] = "lstm"
   residual: bool = True
   level_weights: tuple[float, ...] = ()
-  conversion: Literal["linear", "conv", "pool", "pool_linear", "dense"] = "pool"
+  conversion: Literal["linear", "conv", "pool", "pool_average", "pool_linear", "pool_dense", "dense"] = "pool"
   side: int = 4
   strict: bool = False
   subsets: Subsets = ()

@@ -55,8 +55,8 @@ class DHNNSequenceHead(nn.Module):
     cell: `lstm` or `gru` (READINGS K9).
     feedback: `soft` or `labels`.
     level_weights: w_t of the loss; () for 1.
-    conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_linear` or `dense`; see
-      `hierjax.nn.layers.conversions.Conversion`.
+    conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_average`, `pool_linear`, `pool_dense` or
+      `dense`; see `hierjax.nn.layers.conversions.Conversion`.
     side: of the map that a conversion makes before the vector.
     strict: whether to refuse a conversion that the appendices do not solve exactly.
     subsets: S_t, the stages that each step reads, by default one; see
@@ -78,7 +78,7 @@ class DHNNSequenceHead(nn.Module):
   cell: Literal["lstm", "gru"] = "lstm"
   feedback: Literal["soft", "labels"] = "soft"
   level_weights: tuple[float, ...] = ()
-  conversion: Literal["linear", "conv", "pool", "pool_linear", "dense"] = "pool"
+  conversion: Literal["linear", "conv", "pool", "pool_average", "pool_linear", "pool_dense", "dense"] = "pool"
   side: int = 4
   strict: bool = False
   subsets: Subsets = ()

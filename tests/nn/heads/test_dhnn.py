@@ -247,7 +247,7 @@ def test_the_conversion_of_each_stage_is_described():
     (
       "dhnn_rnn",
       {"conversion": "max"},
-      "config.head.conversion = 'max': choose from linear, conv, pool, pool_linear, dense",
+      "config.head.conversion = 'max': choose from linear, conv, pool, pool_average, pool_linear, pool_dense, dense",
     ),
     ("dhnn_s2s", {"own_level": True}, "own_level = True: it is for several paths an image; set output = sigmoid"),
     ("dhnn_rnn", {"order": "random"}, "config.head.order = 'random': choose from deep_first, shallow_first"),
