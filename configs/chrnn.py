@@ -2,7 +2,9 @@
 
 Variants of chrnn_imagenet, chrnn_places205, chrnn_sun397 and chrnn_mit67, at most one of each line:
   hlstm (the default) | hsrn | mlstm | msrn (no links between the scales) | spp (SPP-net) | alex (AlexNet)
-  directions1 | directions2 (of the four) | modified_cnn (the same number of weights, no context: section IV-C2)
+  directions1 (from the upper left: Table VI) | directions1_se | directions1_sw | directions1_ne (from the others) |
+    directions2 (nw and sw) | directions2_se_ne | modified_cnn (the same number of weights, no context: section IV-C2) |
+    modified_cnn_relu (of which all count: READINGS Z14)
   path: a CNN-RNN head in place of the softmax over the leaves
   smoke: generated images, seconds
 """
@@ -66,6 +68,12 @@ def modified_cnn(c: mlc.ConfigDict) -> None:
   c.neck.neighbours = False
 
 
+def modified_cnn_relu(c: mlc.ConfigDict) -> None:
+  """The same with a ReLU after each matrix: in the sum of `modified_cnn`, many count as one (READINGS Z14)."""
+  with c.neck.ignore_type():
+    c.neck.neighbours = "relu"
+
+
 def directions1(c: mlc.ConfigDict) -> None:
   """One direction, the first row of Table VI."""
   c.neck.directions = ("nw",)
@@ -74,6 +82,26 @@ def directions1(c: mlc.ConfigDict) -> None:
 def directions2(c: mlc.ConfigDict) -> None:
   """Two directions, as in Table VI: from the upper left and from the lower left corner."""
   c.neck.directions = ("nw", "sw")
+
+
+def directions1_se(c: mlc.ConfigDict) -> None:
+  """One direction, the second row of Table VI."""
+  c.neck.directions = ("se",)
+
+
+def directions1_sw(c: mlc.ConfigDict) -> None:
+  """One direction, the third row of Table VI."""
+  c.neck.directions = ("sw",)
+
+
+def directions1_ne(c: mlc.ConfigDict) -> None:
+  """One direction, the fourth row of Table VI."""
+  c.neck.directions = ("ne",)
+
+
+def directions2_se_ne(c: mlc.ConfigDict) -> None:
+  """The other two directions of Table VI: from the lower right and from the upper right corner."""
+  c.neck.directions = ("se", "ne")
 
 
 def path(c: mlc.ConfigDict) -> None:
@@ -98,8 +126,15 @@ def smoke(c: mlc.ConfigDict) -> None:
 
 
 NETWORKS = {"hlstm": hlstm, "hsrn": hsrn, "mlstm": mlstm, "msrn": msrn, "spp": spp}
-DIRECTIONS = {"directions1": directions1, "directions2": directions2}
-ABLATIONS = DIRECTIONS | {"modified_cnn": modified_cnn}
+DIRECTIONS = {
+  "directions1": directions1,
+  "directions1_se": directions1_se,
+  "directions1_sw": directions1_sw,
+  "directions1_ne": directions1_ne,
+  "directions2": directions2,
+  "directions2_se_ne": directions2_se_ne,
+}
+ABLATIONS = DIRECTIONS | {"modified_cnn": modified_cnn, "modified_cnn_relu": modified_cnn_relu}
 HEADS = {"path": path}
 KINDS = (NETWORKS | {"alex": alex}, ABLATIONS, HEADS, {"smoke": smoke})
 

@@ -8,7 +8,8 @@ A run takes 3 to 6 minutes. Over three seeds leaf top-1 is 30.4% for `spp` and 3
 Variants, at most one of each line:
   cpu (the default)
   hlstm (the default) | hsrn | mlstm | msrn (no links between the scales) | spp (no recurrence)
-  directions1 | directions2 (of the four) | modified_cnn (the same number of weights, no context)
+  directions1 | directions1_se | directions1_sw | directions1_ne | directions2 | directions2_se_ne (of the four) |
+    modified_cnn (the same number of weights, no context) | modified_cnn_relu (of which all count: READINGS Z14)
   path: a CNN-RNN head in place of the softmax over the 100 leaves
   smoke: generated images, seconds
 """

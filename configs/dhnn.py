@@ -19,4 +19,5 @@ def conversion(c: mlc.ConfigDict, name: str) -> None:
   c.head.conversion = name
 
 
-CONVERSIONS = {name: partial(conversion, name=name) for name in ("pool", "pool_linear", "linear", "conv", "dense")}
+KINDS = ("pool", "pool_average", "pool_linear", "pool_dense", "linear", "conv", "dense")
+CONVERSIONS = {name: partial(conversion, name=name) for name in KINDS}

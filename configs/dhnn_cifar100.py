@@ -12,7 +12,7 @@ Variants, at most one of each line:
   cnn7 | wrn (the default) | wider | cpu | cpu_long | smoke
   residual (the default) | plain_rnn: without residual arcs
   together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half (READINGS K14)
-  pool (the default) | pool_linear | linear | conv | dense: the conversion
+  pool (the default) | pool_average | pool_linear | pool_dense | linear | conv | dense: the conversion
   plain: no augmentation
 """
 

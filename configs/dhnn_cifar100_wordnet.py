@@ -13,7 +13,7 @@ Variants, at most one of each line:
   soft (the default): a step reads the softmax of the step before | labels: the label before (READINGS K7) | flat: a
     softmax over the leaves in place of the recurrences
   together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half (READINGS K14)
-  pool (the default) | pool_linear | linear | conv | dense: the conversion; not with `flat`
+  pool (the default) | pool_average | pool_linear | pool_dense | linear | conv | dense: the conversion; not with `flat`
   plain: no augmentation
 """
 

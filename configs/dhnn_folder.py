@@ -10,7 +10,7 @@ Variants, at most one of each line:
   resnet50 (the default) | vgg16 | se_resnet50 | cbam_resnet50 | resnet152 | small: for 64 pixels | smoke
   one (the default) | several: label paths an image, in a CSV file with a line for each
   together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half (READINGS K14)
-  pool (the default) | pool_linear | linear | conv | dense: the conversion
+  pool (the default) | pool_average | pool_linear | pool_dense | linear | conv | dense: the conversion
 """
 
 import ml_collections as mlc

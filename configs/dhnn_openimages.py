@@ -21,7 +21,7 @@ Variants, at most one of each line:
   s2s (the default) | cnn: the plain network, a sigmoid a node on its last features; for VGG-16 these are fc6 and fc7,
     which s2s does not read (there, config.init.skip omits their weights; `hierjax weights import` prints the line)
   together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half (READINGS K14)
-  pool (the default) | pool_linear | linear | conv | dense: the conversion; not with `cnn`
+  pool (the default) | pool_average | pool_linear | pool_dense | linear | conv | dense: the conversion; not with `cnn`
   small (the default): inputs of 256 and states of 512 | large: 2048 and 1024
 """
 

@@ -4,16 +4,15 @@ r"""DHNN with several label paths an image (Koo et al. 2020, section 4.2) on `sh
   python train.py --config=configs/dhnn_shapes.py:cnn --workdir=runs/cnn-shapes
   python train.py --config=configs/dhnn_shapes.py:smoke                       # seconds
 
-An image has one to three different figures. Each node has a sigmoid, and a path is predicted where all its nodes pass a
-threshold. The threshold is chosen on validation for the largest path F1, and kept in choices.json (READINGS K11). Over
-seeds 0, 1 and 2 the path F1 is 35.9 ± 1.2% for `cnn`, after 3 to 5 minutes on one core, and 26.3 ± 1.1% for `s2s`; see
-docs/results.md.
+An image has one to three different figures. Each node has a sigmoid, and a path is selected where all its nodes pass a
+threshold. The threshold is chosen on validation for the largest path F1, and kept in choices.json (READINGS K11). A run
+takes 3 to 5 minutes on one core; docs/results.md has the F1 over seeds 0, 1 and 2.
 
 Variants, at most one of each line:
   smoke
   s2s (the default) | rnn: of fixed length, for leaves on one level | cnn: sigmoids on the last features alone
   together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half
-  pool (the default) | pool_linear | linear | conv | dense: the conversion; not with `cnn`
+  pool (the default) | pool_average | pool_linear | pool_dense | linear | conv | dense: the conversion; not with `cnn`
   one (the default) | levels: a threshold for all nodes, or one a level
 """
 

@@ -122,6 +122,21 @@ def own_input_only(x, drive, input_kernel, row_kernel, column_kernel, bias, *, c
   return y.reshape(*x.shape[:3], -1)
 
 
+def own_input_with_relu(x, drive, input_kernel, row_kernel, column_kernel, bias, *, cell, directions):
+  """Returns `neighbours = relu` (Z14): a ReLU after each matrix, and a forget gate on the cell's own input."""
+  y = np.zeros((*x.shape[:3], row_kernel.shape[1]))
+  for k in range(len(directions)):
+    pre = sum(np.maximum(x @ kernel[k], 0) for kernel in (input_kernel, row_kernel, column_kernel)) + bias[k]
+    if drive is not None:
+      pre = pre + np.concatenate([drive] * (pre.shape[-1] // drive.shape[-1]), axis=-1)
+    if cell == "srn":
+      y += np.maximum(pre, 0)
+      continue
+    i, f, o, g = np.split(pre, 4, axis=-1)
+    y += sigmoid(o) * np.tanh(sigmoid(f) * x + sigmoid(i) * np.tanh(g))
+  return y
+
+
 def max_pool(x, rows, columns):
   """Returns the largest value of each cell: i of n covers floor(i A / n) to ceil((i + 1) A / n) of a side A (Z10)."""
   _, h, w, _ = x.shape
@@ -164,15 +179,17 @@ def layer_of_scales(x, scales, weights, links, cell, directions, mapping="overla
     cell: `none` for the pooled maps alone.
     directions: of every scale.
     mapping: of `rescale`.
-    neighbours: False for `own_input_only`, and links that read the scale's own pooled map (Z14).
+    neighbours: False for `own_input_only`, `relu` for `own_input_with_relu`, and links that read the scale's own pooled
+      map (Z14).
   """
-  run, maps = recurrence if neighbours else own_input_only, []
+  run, maps = {True: recurrence, False: own_input_only, "relu": own_input_with_relu}[neighbours], []
   for level, (rows, columns) in enumerate(scales):
     pooled, drive = max_pool(x, rows, columns), None
     for j, coarser in enumerate(maps):  # already the sum over the directions (Z9)
       if (j, level) in links:
-        read = rescale(coarser, rows, columns, mapping) if neighbours else pooled
+        read = rescale(coarser, rows, columns, mapping) if neighbours is True else pooled
         driven = read @ links[j, level]
+        driven = np.maximum(driven, 0) if neighbours == "relu" else driven
         drive = driven if drive is None else drive + driven  # eq. 21
     passed = cell == "none" or (rows, columns) == (1, 1)
     maps.append(pooled if passed else run(pooled, drive, *weights[level], cell=cell, directions=directions))

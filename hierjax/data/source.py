@@ -237,13 +237,13 @@ def checked_nodes(nodes: np.ndarray, num_nodes: int, where: str) -> Int[np.ndarr
 
 
 def deepest_nodes(nodes: Int[np.ndarray, "n p"], tree: LabelTree) -> Int[np.ndarray, "n q"]:
-  """Returns each image's end nodes without those that lie above another of it, and PAD after them."""
+  """Returns each image's end nodes, in their order, without those that lie above another of it, and PAD after them."""
   above, kept = nodes, nodes.copy()
   for _ in range(tree.depth - 1):
     above = np.where(above >= 0, tree.parent[np.maximum(above, 0)], PAD)
     for path in above.T:
       kept[nodes == path[:, None]] = PAD
-  kept = -np.sort(-kept, axis=1)
+  kept = np.take_along_axis(kept, np.argsort(kept < 0, axis=1, kind="stable"), axis=1)
   most = int(np.count_nonzero(kept >= 0, axis=1).max(initial=1))
   return kept[:, :most]
 

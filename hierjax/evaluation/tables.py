@@ -49,7 +49,7 @@ def accuracy_rows(columns: Mapping[str, Mapping[str, Any]], every: bool = False)
   for name, metric in METRICS.items():
     if name in several[0] and (every or metric.shown):
       rows += _metric_rows(name, several, intervals)
-  for name, title in (("path_f1", "path F1"), ("node_f1", "node F1")):
+  for name, title in (("path_f1", "path F1"), ("node_f1", "node F1"), ("end_f1", "end F1")):
     if name in several[0]:
       rows.append((title, "", *(percent(metrics[name]) for metrics in several)))
   for name in several[0].get("further_metrics", ()):

@@ -1,6 +1,6 @@
 """Multi-label images: a sigmoid for each node, and thresholds for the nodes that an image has.
 
-Koo et al., section 4.2: a path is predicted where all its nodes pass; READINGS K7 and K11.
+Koo et al., section 4.2: a path is selected where all its nodes pass; READINGS K7 and K11.
 """
 
 from __future__ import annotations
@@ -41,9 +41,8 @@ def label_nodes(paths: Int[Array, "b p l"], tree: TreeArrays) -> tuple[Bool[Arra
 
 
 def end_nodes(paths: Int[Array, "b p l"], tree: TreeArrays) -> Bool[Array, "b n"]:
-  """Returns the nodes that each image's label paths end at."""
-  nodes = jnp.arange(tree.num_nodes, dtype=jnp.int32)
-  return (ends(paths)[..., None] == nodes[None, None]).any(axis=1)
+  """Returns the nodes that each image's label paths end at, but for those that another of its paths goes on from."""
+  return deepest(label_nodes(paths, tree)[0], tree)
 
 
 def multilabel_cross_entropy(
@@ -66,16 +65,50 @@ def multilabel_cross_entropy(
   return jnp.where(counted, losses, 0.0).sum(axis=-1)
 
 
-def passing(scores: Float[Array, "b n"], thresholds: Float[Array, "t"], tree: TreeArrays) -> Bool[Array, "b n"]:
-  """Returns which nodes pass, as do all above them; a score passes that is larger than its threshold.
+def step_cross_entropy(
+  logits: Float[Array, "b l o"], paths: Int[Array, "b p l"], tree: TreeArrays, weights: tuple[float, ...] = ()
+) -> Float[Array, "b"]:
+  """Returns the sum over steps and outputs of -log P(present) or -log P(absent), by each step's sigmoids (READINGS K7).
+
+  At step t the labels' nodes of level t are present, and all other nodes absent, those of other levels too. STOP is
+  present where no label has a node on the level. What cannot be said (see `label_nodes`) does not count, nor does STOP
+  where a label's rest is unknown and no other has a node there; an image without labels has loss 0.
+
+  Args:
+    logits: one an output at each step: of the nodes, and then of STOP, where there is one more.
+    paths: the labels.
+    tree: the tree.
+    weights: w_t of the steps; () for 1.
+  """
+  present, counted = label_nodes(paths, tree)
+  own = jnp.asarray(np.repeat(np.eye(tree.depth, dtype=bool), np.diff(tree.level_offsets), axis=1))[None]
+  target = present[:, None] & own
+  labelled = present.any(axis=-1)[:, None, None]
+  known = labelled & (counted[:, None] | ~own)
+  if logits.shape[-1] > tree.num_nodes:
+    reached = target.any(axis=-1, keepdims=True)
+    unknown = (paths == UNKNOWN).any(axis=1)[..., None]
+    target = jnp.concatenate([target, ~reached], axis=-1)
+    known = jnp.concatenate([known, labelled & (reached | ~unknown)], axis=-1)
+  losses = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), target.astype(jnp.float32))
+  steps = jnp.where(known, losses, 0.0).sum(axis=-1)
+  return (steps * jnp.array(weights, jnp.float32)[None] if weights else steps).sum(axis=-1)
+
+
+def above_threshold(scores: Float[Array, "b n"], thresholds: Float[Array, "t"], tree: TreeArrays) -> Bool[Array, "b n"]:
+  """Returns which nodes' scores are larger than their threshold, whatever those above them are.
 
   Args:
     scores: the sigmoid of each node.
     thresholds: one for all nodes, or one a level.
     tree: the tree.
   """
-  levels = jnp.broadcast_to(thresholds, (tree.depth,))
-  own = scores > _of_levels(levels, tree)[None]
+  return scores > _of_levels(jnp.broadcast_to(thresholds, (tree.depth,)), tree)[None]
+
+
+def passing(scores: Float[Array, "b n"], thresholds: Float[Array, "t"], tree: TreeArrays) -> Bool[Array, "b n"]:
+  """Returns which nodes are above their threshold, as are all above them; the arguments are `above_threshold`'s."""
+  own = above_threshold(scores, thresholds, tree)
   found, parent = [own[:, : tree.level_offsets[1]]], jnp.asarray(tree.parent)
   for t in range(1, tree.depth):
     above, first, end = tree.level_offsets[t - 1 : t + 2]
@@ -193,28 +226,27 @@ class F1:
     return float(np.max(self.means()))
 
 
-def path_f1(passes: Bool[Array, "*t b n"], batch: Batch, tree: TreeArrays) -> F1:
-  """Returns the F1 whose classes are the nodes that paths end at."""
-  counted = label_nodes(batch.paths, tree)[1] & (batch.mask > 0)[:, None]
-  cut = (passes & jnp.broadcast_to(counted, passes.shape)).reshape(-1, tree.num_nodes)
-  return F1.of(deepest(cut, tree).reshape(passes.shape), end_nodes(batch.paths, tree), counted)
-
-
-def node_f1(passes: Bool[Array, "*t b n"], batch: Batch, tree: TreeArrays) -> F1:
-  """Returns the F1 whose classes are all nodes of the paths."""
-  present, counted = label_nodes(batch.paths, tree)
-  return F1.of(passes, present, counted & (batch.mask > 0)[:, None])
-
-
-def at_grid(scores: Float[Array, "b n"], tree: TreeArrays) -> Bool[Array, "t b n"]:
-  """Returns what passes each threshold of GRID, as the one threshold of all nodes."""
-  return jax.vmap(lambda threshold: passing(scores, threshold, tree))(jnp.array(GRID, jnp.float32)[:, None])
-
-
 def multilabel_metrics(
   prediction: Prediction, batch: Batch, tree: TreeArrays, thresholds: tuple[float, ...]
 ) -> dict[str, F1]:
-  """Returns `path_f1` and `node_f1`; without thresholds, those of the best on GRID, by the F1 of paths and of nodes."""
-  scores = prediction.node_score
-  passes = passing(scores, jnp.array(thresholds, jnp.float32), tree) if thresholds else at_grid(scores, tree)
-  return {"path_f1": path_f1(passes, batch, tree), "node_f1": node_f1(passes, batch, tree)}
+  """Returns three F1 of the batch; without thresholds, each is of the best on GRID, by that F1.
+
+  - `path_f1`: each node stands for the path down to it. A path is predicted where all its nodes pass, and is a label
+    where a label path goes through its end, inner nodes included (READINGS K11).
+  - `node_f1`: a node is predicted where its own sigmoid passes, whatever those above it are.
+  - `end_f1`: only the paths that go no deeper count, as they are shown: those of the predictions and of the labels.
+  """
+  present, known = label_nodes(batch.paths, tree)
+  counted = known & (batch.mask > 0)[:, None]
+
+  def at(levels: Float[Array, "t"]) -> dict[str, F1]:
+    passes = passing(prediction.node_score, levels, tree)
+    return {
+      "path_f1": F1.of(passes, present, counted),
+      "node_f1": F1.of(above_threshold(prediction.node_score, levels, tree), present, counted),
+      "end_f1": F1.of(deepest(passes & counted, tree), deepest(present, tree), counted),
+    }
+
+  if thresholds:
+    return at(jnp.array(thresholds, jnp.float32))
+  return jax.vmap(at)(jnp.array(GRID, jnp.float32)[:, None])

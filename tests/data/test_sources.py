@@ -193,6 +193,14 @@ def test_a_csv_file_of_labels(photos):
   }  # fmt: skip
 
 
+def test_a_label_above_another_of_its_image_is_left_out(photos):
+  text = "image,label\na.png,dog\na.png,cup\na.png,basenji\nb.png,dog\na.png,animal\n"
+  for name in ("a", "b"):
+    write(photos / name, 1)
+  source = open_source(csv_config(photos, text), TREE, "train")
+  assert source.nodes.tolist() == [[CUP, BASENJI], [DOG, PAD]]
+
+
 def test_a_csv_file_with_splits(photos):
   text = (
     "image,Split,label\nthing/cup/1.png,Train,thing/cup\nthing/cup/2.png,TEST ,thing/cup\n"

@@ -4,6 +4,7 @@ The functions are jitted: op by op they are hundreds of programs, which take lon
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from hierjax.functional.multilabel import (
   passing,
   passing_paths,
   smallest_above,
+  step_cross_entropy,
 )
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import PAD, ROOT, UNKNOWN, LabelTree
@@ -33,6 +35,7 @@ ARRAYS = tree_arrays(TREE)
 deepest, passing, smallest_above = jax.jit(deepest), jax.jit(passing), jax.jit(smallest_above)
 end_nodes, label_nodes = jax.jit(end_nodes), jax.jit(label_nodes)
 multilabel_cross_entropy = jax.jit(multilabel_cross_entropy, static_argnums=3)
+step_cross_entropy = jax.jit(step_cross_entropy, static_argnums=3)
 multilabel_metrics = jax.jit(multilabel_metrics, static_argnums=3)
 
 
@@ -77,6 +80,27 @@ def test_the_loss_is_the_sum_of_what_is_known():
   found = multilabel_cross_entropy(logits, paths, ARRAYS, (2.0, 3.0, 5.0))
   np.testing.assert_allclose(found, expected, rtol=1e-5)
   np.testing.assert_allclose(multilabel_cross_entropy(logits, paths, ARRAYS)[0], first.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("outputs", [7, 8])  # without and with STOP
+def test_the_loss_of_a_step_is_of_all_its_outputs(outputs):  # READINGS K7
+  logits = jax.random.normal(jax.random.key(1), (5, 3, outputs))
+  # A > a > e and B > c; A > b alone; A, whose rest is unknown, and A > b; A, whose rest is unknown; none.
+  paths = paths_of(TREE, (6, 4), (3,), (0, 3), (0,), ())
+  present = [[{0, 1}, {2, 4}, {6}], [{0}, {3}, {"stop"}], [{0}, {3}, set()], [{0}, set(), set()], [set()] * 3]
+  unsaid = [[set()] * 3, [set()] * 3, [set(), {2}, {5, 6, "stop"}], [set(), {2, 3, "stop"}, {5, 6, "stop"}]]
+  unsaid.append([{*range(7), "stop"}] * 3)
+  names, weights = [*range(7), "stop"][:outputs], (2.0, 3.0, 5.0)
+  expected, plain = np.zeros(5), np.zeros(5)
+  for image, step, output in itertools.product(range(5), range(3), range(outputs)):
+    if names[output] in unsaid[image][step]:
+      continue
+    sign = 1 if names[output] in present[image][step] else -1
+    loss = np.log1p(np.exp(-sign * float(logits[image, step, output])))
+    expected[image] += weights[step] * loss
+    plain[image] += loss
+  np.testing.assert_allclose(step_cross_entropy(logits, paths, ARRAYS, weights), expected, rtol=1e-5)
+  np.testing.assert_allclose(step_cross_entropy(logits, paths, ARRAYS), plain, rtol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -125,6 +149,15 @@ def numpy_f1(predicted, true):
   return total / support.sum()
 
 
+def maximal(nodes):
+  """Returns the nodes without those above another of them."""
+  return {node for node in nodes if not any(node in ancestors(TREE, other)[1:] for other in nodes)}
+
+
+def table(sets):
+  return np.array([[node in nodes for node in range(7)] for nodes in sets])
+
+
 def test_f1_is_weighted_by_support_and_adds_up():  # READINGS K16
   rng = np.random.default_rng(0)
   predicted, true = rng.random((2, 40, 6)) < 0.4
@@ -143,16 +176,32 @@ def test_metrics_of_a_batch():
   scores = rng.random((6, 7)).astype(np.float32)
   batch = Batch(inputs=None, paths=paths, mask=jnp.array([1.0, 1, 1, 1, 1, 0]))
   prediction = decoded(jnp.asarray(scores), None, ARRAYS, (0.3,), 3)
-  present, ends = (np.asarray(x)[:5] for x in (label_nodes(paths, ARRAYS)[0], end_nodes(paths, ARRAYS)))
+  labels = [{a for node in row for a in ancestors(TREE, node)} for row in rows[:5]]
 
   def at(threshold):
-    passes = passing(jnp.asarray(scores), jnp.array([threshold]), ARRAYS)
-    return numpy_f1(np.asarray(deepest(passes, ARRAYS))[:5], ends), numpy_f1(np.asarray(passes)[:5], present)
+    nodes = [{j for j in range(7) if row[j] > np.float32(threshold)} for row in scores[:5]]
+    paths = [{j for j in own if set(ancestors(TREE, j)) <= own} for own in nodes]
+    return tuple(
+      numpy_f1(table(found), table(true))
+      for found, true in [(paths, labels), (nodes, labels), (map(maximal, paths), map(maximal, labels))]
+    )
 
+  names = ("path_f1", "node_f1", "end_f1")
   found = multilabel_metrics(prediction, batch, ARRAYS, (0.3,))
-  np.testing.assert_allclose([found["path_f1"].value(), found["node_f1"].value()], at(0.3), rtol=1e-6)
+  assert set(found) == set(names) and len(set(at(0.3))) == 3
+  np.testing.assert_allclose([found[name].value() for name in names], at(0.3), rtol=1e-6)
   best = multilabel_metrics(prediction, batch, ARRAYS, ())
-  np.testing.assert_allclose(best["path_f1"].value(), max(at(threshold)[0] for threshold in GRID), rtol=1e-6)
+  expected = np.max([at(threshold) for threshold in GRID], axis=0)
+  np.testing.assert_allclose([best[name].value() for name in names], expected, rtol=1e-6)
+
+
+def test_of_nested_labels_each_is_a_path():  # READINGS K11
+  paths = paths_of(TREE, (0, 2))  # A, and A > a
+  batch = Batch(inputs=None, paths=paths, mask=jnp.ones(1))
+  scores = jnp.array([[0.9, 0.1, 0.8, 0.1, 0.1, 0.1, 0.1]])
+  found = multilabel_metrics(decoded(scores, None, ARRAYS, (0.5,), 3), batch, ARRAYS, (0.5,))
+  assert [one.value() for one in found.values()] == [1.0, 1.0, 1.0]
+  assert np.flatnonzero(end_nodes(paths, ARRAYS)[0]).tolist() == [2]
 
 
 def test_what_is_below_an_unknown_rest_is_neither_right_nor_wrong():

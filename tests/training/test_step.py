@@ -17,7 +17,7 @@ from hierjax.nn.classifier import Classifier, ModelMethod
 from hierjax.nn.heads.flat import FlatHead
 from hierjax.runs.devices import put_batch, replicated
 from hierjax.runs.run import Run
-from hierjax.training.optim import OptimConfig, frozen_statistics, make_optimizer
+from hierjax.training.optim import OptimConfig, Optimizer, frozen_statistics, make_optimizer
 from hierjax.training.phases import Phase
 from hierjax.training.state import init_state
 from hierjax.training.step import StepSettings, make_train_step
@@ -100,6 +100,36 @@ def test_four_devices_compute_what_one_does(toy_tree, batch, norm):
   _, four, losses4 = run(toy_tree, batch, norm=norm, dropout=0.5, devices=4)
   np.testing.assert_allclose(losses, losses4, rtol=1e-5)
   chex.assert_trees_all_close(one.variables, four.variables, rtol=1e-4, atol=1e-6)
+
+
+def test_the_step_is_that_of_pmap(toy_tree, batch):
+  """As older programs did it: a copy of the state on each device, and the mean of the gradients before the update."""
+  config = OptimConfig(decay=((".*", 1e-2),), clip_norm=0.1)
+  first, jitted, losses = run(toy_tree, batch, config=config, steps=1, devices=4)
+
+  class MeanFirst(Optimizer):
+    def update(self, grads, state, params, lr):
+      return super().update(jax.lax.pmean(grads, "data"), state, params, lr)
+
+  tree = tree_arrays(toy_tree)
+  method = ModelMethod(Classifier(Trunk(), FlatHead(tree.num_leaves)), tree)
+  optimizer = MeanFirst(**vars(make_optimizer(config, first.params)))
+  settings = StepSettings(
+    schedule=lambda step: jnp.float32(0.1),
+    preprocess=lambda e, key, tree: Batch(e.images, e.paths, e.mask),
+    key=jax.random.key(1),
+  )
+  step = make_train_step(Phase(optimizer), settings)
+  rows = jax.tree.map(lambda x: x.reshape(4, 2, *x.shape[1:]), batch)
+  start = jax.tree.map(np.asarray, first)
+  pmapped, metrics = jax.pmap(step, axis_name="data", in_axes=(None, None, 0))(method, start, rows)
+  np.testing.assert_allclose(np.mean(metrics["loss"]), losses[0], rtol=1e-6)
+  for device in range(4):
+    copy = jax.tree.map(lambda x, device=device: np.asarray(x)[device], pmapped.params)
+    chex.assert_trees_all_close(copy, jitted.params, rtol=0, atol=1e-6)
+  assert metrics["grad_norm"][0] > 0.1  # so the norm of the mean decides
+  moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), first.params, jitted.params)
+  assert min(jax.tree.leaves(moved)) > 1e-5
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(toy_tree, batch):

@@ -13,7 +13,7 @@ from jaxtyping import Int, Integer, UInt8
 
 from hierjax.data.config import DataConfig
 from hierjax.data.images.read_image import read_image
-from hierjax.data.source import Splits, file_content, pad_nodes
+from hierjax.data.source import Splits, deepest_nodes, file_content, pad_nodes
 from hierjax.errors import UserError
 from hierjax.tree.builders import build
 from hierjax.tree.draft import Draft
@@ -262,7 +262,8 @@ def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> 
     if config.on_bad_image == "stop":
       _check_files(path, root, [row for row in rows if row.image in images], len(images))
     files = [str(root / image) for image in images]
-    return FolderSource(f"{os.path.abspath(path)} {split}", files, pad_nodes(list(images.values())), config)
+    nodes = deepest_nodes(pad_nodes(list(images.values())), tree)
+    return FolderSource(f"{os.path.abspath(path)} {split}", files, nodes, config)
 
   return {split: functools.partial(opened, split) for split in labels}
 

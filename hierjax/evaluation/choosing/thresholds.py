@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Float
 
 from hierjax.errors import UserError
-from hierjax.functional.multilabel import F1, GRID, deepest, end_nodes, label_nodes, passing
+from hierjax.functional.multilabel import F1, GRID, label_nodes, passing
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.pipeline import view_distributions
@@ -34,12 +34,12 @@ class ValidationScores:
 
   Attributes:
     scores: `f32[m n]`, the sigmoid of each node.
-    ends: `bool[m n]`, whether a label path ends at the node.
+    present: `bool[m n]`, whether a label path goes through the node.
     counted: `bool[m n]`, whether the label is known there; see `label_nodes`.
   """
 
   scores: np.ndarray
-  ends: np.ndarray
+  present: np.ndarray
   counted: np.ndarray
 
 
@@ -95,25 +95,24 @@ def validation_scores(loaded: LoadedRun) -> ValidationScores:
   def scores_of(method: Method, variables: Variables, examples: Examples) -> tuple[Array, Array, Array, Array]:
     see = functools.partial(run.preprocess, examples)
     found, _ = view_distributions(method, variables, see, run.options)
-    paths, tree = examples.paths, method.tree
-    return found.node_score, end_nodes(paths, tree), label_nodes(paths, tree)[1], examples.mask > 0
+    return found.node_score, *label_nodes(examples.paths, method.tree), examples.mask > 0
 
   source = run.source("validation")
   assert source is not None
   with contextlib.closing(loaded.map(jax.jit(scores_of, out_shardings=replicated(loaded.mesh)), source)) as batches:
     parts = [jax.device_get(found) for _, found in batches]
-  scores, end, counted, real = (np.concatenate(column) for column in zip(*parts, strict=True))
-  return ValidationScores(scores[real], end[real], counted[real])
+  scores, present, counted, real = (np.concatenate(column) for column in zip(*parts, strict=True))
+  return ValidationScores(scores[real], present[real], counted[real])
 
 
 def unseen_ends(run: Run, found: ValidationScores) -> list[str]:
-  """Returns the leaves that no label ends at.
+  """Returns the leaves that no label has.
 
   Raises:
     UserError: there are no labels at all, or with a threshold a level, none that reaches some level.
   """
   deepest_level = -1
-  seen = np.flatnonzero(found.ends.any(axis=0))
+  seen = np.flatnonzero(found.present.any(axis=0))
   offsets = run.tree.level_offsets
   if len(seen):
     deepest_level = int(np.searchsorted(offsets, int(seen[-1]), side="right")) - 1
@@ -136,12 +135,11 @@ def best_thresholds(found: ValidationScores, tree: TreeArrays, per: str) -> tupl
   arrays = jax.tree.map(jnp.asarray, tree)
 
   @jax.jit
-  def counts(scores: Float[Array, "m n"], ends: Bool[Array, "m n"], counted: Bool[Array, "m n"], at: Array) -> F1:
-    cut = passing(scores, at, arrays) & counted
-    return F1.of(deepest(cut, arrays), ends, counted)
+  def counts(scores: Float[Array, "m n"], present: Bool[Array, "m n"], counted: Bool[Array, "m n"], at: Array) -> F1:
+    return F1.of(passing(scores, at, arrays), present, counted)
 
   def f1(thresholds: tuple[float, ...]) -> float:
-    result: Any = counts(found.scores, found.ends, found.counted, jnp.array(thresholds, jnp.float32))
+    result: Any = counts(found.scores, found.present, found.counted, jnp.array(thresholds, jnp.float32))
     return float(result.value())
 
   best = max(((threshold,) for threshold in GRID), key=f1)

@@ -36,8 +36,8 @@ def metrics(prediction: Prediction, labels: Any, tree: LabelTree, count_root: bo
 
   Returns:
     `num_examples`, `level_names`, `level_sizes`, each metric of `METRICS` that the predictions have what it takes for,
-    and their 95% intervals over images by name, `intervals`. Of predictions of several paths: `path_f1` and `node_f1`,
-    at a threshold of 0.5, without intervals.
+    and their 95% intervals over images by name, `intervals`. Of predictions of several paths: `path_f1`,
+    `node_f1` and `end_f1`, at a threshold of 0.5, without intervals.
 
   Raises:
     UserError: there are not as many labels as predictions, or the tree lacks one.

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from hierjax.functional.distributions import by_chain_rule
 from hierjax.functional.losses import path_cross_entropy
-from hierjax.functional.multilabel import multilabel_distribution
+from hierjax.functional.multilabel import multilabel_distribution, step_cross_entropy
 from hierjax.functional.paths import complete, single_path
 from hierjax.functional.search import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
@@ -34,15 +34,17 @@ class DHNNHead(nn.Module):
     num_nodes: nodes of the tree; each step has an output for all of them.
     level_offsets: of the tree.
     stop_at: where paths of the tree may end; a softmax takes the deepest level only.
-    output: `softmax`, for one path an image; or `sigmoid`, for several, where a step speaks for the nodes of its level.
+    output: `softmax`, for one path an image; or `sigmoid`, for several: a node is judged at the step of its level.
+    own_level: with sigmoids, whether the loss of a step is that of the nodes of its level alone; otherwise those of
+      other levels are absent at it (READINGS K7).
     width: of one direction's state; h_t has twice as many numbers.
     size: p, of the vectors u_t.
     layers: J, of the recurrence.
     cell: `lstm` or `gru` (READINGS K9).
     residual: whether there is a residual arc.
     level_weights: w_t of the loss; () for 1.
-    conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_linear` or `dense`; see
-      `hierjax.nn.layers.conversions.Conversion`.
+    conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_average`, `pool_linear`, `pool_dense` or
+      `dense`; see `hierjax.nn.layers.conversions.Conversion`.
     side: of the map that a conversion makes before the vector.
     strict: whether to refuse a conversion that the appendices do not solve exactly.
     subsets: S_t, the stages that each step reads; see `hierjax.nn.layers.stage_sequence.StageSequence`.
@@ -56,13 +58,14 @@ class DHNNHead(nn.Module):
   level_offsets: tuple[int, ...]
   stop_at: str
   output: Literal["softmax", "sigmoid"] = "softmax"
+  own_level: bool = False
   width: int = 512
   size: int = 512
   layers: int = 3
   cell: Literal["lstm", "gru"] = "lstm"
   residual: bool = True
   level_weights: tuple[float, ...] = ()
-  conversion: Literal["linear", "conv", "pool", "pool_linear", "dense"] = "pool"
+  conversion: Literal["linear", "conv", "pool", "pool_average", "pool_linear", "pool_dense", "dense"] = "pool"
   side: int = 4
   strict: bool = False
   subsets: Subsets = ()
@@ -126,7 +129,7 @@ class DHNNHead(nn.Module):
   def loss(self, outputs: Float[Array, "b l n"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:
     """Returns sum_t w_t CE(y_t, softmax(o_t)) over the steps that are known, or the sum over the nodes' sigmoids."""
     if self.output == "sigmoid":
-      return multilabel_loss(own_levels(outputs, self.level_offsets), paths, tree, self.level_weights)
+      return several_paths_loss(self, outputs, paths, tree)
     return path_cross_entropy(outputs, single_path(paths), tree, weights=self.level_weights)
 
   @nn.nowrap
@@ -182,6 +185,8 @@ def check_fields(head: Any) -> None:
     raise ValueError(f"cell = {head.cell!r}: choose from {', '.join(CELLS)}")
   if head.output not in ("softmax", "sigmoid"):
     raise ValueError(f"output = {head.output!r}: choose from softmax, sigmoid")
+  if head.own_level and head.output == "softmax":
+    raise ValueError("own_level = True: it is for several paths an image; set output = sigmoid, or own_level = False")
   check_weights(head.level_weights, len(head.level_offsets) - 1)
   stage_sequence(head, 0, parent=None).check()
 
@@ -205,6 +210,16 @@ def own_levels(logits: Float[Array, "b l o"], level_offsets: tuple[int, ...]) ->
   """Returns the logit of each node at the step of its level."""
   spans = enumerate(itertools.pairwise(level_offsets))
   return jnp.concatenate([logits[:, t, first:end] for t, (first, end) in spans], axis=1)
+
+
+def several_paths_loss(
+  head: Any, outputs: Float[Array, "b l o"], paths: Int[Array, "b *p l"], tree: TreeArrays
+) -> Float[Array, "b"]:
+  """Returns the loss of a head of sigmoids: of the nodes of each step's own level, or of all outputs (READINGS K7)."""
+  if head.own_level:
+    return multilabel_loss(own_levels(outputs, head.level_offsets), paths, tree, head.level_weights)
+  several = paths.reshape(len(paths), -1, paths.shape[-1])
+  return step_cross_entropy(outputs, several, tree, head.level_weights)
 
 
 def stage_sequence(head: Any, steps: int, **linen: Any) -> StageSequence:

@@ -23,10 +23,10 @@ from hierjax.nn.heads.dhnn_rnn import (
   check_unmerged,
   map_shapes,
   own_levels,
+  several_paths_loss,
   stage_sequence,
   validate_options,
 )
-from hierjax.nn.heads.multilabel import multilabel_loss
 from hierjax.nn.layers.recurrence.bidirectional import Bidirectional, Recurrence
 from hierjax.nn.layers.scaled_dense import ScaledDense
 from hierjax.nn.layers.stage_sequence import Subsets
@@ -45,16 +45,18 @@ class DHNNSequenceHead(nn.Module):
     num_nodes: nodes of the tree.
     num_outputs: the same, and one more where paths may end above the deepest level, for STOP.
     level_offsets: of the tree.
-    output: `softmax`, for one path an image; or `sigmoid`, for several: a step speaks for the nodes of its level, their
-      sigmoids are fed to the next, and there is no STOP (K7).
+    output: `softmax`, for one path an image; or `sigmoid`, for several: a node is judged at the step of its level (K7).
+    own_level: with sigmoids, whether the loss of a step is that of the nodes of its level alone, whose sigmoids are fed
+      to the next, without STOP. Otherwise it is of all outputs, nodes of other levels being absent and STOP present
+      where no label reaches the level; and the next step is fed their softmax, as for one path (K7).
     width: of one direction's state in the encoder; the decoder's is twice as wide.
     size: p, of the vectors u_t, and of the vector that an output is fed back as.
     layers: of the encoder.
     cell: `lstm` or `gru` (READINGS K9).
     feedback: `soft` or `labels`.
     level_weights: w_t of the loss; () for 1.
-    conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_linear` or `dense`; see
-      `hierjax.nn.layers.conversions.Conversion`.
+    conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_average`, `pool_linear`, `pool_dense` or
+      `dense`; see `hierjax.nn.layers.conversions.Conversion`.
     side: of the map that a conversion makes before the vector.
     strict: whether to refuse a conversion that the appendices do not solve exactly.
     subsets: S_t, the stages that each step reads, by default one; see
@@ -69,13 +71,14 @@ class DHNNSequenceHead(nn.Module):
   num_outputs: int
   level_offsets: tuple[int, ...]
   output: Literal["softmax", "sigmoid"] = "softmax"
+  own_level: bool = False
   width: int = 512
   size: int = 256
   layers: int = 1
   cell: Literal["lstm", "gru"] = "lstm"
   feedback: Literal["soft", "labels"] = "soft"
   level_weights: tuple[float, ...] = ()
-  conversion: Literal["linear", "conv", "pool", "pool_linear", "dense"] = "pool"
+  conversion: Literal["linear", "conv", "pool", "pool_average", "pool_linear", "pool_dense", "dense"] = "pool"
   side: int = 4
   strict: bool = False
   subsets: Subsets = ()
@@ -88,7 +91,7 @@ class DHNNSequenceHead(nn.Module):
     if self.feedback not in ("soft", "labels"):
       raise ValueError(f"feedback = {self.feedback!r}: choose from soft, labels")
     if self.feedback == "labels" and self.output == "sigmoid":
-      raise ValueError("feedback = 'labels': with output = sigmoid a step is fed the sigmoids before it; set soft")
+      raise ValueError("feedback = 'labels': with output = sigmoid no step is fed a label; set soft")
     super().__post_init__()
 
   @classmethod
@@ -113,7 +116,7 @@ class DHNNSequenceHead(nn.Module):
 
   @property
   def _outputs(self) -> int:
-    return self.num_nodes if self.output == "sigmoid" else self.num_outputs
+    return self.num_nodes if self.own_level else self.num_outputs
 
   @property
   def multilabel(self) -> bool:
@@ -161,7 +164,7 @@ class DHNNSequenceHead(nn.Module):
       state, logits = head.step(state, fed)
       given = (known >= 0) | (known == STOP)
       certain = head.label(jnp.where(known == STOP, head.num_nodes, jnp.maximum(known, 0)))
-      own = jax.nn.sigmoid(logits) * level if head.output == "sigmoid" else jax.nn.softmax(logits, axis=-1)
+      own = jax.nn.sigmoid(logits) * level if head.own_level else jax.nn.softmax(logits, axis=-1)
       soft = own @ head.embed.embedding[:-1]
       return (state, jnp.where(given[:, None], certain, soft)), logits
 
@@ -177,13 +180,13 @@ class DHNNSequenceHead(nn.Module):
   def loss(self, outputs: Float[Array, "b l o"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:
     """Returns sum_t w_t CE(y_t, softmax(o_t)) over the known steps, STOP's included, or the sum over the sigmoids."""
     if self.output == "sigmoid":
-      return multilabel_loss(own_levels(outputs, self.level_offsets), paths, tree, self.level_weights)
+      return several_paths_loss(self, outputs, paths, tree)
     return path_cross_entropy(outputs, single_path(paths), tree, weights=self.level_weights)
 
   @nn.nowrap
   def weight_axes(self, tree: TreeArrays) -> WeightAxes:
     """Returns what the entries of the weights stand for; see `hierjax.nn.heads.axes`."""
-    outputs = tuple(range(tree.num_nodes)) if self.multilabel else node_outputs(tree)
+    outputs = tuple(range(tree.num_nodes)) if self.own_level else node_outputs(tree)
     return {"embed/embedding": ((*outputs, ROOT), None), **dense_axes("scores", outputs)}
 
   @nn.nowrap

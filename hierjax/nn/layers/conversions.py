@@ -11,9 +11,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
-from hierjax.nn.layers.pyramid import adaptive_average_pool
+from hierjax.nn.layers.pooling import largest
+from hierjax.nn.layers.pyramid import adaptive_average_pool, adaptive_max_pool
 
-KINDS = ("linear", "conv", "pool", "pool_linear", "dense")
+KINDS = ("linear", "conv", "pool", "pool_average", "pool_linear", "pool_dense", "dense")
 
 _HE = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
@@ -34,7 +35,8 @@ class Target:
 
   Attributes:
     size: p, its numbers.
-    side: the wanted height and width of the result of `linear`, `pool_linear` and `conv`, before it is flattened.
+    side: the wanted height and width of the result of `linear`, `pool_linear` and `conv`, before it is flattened; the
+      largest height and width of the map that `pool_dense` has its matrix over.
     strict: whether settings that the appendices do not solve exactly are errors; otherwise the nearest ones are taken.
   """
 
@@ -48,9 +50,13 @@ class Conversion(nn.Module):
 
   - `linear`: vec(a x_1 U1 x_2 U2 x_3 U3), the n-mode product, to p / side^2 x side x side (READINGS K4).
   - `conv`: a convolution with p / side^2 filters and side x side places; see `convolution` (appendix A; K5).
-  - `pool`: average pooling to D x k x k, k the largest with D k^2 <= p, padded with zeros; no weights. Where D > p,
-    means of ceil(D / p) channels each come first (appendix B; K2, K3). k is at most the map's own side.
-  - `pool_linear`: the pooled map times U1, U2, U3, as in the paper's formula (K2).
+  - `pool`: max pooling to D x k x k, k the largest with D k^2 <= p, padded with zeros; no weights. Where D > p, maxima
+    of ceil(D / p) channels each come first (appendix B; K2, K3). k is at most the map's own side; the windows are
+    disjoint where it divides the side, and otherwise those of `adaptive_max_pool`.
+  - `pool_average`: the same with means.
+  - `pool_linear`: the map of `pool` times U1, U2, U3, as in the paper's formula (K2).
+  - `pool_dense`: max pools of 2 x 2 until the map is at most `side` x `side`, then one matrix: what the authors' code
+    runs, hence their Table 3 (K2).
   - `dense`: one matrix over the whole map; D x H x W x p weights (K4).
 
   Attributes:
@@ -62,7 +68,7 @@ class Conversion(nn.Module):
     dtype: of the products; weights and result are float32.
   """
 
-  kind: Literal["linear", "conv", "pool", "pool_linear", "dense"]
+  kind: Literal["linear", "conv", "pool", "pool_average", "pool_linear", "pool_dense", "dense"]
   size: int
   side: int = 4
   strict: bool = False
@@ -78,8 +84,8 @@ class Conversion(nn.Module):
     """
     shape, target = MapShape(self.label, *x.shape[1:]), Target(self.size, self.side, self.strict)
     x = x.astype(self.dtype)
-    if self.kind == "pool":
-      y = _pooled(x, pooling(shape, target))
+    if self.kind in ("pool", "pool_average"):
+      y = _pooled(x, pooling(shape, target), self.kind == "pool_average")
       y = jnp.pad(y.reshape(len(y), -1), ((0, 0), (0, self.size - y[0].size)))
     elif self.kind == "conv":
       plan = convolution(shape, target)
@@ -92,7 +98,8 @@ class Conversion(nn.Module):
         kernel_init=_HE,
         name="convolution",
       )(x)
-    elif self.kind == "dense":
+    elif self.kind in ("dense", "pool_dense"):
+      x = _halved(x, self.side) if self.kind == "pool_dense" else x
       y = nn.Dense(self.size, dtype=self.dtype, name="matrix")(x.reshape(len(x), -1))
     else:
       side = map_side(self.label, target)
@@ -113,7 +120,7 @@ class Conversion(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Pooling:
-  """The settings of `pool`: means of `group` channels each, and windows that make `side` x `side` places."""
+  """The settings of `pool`: `group` channels become one, and windows make `side` x `side` places."""
 
   group: int
   side: int
@@ -141,16 +148,28 @@ def pooling(shape: MapShape, target: Target) -> Pooling:
   return Pooling(group, min(side, height, width))
 
 
-def _pooled(x: Float[Array, "b h w c"], plan: Pooling) -> Float[Array, "b k k m"]:
-  places = adaptive_average_pool(x, plan.side, plan.side)
+def _pooled(x: Float[Array, "b h w c"], plan: Pooling, average: bool = False) -> Float[Array, "b k k m"]:
+  places = (adaptive_average_pool if average else adaptive_max_pool)(x, plan.side, plan.side)
   if plan.group == 1:
     return places
   channels = x.shape[-1]
   groups = -(-channels // plan.group)
-  padded = jnp.pad(places, ((0, 0), (0, 0), (0, 0), (0, groups * plan.group - channels)))
-  sums = padded.reshape(*places.shape[:-1], groups, plan.group).sum(axis=-1)
-  counts = jnp.minimum(plan.group, channels - plan.group * jnp.arange(groups)).astype(sums.dtype)
-  return sums / counts[None, None, None]
+  missing = ((0, 0), (0, 0), (0, 0), (0, groups * plan.group - channels))
+  padded = jnp.pad(places, missing, constant_values=0 if average else -jnp.inf)
+  grouped = padded.reshape(*places.shape[:-1], groups, plan.group)
+  if not average:
+    return largest(grouped, axis=-1)
+  counts = jnp.minimum(plan.group, channels - plan.group * jnp.arange(groups)).astype(x.dtype)
+  return grouped.sum(axis=-1) / counts[None, None, None]
+
+
+def _halved(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b h2 w2 c"]:
+  """Returns the map after max pools of 2 x 2 with stride 2, odd sides rounded up, until no side is above `side`."""
+  while max(x.shape[1:3]) > side:
+    for axis in (1, 2):
+      x = jnp.pad(x, [(0, x.shape[axis] % 2 * (a == axis)) for a in range(4)], constant_values=-jnp.inf)
+      x = largest(x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :]), axis + 1)
+  return x
 
 
 def map_side(label: str, target: Target) -> int:
@@ -232,21 +251,26 @@ def window(extent: int, places: int) -> tuple[int, int, int]:
 
 def conversion_summary(kind: str, shape: MapShape, target: Target) -> str:
   """Returns a line on a conversion of a map; raises UserError as `Conversion` does."""
-  size = target.size
-  if kind == "pool":
+  size, across = target.size, f"{shape.height}x{shape.width}x{shape.channels}"
+  if kind in ("pool", "pool_average"):
     plan = pooling(shape, target)
     kept = -(-shape.channels // plan.group)
     used = kept * plan.side**2
-    means = f"means of {plan.group} channels, " if plan.group > 1 else ""
+    what = "means" if kind == "pool_average" else "maxima"
+    first = f"{what} of {plan.group} channels, " if plan.group > 1 else ""
     zeros = f", {size - used} zeros" if used < size else ""
-    done = f"{means}pooled to {plan.side}x{plan.side}x{kept}{zeros}"
+    done = f"{first}{what} over {plan.side}x{plan.side}x{kept} windows{zeros}"
   elif kind == "conv":
     conv = convolution(shape, target)
     f, g, z = ("x".join(map(str, field)) for field in (conv.windows, conv.strides, conv.paddings))
     done = f"{size // conv.side**2} filters of {f}, stride {g}, padding {z}"
-  elif kind == "dense":
-    done = f"a matrix of {shape.height * shape.width * shape.channels:,} x {size}"
+  elif kind in ("dense", "pool_dense"):
+    height, width, pools = shape.height, shape.width, 0
+    while kind == "pool_dense" and max(height, width) > target.side:
+      height, width, pools = -(-height // 2), -(-width // 2), pools + 1
+    pooled = f"{pools} max pools of 2x2 to {height}x{width}, " if pools else ""
+    done = f"{pooled}a matrix of {height * width * shape.channels:,} x {size}"
   else:
     found = map_side(shape.label, target)
     done = f"n-mode product to {found}x{found}x{size // found**2}"
-  return f"{shape.label}, {shape.height}x{shape.width}x{shape.channels}: {done}"
+  return f"{shape.label}, {across}: {done}"

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
 from hierjax.nn.layers.pyramid import adaptive_max_pool, resample
-from hierjax.nn.layers.recurrence.spatial import CELLS, DIRECTIONS, SpatialRNN, check_directions
+from hierjax.nn.layers.recurrence.spatial import CELLS, DIRECTIONS, Neighbours, SpatialRNN, check_directions
 from hierjax.types import Features
 
 Scale = int | tuple[int, int]
@@ -25,7 +25,8 @@ class ContextPyramid(nn.Module):
 
       s_l(r,q) = sum_(j < l) W_jl h_j(r_j, q_j)                                                          (21)
 
-  Without `neighbours`, the links read the finer scale's own pooled map, so that no cell depends on another (Z14).
+  Without `neighbours`, the links read the finer scale's own pooled map, so that no cell depends on another; with
+  `relu`, each has a ReLU as well (Z14).
 
   Attributes: as of `ContextNeck`.
   """
@@ -34,7 +35,7 @@ class ContextPyramid(nn.Module):
   scales: tuple[Scale, ...] = (1, 2, 3, 6)
   directions: tuple[str, ...] = DIRECTIONS
   links: bool = True
-  neighbours: bool = True
+  neighbours: Neighbours = True
   resample: str = "overlap"
   dtype: Any = jnp.float32
 
@@ -57,10 +58,12 @@ class ContextPyramid(nn.Module):
   def _link(self, j: int, i: int, coarse: Map, fine: Map) -> Map:
     # The product comes first: the coarser map has fewer cells. Links start at zero, as a C-MRNN has none: coarse
     # maps have large values, similar in all images, which would dominate the cells at first.
-    zeros = nn.initializers.zeros_init()
-    link = nn.Dense(fine.shape[-1], use_bias=False, kernel_init=zeros, dtype=self.dtype, name=f"link_{j}_{i}")
-    if not self.neighbours:
-      return link(fine).astype(jnp.float32)
+    # A ReLU of zero has no gradient.
+    start = nn.initializers.lecun_normal() if self.neighbours == "relu" else nn.initializers.zeros_init()
+    link = nn.Dense(fine.shape[-1], use_bias=False, kernel_init=start, dtype=self.dtype, name=f"link_{j}_{i}")
+    if self.neighbours is not True:
+      own = link(fine).astype(jnp.float32)
+      return nn.relu(own) if self.neighbours == "relu" else own
     return resample(link(coarse).astype(jnp.float32), fine.shape[1], fine.shape[2], self.resample)
 
 
@@ -79,7 +82,8 @@ class ContextNeck(nn.Module):
     directions: the corners that the recurrences start from.
     links: whether coarser scales drive the finer ones.
     neighbours: whether a cell depends on others, of its scale and of coarser ones. If not, every matrix, those of the
-      links too, multiplies the cell's own pooled input; see `SpatialRNN`.
+      links too, multiplies the cell's own pooled input; `relu` follows each by a ReLU, so that no two matrices add up
+      to one: the fair comparison at this number of weights. See `SpatialRNN`.
     resample: from a coarse grid to a fine one: `overlap` or `floor`; see `hierjax.nn.layers.pyramid.resample`.
     hidden: widths of the dense layers, each with ReLU and dropout.
     dropout: rate on the context maps, where there is a recurrence, and on each dense layer.
@@ -90,7 +94,7 @@ class ContextNeck(nn.Module):
   scales: tuple[Scale, ...] = (1, 2, 3, 6)
   directions: tuple[str, ...] = DIRECTIONS
   links: bool = True
-  neighbours: bool = True
+  neighbours: Neighbours = True
   resample: str = "overlap"
   hidden: tuple[int, ...] = (4096, 4096)
   dropout: float = 0.5

@@ -91,7 +91,7 @@ def check_several(rows: Iterable[LabelRow], tree: LabelTree, file: str) -> list[
       continue
     if node != ROOT:
       lines_of.setdefault(os.path.normpath(row.image), {}).setdefault(node, row.line)
-  several = [(image, lines) for image, lines in lines_of.items() if len(lines) > 1]
+  several = [(image, lines) for image, found in lines_of.items() if len(lines := _without_upper(found, tree)) > 1]
   if not several:
     return []
   texts = []
@@ -102,3 +102,12 @@ def check_several(rows: Iterable[LabelRow], tree: LabelTree, file: str) -> list[
   first, lines = several[0]
   message = f"{'; '.join(texts).removeprefix(repr(first) + ' ')}{more}; heads that predict one path refuse them"
   return [Finding("warning", "several labels", file, max(lines.values()), first, message)]
+
+
+def _without_upper(lines: dict[int, int], tree: LabelTree) -> dict[int, int]:
+  """Returns the lines by node, without the nodes above another of them, which are left out as labels too."""
+  upper: set[int] = set()
+  for node in lines:
+    while (node := int(tree.parent[node])) != ROOT:
+      upper.add(node)
+  return {node: line for node, line in lines.items() if node not in upper}

@@ -35,25 +35,20 @@ def judged(rng):
   present = ends.copy()
   for node in range(2, 6):
     present[:, int(TREE.parent[node])] |= ends[:, node]
-  ends[:, :2] &= ~np.stack([present[:, 2:4].any(1), present[:, 4:].any(1)], axis=1)
   scores = 0.6 * rng.random((60, 6)) + np.where(present, [0.3, 0.3, 0.15, 0.15, 0.15, 0.15], 0.0)
-  return thresholds.ValidationScores(scores.astype(np.float32), ends, np.ones_like(ends))
+  return thresholds.ValidationScores(scores.astype(np.float32), present, np.ones_like(ends))
 
 
 def path_f1(judged, levels):
   """Returns the path F1 by a loop over images and classes."""
   own = np.float32([levels[0]] * 2 + [levels[-1]] * 4)
   right, wrong, missed = np.zeros((3, 6))
-  for row, ends in zip(judged.scores, judged.ends, strict=True):
-    passes = row > own
-    passes[2:] &= passes[TREE.parent[2:]]
-    found = [n for n in np.flatnonzero(passes) if not any(passes[c] for c in TREE.children(int(n)))]
+  for row, present in zip(judged.scores, judged.present, strict=True):
     for node in range(6):
-      kind = (right, missed) if ends[node] else (None, None)
-      if ends[node]:
-        kind[0 if node in found else 1][node] += 1
-      elif node in found:
-        wrong[node] += 1
+      path = [node] if node < 2 else [int(TREE.parent[node]), node]
+      selected = all(row[n] > own[n] for n in path)
+      kind = (right if selected else missed) if present[node] else wrong
+      kind[node] += selected or present[node]
   support = right + missed
   return float((support * 2 * right / np.maximum(2 * right + wrong + missed, 1)).sum() / support.sum())
 
@@ -121,7 +116,7 @@ def test_labels_that_are_not_there_get_a_sentence(trained):
   nothing = thresholds.ValidationScores(*(np.zeros((4, run.tree.num_nodes), kind) for kind in (np.float32, bool, bool)))
   with pytest.raises(UserError, match="no validation image has a label, so no threshold can be chosen"):
     thresholds.unseen_ends(run, nothing)
-  top = dataclasses.replace(nothing, ends=np.arange(run.tree.num_nodes)[None] == 0)
+  top = dataclasses.replace(nothing, present=np.arange(run.tree.num_nodes)[None] == 0)
   by_level = dataclasses.replace(run, options=dataclasses.replace(run.options, threshold_per="level"))
   with pytest.raises(UserError, match=r"a label on level 2; set config\.decode\.threshold_per = tree"):
     thresholds.unseen_ends(by_level, top)

@@ -79,7 +79,7 @@ def test_several_paths_have_f1(toy_tree):
   probs[0, [0, 2, 5, 1, 4]] = 0.9
   probs[1, [0, 3]] = 0.8
   found = hj.metrics(hj.Prediction.from_node_probs(probs, toy_tree, several=True), [["basenji", "cup"], [3]], toy_tree)
-  assert found["path_f1"] == found["node_f1"] == 1
+  assert found["path_f1"] == found["node_f1"] == found["end_f1"] == 1
   missed = hj.metrics(hj.Prediction.from_node_probs(probs, toy_tree, several=True), [["basenji"], [6]], toy_tree)
   assert 0 < missed["node_f1"] < 1
 

@@ -10,6 +10,7 @@ import pytest
 from hierjax.errors import UserError
 from hierjax.functional.decoding import decode, end_probability
 from hierjax.functional.losses import path_cross_entropy
+from hierjax.functional.multilabel import step_cross_entropy
 from hierjax.functional.paths import are_walks
 from hierjax.functional.search import beam_search, lookup_step
 from hierjax.functional.tree_arrays import tree_arrays
@@ -246,8 +247,9 @@ def test_the_conversion_of_each_stage_is_described():
     (
       "dhnn_rnn",
       {"conversion": "max"},
-      "config.head.conversion = 'max': choose from linear, conv, pool, pool_linear, dense",
+      "config.head.conversion = 'max': choose from linear, conv, pool, pool_average, pool_linear, pool_dense, dense",
     ),
+    ("dhnn_s2s", {"own_level": True}, "own_level = True: it is for several paths an image; set output = sigmoid"),
     ("dhnn_rnn", {"order": "random"}, "config.head.order = 'random': choose from deep_first, shallow_first"),
     ("dhnn_rnn", {"width": 0}, "width = 0, layers = 3: must be 1 or more"),
     ("dhnn_s2s", {"feedback": "hard"}, "config.head.feedback = 'hard': choose from soft, labels"),
@@ -303,7 +305,7 @@ def test_several_paths_an_image_learn_and_pass(name):  # READINGS K7, K11
 
 
 def test_a_step_of_sigmoids_is_fed_those_of_its_own_level():
-  head = multilabel("dhnn_s2s").module.head
+  head = multilabel("dhnn_s2s", own_level=True).module.head
   variables = started(head)
   before = applied(head, variables)
   own = jnp.asarray(variables["params"]["scores"]["bias"]).at[2:].add(3.0)  # not those of the first level
@@ -313,10 +315,21 @@ def test_a_step_of_sigmoids_is_fed_those_of_its_own_level():
   assert np.abs(after[:, 2, 0] - before[:, 2, 0]).max() > 1e-3
 
 
+def test_sigmoids_are_of_steps_that_are_fed_the_softmax():  # READINGS K7
+  """The logits are those of the head for one path, and the loss is the authors', over all outputs of each step."""
+  head, several = (found.module.head for found in (method(VARIABLE, "dhnn_s2s"), multilabel("dhnn_s2s")))
+  variables, arrays = started(several), tree_arrays(VARIABLE)
+  logits = applied(several, variables)
+  np.testing.assert_array_equal(logits, applied(head, variables))
+  assert logits.shape == (3, 3, 8)
+  paths = jnp.asarray(VARIABLE.encode(np.array([[6, 4], [3, PAD], [4, 3]])))
+  np.testing.assert_array_equal(several.loss(logits, paths, arrays), step_cross_entropy(logits, paths, arrays))
+
+
 @pytest.mark.parametrize(
   ("name", "settings", "options", "message"),
   [
-    ("dhnn_s2s", {"feedback": "labels"}, {}, "with output = sigmoid a step is fed the sigmoids before it; set soft"),
+    ("dhnn_s2s", {"feedback": "labels"}, {}, "with output = sigmoid no step is fed a label; set soft"),
     ("dhnn_rnn", {"output": "probit"}, {}, "config.head.output = 'probit': choose from softmax, sigmoid"),
     ("dhnn_rnn", {}, {"thresholds": (0.1,) * 3}, r"thresholds = .*: give one, or 2, one a level"),
     ("multilabel", {"level_weights": (1.0,)}, {}, r"level_weights = \(1\.0,\): give 3 of them"),

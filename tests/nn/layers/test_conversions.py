@@ -67,19 +67,43 @@ def test_linear_is_the_n_mode_product():
   np.testing.assert_allclose(y, expected.reshape(2, -1), rtol=1e-5, atol=1e-5)
 
 
-def test_pooling_keeps_means_and_pads_with_zeros():
-  x, y, weights = converted("pool", size=23)  # 5 channels x 2 x 2, and 3 zeros
+@pytest.mark.parametrize(("kind", "reduce"), [("pool", np.max), ("pool_average", np.mean)])
+def test_pooling_keeps_a_number_a_window_and_pads_with_zeros(kind, reduce):  # READINGS K2
+  x, y, weights = converted(kind, size=23)  # 5 channels x 2 x 2, and 3 zeros
   assert weights == {}
-  expected = np.stack([[x[:, i : i + 3, j : j + 3].mean((1, 2)) for j in (0, 3)] for i in (0, 3)])
+  expected = np.stack([[reduce(x[:, i : i + 3, j : j + 3], axis=(1, 2)) for j in (0, 3)] for i in (0, 3)])
   np.testing.assert_allclose(y[:, :20], np.moveaxis(expected, 2, 0).reshape(2, -1), rtol=1e-5, atol=1e-6)
   assert not y[:, 20:].any()
 
 
-def test_more_channels_than_numbers_are_averaged_in_groups():  # READINGS K2
-  x, y, _ = converted("pool", (2, 4, 4, 7), size=3)  # groups of 3, 3 and 1
-  means = x.mean((1, 2))
-  expected = np.stack([means[:, :3].mean(1), means[:, 3:6].mean(1), means[:, 6]], axis=1)
-  np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize(("kind", "reduce"), [("pool", np.max), ("pool_average", np.mean)])
+def test_more_channels_than_numbers_are_reduced_in_groups(kind, reduce):  # READINGS K2
+  x = np.random.default_rng(0).normal(-9, 1, (2, 4, 4, 7)).astype(np.float32)  # a zero of padding would be the maximum
+  y = Conversion(kind, size=3).apply({}, jnp.asarray(x))  # groups of 3, 3 and 1
+  groups = [reduce(part, axis=(1, 2, 3)) for part in (x[..., :3], x[..., 3:6], x[..., 6:])]
+  np.testing.assert_allclose(y, np.stack(groups, axis=1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 12, 3), (2, 4, 3, 3)])
+def test_halving_pools_and_a_matrix(shape):  # READINGS K2, as the authors' code
+  x, y, weights = converted("pool_dense", shape, size=10, side=4)
+  while max(x.shape[1:3]) > 4:
+    rows, columns = ([slice(i, i + 2) for i in range(0, n, 2)] for n in x.shape[1:3])
+    x = np.stack([np.stack([x[:, r, c].max((1, 2)) for c in columns], axis=1) for r in rows], axis=1)
+  assert x.shape[1:] == ((2, 3, 3) if shape[1] == 7 else (4, 3, 3))
+  expected = x.reshape(2, -1) @ weights["matrix"]["kernel"] + weights["matrix"]["bias"]
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+  summary = conversion_summary("pool_dense", MapShape("a map", *shape[1:]), Target(10))
+  assert summary.endswith(
+    "2 max pools of 2x2 to 2x3, a matrix of 18 x 10" if shape[1] == 7 else "3: a matrix of 36 x 10"
+  )
+
+
+def test_the_formula_of_pooling_has_matrices_on_the_maxima():  # READINGS K2
+  x, y, weights = converted("pool_linear", size=20, side=2)  # D k^2 <= 20: 5 channels x 2 x 2
+  pooled = np.stack([[x[:, i : i + 3, j : j + 3].max((1, 2)) for j in (0, 3)] for i in (0, 3)])
+  expected = np.einsum("hwbc,hn,wv,cm->bnvm", pooled, *(weights[name] for name in ("u2", "u3", "u1")))
+  np.testing.assert_allclose(y, expected.reshape(2, -1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 5, 7, 64, 256, 2048])

@@ -72,6 +72,8 @@ def near(a, b):
     ContextNeck("lstm", scales=(1, (2, 1), (3, 4)), directions=("ne", "sw"), hidden=(6,)),
     ContextNeck("lstm", scales=(2, 3), links=False, directions=("se",), hidden=()),
     ContextNeck("srn", scales=(1, 2, 3), neighbours=False, hidden=()),
+    ContextNeck("lstm", scales=(1, 2, 3), neighbours="relu", directions=("nw", "se"), hidden=()),
+    ContextNeck("srn", scales=(1, 2), neighbours="relu", hidden=()),
     ContextNeck("srn", scales=(1, 2, 5), resample="floor", directions=("nw",), hidden=()),
     ContextNeck("none", scales=(1, 2, 3), hidden=(6, 5)),
   ],
@@ -109,7 +111,7 @@ def test_gradients_reach_the_map_and_every_weight_as_the_equations_say(rng):
     assert abs(slope) > 1e-6
 
 
-@pytest.mark.parametrize("neighbours", [True, False])
+@pytest.mark.parametrize("neighbours", [True, False, "relu"])
 @pytest.mark.parametrize(
   ("cell", "links", "published"),
   [
@@ -141,6 +143,32 @@ def test_a_cell_of_the_modified_cnn_reads_its_own_input_alone(rng, cell):
   unlinked = neck.clone(links=False)
   kept = {"context": {name: leaf for name, leaf in params["context"].items() if not name.startswith("link")}}
   assert not np.allclose(run(neck, params, x).pooled, run(unlinked, kept, x).pooled)  # the links' weights count
+
+
+@pytest.mark.parametrize("cell", ["srn", "lstm"])
+@pytest.mark.parametrize(("neighbours", "own", "links"), [(False, (12, 36), 3), ("relu", (36, 144), 6)])
+def test_how_many_matrices_learn_something_of_their_own(rng, cell, neighbours, own, links):
+  """Of the paper's 36 and 144 matrices within scales and 6 links (READINGS Z14): those whose gradients differ."""
+  neck = ContextNeck(cell, neighbours=neighbours, hidden=())
+  x, weigh = single((rng.normal(-1, 1, size=(16, 6, 6, 3)), rng.normal(size=(1, 50 * 3))))
+
+  @jax.jit
+  def gradients_at_the_start(x):
+    params = neck.init(jax.random.key(0), features_of(x))["params"]
+    return jax.grad(lambda p: (neck.apply({"params": p}, features_of(x)).pooled * weigh).sum())(params)
+
+  found = {"within": [], "link": []}
+  for name, leaves in gradients_at_the_start(x)["context"].items():
+    for kernel in (np.asarray(leaf) for key, leaf in leaves.items() if key != "bias"):
+      matrices = kernel.reshape(-1, 3, kernel.shape[-1] // 3, 3).swapaxes(1, 2).reshape(-1, 3, 3)  # by direction, gate
+      found["link" if name.startswith("link") else "within"] += list(matrices)
+  assert [len(found["within"]), len(found["link"])] == [{"srn": 36, "lstm": 144}[cell], 6]
+  for kind, count in (("within", own[cell == "lstm"]), ("link", links)):
+    different = []
+    for matrix in found[kind]:
+      if matrix.any() and not any(np.allclose(matrix, other, rtol=1e-3, atol=1e-6) for other in different):
+        different.append(matrix)
+    assert len(different) == count
 
 
 def test_the_dense_layers_read_every_cell_of_every_scale():

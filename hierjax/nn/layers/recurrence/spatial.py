@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from hierjax.nn.layers.recurrence.grid_recurrence import Setting, Weights, recur
 
 CELLS = tuple(GATES)
 DIRECTIONS = ("nw", "ne", "sw", "se")
+Neighbours = bool | Literal["relu"]
 
 
 def spatial_recurrence(
@@ -109,14 +110,16 @@ class SpatialRNN(nn.Module):
     cell: `srn` or `lstm`.
     directions: the corners that the recurrences start from.
     neighbours: whether W^r and W^c multiply the neighbours' states. If not, they multiply the cell's own input, as in
-      the modified CNN of section IV-C2, which has the same weights and no context (READINGS Z14).
+      the modified CNN of section IV-C2, which has the same weights and no context. The sum of three matrices is one
+      matrix, so only a third of them count, and a forget gate has nothing to forget. With `relu` all count: each
+      product has a ReLU of its own, and the forget gate's memory is the cell's input (READINGS Z14).
     dtype: of the products and of the states h in them; memories, sums, weights and the result are float32.
   """
 
   width: int | None = None
   cell: str = "lstm"
   directions: tuple[str, ...] = DIRECTIONS
-  neighbours: bool = True
+  neighbours: Neighbours = True
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -128,23 +131,33 @@ class SpatialRNN(nn.Module):
     check_directions(self.directions)
     k, channels = len(self.directions), x.shape[-1]
     width = channels if self.width is None else self.width
-    if not self.neighbours and channels != width:
-      raise UserError(f"neighbours = False needs as many channels as the width, {width}; the map has {channels}")
+    if self.neighbours is not True and channels != width:
+      where = f"neighbours = {self.neighbours}"
+      raise UserError(f"{where} needs as many channels as the width, {width}; the map has {channels}")
     gates = GATES[self.cell] * width
     input_kernel = self.param("input_kernel", _each(nn.initializers.lecun_normal()), (k, channels, gates))
     row_kernel = self.param("row_kernel", _each(_orthogonal_by_gate), (k, width, gates))
     column_kernel = self.param("column_kernel", _each(_orthogonal_by_gate), (k, width, gates))
     bias = self.param("bias", nn.initializers.zeros_init(), (k, gates), jnp.float32)
     x = x.astype(self.dtype)
-    if self.neighbours:
+    if self.neighbours is True:
       return spatial_recurrence(
         x, drive, input_kernel, row_kernel, column_kernel, bias, cell=self.cell, directions=self.directions
       )
-    kernel = (input_kernel + row_kernel + column_kernel).astype(self.dtype)
-    pre = jnp.einsum("bhwi,kij->kbhwj", x, kernel, preferred_element_type=jnp.float32) + bias[:, None, None, None]
+    memory: Any = 0.0
+    if self.neighbours == "relu":
+      pre = sum(nn.relu(_product(x, kernel)) for kernel in (input_kernel, row_kernel, column_kernel))
+      memory = jnp.broadcast_to(x.astype(jnp.float32), (k, *x.shape))
+    else:
+      pre = _product(x, input_kernel + row_kernel + column_kernel)
+    pre = pre + bias[:, None, None, None]
     if drive is not None:
       pre = pre + jnp.tile(drive.astype(jnp.float32), GATES[self.cell])[None]
-    return jnp.sum(FORWARD[self.cell](pre, 0.0, self.dtype)[0].h.astype(jnp.float32), axis=0)
+    return jnp.sum(FORWARD[self.cell](pre, memory, self.dtype)[0].h.astype(jnp.float32), axis=0)
+
+
+def _product(x: Float[Array, "b h w c"], kernel: Float[Array, "k c g"]) -> Float[Array, "k b h w g"]:
+  return jnp.einsum("bhwi,kij->kbhwj", x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
 
 
 def _each(init: Callable[..., Array]) -> Callable[[PRNGKeyArray, tuple[int, ...]], Float[Array, "k i j"]]:
