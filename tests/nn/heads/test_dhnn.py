@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from hierjax.errors import UserError
@@ -282,17 +283,21 @@ def test_several_paths_an_image_learn_and_pass(name):  # READINGS K7, K11
   last = tree.num_nodes - 1
   paths = jnp.asarray(tree.encode(np.array([[last, 4], [3, PAD], [last, 3]])))
 
+  rms = optax.rmsprop(0.005)
+
   @jax.jit
-  def step(params):
+  def step(params, state):
     def loss(params):
       return found.loss(found.module.apply({**variables, "params": params}, IMAGES, paths), paths).sum()
 
     value, gradient = jax.value_and_grad(loss)(params)
-    return value, gradient, jax.tree.map(lambda w, g: w - 0.05 * g, params, gradient)
+    updates, state = rms.update(gradient, state)
+    return value, gradient, optax.apply_updates(params, updates), state
 
   params, losses = variables["params"], []
-  for i in range(60):
-    value, gradient, params = step(params)
+  state = jax.jit(rms.init)(params)
+  for i in range(150):
+    value, gradient, params, state = step(params, state)
     losses.append(float(value))
     if i == 0:
       assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradient))
