@@ -8,24 +8,22 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-# An LSTM's h has a root mean square of about a half when training begins; linear layers are made for one of 1.
-_GAIN = 2.0
-
 
 def logit_scale(module: nn.Module) -> Float[Array, ""]:
-  """Returns 2 exp(s), the factor of a layer's logits; its parameter `scale`, s, begins at 0.
+  """Returns 1 + exp(s), the factor of a layer's logits; its parameter `scale`, s, begins at 0.
 
   The states of an LSTM are bounded, so only the output layer can make its logits larger, and its rate of learning is in
   proportion to the square of the states: with the usual initial values the logits are too small when training ends,
-  and the head is under-confident (READINGS G16). The gradient of s is the derivative of the loss along the line on
-  which all logits grow, so training ends at the minimum along this line. CLIP (Radford et al. 2021) learns such a
-  scale, too.
+  and the head is under-confident (READINGS G16). The gradient of s is along the line on which all logits grow, so
+  training ends near the minimum along this line. CLIP (Radford et al. 2021) learns such a scale, too. The factor
+  begins at 2, as an LSTM's h has a root mean square of about a half, and stays above 1: steps that are too large do
+  not take the logits to 0, where nothing would be learnt any more.
   """
-  return _GAIN * jnp.exp(module.param("scale", nn.initializers.zeros, (), jnp.float32))
+  return 1 + jnp.exp(module.param("scale", nn.initializers.zeros, (), jnp.float32))
 
 
 class ScaledDense(nn.Module):
-  """A linear layer whose outputs have a learned scale: z = 2 exp(s) (x W + b).
+  """A linear layer whose outputs have a learned scale: z = (1 + exp(s)) (x W + b).
 
   Attributes:
     num_outputs: o.
