@@ -282,7 +282,7 @@ def test_predict_answers_for_every_file(whole, tmp_path, rng):
   out = tmp_path / "out.csv"
   assert main(["predict", str(whole[1][0]), str(tmp_path), "--csv", str(out), "--top", "2"]) == 0
   header, *rows = csv.reader(out.read_text().splitlines())
-  assert header == ["image", "path", "probability", "rank", "node_probabilities", "log_probability", "error"]
+  assert header == ["image", "path", "probability", "rank", "node_probabilities", "log_probability", "why", "error"]
   assert [Path(row[0]).name for row in rows] == ["a.png", "a.png", "broken.png", "b.jpg", "b.jpg"]
   tree = RunFolder(whole[1][0]).tree()
   for row in (rows[0], rows[1], rows[3], rows[4]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
   from jax.sharding import Mesh
 
   from hierjax.evaluation.ensembles import Errors
+  from hierjax.evaluation.metrics.rows import AnsweredRows
   from hierjax.inference.members import Ensemble
+  from hierjax.inference.pipeline import Stages
   from hierjax.runs.folder import RunFolder
 
 HELP = "Measure a run, or an ensemble of runs, on a split of its data set."
@@ -198,20 +200,33 @@ def _adapted(
   """Measures an ensemble, of one member or several, at several alphas."""
   from hierjax.evaluation.answers import fold
   from hierjax.evaluation.ensembles import all_metrics, errors_of, metrics_of, subset_errors
-  from hierjax.evaluation.metrics.measure import measured as measured_rows
-  from hierjax.evaluation.metrics.rows import AnsweredRows
   from hierjax.inference.members import open_images
   from hierjax.inference.pipeline import Stages
 
   purpose, images = purpose_of(args), open_images(ensemble, args.split)
   stages = Stages(ensemble.whole.run.options, only=purpose.nodes(ensemble.tree))
   errors, metrics = subset_errors(ensemble, alphas, stages), all_metrics(ensemble, alphas, stages)
-  rows = [AnsweredRows(ensemble, dataclasses.replace(stages, alpha=alpha)) for alpha in alphas]
+  rows = _rows(ensemble, alphas, stages)
   fold(ensemble, images, errors, metrics, *rows)
-  sums = zip(metrics_of(metrics), rows, strict=True)
-  found = {alpha: {**means, **measured_rows(scored.facts)} for alpha, (means, scored) in zip(alphas, sums, strict=True)}
+  found = _every_metric(alphas, metrics_of(metrics), rows)
   measured = _Measured(errors_of(errors, ensemble, alphas), found, purpose.name, purpose.conditions(ensemble.tree))
   return _report(ensemble, images.split, measured, out)
+
+
+def _rows(ensemble: Ensemble, alphas: tuple[float, ...], stages: Stages) -> list[AnsweredRows]:
+  """Returns a taker of the scores of the answers at each alpha."""
+  from hierjax.evaluation.metrics.rows import AnsweredRows
+
+  return [AnsweredRows(ensemble, dataclasses.replace(stages, alpha=alpha)) for alpha in alphas]
+
+
+def _every_metric(
+  alphas: tuple[float, ...], means: Iterable[dict[str, Any]], rows: list[AnsweredRows]
+) -> dict[float, dict[str, Any]]:
+  """Returns all metrics by alpha: the means over batches, and those of the scores with their intervals."""
+  from hierjax.evaluation.metrics.measure import measured
+
+  return {a: {**mean, **measured(scores.facts)} for a, mean, scores in zip(alphas, means, rows, strict=True)}
 
 
 def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -> dict[str, Any]:
@@ -236,9 +251,10 @@ def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -
   shown = (0.0, 1.0 if alpha is None else alpha)
   sums, metrics = subset_errors(ensemble, alphas, stages), all_metrics(ensemble, shown, stages)
   masses = node_masses(ensemble, node)
-  fold(ensemble, images, sums, metrics, masses)
+  rows = _rows(ensemble, shown, stages)
+  fold(ensemble, images, sums, metrics, masses, *rows)
   errors = errors_of(sums, ensemble, alphas)
-  measured = _Measured(errors.at(shown), dict(zip(shown, metrics_of(metrics), strict=True)))
+  measured = _Measured(errors.at(shown), _every_metric(shown, metrics_of(metrics), rows))
   found = _report(ensemble, images.split, measured, out)
   if alpha is None:
     print(f"\n{ensemble.whole.run.data.name!r} has no validation split: no alpha is chosen, and 1 is shown")

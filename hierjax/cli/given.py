@@ -69,8 +69,8 @@ def measure_given(args: argparse.Namespace) -> dict[str, Any]:
   out = RunFolder(args.out) if args.out else None
   written = {NAME: found}
   if out is not None:
-    out.write_evaluation(NAME, found)
-    print(f"\nevery metric: {out.path / 'eval' / NAME}.json; by class: {write_classes(out, NAME, facts)}")
+    path = out.write_evaluation(NAME, found)
+    print(f"\nevery metric: {path}; by class: {write_classes(path, facts)}")
   if args.certify is not None:
     written["certificate"] = _certificate(args, facts, out)
   return written

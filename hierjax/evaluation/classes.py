@@ -8,7 +8,7 @@ from pathlib import Path
 from hierjax.evaluation.metrics.facts import Facts
 from hierjax.evaluation.predictions import Predictions
 from hierjax.evaluation.scores import NodeScores, confusions
-from hierjax.runs.folder import RunFolder, write_table
+from hierjax.runs.folder import write_table
 from hierjax.tree.label_tree import LabelTree
 
 HEADER = (
@@ -19,9 +19,9 @@ PAIRS = 3
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def write_classes(folder: RunFolder, name: str, facts: Facts) -> Path:
-  """Writes eval/NAME-classes.csv of a folder: a row for each node that has images or predictions."""
-  path = folder.path / "eval" / f"{name}-classes.csv"
+def write_classes(evaluation: Path, facts: Facts) -> Path:
+  """Writes NAME-classes.csv beside an evaluation, NAME.json: a row for each node that has images or predictions."""
+  path = evaluation.with_name(f"{evaluation.stem}-classes.csv")
   write_table(path, HEADER, class_rows(facts.predictions, facts.table.tree))
   return path
 

@@ -235,9 +235,9 @@ def evaluate_run(
   if alone:
     found["examples"] = _examples(run, source, answers)
   if jax.process_index() == 0:
+    written = folder.write_evaluation(name + settings.suffix, found)
     if facts is not None:
-      write_classes(folder, name, facts)
-    folder.write_evaluation(name + settings.suffix, found)
+      write_classes(written, facts)
   return found
 
 

@@ -125,9 +125,18 @@ def _has_its_type(key: str, value: Any) -> bool:
     return type(value) is _TYPES[key]
   if key == "data":
     return isinstance(value, dict) and {str} == set(map(type, [value.get("checksum"), *value.values()]))
+  if key == "intervals":
+    ends = [end for pair in value.values() for end in _flat(pair)] if isinstance(value, dict) else [""]
+    return all(end is None or type(end) in (int, float) for end in ends)
+  if key == "purpose":
+    return isinstance(value, dict) and all(v is None or type(v) in (int, str) for v in value.values())
   if key in _LISTS:
     return isinstance(value, list) and all(type(element) is _LISTS[key] for element in value)
   return all(v is None or type(v) in (int, float) for v in (value if isinstance(value, list) else [value]))
+
+
+def _flat(value: Any) -> list[Any]:
+  return [one for part in value for one in _flat(part)] if isinstance(value, list) else [value]
 
 
 class NotWritten(UserError):

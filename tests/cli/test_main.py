@@ -39,7 +39,7 @@ def test_help_of_a_group_lists_its_commands(group, capsys):
 def test_help_documents_every_exit_status(capsys):
   main(["--help"])
   status = capsys.readouterr().out.split("exit status:")[1]
-  assert [line.split()[0] for line in status.splitlines() if line[2:3].isdigit()] == ["0", "1", "2", "130", "143"]
+  assert [line.split()[0] for line in status.splitlines() if line[2:3].isdigit()] == ["0", "1", "2", "130", "143", "75"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -6,13 +6,12 @@ import numpy as np
 from metric_oracle import made
 
 from hierjax.evaluation.classes import HEADER, class_rows, escaped, write_classes
-from hierjax.runs.folder import RunFolder
 
 
 def test_each_class_has_its_counts_and_its_most_frequent_confusions(tmp_path):
   facts, images = made("unknown", 2, count=200)
   tree = facts.table.tree
-  path = write_classes(RunFolder(tmp_path), "test", facts)
+  path = write_classes(tmp_path / "eval" / "test.json", facts)
   assert path == tmp_path / "eval" / "test-classes.csv"
   with path.open(encoding="utf-8", newline="") as file:
     rows = {row["class"]: row for row in csv.DictReader(file)}

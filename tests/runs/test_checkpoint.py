@@ -192,6 +192,7 @@ def test_a_folder_that_has_the_name_of_a_step_is_no_checkpoint(tmp_path):
   assert names(tmp_path) == {"3", "12", "15", "999"}
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of reads that orbax has given up
 def test_a_reader_beside_a_trainer_finds_a_whole_checkpoint_or_that_it_is_gone(tmp_path):
   three(tmp_path)
   stop, read, gone = threading.Event(), 0, 0

@@ -12,8 +12,16 @@ from hierjax.training.signals import stop_signals
 STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
 
 
+@pytest.fixture
+def heard():
+  """SIGHUP is not ignored, as it is where the tests were started with nohup."""
+  usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  yield
+  signal.signal(signal.SIGHUP, usual)
+
+
 @pytest.mark.parametrize("number", STOPPING)
-def test_each_signal_asks_to_stop_and_a_second_one_has_its_usual_effect(number):
+def test_each_signal_asks_to_stop_and_a_second_one_has_its_usual_effect(number, heard):
   usual = signal.getsignal(number)
   with stop_signals() as signals:
     assert signals.received is None
@@ -34,7 +42,7 @@ def test_a_signal_that_the_process_ignores_stays_ignored():
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
-def test_of_several_processes_each_signal_becomes_the_one_that_jax_handles(monkeypatch, number):
+def test_of_several_processes_each_signal_becomes_the_one_that_jax_handles(monkeypatch, number, heard):
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   received = []
   usual = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))

@@ -188,7 +188,9 @@ def _builder(config: DataConfig) -> Any:
     raise UserError(f"config.data.name = {config.name!r}: {kinds} ({error})") from None
   folder = os.path.expanduser(config.root or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
   command = f'pip install "hierjax[prepare]" && hierjax data prepare {config.name} --data-dir={folder}'
-  _check_features(Path(folder) / config.name.partition("/")[0].partition(":")[0])
+  own = config.name.partition("/")[0].partition(":")[0]
+  if own not in ("", ".", ".."):
+    _check_features(Path(folder) / own)
   try:
     builder = tfds.core.read_only_builder.builder_from_files(config.name, data_dir=folder)
   except tfds.core.registered.DatasetNotFoundError:
