@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 
 def logit_scale(module: nn.Module) -> Float[Array, ""]:
-  """Returns 1 + exp(s), the factor of a layer's logits; its parameter `scale`, s, begins at 0.
+  """Returns 1 + exp(2 s), the factor of a layer's logits; its parameter `scale`, s, begins at 0.
 
   The states of an LSTM are bounded, so only the output layer can make its logits larger, and its rate of learning is in
   proportion to the square of the states: with the usual initial values the logits are too small when training ends,
@@ -19,11 +19,11 @@ def logit_scale(module: nn.Module) -> Float[Array, ""]:
   begins at 2, as an LSTM's h has a root mean square of about a half, and stays above 1: steps that are too large do
   not take the logits to 0, where nothing would be learnt any more.
   """
-  return 1 + jnp.exp(module.param("scale", nn.initializers.zeros, (), jnp.float32))
+  return 1 + jnp.exp(2 * module.param("scale", nn.initializers.zeros, (), jnp.float32))
 
 
 class ScaledDense(nn.Module):
-  """A linear layer whose outputs have a learned scale: z = (1 + exp(s)) (x W + b).
+  """A linear layer whose outputs have a learned scale: z = (1 + exp(2 s)) (x W + b).
 
   Attributes:
     num_outputs: o.
