@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 
 def logit_scale(module: nn.Module) -> Float[Array, ""]:
-  """Returns 1 + exp(2 s), the factor of a layer's logits; its parameter `scale`, s, begins at 0.
+  """Returns 2 exp(s), at least 1: the factor of a layer's logits; its parameter `scale`, s, begins at 0.
 
   The states of an LSTM are bounded, so only the output layer can make its logits larger, and its rate of learning is in
   proportion to the square of the states: with the usual initial values the logits are too small when training ends,
-  and the head is under-confident (READINGS G16). The gradient of s is along the line on which all logits grow, so
-  training ends near the minimum along this line. CLIP (Radford et al. 2021) learns such a scale, too. The factor
-  begins at 2, as an LSTM's h has a root mean square of about a half, and stays above 1: steps that are too large do
-  not take the logits to 0, where nothing would be learnt any more.
+  and the head is under-confident (READINGS G16). The gradient of s is the derivative of the loss along the line on
+  which all logits grow, so training ends near the minimum along this line. CLIP (Radford et al. 2021) learns such a
+  scale, too. The factor begins at 2, as an LSTM's h has a root mean square of about a half. It stays at 1 where s is
+  below -ln 2, so that steps that are too large do not take the logits to 0, where nothing would be learnt any more;
+  the gradient of s is that at 1 there.
   """
-  return 1 + jnp.exp(2 * module.param("scale", nn.initializers.zeros, (), jnp.float32))
+  s = module.param("scale", nn.initializers.zeros, (), jnp.float32)
+  return 2 * jnp.exp(s + jax.lax.stop_gradient(jnp.maximum(s, -math.log(2)) - s))
 
 
 class ScaledDense(nn.Module):
-  """A linear layer whose outputs have a learned scale: z = (1 + exp(2 s)) (x W + b).
+  """A linear layer whose outputs have a learned scale: z = 2 exp(s) (x W + b).
 
   Attributes:
     num_outputs: o.
