@@ -12,9 +12,10 @@ from hierjax.nn.layers.scaled_dense import ScaledDense
 def test_the_factor_is_at_least_1_and_its_gradient_goes_on_below(s, factor, rng):
   x, kernel, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 2, 4), (4, 5), (5,)))
   layer, scale = ScaledDense(5), jnp.float32(s)
+  weights = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
 
   def total(scale):
-    z = layer.apply({"params": {"kernel": kernel, "bias": bias, "scale": scale}}, x)
+    z = layer.apply({"params": {**weights, "scale": scale}}, jnp.asarray(x))
     return z.sum(), z
 
   (_, found), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(scale)
