@@ -12,18 +12,19 @@ from jaxtyping import Array, Float
 
 
 def logit_scale(module: nn.Module) -> Float[Array, ""]:
-  """Returns 2 exp(s), at least 1: the factor of a layer's logits; its parameter `scale`, s, begins at 0.
+  """Returns 2 exp(s), at least 1/4: the factor of a layer's logits; its parameter `scale`, s, begins at 0.
 
   The states of an LSTM are bounded, so only the output layer can make its logits larger, and its rate of learning is in
   proportion to the square of the states: with the usual initial values the logits are too small when training ends,
   and the head is under-confident (READINGS G16). The gradient of s is the derivative of the loss along the line on
   which all logits grow, so training ends near the minimum along this line. CLIP (Radford et al. 2021) learns such a
-  scale, too. The factor begins at 2, as an LSTM's h has a root mean square of about a half. It stays at 1 where s is
-  below -ln 2, so that steps that are too large do not take the logits to 0, where nothing would be learnt any more;
-  the gradient of s is that at 1 there.
+  scale, too. The factor begins at 2, as an LSTM's h has a root mean square of about a half. It falls while the
+  states are wrong, which is a start with small steps, and grows later. It stays at 1/4 where s is below -ln 8, so that
+  steps that are too large do not take the logits to 0, where nothing would be learnt any more; the gradient of s is
+  that at 1/4 there.
   """
   s = module.param("scale", nn.initializers.zeros, (), jnp.float32)
-  return 2 * jnp.exp(s + jax.lax.stop_gradient(jnp.maximum(s, -math.log(2)) - s))
+  return 2 * jnp.exp(s + jax.lax.stop_gradient(jnp.maximum(s, -math.log(8)) - s))
 
 
 class ScaledDense(nn.Module):

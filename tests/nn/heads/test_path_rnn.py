@@ -59,7 +59,11 @@ def numpy_step(variables, v, h, c, previous):
   i, f, o, g = np.split(gates, 4)
   c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
   h = np.tanh(c) / (1 + np.exp(-o))
-  return h, c, log_softmax(max(1, 2 * np.exp(p["output"]["scale"])) * (h @ p["output"]["kernel"] + p["output"]["bias"]))
+  return (
+    h,
+    c,
+    log_softmax(max(0.25, 2 * np.exp(p["output"]["scale"])) * (h @ p["output"]["kernel"] + p["output"]["bias"])),
+  )
 
 
 def numpy_path(setting, example, tokens):
@@ -88,7 +92,7 @@ def test_teacher_forcing_is_stepping_is_the_equations(setting):
   expected = [numpy_path(setting, i, path) for i, path in enumerate(targets.tolist()[:2])]
   np.testing.assert_allclose(jax.nn.log_softmax(logits)[:2], expected, rtol=1e-4, atol=1e-4)
   states, output = applied(head, variables, features, targets, method="states"), variables["params"]["output"]
-  expected = jnp.maximum(1.0, 2 * jnp.exp(output["scale"])) * (states @ output["kernel"] + output["bias"][None, None])
+  expected = jnp.maximum(0.25, 2 * jnp.exp(output["scale"])) * (states @ output["kernel"] + output["bias"][None, None])
   np.testing.assert_allclose(expected, logits, rtol=1e-5, atol=1e-5)
 
   image = applied(head, variables, features, method="image_gates")

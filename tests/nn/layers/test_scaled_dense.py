@@ -8,8 +8,8 @@ import pytest
 from hierjax.nn.layers.scaled_dense import ScaledDense
 
 
-@pytest.mark.parametrize(("s", "factor"), [(0.0, 2.0), (0.7, 2 * np.exp(0.7)), (-0.5, 2 * np.exp(-0.5)), (-5.0, 1.0)])
-def test_the_factor_is_at_least_1_and_its_gradient_goes_on_below(s, factor, rng):
+@pytest.mark.parametrize(("s", "factor"), [(0.0, 2.0), (0.7, 2 * np.exp(0.7)), (-0.5, 2 * np.exp(-0.5)), (-5.0, 0.25)])
+def test_the_factor_is_at_least_a_quarter_and_its_gradient_goes_on_below(s, factor, rng):
   x, kernel, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 2, 4), (4, 5), (5,)))
   layer, scale = ScaledDense(5), jnp.float32(s)
   weights = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
