@@ -15,7 +15,7 @@ def test_train_over_seeds_and_decode(toy_tree):
   tree = hj.tree_arrays(toy_tree)
   head = hj.PathRNNHead.for_tree(tree, width=16)
   method = hj.ModelMethod(hj.Classifier(hj.small_resnet(widths=(8, 16)), head), tree)
-  optimizer = optax.sgd(0.05, momentum=0.9)
+  optimizer = optax.sgd(0.1, momentum=0.9)
 
   def init(key):
     variables = method.module.init(key, images)

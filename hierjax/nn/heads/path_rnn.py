@@ -20,7 +20,6 @@ from hierjax.functional.search import Step, beam_search, continuations, output_n
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes, node_outputs
 from hierjax.nn.layers.recurrence.sequence import LSTM, STRONG, LSTMCarry, by_gate
-from hierjax.nn.layers.scaled_dense import ScaledDense, logit_scale
 from hierjax.nn.layers.window_products import window_products
 from hierjax.tree.label_tree import ROOT, UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Leaf, Scorer
@@ -38,13 +37,11 @@ class ChildOutputs:
     states: `f32[b l w]`.
     kernel: `f32[o w]`; breadth-first numbering makes the children of a node one slice.
     bias: `f32[o]`.
-    scale: `f32[]`, the factor of the logits; see `hierjax.nn.layers.scaled_dense`.
   """
 
   states: Leaf
   kernel: Leaf
   bias: Leaf
-  scale: Leaf
 
   def logits(self, numbers: Int[Array, "#b l s"], has_stop: bool, dtype: Any) -> Float[Array, "b l s"]:
     """Returns the logits of the outputs for each state, which are those of `search.continuations`.
@@ -57,7 +54,7 @@ class ChildOutputs:
     found = window_products(x, self.kernel, first, count, width)
     if has_stop:
       found = jnp.concatenate([found, (x @ self.kernel[-1].astype(dtype))[..., None]], axis=-1)
-    return self.scale * (found.astype(jnp.float32) + self.bias[numbers])
+    return found.astype(jnp.float32) + self.bias[numbers]
 
 
 class _Rows(nn.Module):
@@ -71,7 +68,7 @@ class _Rows(nn.Module):
     initial = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
     kernel = self.param("kernel", initial, (self.num_outputs, states.shape[-1]), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (self.num_outputs,), jnp.float32)
-    return ChildOutputs(states, kernel, bias, logit_scale(self))
+    return ChildOutputs(states, kernel, bias)
 
 
 class PathRNNHead(nn.Module):
@@ -138,7 +135,7 @@ class PathRNNHead(nn.Module):
     self.image = nn.Dense(gates, dtype=self.dtype, kernel_init=STRONG, bias_init=_open_gates)
     self.lstm = LSTM(self.width, self.dtype)
     siblings = self.softmax == "siblings"
-    self.output: Any = _Rows(self.num_outputs) if siblings else ScaledDense(self.num_outputs, self.dtype)
+    self.output: Any = _Rows(self.num_outputs) if siblings else nn.Dense(self.num_outputs, dtype=self.dtype)
     self.drop = nn.Dropout(self.dropout)
 
   def __call__(
@@ -151,8 +148,7 @@ class PathRNNHead(nn.Module):
     """
     start = jnp.full((features.pooled.shape[0], 1), ROOT, jnp.int32)
     states = self._states(features, start if targets is None else _before(single_path(targets)), train)
-    found: Float[Array, "b l o"] | ChildOutputs = self.output(states)
-    return found
+    return self._logits(states) if self.softmax == "nodes" else self.output(states)
 
   def states(self, features: Features, paths: Int[Array, "b l"]) -> Float[Array, "b l w"]:
     """Returns the LSTM's h after each step, when fed START and then the nodes of `paths` but for the last."""
@@ -182,7 +178,7 @@ class PathRNNHead(nn.Module):
       if candidates is None:
         raise ValueError("a softmax over siblings scores no other outputs: candidates must not be None")
       return carry, self.output(h).logits(candidates, self.num_outputs > self.num_nodes, self.dtype)
-    logits = self.output(h)
+    logits = self._logits(h)
     mass = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     return carry, (logits if candidates is None else jnp.take_along_axis(logits, candidates, axis=-1)) - mass
 
@@ -203,6 +199,9 @@ class PathRNNHead(nn.Module):
     products = [functools.partial(_products_of_first, size) for size in sizes]
     enough = (where.max() >= jnp.array(sizes[:-1])).sum()
     return nn.switch(enough, products, self, labels, where)
+
+  def _logits(self, h: Float[Array, "b k w"]) -> Float[Array, "b k o"]:
+    return self.output(h).astype(jnp.float32)
 
   @nn.nowrap
   def loss(

@@ -128,8 +128,7 @@ def numpy_feedback(head, variables, example, tokens=None):
     i, f, o, g = np.split(fed @ inputs["kernel"] + inputs["bias"] + h @ state, 4)
     c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
     h = np.tanh(c) / (1 + np.exp(-o))
-    logits = h @ p["scores"]["kernel"] + p["scores"]["bias"]
-    steps.append(log_softmax(max(0.25, 2 * np.exp(p["scores"]["scale"])) * logits))
+    steps.append(log_softmax(h @ p["scores"]["kernel"] + p["scores"]["bias"]))
     shares = np.exp(steps[-1]) if tokens is None else np.eye(8)[tokens[t]]
     fed = shares @ p["embed"]["embedding"][:-1]
   return np.array(steps)

@@ -31,7 +31,6 @@ def setting():
   shapes = jax.eval_shape(head.init, jax.random.key(0), features)
   rng = np.random.default_rng(0)
   variables = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
-  variables["params"]["output"]["scale"] = jnp.float32(-0.5)
   return tree, arrays, head, features, variables
 
 
@@ -62,7 +61,7 @@ def numpy_step(variables, v, h, c, previous):
   return (
     h,
     c,
-    log_softmax(max(0.25, 2 * np.exp(p["output"]["scale"])) * (h @ p["output"]["kernel"] + p["output"]["bias"])),
+    log_softmax(h @ p["output"]["kernel"] + p["output"]["bias"]),
   )
 
 
@@ -92,8 +91,7 @@ def test_teacher_forcing_is_stepping_is_the_equations(setting):
   expected = [numpy_path(setting, i, path) for i, path in enumerate(targets.tolist()[:2])]
   np.testing.assert_allclose(jax.nn.log_softmax(logits)[:2], expected, rtol=1e-4, atol=1e-4)
   states, output = applied(head, variables, features, targets, method="states"), variables["params"]["output"]
-  expected = jnp.maximum(0.25, 2 * jnp.exp(output["scale"])) * (states @ output["kernel"] + output["bias"][None, None])
-  np.testing.assert_allclose(expected, logits, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(states @ output["kernel"] + output["bias"][None, None], logits, rtol=1e-5, atol=1e-5)
 
   image = applied(head, variables, features, method="image_gates")
   carry = (jnp.zeros((3, 1, WIDTH)),) * 2
@@ -268,7 +266,7 @@ def dense_logits(head, variables, features, paths):
   many = features.replace(pooled=jnp.repeat(features.pooled, len(paths), axis=0))
   outputs = head.apply(variables, many, jnp.tile(jnp.asarray(paths), (len(features.pooled), 1)))
   if head.softmax == "siblings":
-    outputs = outputs.scale * (outputs.states @ outputs.kernel.T + outputs.bias[None, None])
+    outputs = outputs.states @ outputs.kernel.T + outputs.bias[None, None]
   return np.asarray(outputs).reshape(-1, *paths.shape, head.num_outputs)
 
 
@@ -374,7 +372,7 @@ def test_sizes_dtype_and_refusals(setting):
   shapes = jax.eval_shape(head.init, jax.random.key(0), features)
   assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype("float32")}
   count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-  assert count == 8 * EMBED + 4 * WIDTH * (EMBED + WIDTH + IMAGE + 1) + 8 * (WIDTH + 1) + 1
+  assert count == 8 * EMBED + 4 * WIDTH * (EMBED + WIDTH + IMAGE + 1) + 8 * (WIDTH + 1)
   assert jax.eval_shape(head.apply, shapes, features).dtype == jnp.float32
   for softmax in ("nodes", "siblings"):
     shapes = jax.eval_shape(head.clone(softmax=softmax).init, jax.random.key(0), features)
