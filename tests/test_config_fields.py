@@ -62,6 +62,7 @@ TOGETHER = {
   "init.sha256": "--config.init.weights=lite0",
   "head.feedback": "--config.head.output=softmax",  # a step that is fed labels predicts one path
   "head.output": "--config.head.feedback=soft",
+  "head.own_level": "--config.head.output=sigmoid --config.head.feedback=soft",
   "head.strength": "--config.head.criterion=hxe",
 }
 
