@@ -282,7 +282,7 @@ def test_several_paths_an_image_learn_and_pass(name):  # READINGS K7, K11
   last = tree.num_nodes - 1
   paths = jnp.asarray(tree.encode(np.array([[last, 4], [3, PAD], [last, 3]])))
 
-  rms = optax.rmsprop(0.005)
+  rms = optax.rmsprop(0.01)
 
   @jax.jit
   def step(params, state):
