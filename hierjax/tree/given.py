@@ -110,7 +110,7 @@ def _checked(probs: ArrayLike, columns: int, of: str) -> NDArray[np.float32]:
     raise UserError(
       f"probabilities of shape {found.shape}: must be (images, {columns}), as the tree has {columns} {of}"
     )
-  if found.size and not (found.min() >= 0 and found.max() < np.inf):
+  if found.size and not (np.min(found) >= 0 and np.max(found) < np.inf):
     row, column = np.argwhere(~np.isfinite(found) | (found < 0))[0].tolist()
     what = f"is {found[row, column]:g}; probabilities are 0 or more, and finite: take the softmax of logits first"
     raise RowError(row, f"the probability in column {column} {what}")

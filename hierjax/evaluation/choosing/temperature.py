@@ -90,7 +90,7 @@ def fit(nll: Float[np.ndarray, "t"], images: int) -> Fitted | None:
     return None
   log_t, mean = np.log(GRID.astype(np.float64)), np.asarray(nll, np.float64) / images
   cost = mean + log_t**2 / (2 * images)
-  best = int(np.clip(cost.argmin(), 1, len(GRID) - 2))
+  best = int(np.clip(np.argmin(cost), 1, len(GRID) - 2))
   a, b, c = cost[best - 1 : best + 2]
   curvature = a - 2 * b + c
   shift = float(np.clip((a - c) / (2 * curvature), -1, 1)) if curvature > 0 else 0.0
