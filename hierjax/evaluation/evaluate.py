@@ -45,11 +45,13 @@ class Measured(NamedTuple):
     metrics: each a sum and a count over the batch.
     paths: `i32[b k l]`, the best path of each image, or all that pass for a multi-label head.
     prediction: its best paths and the probabilities of all nodes; None for a multi-label head.
+    labels: `i32[b p l]`, the labels that these are compared with; see `judged_labels`. None for a multi-label head.
   """
 
   metrics: dict[str, Mean | F1]
   paths: Int[Array, "b k l"]
   prediction: Prediction | None = None
+  labels: Int[Array, "b p l"] | None = None
 
 
 EvalStep = Callable[[Method, Variables, Examples], Measured]
@@ -104,7 +106,7 @@ def make_eval_step(
     for name in ("level_accuracy", "raw_level_accuracy"):
       found[name] = jax.tree.map(lambda x: jnp.where(given, 0.0, x), found[name])
     best = dataclasses.replace(prediction, level_prob=None, paths=prediction.paths[:, :1])
-    return Measured({**loss, **found}, best.paths, best)
+    return Measured({**loss, **found}, best.paths, best, judged.paths)
 
   return jax.jit(measure)
 

@@ -74,6 +74,20 @@ def test_an_ensemble_restricted_to_nodes_answers_at_a_level(runs, answers, tmp_p
   assert f"{100 * among.mean():.2f}% of them have a label among those of --only" in capsys.readouterr().out
 
 
+def test_a_run_is_judged_at_the_level_and_among_the_nodes_that_it_answers_with(runs, answers, tmp_path):
+  tree, _, labels, (prob, _) = answers
+  (tmp_path / "labels.txt").write_text(f"{tree.path_text(0)}\n", encoding="utf-8")
+  evaluate(runs[0].path, only=tmp_path / "labels.txt", level=2)
+  found = json.loads((runs[0].path / "eval" / "test-level2-only.json").read_text())
+  ends = [node for node in range(tree.num_nodes) if tree.path(node)[0] == 0 and len(tree.path(node)) == 2]
+  assert not any(tree.is_leaf(node) for node in (0,))
+  best, among = np.array(ends)[prob[:, ends].argmax(axis=1)], labels[:, 0] == 0
+  right = best[among] == labels[among, 1]
+  assert found["path_accuracy"] == pytest.approx(right.mean()) and found["judged"] == pytest.approx(among.mean())
+  low, high = found["intervals"]["path_accuracy"]
+  assert low < right.mean() < high and found["level_accuracy"][2:] == [None] * (tree.depth - 2)
+
+
 def test_a_threshold_holds_for_the_purpose_that_it_was_chosen_for(runs, capsys):
   evaluate(runs[1].path, certify=0.01, of="images", minimise="hf1")
   Predictor(runs[1].path, threshold="certified", purpose=Purpose(minimise="hf1"))

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Array, Int
 
 from hierjax.evaluation.answers import prediction_of
 from hierjax.evaluation.metrics.facts import Facts
@@ -17,7 +18,7 @@ from hierjax.evaluation.metrics.scored import Scored, joined, score
 from hierjax.evaluation.metrics.tree_table import TreeTable
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.inference.members import Answered, Ensemble
-from hierjax.inference.pipeline import Stages
+from hierjax.inference.pipeline import Stages, judged_labels
 from hierjax.tree.label_tree import LabelTree
 from hierjax.types import Examples, Method, Prediction, Variables
 
@@ -35,7 +36,7 @@ class ScoredRows:
     def scoring(method: Method, variables: Variables, examples: Examples) -> Any:
       found = step(method, variables, examples)
       if found.prediction is not None:
-        self.add(found.prediction, examples.paths, examples.mask)
+        self.add(found.prediction, found.labels, examples.mask)
       return found
 
     return scoring
@@ -61,7 +62,8 @@ class AnsweredRows:
 
   def add(self, answered: Answered) -> None:
     """Scores a batch."""
-    self._rows.add(_best(self._tree, self._stages, answered), answered.labels, answered.mask)
+    best, labels = _best(self._tree, self._stages, answered)
+    self._rows.add(best, labels, answered.mask)
 
   @property
   def facts(self) -> Facts:
@@ -71,9 +73,11 @@ class AnsweredRows:
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _best(tree: TreeArrays, stages: Stages, answered: Answered) -> Prediction:
+def _best(tree: TreeArrays, stages: Stages, answered: Answered) -> tuple[Prediction, Int[Array, "b p l"]]:
+  """Returns the best paths of a batch, and the labels that they are compared with."""
   found = prediction_of(answered, stages, tree)
-  return dataclasses.replace(found, paths=found.paths[:, :1], level_prob=None)
+  best = dataclasses.replace(found, paths=found.paths[:, :1], level_prob=None)
+  return best, judged_labels(answered.labels, stages, tree)
 
 
 def _whole(array: jax.Array) -> np.ndarray:
