@@ -86,7 +86,6 @@ def _images_a_step(config: Mapping[str, Any]) -> int:
 
 def run(args: argparse.Namespace) -> int:
   """Trains; returns 128 and the signal's number where a signal stopped the run."""
-  import jax
   from absl import logging
 
   from hierjax.runs import devices, peers
@@ -103,10 +102,9 @@ def run(args: argparse.Namespace) -> int:
     print(stopped)
     return 128 + stopped.signal
   except Exception as error:
-    lost = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)  # which raises ValueError too
-    if args.multihost and lost:
+    if args.multihost and peers.is_lost(error):
       line = str(error).strip().splitlines()[0][:200]
-      peers.end(RunFolder(args.workdir or workdir), f"another process of the run has ended ({line})")
+      peers.end(RunFolder(args.workdir or workdir), f"another process of the run seems to have ended ({line})")
     if args.multihost:  # one of several processes must end at once
       devices.fail(f"error: {error}" if isinstance(error, UserError | OSError) else traceback.format_exc())
     raise

@@ -24,9 +24,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from hierjax.disk import check_room, room, sync
 from hierjax.errors import UserError
 from hierjax.runs.checkpoint_record import KEY, DamagedCheckpoint, Record, content, layout, read_record
-from hierjax.runs.disk import check_room, room, sync
 from hierjax.runs.folder import is_checkpoint
 
 _KEPT = 2  # of the latest

@@ -35,8 +35,8 @@ from typing import Any, TextIO
 
 from hierjax.config import flatten, frozen, read_json
 from hierjax.data.source import what_changed
+from hierjax.disk import said_where_full
 from hierjax.errors import UserError
-from hierjax.runs.disk import said_where_full
 from hierjax.tree.label_tree import LabelTree
 
 FORMAT = "hierjax run 4"

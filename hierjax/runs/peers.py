@@ -63,6 +63,14 @@ def _text(file: Path) -> str:
     return ""
 
 
+def is_lost(error: Exception) -> bool:
+  """Returns whether an error of a step may be that another process has ended, and not that memory is short here."""
+  text = str(error)
+  if "RESOURCE_EXHAUSTED" in text:
+    return False
+  return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in text  # which raises ValueError too
+
+
 def end(folder: RunFolder, why: str) -> None:
   """Prints why the run cannot go on, and from where it will, and ends the process at once."""
   step = folder.newest_step()

@@ -1,4 +1,4 @@
-"""The processes of one run: they compare what they were started with, and see each other's end."""
+"""The processes of one run compare what they were started with; `peers.py` watches that all live."""
 
 from __future__ import annotations
 

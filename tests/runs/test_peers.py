@@ -64,3 +64,17 @@ def test_one_process_watches_nothing(tmp_path):
   with peers.watched(RunFolder(tmp_path)):
     pass
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ("error", "lost"),
+  [
+    (jax.errors.JaxRuntimeError("UNAVAILABLE: Connection reset by peer"), True),
+    (ValueError("Gloo all-reduce failed"), True),
+    (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes"), False),
+    (ValueError("RESOURCE_EXHAUSTED: Gloo"), False),
+    (KeyError("a bug"), False),
+  ],
+)
+def test_memory_that_is_short_here_is_no_lost_process(error, lost):
+  assert peers.is_lost(error) is lost
