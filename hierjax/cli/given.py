@@ -49,6 +49,8 @@ def check_given(args: argparse.Namespace) -> None:
 
 def measure_given(args: argparse.Namespace) -> dict[str, Any]:
   """Measures the predictions of a file; prints the metrics, and writes them to --out."""
+  import numpy as np
+
   from hierjax.evaluation.classes import write_classes
   from hierjax.evaluation.metrics.files import read_given
   from hierjax.evaluation.metrics.measure import facts_of, measured
@@ -60,7 +62,7 @@ def measure_given(args: argparse.Namespace) -> dict[str, Any]:
   given = read_given(args.predictions, args.labels, tree)
   facts = facts_of(given.prediction, given.labels, tree, args.count_root)
   found = {"split": NAME, "file": args.predictions, "num_examples": len(given.labels)}
-  found |= {"level_names": list(tree.named_levels), "level_sizes": [len(tree_level) for tree_level in _levels(tree)]}
+  found |= {"level_names": list(tree.named_levels), "level_sizes": np.diff(tree.level_offsets).tolist()}
   found |= measured(facts)
   print(f"\n{len(given.labels):,} images of {args.predictions}")
   print(accuracy_table(found, args.every_metric))
@@ -74,10 +76,6 @@ def measure_given(args: argparse.Namespace) -> dict[str, Any]:
   if args.certify is not None:
     written["certificate"] = _certificate(args, facts, out)
   return written
-
-
-def _levels(tree: Any) -> list[range]:
-  return [range(*ends) for ends in zip(tree.level_offsets[:-1], tree.level_offsets[1:], strict=True)]
 
 
 def _certificate(args: argparse.Namespace, facts: Facts, out: RunFolder | None) -> dict[str, Any]:

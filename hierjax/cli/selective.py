@@ -138,10 +138,8 @@ def _report_selective(ensemble: Ensemble, split: str, answers: _Selective, out: 
   about: dict[str, Any] = {"split": split, "data": ensemble.whole.run.images_of(split), "members": ensemble.about()}
   about |= {"alpha": answers.alpha, "num_examples": count}
   about |= answers.purpose.conditions(ensemble.tree)
-  name, found = (
-    f"{split}{answers.purpose.name}-threshold",
-    {**about, "threshold": answers.threshold, **answers.found.at(answers.threshold)},
-  )
+  name = f"{split}{answers.purpose.name}-threshold"
+  found = {**about, "threshold": answers.threshold, **answers.found.at(answers.threshold)}
   if out is not None:
     out.write_evaluation(name, found)
   return {name: found}

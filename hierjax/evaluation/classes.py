@@ -16,7 +16,6 @@ HEADER = (
   "confused_images", "confused_with_2", "confused_images_2", "confused_with_3", "confused_images_3",
 )  # fmt: skip
 PAIRS = 3
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_classes(evaluation: Path, facts: Facts) -> Path:
@@ -51,9 +50,4 @@ def class_rows(predictions: Predictions, tree: LabelTree) -> list[tuple[object, 
 
 
 def _cell(tree: LabelTree, node: int) -> str:
-  return escaped(tree.path_text(node)) if node >= 0 else "(no path)"
-
-
-def escaped(text: str) -> str:
-  """Returns text that no spreadsheet takes for a formula: with an apostrophe before a first =, +, -, @ or tab."""
-  return f"'{text}" if text.startswith(_FORMULA) else text
+  return tree.path_text(node) if node >= 0 else "(no path)"

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from scipy.sparse import csr_matrix
 
 from hierjax.evaluation.calibration import BINS, bins_of
-from hierjax.evaluation.metrics.scored import Scored, known_part
+from hierjax.evaluation.metrics.scored import Scored
 from hierjax.evaluation.metrics.tree_table import TreeTable, last_common
 from hierjax.evaluation.predictions import Predictions
-from hierjax.evaluation.scores import distances
+from hierjax.evaluation.scores import distances, known_part
 from hierjax.tree.label_tree import UNKNOWN
 
 
@@ -61,7 +61,7 @@ class Facts:
   @functools.cached_property
   def answered(self) -> Int[np.ndarray, "n l"]:
     """The predicted nodes, at the levels that the labels know."""
-    return known_part(self.predictions.paths, self.predictions.labels)
+    return known_part(self.predictions)
 
   @functools.cached_property
   def label_ends(self) -> Int[np.ndarray, "n"]:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from hierjax.evaluation.metrics.tree_table import TreeTable, last_common
 from hierjax.evaluation.predictions import Predictions
 from hierjax.tree.given import span
-from hierjax.tree.label_tree import PAD, STOP, UNKNOWN
+from hierjax.tree.label_tree import PAD, STOP
 from hierjax.types import Leaf, Prediction
 
 TOP = (1, 5, 20)  # leaves of the hierarchical distances
@@ -21,7 +21,7 @@ _AT_ONCE = 2**22  # probabilities that are looked at together
 
 
 @struct.dataclass
-class NodeScores:
+class ProbabilityScores:
   """What the probabilities of all nodes say of n images on l levels.
 
   Attributes:
@@ -57,7 +57,7 @@ class Scored:
   predictions: Predictions
   raw: Leaf
   raw_is_path: Leaf
-  nodes: NodeScores | None
+  nodes: ProbabilityScores | None
   raw_consistent: bool = struct.field(pytree_node=False, default=False)
 
 
@@ -111,11 +111,6 @@ def is_right(predicted: Int[np.ndarray, "n l"], labels: Int[np.ndarray, "n l"]) 
   return right
 
 
-def known_part(predicted: Int[np.ndarray, "n l"], labels: Int[np.ndarray, "n l"]) -> Int[np.ndarray, "n l"]:
-  """Returns predicted nodes without those at levels that the label does not know."""
-  return np.where(labels == UNKNOWN, UNKNOWN, predicted)
-
-
 def _taken(node_prob: Float[np.ndarray, "b n"], nodes: Int[np.ndarray, "b k"]) -> Float[np.ndarray, "b k"]:
   found = np.take_along_axis(node_prob, np.maximum(nodes, 0), axis=1)
   return np.where(nodes >= 0, found, np.float32(0))
@@ -132,7 +127,7 @@ def _is_path(nodes: Int[np.ndarray, "b l"], table: TreeTable) -> Bool[np.ndarray
 
 def _node_scores(
   node_prob: Float[np.ndarray, "b n"], labels: Int[np.ndarray, "b l"], end: Int[np.ndarray, "b"], table: TreeTable
-) -> NodeScores:
+) -> ProbabilityScores:
   tree, own = table.tree, _taken(node_prob, labels)
   blocks = [node_prob[:, first:last] for first, last in zip(tree.level_offsets, tree.level_offsets[1:], strict=False)]
   level_rank = [
@@ -143,7 +138,7 @@ def _node_scores(
   at = np.where((end >= 0) & is_leaf[end], np.searchsorted(tree.leaves, end), -1)
   of_leaves = [_squares(block, is_leaf[first:]) for block, first in zip(blocks, tree.level_offsets, strict=False)]
   early = np.cumsum([np.zeros(len(end)), *of_leaves], axis=0)
-  return NodeScores(
+  return ProbabilityScores(
     label=own,
     level_rank=np.stack(level_rank, axis=1),
     leaf_rank=_rank(leaf_prob, _taken(leaf_prob, at[:, None])[:, 0], at),

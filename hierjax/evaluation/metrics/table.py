@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from hierjax.evaluation.metrics import statistics
 from hierjax.evaluation.metrics.facts import Facts, Sample
-from hierjax.evaluation.metrics.scored import TOP, NodeScores, is_right
+from hierjax.evaluation.metrics.scored import TOP, ProbabilityScores, is_right
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # the probability that stands for 0 in logarithms
 ACCURACIES = (90, 95, 99)  # percent, of the coverages
@@ -59,7 +59,7 @@ class Metric(NamedTuple):
     return self.statistic(sample)
 
 
-def nodes_of(facts: Facts) -> NodeScores:
+def nodes_of(facts: Facts) -> ProbabilityScores:
   """Returns what the probabilities say; a metric that needs them is left out where there are none."""
   assert facts.scored.nodes is not None
   return facts.scored.nodes
