@@ -9,6 +9,8 @@ Variants of chrnn_imagenet, chrnn_places205, chrnn_sun397 and chrnn_mit67, at mo
   smoke: generated images, seconds
 """
 
+from functools import partial
+
 import ml_collections as mlc
 
 from configs import common
@@ -74,34 +76,9 @@ def modified_cnn_relu(c: mlc.ConfigDict) -> None:
     c.neck.neighbours = "relu"
 
 
-def directions1(c: mlc.ConfigDict) -> None:
-  """One direction, the first row of Table VI."""
-  c.neck.directions = ("nw",)
-
-
-def directions2(c: mlc.ConfigDict) -> None:
-  """Two directions, as in Table VI: from the upper left and from the lower left corner."""
-  c.neck.directions = ("nw", "sw")
-
-
-def directions1_se(c: mlc.ConfigDict) -> None:
-  """One direction, the second row of Table VI."""
-  c.neck.directions = ("se",)
-
-
-def directions1_sw(c: mlc.ConfigDict) -> None:
-  """One direction, the third row of Table VI."""
-  c.neck.directions = ("sw",)
-
-
-def directions1_ne(c: mlc.ConfigDict) -> None:
-  """One direction, the fourth row of Table VI."""
-  c.neck.directions = ("ne",)
-
-
-def directions2_se_ne(c: mlc.ConfigDict) -> None:
-  """The other two directions of Table VI: from the lower right and from the upper right corner."""
-  c.neck.directions = ("se", "ne")
+def directions(c: mlc.ConfigDict, corners: tuple[str, ...]) -> None:
+  """The recurrences that start from these corners alone: a row of Table VI."""
+  c.neck.directions = corners
 
 
 def path(c: mlc.ConfigDict) -> None:
@@ -126,14 +103,15 @@ def smoke(c: mlc.ConfigDict) -> None:
 
 
 NETWORKS = {"hlstm": hlstm, "hsrn": hsrn, "mlstm": mlstm, "msrn": msrn, "spp": spp}
-DIRECTIONS = {
-  "directions1": directions1,
-  "directions1_se": directions1_se,
-  "directions1_sw": directions1_sw,
-  "directions1_ne": directions1_ne,
-  "directions2": directions2,
-  "directions2_se_ne": directions2_se_ne,
+CORNERS = {
+  "directions1": ("nw",),
+  "directions1_se": ("se",),
+  "directions1_sw": ("sw",),
+  "directions1_ne": ("ne",),
+  "directions2": ("nw", "sw"),
+  "directions2_se_ne": ("se", "ne"),
 }
+DIRECTIONS = {name: partial(directions, corners=corners) for name, corners in CORNERS.items()}
 ABLATIONS = DIRECTIONS | {"modified_cnn": modified_cnn, "modified_cnn_relu": modified_cnn_relu}
 HEADS = {"path": path}
 KINDS = (NETWORKS | {"alex": alex}, ABLATIONS, HEADS, {"smoke": smoke})

@@ -18,14 +18,15 @@ def sync(path: Path) -> None:
   """Waits until a file, or a folder with all that is in it, and its name have reached the disk."""
   for folder, _, files in os.walk(path):
     for file in files:
-      _sync_one(Path(folder) / file)
-    _sync_one(Path(folder))
+      sync_one(Path(folder) / file)
+    sync_one(Path(folder))
   if not path.is_dir():
-    _sync_one(path)
-  _sync_one(path.parent)
+    sync_one(path)
+  sync_one(path.parent)
 
 
-def _sync_one(path: Path) -> None:
+def sync_one(path: Path) -> None:
+  """Waits until a file, or the names in a folder, have reached the disk."""
   opened = os.open(path, os.O_RDONLY)
   try:
     os.fsync(opened)

@@ -13,7 +13,7 @@ import jax
 from tqdm import tqdm
 
 from hierjax import extras
-from hierjax.runs.disk import said_where_full
+from hierjax.disk import said_where_full
 from hierjax.runs.folder import RunFolder
 
 

@@ -23,6 +23,8 @@ from typing import IO, cast
 import numpy as np
 from absl import logging
 
+from hierjax.disk import sync_one
+
 MOST_BYTES = 32 * 2**30
 
 _SHOWN, _NAME, _DIGEST = 80, 12, 20  # characters of a file's name: for people, of the name's hash and the fingerprint's
@@ -108,7 +110,7 @@ def save(name: str, fingerprint: str, array: np.ndarray, place: CachePlace = USU
         _write(file, array)
         file.close()
         os.replace(file.name, path)
-        _sync(path.parent)
+        sync_one(path.parent)
       except BaseException:
         os.unlink(file.name)
         raise
@@ -139,14 +141,6 @@ def _write(file: IO[bytes], array: np.ndarray) -> None:
   file.write(_TRAILER.pack(_MAGIC, summed.crc))
   file.flush()
   os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-  opened = os.open(folder, os.O_RDONLY)
-  try:
-    os.fsync(opened)
-  finally:
-    os.close(opened)
 
 
 def _is_whole(path: Path) -> bool:
