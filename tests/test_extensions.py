@@ -50,7 +50,7 @@ def doubled(logits, nodes, tree):
   return 2 * subtree_cross_entropy(logits, nodes, tree)
 
 
-top_level = Metric(lambda j: j.best[:, 0] == j.labels[:, 0], lambda j: j.labels[:, 0] >= 0, "top level")
+top_level = Metric(lambda j: j.best[:, 0] == j.labels[:, 0], lambda j: j.labels[:, 0] >= 0)
 """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -134,43 +134,23 @@ class Metric(NamedTuple):
   Attributes:
     values: `Judged -> [b]`, or `[b l]` for a metric by level: the value of each example.
     counted: the same: whether the example counts.
-    title: the row of tables; for a metric by level, of which the level's number follows.
-    unit: `share` (printed as a percentage) or `edges`.
-    higher_is_better: the direction.
-    reference: where the definition comes from.
   """
 
   values: Callable[[Judged], Array]
   counted: Callable[[Judged], Array]
-  title: str
-  unit: Literal["share", "edges"] = "share"
-  higher_is_better: bool = True
-  reference: str = ""
 
 
 METRICS: dict[str, Metric] = {
-  "path_accuracy": Metric(
-    lambda j: j.right, lambda j: j.known, "path accuracy", reference="Koo et al. 2020; READINGS K16"
-  ),
-  "node_accuracy": Metric(
-    lambda j: share_of_right_nodes(j.best, j.labels), lambda j: j.known, "mean node accuracy",
-    reference="Koo et al. 2020; READINGS K16",
-  ),
-  "mistake_severity_edges": Metric(
-    lambda j: distance(j.best, j.labels), lambda j: j.known & ~j.right, "mistake severity (edges)", "edges", False,
-    reference="Bertinetto et al. 2020, with edges in place of the height of the lowest common ancestor",
-  ),
-  "level_accuracy": Metric(lambda j: j.best == j.labels, lambda j: j.labels >= 0, "level"),
-  "raw_level_accuracy": Metric(
-    lambda j: j.raw == j.labels, lambda j: j.labels >= 0, "raw level", reference="Guo et al. 2018; READINGS A3"
-  ),
-  "leaf_top1": Metric(lambda j: j.leaf_rank < 1, lambda j: j.has_leaf, "leaf top-1"),
-  "leaf_top5": Metric(lambda j: j.leaf_rank < 5, lambda j: j.has_leaf, "leaf top-5"),
-  "inconsistent_predictions": Metric(
-    lambda j: ~j.raw_is_path, lambda j: jnp.ones_like(j.known), "inconsistent predictions", higher_is_better=False,
-    reference="Guo et al. 2018; READINGS G3",
-  ),
-}  # fmt: skip
+  "path_accuracy": Metric(lambda j: j.right, lambda j: j.known),
+  "node_accuracy": Metric(lambda j: share_of_right_nodes(j.best, j.labels), lambda j: j.known),
+  "mistake_severity_edges": Metric(lambda j: distance(j.best, j.labels), lambda j: j.known & ~j.right),
+  "level_accuracy": Metric(lambda j: j.best == j.labels, lambda j: j.labels >= 0),
+  "raw_level_accuracy": Metric(lambda j: j.raw == j.labels, lambda j: j.labels >= 0),
+  "leaf_top1": Metric(lambda j: j.leaf_rank < 1, lambda j: j.has_leaf),
+  "leaf_top5": Metric(lambda j: j.leaf_rank < 5, lambda j: j.has_leaf),
+  "inconsistent_predictions": Metric(lambda j: ~j.raw_is_path, lambda j: jnp.ones_like(j.known)),
+}
+"""Those of validation during training; `hierjax.evaluation.metrics.table` defines these and all others."""
 
 
 def metrics_with(names: Sequence[str]) -> dict[str, Metric]:
