@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from hierjax.runs import devices
 from hierjax.runs.devices import fail
 
 # Prints how many pages most calls of a program fault in for buffers that earlier calls had and freed. Some of the first
@@ -71,3 +72,43 @@ def test_a_process_that_fails_ends_at_once_and_takes_the_others_with_it():
 def test_alone_it_ends_as_usual():
   with pytest.raises(SystemExit, match="error: no such image"):
     fail("error: no such image")
+
+
+@pytest.mark.parametrize(
+  ("cores", "batch_size", "expected"),
+  [
+    (4, 0, 4),
+    (16, 0, 8),
+    (2, 128, 2),
+    (16, 128, 8),
+    (3, 64, 2),
+    (4, 33, 3),
+    (8, 20, 2),
+    (4, 8, 1),
+    (4, 7, 1),
+    (1, 64, 1),
+  ],
+)
+def test_the_cores_share_a_batch_that_they_divide_evenly(cores, batch_size, expected, monkeypatch, tmp_path):
+  said = {}
+  monkeypatch.setenv("XLA_FLAGS", "")
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+  monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+  monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+  monkeypatch.setattr(devices, "keep_memory", lambda: None)
+  monkeypatch.setattr("jax.config.update", said.__setitem__)
+  devices.prepare(batch_size)
+  assert said == {"jax_num_cpu_devices": expected}
+
+
+@pytest.mark.parametrize(
+  "chosen", [{"JAX_NUM_CPU_DEVICES": "1"}, {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}]
+)
+def test_a_number_of_devices_that_is_chosen_stays(chosen, monkeypatch, tmp_path):
+  said = {}
+  for name, value in {"XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(tmp_path), **chosen}.items():
+    monkeypatch.setenv(name, value)
+  monkeypatch.setattr(devices, "keep_memory", lambda: None)
+  monkeypatch.setattr("jax.config.update", said.__setitem__)
+  devices.prepare(64)
+  assert not said

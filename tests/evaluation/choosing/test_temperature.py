@@ -13,7 +13,7 @@ from hierjax.evaluation.evaluate import SplitSettings, evaluate_run
 from hierjax.evaluation.predictions import predictions_of_run
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.predictor import Predictor
-from hierjax.runs.choices import read_choices
+from hierjax.runs.choices import keep_temperature, read_choices
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.run import Run
 from path_oracle import log_softmax
@@ -76,6 +76,14 @@ def test_every_use_of_the_folder_is_at_the_temperature(run):
   size = loaded.run.data.resize
   assert image.shape == (size, size, 3)
   np.testing.assert_allclose(answer.probability, after.probability[0][after.paths[0] >= 0][-1], rtol=1e-4)
+
+
+def test_a_temperature_is_that_of_the_weights_that_count(make_run, small_config):
+  folder = make_run(small_config(neck=dict(name="none")), name="other")
+  keep_temperature(folder, 7, 0.5, {})  # of weights of another step
+  assert Run.from_folder(folder).method.temperature == 1
+  keep_temperature(folder, 1, 0.25, {})
+  assert Run.from_folder(folder).method.temperature == 0.25
 
 
 def test_it_can_be_left_out(run):
