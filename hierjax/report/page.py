@@ -120,6 +120,7 @@ def _content(found: Findings) -> dict[str, Any]:
       ("data set", config.data["name"]),
       ("label tree", f"{tree.num_nodes:,} nodes on {tree.depth} levels, {len(tree.leaves):,} leaves"),
       ("backbone, neck, head", ", ".join(str(part["name"]) for part in (config.backbone, config.neck, config.head))),
+      ("temperature", f"{run.method.temperature:.3f}"),
     ],
     "accuracy": accuracy_rows({"value": found.metrics}),
     "counted": f"{counted:,}",

@@ -77,7 +77,7 @@ def test_the_page_is_one_file_whose_names_are_text(folder):
   page = Page(write_report(findings(folder)).read_text())
   assert not page.links and all(source.startswith("data:image/png;base64,") for source in page.sources)
   assert not {"b", "i", "run", "script"} & set(page.tags)
-  for text in ("<b>bold<b>", "x & y", '"quoted"', "{{ 7 * 7 }}", "<run>", "<i>0.png", "Training"):
+  for text in ("temperature1.000", "<b>bold<b>", "x & y", '"quoted"', "{{ 7 * 7 }}", "<run>", "<i>0.png", "Training"):
     assert text in page.text, text
 
   run = Run.from_folder(folder)
