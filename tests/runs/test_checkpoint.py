@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hierjax import disk
 from hierjax.errors import UserError
-from hierjax.runs import checkpoint, disk
+from hierjax.runs import checkpoint
 from hierjax.runs.checkpoint import Checkpoints, VanishedCheckpoint, template
 from hierjax.runs.devices import data_mesh, replicated
 
