@@ -35,10 +35,6 @@ class LikelyNodes:
   nodes: Leaf
   probability: Leaf
 
-  def taken(self, rows: np.ndarray) -> LikelyNodes:
-    """Returns those of some of the images."""
-    return LikelyNodes(self.nodes[rows], self.probability[rows])
-
 
 def likely_nodes(node_prob: Float[np.ndarray, "n nodes"], tree: LabelTree, kept: int = KEPT) -> LikelyNodes:
   """Returns the most probable nodes of each level, equal ones in the order of the tree; numpy."""

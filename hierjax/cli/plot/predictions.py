@@ -7,7 +7,7 @@ import argparse
 from hierjax import extras
 from hierjax.cli.common import add_data_root, add_seed, add_split, add_workdir
 
-HELP = "Draw images with their predicted paths: right, partly wrong and wrong."
+HELP = "Draw images with their predicted paths: right, partly right and wrong."
 EXAMPLES = """
 hierjax plot predictions runs/quickstart
 hierjax plot predictions runs/quickstart --split val --each 6

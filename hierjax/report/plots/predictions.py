@@ -14,7 +14,7 @@ from hierjax.tree.label_tree import UNKNOWN
 HEADER = ("group", "in_group", "place", "image", "label", "level", "predicted", "probability", "right")
 TITLES = {
   "a": "Right",
-  "b": "Partly wrong",
+  "b": "Partly right",
   "c": "Right, of the same categories as (d)",
   "d": "Wholly wrong, of the same categories as (c)",
 }
