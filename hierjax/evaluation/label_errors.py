@@ -76,7 +76,7 @@ def _local(nodes: Int[np.ndarray, "n k"], first: int) -> Int[np.ndarray, "n k"]:
   return np.where(nodes >= 0, nodes - first, NONE)
 
 
-def thresholds(labels: Int[np.ndarray, "n"], own: Float[np.ndarray, "n"], count: int) -> Float[np.ndarray, "count"]:
+def thresholds(labels: Int[np.ndarray, "n"], own: Float[np.ndarray, "n"], count: int) -> Float[np.ndarray, "i"]:
   """Returns t of each of `count` nodes: its mean probability over the images with this label; inf without images.
 
   Args:

@@ -53,7 +53,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-  """Returns the commit of hierjax's own source, `-dirty` after it where files were changed; '' where it is not known."""
+  """Returns the commit of hierjax's own source, `-dirty` after it where files were changed; '' if not known."""
   with contextlib.suppress(Exception):
     text = importlib.metadata.distribution("hierjax").read_text("direct_url.json")
     if found := json.loads(text or "{}").get("vcs_info", {}).get("commit_id"):
@@ -94,7 +94,7 @@ def _write(folder: RunFolder, sessions: list[dict[str, Any]]) -> None:
 
 
 def read_sessions(folder: RunFolder) -> list[dict[str, Any]]:
-  """Returns the sessions of a run, the oldest first; those that are damaged, and all of a damaged file, are left out."""
+  """Returns the sessions of a run, the oldest first, without those that are damaged."""
   try:
     rows = read_json(folder.path / FILE, "the sessions of a run").get("sessions")
   except (FileNotFoundError, UserError):

@@ -44,7 +44,7 @@ class Pair:
     if first.tree != second.tree:
       raise UserError(f"{names[0]} and {names[1]} have different label trees, so their answers cannot be compared")
     _, ours, theirs = np.intersect1d(first.numbers, second.numbers, return_indices=True)
-    pair = cls(names, _taken(first, ours), _taken(second, theirs))
+    pair = cls(names, taken(first, ours), taken(second, theirs))
     if not np.array_equal(pair.first.facts.label_ends, pair.second.facts.label_ends):
       raise UserError(f"{names[0]} and {names[1]} have different labels, so their answers cannot be compared")
     return pair
@@ -72,7 +72,8 @@ class Pair:
     return [[int((x & y).sum()) for y in (second, ~second)] for x in (first, ~first)]
 
 
-def _taken(found: Findings, rows: np.ndarray) -> Findings:
+def taken(found: Findings, rows: np.ndarray) -> Findings:
+  """Returns the findings of some of the images."""
   if np.array_equal(rows, np.arange(len(found.numbers))):
     return found
   chosen, names, pictures = rows.tolist(), found.name_of, found.pictures

@@ -62,7 +62,7 @@ def image_data(found: Findings, rows: Sequence[int], pictures: Sequence[int]) ->
     path, other = _path(predictions, row), _path(found.shortened, row)
     about = [found.name_of(row), int(groups[row]), label, open_end]
     data.append(
-      [*about, _rounded(predictions.label_probability[row]), picture, *path, *([] if path == other else other)]
+      [*about, round(float(predictions.label_probability[row]), 5), picture, *path, *([] if path == other else other)]
     )
   return data
 
@@ -70,8 +70,4 @@ def image_data(found: Findings, rows: Sequence[int], pictures: Sequence[int]) ->
 def _path(predictions: Predictions, row: int) -> list[Any]:
   """Returns the last node of a path, -1 for none, and the probabilities of its nodes."""
   nodes = predictions.paths[row] >= 0
-  return [int(predictions.ends[row]), [_rounded(p) for p in predictions.probability[row][nodes]]]
-
-
-def _rounded(probability: float) -> float:
-  return round(float(probability), 5)
+  return [int(predictions.ends[row]), [round(p, 5) for p in predictions.probability[row][nodes].tolist()]]

@@ -39,7 +39,7 @@ def of_hundred(counts: Sequence[int]) -> list[int]:
   """Returns counts in hundredths of their sum, whose own sum is 100: the largest remainders are rounded up."""
   shares = 100 * np.asarray(counts, np.float64) / max(sum(counts), 1)
   found = np.floor(shares).astype(np.int64)
-  missing = int(round(shares.sum())) - int(found.sum())
+  missing = round(float(shares.sum())) - int(found.sum())
   found[np.argsort(found - shares, kind="stable")[:missing]] += 1
   return found.tolist()
 
@@ -69,8 +69,8 @@ def sentences(found: Findings, metrics: Mapping[str, Any]) -> list[str]:
     said.append(f"The probabilities of the predicted nodes say {probability:.0%} on average; {accuracy:.0%} are right.")
   if coverage := metrics.get("coverage_95"):
     said.append(
-      f"With a confidence threshold it can answer for {coverage:.0%} of the {things}, as far down as it is confident, and "
-      "95% of these answers are right."
+      f"With a confidence threshold it can answer for {coverage:.0%} of the {things}, as far down as it is confident, "
+      "and 95% of these answers are right."
     )
   return said
 
@@ -113,7 +113,7 @@ def _interval(ends: Sequence[float] | None, unit: str) -> str:
 
 
 def metric_rows(found: Findings, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Returns every metric, a row a level for those by level: title, value, interval, definition, whether it is a main one."""
+  """Returns every metric with its interval and definition; a row a level for those by level."""
   rows = []
   for name, metric in METRICS.items():
     if name not in metrics:
@@ -125,7 +125,7 @@ def metric_rows(found: Findings, metrics: Mapping[str, Any]) -> list[dict[str, A
       rows.append(
         {
           "title": title, "value": written(value, metric.unit), "interval": _interval(own, metric.unit) or "–",
-          "formula": metric.formula, "better": "more" if metric.higher_is_better else "less", "main": metric.shown,
+          "formula": metric.formula, "better": "more" if metric.higher_is_better else "less",
         }
       )  # fmt: skip
   return rows

@@ -133,16 +133,15 @@ def _content(found: Findings, other: Pair | None) -> dict[str, Any]:
 
 def _squares(counts: dict[str, int]) -> list[tuple[str, str]]:
   """Returns the kinds of 100 images."""
-  return [
-    kind for kind, number in zip(_KINDS, summary.of_hundred(list(counts.values())), strict=True) for _ in range(number)
-  ]
+  shares = summary.of_hundred(list(counts.values()))
+  return [kind for kind, number in zip(_KINDS, shares, strict=True) for _ in range(number)]
 
 
 def _sections(found: Findings, other: Pair | None) -> list[tuple[str, str]]:
   """Returns the sections that there are, by their anchors."""
   sections = {
-    "summary": "Summary", "comparison": "Side by side", "tree": "Tree", "gallery": "Predictions", "threshold": "Threshold",
-    "confusions": "Confusions", "calibration": "Calibration", "learning": "Learning", "classes": "Classes",
+    "summary": "Summary", "comparison": "Side by side", "tree": "Tree", "gallery": "Predictions", "threshold":
+    "Threshold", "confusions": "Confusions", "calibration": "Calibration", "learning": "Learning", "classes": "Classes",
     "labels": "Labels in doubt", "provenance": "Provenance",
   }  # fmt: skip
   absent = ({"comparison"} if other is None else set()) | (set() if curves.learning(found.curves) else {"learning"})
