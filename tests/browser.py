@@ -81,6 +81,10 @@ class Browser:
       options["clip"] = dict(zip(("x", "y", "width", "height"), clip, strict=True), scale=1)
     Path(path).write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png", **options)["data"]))
 
+  def medium(self, name):
+    """Makes the page as it is on a medium, such as `print`; '' for the screen."""
+    self._call("Emulation.setEmulatedMedia", media=name)
+
   def pdf(self):
     """Returns the page as it is printed."""
     return base64.b64decode(self._call("Page.printToPDF", printBackground=True)["data"])

@@ -94,8 +94,10 @@ def _thresholds(ensemble: Ensemble) -> dict[str, float]:
   found = {}
   for kind, how in (("threshold", "chosen on validation"), ("certified", "certified")):
     choice = find_choice(folder, kind, conditions)
-    if choice is not None and isinstance(choice.value, int | float) and choice.about.get("certified", 1) is not None:
-      found[how] = float(choice.value)
+    if choice is None or (kind == "certified" and choice.about.get("certified") is None):
+      continue  # where nothing could be certified, the record says so
+    assert isinstance(choice.value, int | float)
+    found[how] = float(choice.value)
   return found
 
 
