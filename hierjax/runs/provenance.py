@@ -25,7 +25,7 @@ from typing import Any
 
 import jax
 
-import hierjax
+from hierjax import __version__
 from hierjax.config import read_json
 from hierjax.errors import UserError
 from hierjax.runs import devices
@@ -45,7 +45,7 @@ def command_line() -> str:
 
 def versions() -> dict[str, str]:
   """Returns the versions of the programs that numbers depend on."""
-  found = {"hierjax": hierjax.__version__, "python": platform.python_version()}
+  found = {"hierjax": __version__, "python": platform.python_version()}
   for name in _PROGRAMS:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
       found[name] = importlib.metadata.version(name)
@@ -58,7 +58,7 @@ def commit() -> str:
     text = importlib.metadata.distribution("hierjax").read_text("direct_url.json")
     if found := json.loads(text or "{}").get("vcs_info", {}).get("commit_id"):
       return str(found)
-  root = Path(hierjax.__file__).parents[1]
+  root = Path(__file__).parents[2]
   if not (root / ".git").exists():
     return ""
   say = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -79,7 +79,7 @@ def session(folder: RunFolder, from_step: int) -> Iterator[None]:
     yield
     return
   before, start = read_sessions(folder), time.monotonic()
-  about = {"command": command_line(), "started": now(), "commit": commit(), "versions": versions()}
+  about: dict[str, Any] = {"command": command_line(), "started": now(), "commit": commit(), "versions": versions()}
   about |= {"devices": devices.devices_in_use(), "from_step": from_step}
   _write(folder, [*before, about])
   try:

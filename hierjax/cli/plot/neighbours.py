@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hierjax import extras
-from hierjax.cli.common import add_data_root, add_seed, add_workdir
+from hierjax.cli.common import add_data_root, add_format, add_seed, add_workdir
 
 HELP = "Draw regions of test images beside the nearest regions of training images."
 EXAMPLES = """
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   add_seed(parser)
   add_data_root(parser)
+  add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,5 +41,5 @@ def run(args: argparse.Namespace) -> int:
   wanted = NeighbourQuery(args.scale, args.queries, args.seed, args.searched)
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
   found = find_neighbours(loaded, wanted)
-  print(f"{neighbours_table(found)}\n{draw_neighbours(loaded.folder, found)}")
+  print(f"{neighbours_table(found)}\n{draw_neighbours(loaded.folder, found, args.format)}")
   return 0

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from hierjax.evaluation.metrics.measure import measured
 from hierjax.evaluation.scores import confusions
@@ -56,16 +55,16 @@ def render(found: Findings, tables: str = "predictions", other: Pair | None = No
   return environment.get_template("page.html.j2").render(
     **_content(found, other),
     tables=tables,
-    style=Markup(_asset("page.css")),
-    script=Markup(script),
+    style=_asset("page.css"),
+    script=script,
     script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
   )
 
 
-def as_json(data: Any) -> Markup:
+def as_json(data: Any) -> str:
   """Returns data as JSON that no HTML parser takes for markup, whatever names are in it."""
   text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-  return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+  return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -59,6 +60,16 @@ def test_it_has_the_numbers_of_evaluate_and_the_photographs(files, capsys):
     assert hashlib.sha256((files / name).read_bytes()).hexdigest() in page.text
   nodes = rows(files / "out" / "eval" / "predictions-nodes.csv")
   assert sum(int(row["images"]) for row in nodes if row["level"] == "1") == 40
+
+
+def test_evaluate_names_the_command_that_makes_it(files, capsys):
+  flags = dict(predictions=files / "preds.csv", tree=files / "tree.json", labels=files / "labels.csv")
+  run_command("evaluate", **flags, out=files / "out")
+  _, command = capsys.readouterr().out.split("next:\n")
+  _, module, program, name, *words = shlex.split(command)
+  assert (module, program, name) == ("-m", "hierjax", "report")
+  run_command(name, *words)
+  assert Page((files / "out" / "report.html").read_text()).data["groupCounts"]
 
 
 def test_without_photographs_it_has_the_rest(files):
