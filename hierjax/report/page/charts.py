@@ -109,8 +109,8 @@ class Chart:
 
 def _ticks(ends: Point, most: int) -> list[float]:
   low, high = ends
-  found = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high).tolist()
-  return [value for value in found if low - 1e-9 <= value <= high + 1e-9]
+  found = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+  return [float(value) for value in found if low - 1e-9 <= value <= high + 1e-9]
 
 
 def _text(value: float, share: bool) -> str:

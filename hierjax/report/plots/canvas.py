@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -240,13 +241,16 @@ def name_points(axes: Axes, points: Mapping[str, Float[np.ndarray, "2"]], size: 
   Returns:
     The names that have room.
   """
-  renderer, placed, named = _renderer(), [], []
-  axes.figure.draw_without_rendering()
+  renderer, font = _renderer(), _font(size, True)
+  placed: list[Any] = []
+  named = []
+  axes.autoscale_view()
+  axes.apply_aspect()  # equal scales move the points
   for name, point in points.items():
-    text = axes.text(
-      *point, printable(name), fontproperties=_font(size, True), color=INK, ha="center", va="center", parse_math=False,
-      path_effects=[withStroke(linewidth=2.4, foreground="white")], zorder=5, clip_on=True,
-    )  # fmt: skip
+    rim = [withStroke(linewidth=2.4, foreground="white")]
+    x, y = point.tolist()
+    text = axes.text(x, y, printable(name), fontproperties=font, color=INK, ha="center", va="center", zorder=5)
+    text.set(parse_math=False, path_effects=rim, clip_on=True)
     box = text.get_window_extent(renderer)
     if any(box.overlaps(other) for other in placed):
       text.remove()

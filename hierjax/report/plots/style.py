@@ -44,8 +44,9 @@ def tidy(axes: Axes) -> None:
 def levels_of_accent(count: int) -> list[str]:
   """Returns shades of the accent for levels, from light for the top one to full for the last."""
   shares = np.linspace(0.35, 1.0, count) if count > 1 else [1.0]
-  full = np.array(matplotlib.colors.to_rgb(ACCENT))
-  return [matplotlib.colors.to_hex(1 - share * (1 - full)) for share in shares]
+  red, green, blue = matplotlib.colors.to_rgb(ACCENT)
+  mixed = lambda part, share: 1 - share * (1 - part)  # noqa: E731
+  return [matplotlib.colors.to_hex((mixed(red, s), mixed(green, s), mixed(blue, s))) for s in map(float, shares)]
 
 
 def node_colours(tree: LabelTree) -> Float[np.ndarray, "n 3"]:
