@@ -164,7 +164,7 @@ def _heading(page: Page, found: ScoredTree) -> None:
 
 def _legend(page: Page, top: float) -> None:
   for i, (colour, name) in enumerate(zip(RECALL, RECALL_NAMES, strict=True)):
-    left = _MARGIN + 0.06 + i * 0.85
+    left = _MARGIN + 0.06 + i * 0.95
     page.dot(left, top, colour, "o")
     page.text(left + 0.12, top, name, width=0.75, colour=GREY)
 
