@@ -19,6 +19,7 @@ if TYPE_CHECKING:
   from hierjax.functional.combine import mean_of_views as mean_of_views
   from hierjax.functional.decoding import decode as decode
   from hierjax.functional.losses import conditional_cross_entropy as conditional_cross_entropy
+  from hierjax.functional.losses import end_cross_entropy as end_cross_entropy
   from hierjax.functional.losses import hierarchical_cross_entropy as hierarchical_cross_entropy
   from hierjax.functional.losses import path_cross_entropy as path_cross_entropy
   from hierjax.functional.losses import sibling_cross_entropy as sibling_cross_entropy
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
   from hierjax.nn.heads.dhnn_rnn import DHNNHead as DHNNHead
   from hierjax.nn.heads.dhnn_s2s import DHNNSequenceHead as DHNNSequenceHead
   from hierjax.nn.heads.flat import FlatHead as FlatHead
+  from hierjax.nn.heads.flat_ends import FlatEndsHead as FlatEndsHead
   from hierjax.nn.heads.multilabel import MultiLabelHead as MultiLabelHead
   from hierjax.nn.heads.path_rnn import PathRNNHead as PathRNNHead
   from hierjax.nn.heads.sibling_softmax import SiblingSoftmaxHead as SiblingSoftmaxHead
@@ -100,6 +102,7 @@ _MODULES = {
   "mean_of_views": "hierjax.functional.combine",
   "decode": "hierjax.functional.decoding",
   "conditional_cross_entropy": "hierjax.functional.losses",
+  "end_cross_entropy": "hierjax.functional.losses",
   "hierarchical_cross_entropy": "hierjax.functional.losses",
   "path_cross_entropy": "hierjax.functional.losses",
   "sibling_cross_entropy": "hierjax.functional.losses",
@@ -145,6 +148,7 @@ _MODULES = {
   "DHNNHead": "hierjax.nn.heads.dhnn_rnn",
   "DHNNSequenceHead": "hierjax.nn.heads.dhnn_s2s",
   "FlatHead": "hierjax.nn.heads.flat",
+  "FlatEndsHead": "hierjax.nn.heads.flat_ends",
   "MultiLabelHead": "hierjax.nn.heads.multilabel",
   "PathRNNHead": "hierjax.nn.heads.path_rnn",
   "SiblingSoftmaxHead": "hierjax.nn.heads.sibling_softmax",

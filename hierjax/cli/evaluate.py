@@ -33,6 +33,7 @@ hierjax evaluate runs/quickstart --minimise edges
 hierjax evaluate runs/quickstart --level 2
 hierjax evaluate runs/quickstart --only labels.txt
 hierjax evaluate runs/a runs/b runs/c --alpha 1 --out runs/ensemble
+hierjax evaluate runs/several-0 runs/several-1 runs/several-2
 hierjax evaluate runs/a runs/b --against runs/x runs/y
 hierjax evaluate --predictions preds.csv --tree tree.json --labels labels.csv
 """
@@ -42,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the arguments."""
   parser.add_argument(
     "workdir", nargs="*", metavar="WORKDIR",
-    help="a run's folder; several folders are an ensemble, in which COARSE+FINE, two runs joined by +, is one member",
+    help="a run's folder; several folders are an ensemble, in which COARSE+FINE, two runs joined by +, is one member; "
+    "several runs with a multi-label head are measured each by itself, with means and deviations",
   )  # fmt: skip
   add_split(parser)
   add_data_root(parser)
@@ -146,6 +148,8 @@ def _evaluate(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
     return _against(args, mesh)
   if _is_single(args) and not args.alpha and not args.threshold and args.certify is None:
     return _plain(args, mesh)
+  if _are_repeated(args):
+    return _repeated(args, mesh)
   from hierjax.inference.members import open_ensemble
 
   out = _out(args)
@@ -180,6 +184,39 @@ def _plain(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
     raise
   print_metrics(folder, metrics, args.every_metric)
   return {metrics["split"] + settings.suffix: metrics}
+
+
+def _are_repeated(args: argparse.Namespace) -> bool:
+  """Returns whether the command is about several runs with a multi-label head; raises UserError for flags of others."""
+  from hierjax.evaluation.repeated import have_several_paths
+  from hierjax.runs.folder import RunFolder
+
+  if len(args.workdir) < 2 or not all(Path(workdir).is_dir() for workdir in args.workdir):
+    return False
+  if not have_several_paths([RunFolder(workdir) for workdir in args.workdir]):
+    return False
+  for flag in ("alpha", "threshold", "certify"):
+    if getattr(args, flag):
+      raise UserError(
+        f"--{flag}: several runs with a multi-label head are measured each by itself, at thresholds of its own; leave "
+        f"out --{flag}"
+      )
+  return True
+
+
+def _repeated(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
+  """Measures runs with a multi-label head, each by itself, and their means."""
+  from hierjax.evaluation.evaluate import SplitSettings
+  from hierjax.evaluation.repeated import evaluate_runs, print_runs
+  from hierjax.runs.folder import RunFolder
+
+  out = _own_folder(args.out) if args.out else None
+  settings = SplitSettings(args.split, args.data_root, args.views, purpose=purpose_of(args))
+  metrics = evaluate_runs([RunFolder(workdir) for workdir in args.workdir], mesh, settings)
+  print_runs(metrics)
+  if out is not None:
+    print(out.write_evaluation(metrics["split"], metrics))
+  return {metrics["split"]: metrics}
 
 
 def _drop_idle_alpha(args: argparse.Namespace, ensemble: Ensemble) -> None:

@@ -34,6 +34,7 @@ from hierjax.nn.heads.coarse_fine import CoarseFineHead
 from hierjax.nn.heads.dhnn_rnn import DHNNHead
 from hierjax.nn.heads.dhnn_s2s import DHNNSequenceHead
 from hierjax.nn.heads.flat import FlatHead
+from hierjax.nn.heads.flat_ends import FlatEndsHead
 from hierjax.nn.heads.multilabel import MultiLabelHead
 from hierjax.nn.heads.path_rnn import PathRNNHead
 from hierjax.nn.heads.sibling_softmax import SiblingSoftmaxHead
@@ -81,6 +82,7 @@ HEADS: Table = {
   "dhnn_rnn": DHNNHead,
   "dhnn_s2s": DHNNSequenceHead,
   "flat": FlatHead,
+  "flat_ends": FlatEndsHead,
   "multilabel": MultiLabelHead,
   "path_rnn": PathRNNHead,
   "sibling_softmax": SiblingSoftmaxHead,
