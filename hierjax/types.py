@@ -53,10 +53,15 @@ class Features:
   Attributes:
     stages: feature maps `f[b h w c]`, one a stage, nearest the image first. Empty for precomputed features.
     pooled: `f[b d]`, the vector that most heads read.
+    layers: of plain networks, the maps of the layers of each stage, nearest the image first; the last one is the
+      stage's own. () for other networks.
+    layer_names: static; their names, such as `conv5_1`.
   """
 
   stages: tuple[Leaf, ...]
   pooled: Leaf
+  layers: tuple[tuple[Leaf, ...], ...] = ()
+  layer_names: tuple[tuple[str, ...], ...] = struct.field(pytree_node=False, default=())
 
 
 Inputs = Float[Array, "b h w c"] | Float[Array, "b d"] | Features

@@ -1,4 +1,4 @@
-"""Several runs with a multi-label head, each measured by itself: means and deviations over runs (Koo et al., Table 3)."""
+"""Several runs with a multi-label head: means and deviations over the runs (Koo et al., Table 3)."""
 
 from __future__ import annotations
 

@@ -147,13 +147,13 @@ def conditional_cross_entropy(
   return jnp.where(end >= 0, -node - jnp.where(stops, stop, 0.0), 0.0)
 
 
-def path_ends(tree: TreeArrays) -> Int[Array, "e"]:
+def path_ends(tree: TreeArrays) -> Int[Array, "m"]:
   """Returns the nodes at which a path may end: the leaves, and then, with `stop_at` of `node`, all inner nodes."""
   leaves = jnp.asarray(tree.leaves)
   return jnp.concatenate([leaves, jnp.asarray(tree.inner)]) if tree.stop_at == "node" else leaves
 
 
-def are_below(nodes: Int[Array, "e"], ends: Int[Array, "b"], tree: TreeArrays) -> Bool[Array, "b e"]:
+def are_below(nodes: Int[Array, "m"], ends: Int[Array, "b"], tree: TreeArrays) -> Bool[Array, "b m"]:
   """Returns which of `nodes` are each of `ends` or below it; all are below ROOT."""
   spans = jnp.asarray(tree.leaf_spans)
   (first, last), (own_first, own_last) = spans[ends + 1].T[..., None], spans[nodes + 1].T[:, None]

@@ -1,5 +1,6 @@
 """Runs with a multi-label head: each command answers, or says why it cannot."""
 
+import json
 import os
 import shutil
 import socket
@@ -107,7 +108,7 @@ def test_several_runs_have_means_and_deviations_of_what_each_has_by_itself(runs,
   capsys.readouterr()
   evaluate(*(folder.path for folder in copies), split="test", out=tmp_path / "out")
   printed = capsys.readouterr().out
-  found = RunFolder(tmp_path / "out").evaluation("test", ("members",))
+  found = json.loads((tmp_path / "out" / "eval" / "test.json").read_text())
   for name in ("path_f1", "node_f1", "end_f1"):
     numbers = np.array([metrics[name] for metrics in alone])
     assert [member[name] for member in found["members"]] == numbers.tolist()

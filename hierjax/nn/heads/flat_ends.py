@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -20,7 +19,7 @@ from hierjax.types import DecodeOptions, Distribution, Features
 
 
 class FlatEndsHead(nn.Module):
-  """A linear classifier of the nodes where labels end, leaves and inner nodes: the paper's VGG-16 and Res-50 of Table 2.
+  """A linear classifier of the nodes where labels end, leaves and inner nodes: the plain CNNs of Table 2.
 
   A node has the sum over the ends at and below it, so a right end has right ancestors (Koo et al., Remark 1). Where
   paths end at leaves alone, it is `flat`. Its distribution follows the tree by construction: `restrict` and `normalise`
