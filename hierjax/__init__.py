@@ -57,6 +57,7 @@ if TYPE_CHECKING:
   from hierjax.nn.backbones.resnet import resnet50 as resnet50
   from hierjax.nn.backbones.resnet import resnet152 as resnet152
   from hierjax.nn.backbones.resnet import se_resnet50 as se_resnet50
+  from hierjax.nn.backbones.resnet import se_resnext50 as se_resnext50
   from hierjax.nn.backbones.vgg import vgg16 as vgg16
   from hierjax.nn.backbones.vit import vit as vit
   from hierjax.nn.classifier import Classifier as Classifier
@@ -140,6 +141,7 @@ _MODULES = {
   "resnet152": "hierjax.nn.backbones.resnet",
   "resnet50": "hierjax.nn.backbones.resnet",
   "se_resnet50": "hierjax.nn.backbones.resnet",
+  "se_resnext50": "hierjax.nn.backbones.resnet",
   "vgg16": "hierjax.nn.backbones.vgg",
   "vit": "hierjax.nn.backbones.vit",
   "Classifier": "hierjax.nn.classifier",

@@ -248,8 +248,8 @@ def given_convolution(shape: MapShape, target: Target) -> Convolution:
   case_4 = 1 < g < f < w
   if not (case_1 or case_2 or case_3 or case_4):
     raise UserError(
-      f"{has}: appendix A of Koo et al. has F = W and Z = 0; or F = G below W; or F below W, G = 1 and Z = 0; or F below "
-      "W, G from 2 to F - 1"
+      f"{has}: appendix A of Koo et al. has F = W and Z = 0; or F = G below W; or F below W, G = 1 and Z = 0; or F "
+      "below W, G from 2 to F - 1"
     )
   places, rest = divmod(w - f + 2 * z, g)
   side = places + 1
