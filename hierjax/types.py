@@ -108,12 +108,15 @@ class Examples:
     paths: `i32[b p l]`, as in `Batch`.
     mask: `f32[b]`, as in `Batch`.
     draw: `i32[b 2]`, (epoch, number of the example in its set): the key of its random augmentation.
+    extents: `i32[b 2]`, height and width of the images that were stretched to the squares of `images`; None where the
+      squares are not stretched.
   """
 
   images: Leaf
   paths: Leaf
   mask: Leaf
   draw: Leaf
+  extents: Leaf = None
 
 
 class Scorer(NamedTuple):

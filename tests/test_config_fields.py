@@ -35,6 +35,7 @@ VALUES = {
   "schedule.name": ("cosine", "constant"),
   "schedule.monitor": ("loss", "accuracy"),
   "head.criterion": ("cross_entropy", "hierjax.functional.losses:subtree_cross_entropy"),
+  "head.filters": (((7, 7, 0),),),
   "neck.cell": ("srn", "lstm"),
   "neck.resample": ("overlap", "floor"),
 }
@@ -64,6 +65,7 @@ TOGETHER = {
   "head.output": "--config.head.feedback=soft",
   "head.own_level": "--config.head.output=sigmoid --config.head.feedback=soft",
   "head.strength": "--config.head.criterion=hxe",
+  "head.filters": "--config.head.conversion=conv",
 }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from hierjax.data.images import decoding
@@ -134,6 +134,30 @@ def image_size(image: bytes) -> tuple[int, int]:
   """Returns the width and height of an image in pixels, as it is stored; raises as Pillow does."""
   with _opened(image) as opened:
     return opened.size
+
+
+def image_extent(image: Path | str | bytes) -> tuple[int, int]:
+  """Returns the height and width that an image is seen with, by EXIF's orientation; (1, 1) where it cannot be read."""
+  with contextlib.suppress(Exception), _opened(image) as opened:
+    turn = _TURNS.get(_orientation(opened))
+    width, height = opened.size if turn is None or turn in _UPRIGHT else opened.size[::-1]
+    return height, width
+  return 1, 1
+
+
+def unstretched(images: UInt8[np.ndarray, "m h w c"], extents: Int[np.ndarray, "m 2"]) -> UInt8[np.ndarray, "m h w c"]:
+  """Returns the central squares, as large as the images, of images of those heights and widths that were stretched."""
+  found = images.copy()
+  side = images.shape[1:3]
+  for row, (height, width) in enumerate(extents.tolist()):
+    if height * side[1] != width * side[0]:
+      tall, wide = (size * min(height, width) / own for size, own in zip(side, (height, width), strict=True))
+      top, left = (side[0] - tall) / 2, (side[1] - wide) / 2
+      grey = images.shape[3] == 1
+      image = Image.fromarray(images[row, ..., 0] if grey else images[row])
+      image = image.resize(side[::-1], _FILTERS["bilinear"], box=(left, top, left + wide, top + tall))
+      found[row] = np.array(image)[..., None] if grey else np.array(image)
+  return found
 
 
 def to_grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 1"]:
