@@ -22,7 +22,7 @@ from hierjax.cli import (
 )
 from hierjax.cli.common import Command, Parser, UsageError, indented
 from hierjax.cli.data import check, clear_cache, demo, features, prepare, pseudo_label, show
-from hierjax.cli.plot import neighbours, predictions, states
+from hierjax.cli.plot import adaptation, neighbours, predictions, states
 from hierjax.errors import UserError, did_you_mean
 
 COMMANDS: Mapping[str, Command] = {
@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, Command] = {
   "plot predictions": predictions,
   "plot states": states,
   "plot neighbours": neighbours,
+  "plot adaptation": adaptation,
   "data check": check,
   "data show": show,
   "data demo": demo,
