@@ -8,7 +8,7 @@ lowered to StableHLO for each platform; nothing is compiled. The table has, for 
 
 - the images of its part of the batch: an eighth of the config's, rounded up, for any number of devices;
 - GFLOP of a step: twice the multiplications of all convolutions and matrix products, forward and backward, each step of
-  a recurrence counted; other arithmetic is not;
+  a recurrence counted, and products of weights alone, which every device makes; other arithmetic is not;
 - MiB of the weights, and of the whole state: weights, statistics and the optimiser's;
 - MiB of activations: what the forward pass keeps for the backward pass, of the images alone. A compiler may keep less.
 
@@ -110,6 +110,7 @@ def lowered(run: Run, devices: int, platforms: Iterable[str] = PLATFORMS) -> Ste
   method = placed(run.method, whole)
   train = jax.jit(make_train_step(phase, settings), donate_argnums=1, out_shardings=whole)
   traced = train.trace(method, placed(state, whole), placed(examples_of(run, images * devices), rows))
+  alone = jax.make_jaxpr(make_train_step(phase, settings))(run.method, state, examples_of(run, images))
 
   def predict(method: Any, variables: Any, examples: Examples) -> Any:
     return method.predict(variables, run.preprocess(examples).inputs, None, run.options)
@@ -120,7 +121,7 @@ def lowered(run: Run, devices: int, platforms: Iterable[str] = PLATFORMS) -> Ste
   texts = {p: tuple(t.lower(lowering_platforms=(p,)).as_text() for t in (traced, predicting)) for p in platforms}
   return Step(
     images,
-    flop_of(traced.jaxpr.jaxpr) / devices,
+    flop_of(alone.jaxpr),
     sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     _bytes(state.params),
     _bytes(state),
