@@ -42,7 +42,7 @@ from hierjax.tree.label_tree import LabelTree
 FORMAT = "hierjax run 4"
 _TYPES = {"split": str, "step": int, "views": int, "num_examples": int, "known_levels": int}
 _LISTS = {"level_names": str, "level_sizes": int, "further_metrics": str}
-_LISTS |= dict.fromkeys(("examples", "members", "ensembles"), dict)
+_LISTS |= dict.fromkeys(("examples", "members", "ensembles", "lowest_recall", "confusions"), dict)
 _MEASURED = ("split", "step", "views", "num_examples", "level_names", "level_sizes")
 
 
