@@ -105,8 +105,9 @@ class StageSequence(nn.Module):
     if not self.subsets:
       check_subsets(tuple((layer,) for layer in self.maps), places, 0, "maps")
       maps = sorted(self.maps, key=places.__getitem__)
+      numbered = dict(enumerate(maps, start=1))
       chosen = default_subsets(len(maps), self.steps or len(maps), self.order)
-      return tuple(tuple(maps[number - 1] for number in subset) for subset in chosen)
+      return tuple(tuple(numbered[int(number)] for number in subset) for subset in chosen)
     check_subsets(self.subsets, places, self.steps)
     return self.subsets
 

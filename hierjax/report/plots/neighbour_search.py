@@ -247,10 +247,12 @@ def _of_another(
 ) -> dict[str, Nearest]:
   """Returns the nearest regions in the layer of another run, whose own grid has as many cells."""
   split, queries, cells = asked
+  images, others = against.run.source(split), against.run.source("train")
+  assert images is not None and others is not None  # `_check_same` refuses it
   own = find_grid(against.run, f"{grid.rows}x{grid.columns}")
   own = dataclasses.replace(own, layers=own.layers[:1])
-  seen = View(against.run.source(split), queries.indices, queries.nodes)
-  searched = View(against.run.source("train"), training.indices, training.nodes)
+  seen = View(images, queries.indices, queries.nodes)
+  searched = View(others, training.indices, training.nodes)
   _, maps = _wanted_regions(against, own, seen, cells)
   (found,) = _search(against, searched, _region_maps(against.run, own), maps)
   return {f"{against.folder.path.name}: {own.layers[0]}": found}

@@ -58,7 +58,7 @@ class Recurrence(nn.Module):
     of_inputs = nn.initializers.lecun_normal() if self.start == "usual" else STRONG
     of_state = None
     if self.whole:
-      key = self.make_rng("params") if self.is_initializing() else None
+      key = self.make_rng("params") if self.is_initializing() else jax.random.key(0)  # which draws nothing then
       rows, parts = self.whole + self.width, (4,) if self.cell == "lstm" else (2, 1)
       kernel = functools.partial(_orthogonal, key, rows, tuple(part * self.width for part in parts))
       of_inputs, of_state = (
