@@ -110,7 +110,9 @@ def lowered(run: Run, devices: int, platforms: Iterable[str] = PLATFORMS) -> Ste
   method = placed(run.method, whole)
   train = jax.jit(make_train_step(phase, settings), donate_argnums=1, out_shardings=whole)
   traced = train.trace(method, placed(state, whole), placed(examples_of(run, images * devices), rows))
-  alone = jax.make_jaxpr(make_train_step(phase, settings))(run.method, state, examples_of(run, images))
+  flop = flop_of(traced.jaxpr.jaxpr)
+  twice = jax.make_jaxpr(make_train_step(phase, settings))(run.method, state, examples_of(run, 2 * images * devices))
+  fixed = 2 * flop - flop_of(twice.jaxpr)  # of weights alone, on every device
 
   def predict(method: Any, variables: Any, examples: Examples) -> Any:
     return method.predict(variables, run.preprocess(examples).inputs, None, run.options)
@@ -121,7 +123,7 @@ def lowered(run: Run, devices: int, platforms: Iterable[str] = PLATFORMS) -> Ste
   texts = {p: tuple(t.lower(lowering_platforms=(p,)).as_text() for t in (traced, predicting)) for p in platforms}
   return Step(
     images,
-    flop_of(alone.jaxpr),
+    fixed + (flop - fixed) / devices,
     sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     _bytes(state.params),
     _bytes(state),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hierjax import extras
-from hierjax.cli import given, selective
+from hierjax.cli import given, repeated, selective
 from hierjax.cli.common import add_data_root, add_json, add_purpose, add_split, output, purpose_of
 from hierjax.errors import UserError
 
@@ -148,8 +148,8 @@ def _evaluate(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
     return _against(args, mesh)
   if _is_single(args) and not args.alpha and not args.threshold and args.certify is None:
     return _plain(args, mesh)
-  if _are_repeated(args):
-    return _repeated(args, mesh)
+  if repeated.are_repeated(args):
+    return repeated.measure_repeated(args, mesh, _own_folder(args.out) if args.out else None)
   from hierjax.inference.members import open_ensemble
 
   out = _out(args)
@@ -184,39 +184,6 @@ def _plain(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
     raise
   print_metrics(folder, metrics, args.every_metric)
   return {metrics["split"] + settings.suffix: metrics}
-
-
-def _are_repeated(args: argparse.Namespace) -> bool:
-  """Returns whether the command is about several runs with a multi-label head; raises UserError for flags of others."""
-  from hierjax.evaluation.repeated import have_several_paths
-  from hierjax.runs.folder import RunFolder
-
-  if len(args.workdir) < 2 or not all(Path(workdir).is_dir() for workdir in args.workdir):
-    return False
-  if not have_several_paths([RunFolder(workdir) for workdir in args.workdir]):
-    return False
-  for flag in ("alpha", "threshold", "certify"):
-    if getattr(args, flag):
-      raise UserError(
-        f"--{flag}: several runs with a multi-label head are measured each by itself, at thresholds of its own; leave "
-        f"out --{flag}"
-      )
-  return True
-
-
-def _repeated(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
-  """Measures runs with a multi-label head, each by itself, and their means."""
-  from hierjax.evaluation.evaluate import SplitSettings
-  from hierjax.evaluation.repeated import evaluate_runs, print_runs
-  from hierjax.runs.folder import RunFolder
-
-  out = _own_folder(args.out) if args.out else None
-  settings = SplitSettings(args.split, args.data_root, args.views, purpose=purpose_of(args))
-  metrics = evaluate_runs([RunFolder(workdir) for workdir in args.workdir], mesh, settings)
-  print_runs(metrics)
-  if out is not None:
-    print(out.write_evaluation(metrics["split"], metrics))
-  return {metrics["split"]: metrics}
 
 
 def _drop_idle_alpha(args: argparse.Namespace, ensemble: Ensemble) -> None:

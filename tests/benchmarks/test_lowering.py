@@ -61,6 +61,14 @@ def test_the_flop_are_those_of_the_products():
   assert flop_of(branches.jaxpr) == 2 * 2 * 4 * 5 * 5
 
 
+def test_what_a_device_needs_does_not_depend_on_their_number():
+  """Of equal parts of a batch; products of weights alone, which CNN-RNN has, are not divided."""
+  run = run_of("quickstart:smoke")
+  few, many = (lowered(run, devices, ()) for devices in (8, 64))
+  assert few.flop == pytest.approx(many.flop) and few.images == many.images
+  assert few.activation_bytes == many.activation_bytes
+
+
 def test_activations_grow_with_the_images_alone():
   run = run_of("quickstart:smoke")
   one, two, five = (kept_bytes(run, count) for count in (1, 2, 5))
