@@ -52,6 +52,7 @@ TOGETHER = {
   "data.coarse": "--config.data.fine=0.5",
   "data.sides": "--config.data.pad=0 --config.data.crop_area=()",
   "data.pad": "--config.data.sides=() --config.data.crop_area=()",
+  "data.crops": "--config.data.pad=0 --config.data.sides=() --config.data.crop_area=()",
   "data.crop_area": "--config.data.pad=0 --config.data.sides=()",
   "data.rotate": "--config.data.pad=0 --config.data.sides=() --config.data.crop_area=(0.5,1.0)",
   "frozen.keep": "--config.frozen.views=0",
