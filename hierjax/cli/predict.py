@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hierjax.cli.common import add_decoding, add_json, add_workdir, output, purpose_of
 
 if TYPE_CHECKING:
-  from hierjax.inference.predictor import Row
+  from hierjax.inference.answers import Row
 
 HELP = "Predict label paths for image files."
 EXAMPLES = """
