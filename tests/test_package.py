@@ -50,6 +50,7 @@ NEEDS = {  # the extra that each command lacks
   "plot states nowhere": "report",
   "plot neighbours nowhere": "report",
   "data prepare cifar100": "prepare",
+  "serve nowhere": "serve",
 }
 WITHOUT = """
 import contextlib, io, json, sys
@@ -98,7 +99,7 @@ def names(requirements):
 
 
 def test_requirements_txt_has_the_core_and_all_extras():
-  extras = ("tfds", "report", "tensorboard", "hub", "weights")
+  extras = ("tfds", "report", "tensorboard", "hub", "serve", "weights")
   wanted = {*PROJECT["dependencies"], *itertools.chain(*(OPTIONAL[extra] for extra in extras))}
   listed = {line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")}
   assert listed == wanted

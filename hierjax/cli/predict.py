@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hierjax.cli.common import add_decoding, add_json, add_workdir, output, purpose_of
+from hierjax.cli.named import run_folder
 
 if TYPE_CHECKING:
   from hierjax.inference.answers import Row
@@ -35,17 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Prints a line an answer; returns 1 where no image could be read."""
   from hierjax.inference.predictor import find_images, write_csv
-  from hierjax.nn.pretrained.named import is_name
   from hierjax.runs import devices
 
   devices.prepare()
-  if is_name(args.workdir):
-    from hierjax.training.initial.wrapped import SURE, run_of
-
-    if not args.threshold:
-      args.threshold = str(SURE)
-      print(f"paths end above nodes with a probability below {SURE}; --threshold 0 gives leaves", file=sys.stderr)
-    args.workdir = run_of(args.workdir)
+  args.workdir = run_folder(args)
   with output(args.json) as print_json:
     images = find_images(args.images)
     rows = _predict(args, images)
