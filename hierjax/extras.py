@@ -10,6 +10,7 @@ EXTRAS = {
   "tfds": ("tensorflow_datasets", "importlib_resources"),
   "report": ("jinja2", "matplotlib", "sklearn", "threadpoolctl"),
   "tensorboard": ("tensorboardX",),
+  "wandb": ("wandb",),
   "heic": ("pillow_heif",),
   "hub": ("huggingface_hub",),
   "serve": ("starlette", "uvicorn", "python_multipart", "prometheus_client"),

@@ -82,11 +82,12 @@ def test_without_extras_the_core_works_and_other_commands_name_what_they_lack(tm
 
 def test_training_without_tensorboard_says_so_once_and_logs_to_metrics_jsonl(monkeypatch, tmp_path, capsys):
   from hierjax.runs.folder import RunFolder
+  from hierjax.training.console import Progress
   from hierjax.training.log import MetricsLog
 
   monkeypatch.setitem(sys.modules, "tensorboardX", None)
   folder = RunFolder(tmp_path)
-  log = MetricsLog(folder, start_step=0, total_steps=2, batch_size=1)
+  log = MetricsLog(folder, Progress(total_steps=2, batch_size=1))
   log.write(1, "train", {"loss": 0.5})
   log.write(2, "train", {"loss": 0.25})
   log.close()
