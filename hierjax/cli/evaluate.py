@@ -209,7 +209,8 @@ def _adapted(
   rows = _rows(ensemble, alphas, stages)
   fold(ensemble, images, errors, metrics, *rows)
   found = _every_metric(alphas, metrics_of(metrics), rows)
-  measured = _Measured(errors_of(errors, ensemble, alphas), found, purpose.name, purpose.conditions(ensemble.tree))
+  about = _About(purpose.name, purpose.conditions(ensemble.tree))
+  measured = _Measured(errors_of(errors, ensemble, alphas), found, dict(zip(alphas, rows, strict=True)), about)
   return _report(ensemble, images.split, measured, out)
 
 
@@ -224,9 +225,13 @@ def _every_metric(
   alphas: tuple[float, ...], means: Iterable[dict[str, Any]], rows: list[AnsweredRows]
 ) -> dict[float, dict[str, Any]]:
   """Returns all metrics by alpha: the means over batches, and those of the scores with their intervals."""
+  from hierjax.evaluation.classes import class_summary
   from hierjax.evaluation.metrics.measure import measured
 
-  return {a: {**mean, **measured(scores.facts)} for a, mean, scores in zip(alphas, means, rows, strict=True)}
+  return {
+    alpha: {**mean, **measured(scores.facts), **class_summary(scores.facts)}
+    for alpha, mean, scores in zip(alphas, means, rows, strict=True)
+  }
 
 
 def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -> dict[str, Any]:
@@ -254,8 +259,9 @@ def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -
   rows = _rows(ensemble, shown, stages)
   fold(ensemble, images, sums, metrics, masses, *rows)
   errors = errors_of(sums, ensemble, alphas)
-  measured = _Measured(errors.at(shown), _every_metric(shown, metrics_of(metrics), rows))
-  found = _report(ensemble, images.split, measured, out)
+  found = _every_metric(shown, metrics_of(metrics), rows)
+  measured = _Measured(errors.at(shown), found, dict(zip(shown, rows, strict=True)))
+  named = _report(ensemble, images.split, measured, out)
   if alpha is None:
     print(f"\n{ensemble.whole.run.data.name!r} has no validation split: no alpha is chosen, and 1 is shown")
   else:
@@ -263,40 +269,48 @@ def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -
   sweep = AlphaSweep(ensemble.name, images.split, len(images.source), errors, validation, alpha)
   print(draw_alpha_sweep(out, sweep))
   print(draw_consistency(out, Consistency.of(masses, ensemble, images, node)))
-  return found
+  return named
+
+
+class _About(NamedTuple):
+  """What answers are for: the end of the file's name, and the conditions in the file."""
+
+  suffix: str = ""
+  conditions: Mapping[str, Any] = {}
 
 
 class _Measured(NamedTuple):
-  """Errors of the subsets of an ensemble, and all metrics of the whole, by alpha; and what the answers are for."""
+  """Errors of the subsets of an ensemble; all metrics of the whole, and the scores of its images, by alpha."""
 
   errors: Errors
   metrics: dict[float, dict[str, Any]]
-  purpose: str = ""
-  about: Mapping[str, Any] = {}
+  rows: dict[float, AnsweredRows]
+  about: _About = _About()
 
 
 def _report(ensemble: Ensemble, split: str, measured: _Measured, out: RunFolder | None) -> dict[str, Any]:
   """Prints the metrics by alpha, writes them to eval/ of a folder, and returns them by name."""
   import numpy as np
 
+  from hierjax.evaluation.classes import write_classes
   from hierjax.evaluation.console import ensemble_errors, print_ensemble
 
   several = len(ensemble.members) > 1
   tree = ensemble.tree
   sizes = {"level_names": list(tree.named_levels), "level_sizes": np.diff(tree.level_offsets).tolist()}
   data = ensemble.whole.run.images_of(split)
-  about = {"split": split, "data": data, "members": ensemble.about(), **measured.about, **sizes}
+  about = {"split": split, "data": data, "members": ensemble.about(), **measured.about.conditions, **sizes}
   found = {alpha: {**about, "alpha": alpha, **values} for alpha, values in measured.metrics.items()}
   for number, values in enumerate(found.values()):
     if several:
       values["ensembles"] = ensemble_errors(measured.errors, number)
   print_ensemble(ensemble.name, found)
-  split += measured.purpose
-  named = {f"{split}-alpha{alpha:g}" if alpha or not several else split: values for alpha, values in found.items()}
-  for name, values in named.items():
+  split += measured.about.suffix
+  names = {alpha: f"{split}-alpha{alpha:g}" if alpha or not several else split for alpha in found}
+  for alpha, name in names.items():
     if out is not None:
-      out.write_evaluation(name, values)
-  return named
+      write_classes(out.write_evaluation(name, found[alpha]), measured.rows[alpha].facts)
+  return {name: found[alpha] for alpha, name in names.items()}
 
 
 def _against(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:

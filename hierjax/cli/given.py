@@ -51,10 +51,10 @@ def measure_given(args: argparse.Namespace) -> dict[str, Any]:
   """Measures the predictions of a file; prints the metrics, and writes them to --out."""
   import numpy as np
 
-  from hierjax.evaluation.classes import write_classes
+  from hierjax.evaluation.classes import class_summary, write_classes
   from hierjax.evaluation.metrics.files import read_given
   from hierjax.evaluation.metrics.measure import facts_of, measured
-  from hierjax.evaluation.tables import accuracy_table
+  from hierjax.evaluation.tables import accuracy_table, class_tables
   from hierjax.runs.folder import RunFolder
   from hierjax.tree.open_tree import open_tree
 
@@ -63,9 +63,10 @@ def measure_given(args: argparse.Namespace) -> dict[str, Any]:
   facts = facts_of(given.prediction, given.labels, tree, args.count_root)
   found = {"split": NAME, "file": args.predictions, "num_examples": len(given.labels)}
   found |= {"level_names": list(tree.named_levels), "level_sizes": np.diff(tree.level_offsets).tolist()}
-  found |= measured(facts)
+  found |= {**measured(facts), **class_summary(facts)}
   print(f"\n{len(given.labels):,} images of {args.predictions}")
   print(accuracy_table(found, args.every_metric))
+  print(f"\n{class_tables(found)}")
   if given.unused:
     print(f"\n{given.unused:,} images of {args.labels} have no prediction, and count nowhere")
   out = RunFolder(args.out) if args.out else None

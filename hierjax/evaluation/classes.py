@@ -1,9 +1,12 @@
-"""A row a node of the label tree: counts, recall, precision and the most frequent confusions, as a CSV file."""
+"""By class: counts, recall, precision and the most frequent confusions, as a CSV file and in eval/SPLIT.json."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from hierjax.evaluation.metrics.facts import Facts
 from hierjax.evaluation.predictions import Predictions
@@ -16,6 +19,7 @@ HEADER = (
   "confused_images", "confused_with_2", "confused_images_2", "confused_with_3", "confused_images_3",
 )  # fmt: skip
 PAIRS = 3
+SHOWN = 5  # classes and pairs that are printed
 
 
 def write_classes(evaluation: Path, facts: Facts) -> Path:
@@ -23,6 +27,31 @@ def write_classes(evaluation: Path, facts: Facts) -> Path:
   path = evaluation.with_name(f"{evaluation.stem}-classes.csv")
   write_table(path, HEADER, class_rows(facts.predictions, facts.table.tree))
   return path
+
+
+def class_summary(facts: Facts) -> dict[str, Any]:
+  """Returns the classes of the lowest recall and the most frequent confusions, as eval/SPLIT.json holds them.
+
+  Returns:
+    `lowest_recall`: of the nodes where labels end, by recall, then by falling number of images: `class`, `images`,
+    `recall`, `precision` (None where nothing was predicted). `confusions`, by falling number of images: `label`,
+    `predicted`, `images`, and `share`, of the images with this label. At most five each.
+  """
+  predictions, tree = facts.predictions, facts.table.tree
+  scores = NodeScores.of(predictions, tree)
+  ends = np.unique(predictions.labels[predictions.counted].max(axis=1)).tolist()
+  ends = sorted((node for node in ends if node >= 0), key=lambda node: (scores.recall(node), -scores.labelled[node]))
+  worst = [
+    {"class": _cell(tree, node), "images": int(scores.labelled[node]), "recall": scores.recall(node)}
+    | {"precision": scores.precision(node)}
+    for node in ends[:SHOWN]
+  ]
+  pairs = [
+    {"label": _cell(tree, pair.label), "predicted": _cell(tree, pair.predicted), "images": len(pair.images)}
+    | {"share": pair.share}
+    for pair in confusions(predictions)[:SHOWN]
+  ]
+  return {"lowest_recall": worst, "confusions": pairs}
 
 
 def class_rows(predictions: Predictions, tree: LabelTree) -> list[tuple[object, ...]]:

@@ -12,9 +12,8 @@ from typing import Any
 
 from hierjax.evaluation.ensembles import Errors
 from hierjax.evaluation.significance import error_names
-from hierjax.evaluation.tables import accuracy_table, accuracy_tables, percent, table
+from hierjax.evaluation.tables import accuracy_table, accuracy_tables, class_tables, percent, table, with_arrows
 from hierjax.runs.folder import RunFolder
-from hierjax.tree.label_finder import split_path
 
 
 def print_metrics(folder: RunFolder, metrics: Mapping[str, Any], every: bool = False) -> None:
@@ -25,9 +24,11 @@ def print_metrics(folder: RunFolder, metrics: Mapping[str, Any], every: bool = F
   if "judged" in metrics:
     print(f"{percent(metrics['judged'])} of them have a label among those of --only, and count")
   print(accuracy_table(metrics, every))
+  if metrics.get("lowest_recall"):
+    print(f"\n{class_tables(metrics)}")
   if "examples" in metrics:
     rows = [("image", "label", "predicted")]
-    rows += [(e["image"], _with_arrows(e["label"]), _with_arrows(e["predicted"])) for e in metrics["examples"]]
+    rows += [(e["image"], with_arrows(e["label"]), with_arrows(e["predicted"])) for e in metrics["examples"]]
     print("\n" + table(rows, text_columns=3))
   python, workdir = _from_here(sys.executable), shlex.quote(_from_here(str(folder.path)))
   print(f"\nthe run is in {workdir}; next:")
@@ -38,11 +39,6 @@ def print_metrics(folder: RunFolder, metrics: Mapping[str, Any], every: bool = F
     images = "runs/samples"
     print(f"  {python} -m hierjax data demo {images} --images 20")
   print(f"  {python} -m hierjax predict {workdir} {images}")
-
-
-def _with_arrows(paths: str) -> str:
-  """Returns paths, of `path_text` and between semicolons, with ` > ` between names, and slashes in them as they are."""
-  return "; ".join(" > ".join(split_path(path)) for path in paths.split("; "))
 
 
 def ensemble_errors(errors: Errors, alpha: int) -> list[dict[str, Any]]:
@@ -68,6 +64,8 @@ def print_ensemble(name: str, found: Mapping[float, Mapping[str, Any]]) -> None:
   if "judged" in metrics:
     print(f"{percent(metrics['judged'])} of them have a label among those of --only, and count")
   print(accuracy_tables({f"alpha {alpha:g}" if len(found) > 1 else "value": found[alpha] for alpha in found}))
+  if metrics.get("lowest_recall") and len(found) == 1:
+    print(f"\n{class_tables(metrics)}")
   if "ensembles" not in metrics:
     return
   rows: list[tuple[str, ...]] = [("top-1 error", "alpha", "subsets", *error_names(metrics["level_names"]))]

@@ -20,7 +20,7 @@ from hierjax.data.open_source import Opened
 from hierjax.data.source import Source
 from hierjax.errors import UserError
 from hierjax.evaluation.choosing.thresholds import options_with_thresholds
-from hierjax.evaluation.classes import write_classes
+from hierjax.evaluation.classes import class_summary, write_classes
 from hierjax.evaluation.metrics.measure import measured
 from hierjax.evaluation.metrics.rows import ScoredRows
 from hierjax.functional.combine import mean_of_views
@@ -232,7 +232,7 @@ def evaluate_run(
     "level_sizes": np.diff(run.tree.level_offsets).tolist(),
     **({"further_metrics": [n.rpartition(":")[2] for n in run.config.metrics]} if run.config.metrics else {}),
     **metrics,
-    **({} if facts is None else measured(facts)),
+    **({} if facts is None else {**measured(facts), **class_summary(facts)}),
   }
   if alone:
     found["examples"] = _examples(run, source, answers)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hierjax.evaluation.metrics.table import METRICS
+from hierjax.tree.label_finder import split_path
 
 
 def percent(value: float | None) -> str:
@@ -55,6 +56,25 @@ def accuracy_rows(columns: Mapping[str, Mapping[str, Any]], every: bool = False)
   for name in several[0].get("further_metrics", ()):
     rows.append((name, "", *(_number(metrics[name]) for metrics in several)))
   return [(*row, *[""] * (len(rows[0]) - len(row))) for row in rows]
+
+
+def class_tables(metrics: Mapping[str, Any]) -> str:
+  """Returns the classes of the lowest recall, and the most frequent confusions, as two tables."""
+  worst, pairs = metrics["lowest_recall"], metrics["confusions"]
+  classes = [("lowest recall", "images", "recall", "precision")]
+  classes += [
+    (with_arrows(c["class"]), f"{c['images']:,}", percent(c["recall"]), percent(c["precision"])) for c in worst
+  ]
+  confused = [("most frequent confusions", "predicted", "images", "of the label")]
+  confused += [
+    (with_arrows(p["label"]), with_arrows(p["predicted"]), f"{p['images']:,}", percent(p["share"])) for p in pairs
+  ]
+  return "\n\n".join(table(rows, columns) for rows, columns in ((classes, 1), (confused, 2)) if len(rows) > 1)
+
+
+def with_arrows(paths: str) -> str:
+  """Returns paths, of `path_text` and between semicolons, with ` > ` between names, and slashes in them as they are."""
+  return "; ".join(" > ".join(split_path(path)) for path in paths.split("; "))
 
 
 def _metric_rows(

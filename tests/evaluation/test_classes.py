@@ -5,7 +5,7 @@ import dataclasses
 
 from metric_oracle import made
 
-from hierjax.evaluation.classes import HEADER, write_classes
+from hierjax.evaluation.classes import HEADER, class_summary, write_classes
 
 
 def test_each_class_has_its_counts_and_its_most_frequent_confusions(tmp_path):
@@ -46,3 +46,21 @@ def test_names_are_no_formulas(tmp_path):
   cells = [cell for row in rows for cell in row]
   assert any(cell.startswith("'=") for cell in cells) and not any(cell.startswith("=") for cell in cells)
   assert header == list(HEADER) and {len(row) for row in rows} == {len(HEADER)}
+
+
+def test_the_summary_has_the_classes_of_lowest_recall_and_the_most_frequent_confusions():
+  facts, images = made("unknown", 2, count=200)
+  tree, found = facts.table.tree, class_summary(facts)
+  counted = [image for image in images if image.counted]
+  recalls = []
+  for node in {image.end for image in counted}:
+    own = [image for image in images if node in image.known]
+    recalls.append((sum(node in image.said for image in own) / len(own), -len(own), tree.path_text(node)))
+  assert [(c["recall"], -c["images"]) for c in found["lowest_recall"]] == [r[:2] for r in sorted(recalls)[:5]]
+  assert {(c["recall"], -c["images"], c["class"]) for c in found["lowest_recall"]} <= set(recalls)
+  wrong = [(i.end, i.said[-1] if i.said else -1) for i in counted if not i.right]
+  counts = sorted((wrong.count(pair) for pair in set(wrong)), reverse=True)[:5]
+  assert [pair["images"] for pair in found["confusions"]] == counts
+  for pair in found["confusions"]:
+    label = next(v for v in range(tree.num_nodes) if tree.path_text(v) == pair["label"])
+    assert pair["share"] == pair["images"] / sum(image.end == label for image in counted)

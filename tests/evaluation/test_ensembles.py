@@ -162,6 +162,10 @@ def test_members_are_averaged_and_then_adapted(runs, level_prob, oracle, tmp_pat
     np.testing.assert_allclose(saved["path_accuracy"], 1 - errors[2], rtol=1e-6)
     np.testing.assert_allclose(saved["leaf_top1"], leaf_top1(level_prob, names, alpha, runs), rtol=1e-6)
     assert saved["num_examples"] == IMAGES and saved["alpha"] == alpha
+    with (tmp_path / "out" / "eval" / f"{file}-classes.csv").open(newline="") as table:
+      top = [row for row in csv.DictReader(table) if row["level"] == "level 1"]
+    right = sum(int(row["right"]) for row in top) / sum(int(row["images"]) for row in top)
+    np.testing.assert_allclose(saved["level_accuracy"][0], right, rtol=1e-6)
     assert [len(member["runs"]) for member in saved["members"]] == [1, 1, 2, 1]
     for row, size in zip(saved["ensembles"], (1, 2, 3, 4), strict=True):
       each = [
