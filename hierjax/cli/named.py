@@ -12,13 +12,12 @@ def run_folder(args: argparse.Namespace) -> Path:
 
   A pretrained classifier, which nobody has calibrated, gets a confidence threshold, and a line on stderr says so.
   """
-  from hierjax.nn.pretrained.named import is_name
+  from hierjax.training.initial.named_runs import named_run
 
-  if not is_name(args.workdir):
-    return Path(args.workdir)
-  from hierjax.training.initial.wrapped import SURE, run_of
-
-  if not args.threshold:
-    args.threshold = str(SURE)
-    print(f"paths end above nodes with a probability below {SURE}; --threshold 0 gives leaves", file=sys.stderr)
-  return run_of(args.workdir)
+  found = named_run(args.workdir)
+  if found.threshold and not args.threshold:
+    args.threshold = found.threshold
+    print(
+      f"paths end above nodes with a probability below {found.threshold}; --threshold 0 gives leaves", file=sys.stderr
+    )
+  return found.path

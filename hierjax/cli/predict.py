@@ -26,7 +26,7 @@ hierjax predict lite0 photos/
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the arguments."""
-  add_workdir(parser, "the run's folder; or lite0, lite1, lite2 or hf:timm/NAME, for classifiers of ImageNet")
+  add_workdir(parser, "the run's folder; or hf:OWNER/NAME, lite0, lite1 or lite2")
   parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders of images")
   parser.add_argument("--csv", metavar="FILE", help="write the answers to this file as well")
   add_decoding(parser)

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument("--port", type=int, default=8000, help="port (default 8000; 0: any that is free)")
   parser.add_argument(
-    "--batch", type=at_least_1, default=64, metavar="B", help="images of the largest batch (default 64)"
+    "--batch", type=at_least_1, default=0, metavar="B", help="images of the largest batch (default: 8 on CPUs, or 64)"
   )
   for name, metavar, about in _LIMITS:
     parser.add_argument(f"--most-{name}", type=at_least_1, metavar=metavar, help=about)

@@ -42,7 +42,7 @@ from hierjax.tree.label_tree import LabelTree
 FORMAT = "hierjax run 4"
 _TYPES = {"split": str, "step": int, "views": int, "num_examples": int, "known_levels": int}
 _LISTS = {"level_names": str, "level_sizes": int, "further_metrics": str}
-_LISTS |= dict.fromkeys(("examples", "members", "ensembles"), dict)
+_LISTS |= dict.fromkeys(("examples", "members", "ensembles", "lowest_recall", "confusions"), dict)
 _MEASURED = ("split", "step", "views", "num_examples", "level_names", "level_sizes")
 
 
@@ -74,6 +74,11 @@ def is_checkpoint(folder: Path) -> bool:
   """Returns whether a folder is a checkpoint, whole or damaged, by its name and by what is in it."""
   is_step = folder.name.isdigit() and str(int(folder.name)) == folder.name
   return is_step and ((folder / "model").exists() or (folder / "_CHECKPOINT_METADATA").exists())
+
+
+def is_run_config(config: Mapping[str, Any]) -> bool:
+  """Returns whether a JSON object is the config of a run, and not another program's config.json."""
+  return {"tree", "data", "backbone", "head"} <= config.keys()
 
 
 def check_new_folder(path: Path) -> None:
@@ -265,7 +270,7 @@ class RunFolder:
     except FileNotFoundError:
       reason = "it has no config.json" if self.path.is_dir() else "there is no such folder"
       raise UserError(f"{self.path} is not a run folder: {reason}") from None
-    if not {"tree", "data", "backbone", "head"} <= config.keys():
+    if not is_run_config(config):
       raise UserError(f"{path} is not the config of a hierjax run")
     self._check_format()
     return config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,8 @@ from hierjax.tree.label_tree import LabelTree
 if TYPE_CHECKING:
   from hierjax.inference.trained_model import AnswerSettings
 
-_SIZES = (1, 4, 16, 64)  # batches, each compiled once; larger ones gain nothing on CPUs
+_SIZES = (1, 4, 16)  # batches below the largest, each compiled once
+_LARGEST, _LARGEST_OF_CPUS = 64, 8  # lite0 on 2 cores: 8 to 10 ms an image in batches of 1 to 8, and 15 in those of 64
 
 Pixels = UInt8[np.ndarray, "h w c"]
 
@@ -73,8 +73,10 @@ class ServedModel:
       jax.block_until_ready(self.compute(np.zeros((size, *self.shape), np.uint8)))
 
 
-def open_run(workdir: str | Path, settings: AnswerSettings, most: int = _SIZES[-1]) -> ServedModel:
-  """Returns the model of a run; `most` is its largest batch.
+def open_run(workdir: str | Path, settings: AnswerSettings, most: int = 0) -> ServedModel:
+  """Returns the model of a run; `most` is its largest batch, 0 for the one that suits the devices.
+
+  The devices share a batch where they can do so evenly, and else one of them computes it.
 
   Raises:
     UserError: as `TrainedModel.open` does.
@@ -84,11 +86,13 @@ def open_run(workdir: str | Path, settings: AnswerSettings, most: int = _SIZES[-
 
   mesh = devices.data_mesh()
   model = TrainedModel.open(workdir, mesh, settings)
-  answer = functools.partial(jax.jit(model.answer), model.run.method, model.weights)
+  answer, method = jax.jit(model.answer), model.run.method
+  alone = jax.tree.map(lambda weight: weight.addressable_shards[0].data, model.weights)
+  most = most or (_LARGEST_OF_CPUS if jax.default_backend() == "cpu" else _LARGEST)
 
   def compute(images: UInt8[np.ndarray, "b h w c"]) -> Answer:
     shared = len(images) % mesh.size == 0
-    found: Answer = answer(devices.put_batch(images, mesh) if shared else images)
+    found: Answer = answer(method, *((model.weights, devices.put_batch(images, mesh)) if shared else (alone, images)))
     return found
 
   data = model.eye.data
