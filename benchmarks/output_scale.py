@@ -4,7 +4,8 @@ r"""The training loss of a run along the scale of its logits; prints Markdown.
 
 All logits are multiplied by one number. `augmented` is the loss as training computes it: augmented images, batch
 statistics and dropout; `plain` is that of the same images as they are evaluated. The excess is how much the loss at
-scale 1 lies above the smallest along the line, as a share of the loss: 0 where training has found the scale.
+scale 1 lies above the smallest along the line, as a share of the loss: 0 where training has found the scale. `at 1/T`
+is the excess at the temperature of the run, which its answers have.
 """
 
 from __future__ import annotations
@@ -53,14 +54,15 @@ def main(args: argparse.Namespace) -> None:
   assert source is not None
   of_batch = jax.jit(functools.partial(losses, run), static_argnums=2)
   print(f"{datetime.date.today()}; {args.batches} batches of train of {args.run}; T = {run.method.temperature:.3f}\n")
-  print("| images | loss | smallest | at scale | excess |\n|---|---|---|---|---|")
+  print("| images | loss | smallest | at scale | excess | at 1/T |\n|---|---|---|---|---|---|")
   batches = list(itertools.islice(run.train_batches(source, 0, args.batches), args.batches))
   for augmented in (True, False):
     found = np.mean([of_batch(variables, batch, augmented) for batch in batches], axis=0)
-    own, best = found[np.flatnonzero(SCALES == 1)[0]], int(found.argmin())
+    best = int(found.argmin())
+    own, fitted = np.interp((1, 1 / float(run.method.temperature)), SCALES, found)
     print(
       f"| {'augmented' if augmented else 'plain'} | {own:.4f} | {found[best]:.4f} | {SCALES[best]:.2f} | "
-      f"{own / found[best] - 1:.2%} |"
+      f"{own / found[best] - 1:.2%} | {fitted / found[best] - 1:.2%} |"
     )
 
 

@@ -19,6 +19,7 @@ from hierjax.functional.paths import single_path
 from hierjax.functional.search import Step, beam_search, continuations, output_numbers
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes, node_outputs
+from hierjax.nn.layers.recurrence.logit_scale import LogitScale, scaled_normal
 from hierjax.nn.layers.recurrence.sequence import LSTM, STRONG, LSTMCarry, by_gate
 from hierjax.nn.layers.window_products import window_products
 from hierjax.tree.label_tree import ROOT, UNKNOWN
@@ -63,12 +64,12 @@ class _Rows(nn.Module):
   num_outputs: int
 
   @nn.compact
-  def __call__(self, states: Float[Array, "b l w"]) -> ChildOutputs:
-    """Returns the states with the weights."""
-    initial = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
+  def __call__(self, states: Float[Array, "b l w"], scale: Float[Array, ""]) -> ChildOutputs:
+    """Returns the states with the weights, scaled so that the logits are."""
+    initial = scaled_normal(in_axis=-1, out_axis=-2)
     kernel = self.param("kernel", initial, (self.num_outputs, states.shape[-1]), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (self.num_outputs,), jnp.float32)
-    return ChildOutputs(states, kernel, bias)
+    return ChildOutputs(scale * states, kernel, scale * jnp.asarray(bias))
 
 
 class PathRNNHead(nn.Module):
@@ -80,7 +81,7 @@ class PathRNNHead(nn.Module):
   With `softmax = nodes`, as in the paper, one softmax over all nodes, and STOP where the tree needs it, serves every
   step (G3). With `softmax = siblings` that of a step runs over the children of the node before, and STOP where a path
   may end there: neither training nor decoding looks at another row of the output layer. There, `normalise` makes no
-  difference, and `restrict = raw` is refused.
+  difference, and `restrict = raw` is refused. The logits of either have a learned factor; see `LogitScale`.
 
   Attributes:
     num_nodes: nodes of the tree.
@@ -134,8 +135,12 @@ class PathRNNHead(nn.Module):
     self.label = nn.Dense(gates, use_bias=False, dtype=self.dtype)
     self.image = nn.Dense(gates, dtype=self.dtype, kernel_init=STRONG, bias_init=_open_gates)
     self.lstm = LSTM(self.width, self.dtype)
-    siblings = self.softmax == "siblings"
-    self.output: Any = _Rows(self.num_outputs) if siblings else nn.Dense(self.num_outputs, dtype=self.dtype)
+    self.output: Any = (
+      _Rows(self.num_outputs)
+      if self.softmax == "siblings"
+      else nn.Dense(self.num_outputs, dtype=self.dtype, kernel_init=scaled_normal())
+    )
+    self.scale = LogitScale()
     self.drop = nn.Dropout(self.dropout)
 
   def __call__(
@@ -148,7 +153,7 @@ class PathRNNHead(nn.Module):
     """
     start = jnp.full((features.pooled.shape[0], 1), ROOT, jnp.int32)
     states = self._states(features, start if targets is None else _before(single_path(targets)), train)
-    return self._logits(states) if self.softmax == "nodes" else self.output(states)
+    return self._logits(states) if self.softmax == "nodes" else self.output(states, self.scale())
 
   def states(self, features: Features, paths: Int[Array, "b l"]) -> Float[Array, "b l w"]:
     """Returns the LSTM's h after each step, when fed START and then the nodes of `paths` but for the last."""
@@ -177,7 +182,7 @@ class PathRNNHead(nn.Module):
     if self.softmax == "siblings":
       if candidates is None:
         raise ValueError("a softmax over siblings scores no other outputs: candidates must not be None")
-      return carry, self.output(h).logits(candidates, self.num_outputs > self.num_nodes, self.dtype)
+      return carry, self.output(h, self.scale()).logits(candidates, self.num_outputs > self.num_nodes, self.dtype)
     logits = self._logits(h)
     mass = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     return carry, (logits if candidates is None else jnp.take_along_axis(logits, candidates, axis=-1)) - mass
@@ -201,7 +206,7 @@ class PathRNNHead(nn.Module):
     return nn.switch(enough, products, self, labels, where)
 
   def _logits(self, h: Float[Array, "b k w"]) -> Float[Array, "b k o"]:
-    return self.output(h).astype(jnp.float32)
+    return self.scale() * self.output(h).astype(jnp.float32)
 
   @nn.nowrap
   def loss(

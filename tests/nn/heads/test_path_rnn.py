@@ -50,6 +50,11 @@ def decoded(setting, known=None, head=None, **options):
   return jax.device_get(run(head or default, variables, features, known, arrays, DecodeOptions(**options)))
 
 
+def factor(params):
+  """Returns the scale of the logits."""
+  return 2 * np.exp(0.6 * params["scale"]["s"])
+
+
 def numpy_step(variables, v, h, c, previous):
   """Equations 2-7 and the softmax, for one image."""
   p = jax.tree.map(np.asarray, variables["params"])
@@ -61,7 +66,7 @@ def numpy_step(variables, v, h, c, previous):
   return (
     h,
     c,
-    log_softmax(h @ p["output"]["kernel"] + p["output"]["bias"]),
+    log_softmax(factor(p) * (h @ p["output"]["kernel"] + p["output"]["bias"])),
   )
 
 
@@ -91,7 +96,8 @@ def test_teacher_forcing_is_stepping_is_the_equations(setting):
   expected = [numpy_path(setting, i, path) for i, path in enumerate(targets.tolist()[:2])]
   np.testing.assert_allclose(jax.nn.log_softmax(logits)[:2], expected, rtol=1e-4, atol=1e-4)
   states, output = applied(head, variables, features, targets, method="states"), variables["params"]["output"]
-  np.testing.assert_allclose(states @ output["kernel"] + output["bias"][None, None], logits, rtol=1e-5, atol=1e-5)
+  expected = factor(variables["params"]) * (states @ output["kernel"] + output["bias"][None, None])
+  np.testing.assert_allclose(expected, logits, rtol=1e-5, atol=1e-5)
 
   image = applied(head, variables, features, method="image_gates")
   carry = (jnp.zeros((3, 1, WIDTH)),) * 2
@@ -372,7 +378,7 @@ def test_sizes_dtype_and_refusals(setting):
   shapes = jax.eval_shape(head.init, jax.random.key(0), features)
   assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype("float32")}
   count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-  assert count == 8 * EMBED + 4 * WIDTH * (EMBED + WIDTH + IMAGE + 1) + 8 * (WIDTH + 1)
+  assert count == 8 * EMBED + 4 * WIDTH * (EMBED + WIDTH + IMAGE + 1) + 8 * (WIDTH + 1) + 1
   assert jax.eval_shape(head.apply, shapes, features).dtype == jnp.float32
   for softmax in ("nodes", "siblings"):
     shapes = jax.eval_shape(head.clone(softmax=softmax).init, jax.random.key(0), features)
