@@ -22,7 +22,7 @@ EVALUATION = {
 
 @pytest.fixture
 def folder(tmp_path, small_config):
-  tree = from_paths([("animal", name) for name in EVIL]).with_level_names(("kind", "family|x"))
+  tree = from_paths([*(("animal", name) for name in EVIL), ("thing", "cup")]).with_level_names(("kind", "family|x"))
   folder = RunFolder(tmp_path / "my_run")
   folder.begin(small_config(init=dict(weights="", run="/home/me/secret", skip=(), extend=False, sha256="")), tree, "ab")
   return folder
@@ -48,7 +48,7 @@ def test_it_says_what_the_files_say(folder):
   assert (
     cells(card, "training images")[1] == "`ab`" and cells(card, "label tree")[1] == f"`{folder.tree().checksum[:16]}`"
   )
-  assert cells(card, r"family\|x") == [r"family\|x", "5"]
+  assert cells(card, r"family\|x") == [r"family\|x", "6"]
   assert "animal &gt; &lt;script&gt; (25.00% of 12)" in card
 
 
