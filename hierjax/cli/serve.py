@@ -72,7 +72,7 @@ def _opened(args: argparse.Namespace) -> ServedModel:
 
   devices.prepare()
   if is_export(args.workdir):
-    if args.top != 1 or any((args.alpha, args.threshold, args.minimise, args.level, args.rank, args.only)):
+    if args.top != 1 or any((args.batch, args.alpha, args.threshold, args.minimise, args.level, args.rank, args.only)):
       raise UserError(f"{args.workdir} is an export, whose settings are fixed: give them to `hierjax export`")
     return open_exported(args.workdir)
   from hierjax.inference.trained_model import AnswerSettings
