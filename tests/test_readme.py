@@ -110,7 +110,7 @@ def test_a_documented_command_is_one(line):
   words = ["train", *words[2:]] if words[0] == "python" else words[1:]
   name = " ".join(words[:1] if words[0] in COMMANDS else words[:2])
   args = Parser(name, COMMANDS[name]).parse(words[len(name.split()) :])
-  if name == "train" and config_of(args) != "my_config.py":
+  if name == "train" and not args.extend and config_of(args) != "my_config.py":
     load_config(config_of(args), args.overrides)
 
 

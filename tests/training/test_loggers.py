@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -47,6 +48,7 @@ def wandb(monkeypatch):
 
 
 def write(folder, *loggers, start=0, steps=(1, 2)):
+  folder.path.mkdir(exist_ok=True)
   log = MetricsLog(folder, Progress(4, 8, start), loggers, {"epochs": 2.0})
   for step in steps:
     log.write(step, "train", METRICS)
@@ -112,6 +114,15 @@ def test_a_logger_of_others_is_imported(tmp_path, monkeypatch):
   check_loggers(("jsonl", "mine:Lines"))
   write(RunFolder(tmp_path), "jsonl", "mine:Lines")
   assert (tmp_path / "lines").read_text().splitlines()[1] == f"2 train {json.dumps(scalars(METRICS))}"
+
+
+def test_the_logger_of_the_documentation_is_one(tmp_path, monkeypatch, capsys):
+  page = (Path(__file__).parents[2] / "docs" / "how_to" / "logging.md").read_text(encoding="utf-8")
+  names = {}
+  exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names)  # noqa: S102 (our own page)
+  monkeypatch.setitem(sys.modules, "mine", types.SimpleNamespace(**names))
+  write(RunFolder(tmp_path / "run"), "jsonl", "mine:ToPrinter")
+  assert capsys.readouterr().out == "run 1 train 0.5\nrun 2 train 0.5\n"
 
 
 @pytest.mark.parametrize(
