@@ -51,6 +51,7 @@ NEEDS = {  # the extra that each command lacks
   "plot neighbours nowhere": "report",
   "data prepare cifar100": "prepare",
   "serve nowhere": "serve",
+  "push nowhere hf:a/b": "hub",
 }
 WITHOUT = """
 import contextlib, io, json, sys
