@@ -177,7 +177,7 @@ def test_the_page_lights_the_tree_up(tmp_path):
     page.wait("document.querySelector('#tree path') !== null")
     assert page.value("document.querySelectorAll('#tree .lit').length") == 0
     page.choose_files("#files", files)
-    page.wait("photos.length == 4 && photos.every((photo) => photo.answer || photo.error)")
+    page.wait("photos.length == 4 && photos.every((photo) => photo.answers || photo.error)")
     for number in range(3):
       page.value(f"document.querySelectorAll('#photos button')[{number}].click()")
       path = tree.path_names(int(tree.leaves[number]))
