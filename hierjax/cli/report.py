@@ -26,10 +26,12 @@ def run(args: argparse.Namespace) -> int:
   extras.require("report")
   from hierjax.evaluation.evaluate import SplitSettings
   from hierjax.inference.loaded_run import LoadedRun
+  from hierjax.report.model_card import write_model_card
   from hierjax.report.page import findings_of, write_report
   from hierjax.runs import devices
 
   devices.prepare()
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
   print(write_report(findings_of(loaded, SplitSettings(args.split, args.data_root))))
+  print(write_model_card(loaded.folder))
   return 0
