@@ -24,7 +24,7 @@ from hierjax.cli import (
 )
 from hierjax.cli.common import Command, Parser, UsageError, indented
 from hierjax.cli.data import check, clear_cache, demo, features, prepare, pseudo_label, show
-from hierjax.cli.plot import adaptation, neighbours, predictions, states
+from hierjax.cli.plot import adaptation, neighbours, predictions, states, tree
 from hierjax.errors import UserError, did_you_mean
 
 COMMANDS: Mapping[str, Command] = {
@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, Command] = {
   "plot states": states,
   "plot neighbours": neighbours,
   "plot adaptation": adaptation,
+  "plot tree": tree,
   "data check": check,
   "data show": show,
   "data demo": demo,

@@ -8,7 +8,8 @@
                              certificate.json; SPLIT-images-XXXX.json: of other images than those of the run);
                              SPLIT-classes.csv, a row a node
     workdir/data.json        the format of the folder, and the checksums of the images: their labels, names and contents
-    workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV; and the sweep of alpha
+    workdir/pictures/        what plot, compare and the sweeps draw: PNG, SVG or PDF, and CSV
+    workdir/provenance.json  the commands, versions and minutes of training; see provenance.py
     workdir/report.html      what the run can do and where it errs; with it, eval/SPLIT-nodes.csv, SPLIT-confusions.csv,
                              SPLIT-calibration.csv and SPLIT-images.csv
     workdir/choices.json     the values chosen on validation: alpha, threshold, thresholds; see choices.py

@@ -28,6 +28,7 @@ from hierjax.runs.checkpoint import Checkpoints
 from hierjax.runs.estimate import Estimate
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.peers import watched
+from hierjax.runs.provenance import session
 from hierjax.runs.run import Run, counting_step, judged_split
 from hierjax.training.console import Progress
 from hierjax.training.frozen import check_frozen, on_frozen_features
@@ -201,6 +202,7 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
     stack.enter_context(watched(folder))
     start = int(state.step)
     if start < total_steps:
+      stack.enter_context(session(folder, start))
       loaded = LoadedRun(folder, training.run, start, state.variables, training.mesh)
       train, validation = on_frozen_features(loaded, training.train, training.validation)
       training = dataclasses.replace(training, train=train, validation=validation)
