@@ -6,6 +6,7 @@ Variants of chrnn_imagenet, chrnn_places205, chrnn_sun397 and chrnn_mit67, at mo
     directions2 (nw and sw) | directions2_se_ne | modified_cnn (the same number of weights, no context: section IV-C2) |
     modified_cnn_relu (of which all count: READINGS Z14)
   path: a CNN-RNN head in place of the softmax over the leaves
+  ten_crops: training takes the ten fixed crops, as the paper's (READINGS Z16), in place of random ones
   smoke: generated images, seconds
 """
 
@@ -86,6 +87,11 @@ def path(c: mlc.ConfigDict) -> None:
   c.head = dict(name="path_rnn", width=512, softmax="nodes")
 
 
+def ten_crops(c: mlc.ConfigDict) -> None:
+  """The centre, the corners and their mirror images, one of the ten at random each time (READINGS Z16)."""
+  c.data.crops = "ten"
+
+
 def smoke(c: mlc.ConfigDict) -> None:
   """Seconds on a laptop, see `common.smoke`."""
   common.smoke(c)
@@ -114,7 +120,7 @@ CORNERS = {
 DIRECTIONS = {name: partial(directions, corners=corners) for name, corners in CORNERS.items()}
 ABLATIONS = DIRECTIONS | {"modified_cnn": modified_cnn, "modified_cnn_relu": modified_cnn_relu}
 HEADS = {"path": path}
-KINDS = (NETWORKS | {"alex": alex}, ABLATIONS, HEADS, {"smoke": smoke})
+KINDS = (NETWORKS | {"alex": alex}, ABLATIONS, HEADS, {"ten_crops": ten_crops}, {"smoke": smoke})
 
 
 def experiment() -> mlc.ConfigDict:

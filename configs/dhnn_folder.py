@@ -7,10 +7,11 @@ more (`short_labels = stop`), and the model learns to end the path there. See co
 labels in a CSV file. Pretrained weights are a good start: see docs/how_to/pretrained.md.
 
 Variants, at most one of each line:
-  resnet50 (the default) | vgg16 | se_resnet50 | cbam_resnet50 | resnet152 | small: for 64 pixels | smoke
+  resnet50 (the default) | vgg16 | se_resnet50 | se_resnext50 | cbam_resnet50 | resnet152 | small: for 64 pixels | smoke
   one (the default) | several: label paths an image, in a CSV file with a line for each
   together (the default) | alternating: recurrence and backbone take turns of an epoch in the first half (READINGS K14)
-  pool (the default) | pool_average | pool_linear | pool_dense | linear | conv | dense: the conversion
+  pool (the default) | pool_average | pool_linear | pool_dense | linear | conv | dense: the conversion; not with `cnn`
+  cnn: the plain network, a softmax over all nodes where labels end, or with `several` a sigmoid a node
 """
 
 import ml_collections as mlc
@@ -63,9 +64,14 @@ def several(c: mlc.ConfigDict) -> None:
   c.head.output = "sigmoid"
 
 
+def cnn(c: mlc.ConfigDict) -> None:
+  c.head = dict(name="multilabel" if c.head.output == "sigmoid" else "flat_ends")
+
+
 KINDS = (
   {**BACKBONES, "small": small, "smoke": smoke},
   {"one": one, "several": several},
   {"together": together, "alternating": alternating},
   CONVERSIONS,
+  {"cnn": cnn},
 )

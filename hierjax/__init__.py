@@ -19,6 +19,7 @@ if TYPE_CHECKING:
   from hierjax.functional.combine import mean_of_views as mean_of_views
   from hierjax.functional.decoding import decode as decode
   from hierjax.functional.losses import conditional_cross_entropy as conditional_cross_entropy
+  from hierjax.functional.losses import end_cross_entropy as end_cross_entropy
   from hierjax.functional.losses import hierarchical_cross_entropy as hierarchical_cross_entropy
   from hierjax.functional.losses import path_cross_entropy as path_cross_entropy
   from hierjax.functional.losses import sibling_cross_entropy as sibling_cross_entropy
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
   from hierjax.nn.backbones.resnet import resnet50 as resnet50
   from hierjax.nn.backbones.resnet import resnet152 as resnet152
   from hierjax.nn.backbones.resnet import se_resnet50 as se_resnet50
+  from hierjax.nn.backbones.resnet import se_resnext50 as se_resnext50
   from hierjax.nn.backbones.vgg import vgg16 as vgg16
   from hierjax.nn.backbones.vit import vit as vit
   from hierjax.nn.classifier import Classifier as Classifier
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
   from hierjax.nn.heads.dhnn_rnn import DHNNHead as DHNNHead
   from hierjax.nn.heads.dhnn_s2s import DHNNSequenceHead as DHNNSequenceHead
   from hierjax.nn.heads.flat import FlatHead as FlatHead
+  from hierjax.nn.heads.flat_ends import FlatEndsHead as FlatEndsHead
   from hierjax.nn.heads.multilabel import MultiLabelHead as MultiLabelHead
   from hierjax.nn.heads.path_rnn import PathRNNHead as PathRNNHead
   from hierjax.nn.heads.sibling_softmax import SiblingSoftmaxHead as SiblingSoftmaxHead
@@ -100,6 +103,7 @@ _MODULES = {
   "mean_of_views": "hierjax.functional.combine",
   "decode": "hierjax.functional.decoding",
   "conditional_cross_entropy": "hierjax.functional.losses",
+  "end_cross_entropy": "hierjax.functional.losses",
   "hierarchical_cross_entropy": "hierjax.functional.losses",
   "path_cross_entropy": "hierjax.functional.losses",
   "sibling_cross_entropy": "hierjax.functional.losses",
@@ -137,6 +141,7 @@ _MODULES = {
   "resnet152": "hierjax.nn.backbones.resnet",
   "resnet50": "hierjax.nn.backbones.resnet",
   "se_resnet50": "hierjax.nn.backbones.resnet",
+  "se_resnext50": "hierjax.nn.backbones.resnet",
   "vgg16": "hierjax.nn.backbones.vgg",
   "vit": "hierjax.nn.backbones.vit",
   "Classifier": "hierjax.nn.classifier",
@@ -145,6 +150,7 @@ _MODULES = {
   "DHNNHead": "hierjax.nn.heads.dhnn_rnn",
   "DHNNSequenceHead": "hierjax.nn.heads.dhnn_s2s",
   "FlatHead": "hierjax.nn.heads.flat",
+  "FlatEndsHead": "hierjax.nn.heads.flat_ends",
   "MultiLabelHead": "hierjax.nn.heads.multilabel",
   "PathRNNHead": "hierjax.nn.heads.path_rnn",
   "SiblingSoftmaxHead": "hierjax.nn.heads.sibling_softmax",
@@ -178,20 +184,17 @@ def load(workdir: str | Path) -> Predictor:
   """Returns a predictor with the run in a folder, or with pretrained weights; `Predictor` has options.
 
   Args:
-    workdir: the folder; or `lite0`, `lite1`, `lite2` or `hf:timm/NAME`: a classifier of ImageNet's classes, whose paths
-      end above nodes with a probability below 0.5.
+    workdir: the folder; `hf:OWNER/NAME`, a run that `hierjax push` published; or `lite0`, `lite1`, `lite2` or
+      `hf:timm/NAME`: a classifier of ImageNet's classes, whose paths end above nodes with a probability below 0.5.
 
   Raises:
     UserError: the folder holds no run that can be used, or there are no such weights.
   """
   from hierjax.inference.predictor import Predictor
-  from hierjax.nn.pretrained.named import is_name
+  from hierjax.training.initial.named_runs import named_run
 
-  if not is_name(workdir):
-    return Predictor(workdir)
-  from hierjax.training.initial.wrapped import SURE, run_of
-
-  return Predictor(run_of(workdir), threshold=str(SURE))
+  found = named_run(workdir)
+  return Predictor(found.path, threshold=found.threshold)
 
 
 def __getattr__(name: str) -> Any:

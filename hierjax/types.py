@@ -53,10 +53,15 @@ class Features:
   Attributes:
     stages: feature maps `f[b h w c]`, one a stage, nearest the image first. Empty for precomputed features.
     pooled: `f[b d]`, the vector that most heads read.
+    layers: of plain networks, the maps of the layers of each stage, nearest the image first; the last one is the
+      stage's own. () for other networks.
+    layer_names: static; their names, such as `conv5_1`.
   """
 
   stages: tuple[Leaf, ...]
   pooled: Leaf
+  layers: tuple[tuple[Leaf, ...], ...] = ()
+  layer_names: tuple[tuple[str, ...], ...] = struct.field(pytree_node=False, default=())
 
 
 Inputs = Float[Array, "b h w c"] | Float[Array, "b d"] | Features
@@ -103,12 +108,15 @@ class Examples:
     paths: `i32[b p l]`, as in `Batch`.
     mask: `f32[b]`, as in `Batch`.
     draw: `i32[b 2]`, (epoch, number of the example in its set): the key of its random augmentation.
+    extents: `i32[b 2]`, height and width of the images that were stretched to the squares of `images`; None where the
+      squares are not stretched.
   """
 
   images: Leaf
   paths: Leaf
   mask: Leaf
   draw: Leaf
+  extents: Leaf = None
 
 
 class Scorer(NamedTuple):
@@ -144,8 +152,7 @@ class Distribution:
     scorer: static; the head's own step, where the probabilities are still those of one head on one view. None after a
       stage that changed the probabilities. It may hold traced arrays, so it must not leave the jitted function.
     summed_levels: static; the levels, from 0, at which the head has no distribution of its own: there `level_prob`
-    holds
-      the sums of the level below.
+      holds the sums of the level below.
   """
 
   node_prob: Leaf

@@ -21,6 +21,7 @@ TREE = tree_arrays(from_paths([("animal", "dog"), ("animal", "cat"), ("thing", "
 
 # Other values of fields whose annotations do not say which there are.
 VALUES = {
+  "loggers": (("console", "jsonl"), ("jsonl",)),
   "data.sides": ((512, 512),),
   "data.crop_area": ((0.5, 1.0), (0.25, 0.5)),
   "data.fit": ("crop", "stretch"),
@@ -35,6 +36,7 @@ VALUES = {
   "schedule.name": ("cosine", "constant"),
   "schedule.monitor": ("loss", "accuracy"),
   "head.criterion": ("cross_entropy", "hierjax.functional.losses:subtree_cross_entropy"),
+  "head.filters": (((7, 7, 0),),),
   "neck.cell": ("srn", "lstm"),
   "neck.resample": ("overlap", "floor"),
 }
@@ -51,6 +53,7 @@ TOGETHER = {
   "data.coarse": "--config.data.fine=0.5",
   "data.sides": "--config.data.pad=0 --config.data.crop_area=()",
   "data.pad": "--config.data.sides=() --config.data.crop_area=()",
+  "data.crops": "--config.data.pad=0 --config.data.sides=() --config.data.crop_area=()",
   "data.crop_area": "--config.data.pad=0 --config.data.sides=()",
   "data.rotate": "--config.data.pad=0 --config.data.sides=() --config.data.crop_area=(0.5,1.0)",
   "frozen.keep": "--config.frozen.views=0",
@@ -64,6 +67,7 @@ TOGETHER = {
   "head.output": "--config.head.feedback=soft",
   "head.own_level": "--config.head.output=sigmoid --config.head.feedback=soft",
   "head.strength": "--config.head.criterion=hxe",
+  "head.filters": "--config.head.conversion=conv",
 }
 
 

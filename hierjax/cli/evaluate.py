@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hierjax import extras
-from hierjax.cli import given, selective
+from hierjax.cli import given, repeated, selective
 from hierjax.cli.common import add_data_root, add_format, add_json, add_purpose, add_split, output, purpose_of
 from hierjax.errors import UserError
 
@@ -33,6 +33,7 @@ hierjax evaluate runs/quickstart --minimise edges
 hierjax evaluate runs/quickstart --level 2
 hierjax evaluate runs/quickstart --only labels.txt
 hierjax evaluate runs/a runs/b runs/c --alpha 1 --out runs/ensemble
+hierjax evaluate runs/several-0 runs/several-1 runs/several-2
 hierjax evaluate runs/a runs/b --against runs/x runs/y
 hierjax evaluate --predictions preds.csv --tree tree.json --labels labels.csv
 """
@@ -42,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the arguments."""
   parser.add_argument(
     "workdir", nargs="*", metavar="WORKDIR",
-    help="a run's folder; several folders are an ensemble, in which COARSE+FINE, two runs joined by +, is one member",
+    help="a run's folder; several folders are an ensemble, in which COARSE+FINE, two runs joined by +, is one member; "
+    "several runs with a multi-label head are measured each by itself, with means and deviations",
   )  # fmt: skip
   add_split(parser)
   add_data_root(parser)
@@ -147,6 +149,8 @@ def _evaluate(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
     return _against(args, mesh)
   if _is_single(args) and not args.alpha and not args.threshold and args.certify is None:
     return _plain(args, mesh)
+  if repeated.are_repeated(args):
+    return repeated.measure_repeated(args, mesh, _own_folder(args.out) if args.out else None)
   from hierjax.inference.members import open_ensemble
 
   out = _out(args)

@@ -89,6 +89,7 @@ def _of_given(args: argparse.Namespace) -> Path:
 def _of_runs(args: argparse.Namespace) -> Path:
   from hierjax.evaluation.evaluate import SplitSettings
   from hierjax.inference.loaded_run import LoadedRun
+  from hierjax.report.model_card import write_model_card
   from hierjax.report.page.of_run import findings_of, place_of
   from hierjax.report.page.write import write_report
   from hierjax.runs import devices
@@ -97,11 +98,14 @@ def _of_runs(args: argparse.Namespace) -> Path:
   settings = SplitSettings(args.split, args.data_root)
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
   if args.other:
-    return _of_two(loaded, LoadedRun.open(args.other, loaded.mesh, args.data_root), settings)
-  found = findings_of(loaded, settings)
-  for note in found.about.notes:
-    print(note)
-  return write_report(place_of(loaded, settings), found)
+    page = _of_two(loaded, LoadedRun.open(args.other, loaded.mesh, args.data_root), settings)
+  else:
+    found = findings_of(loaded, settings)
+    for note in found.about.notes:
+      print(note)
+    page = write_report(place_of(loaded, settings), found)
+  print(write_model_card(loaded.folder))
+  return page
 
 
 def _of_two(first: LoadedRun, second: LoadedRun, settings: SplitSettings) -> Path:

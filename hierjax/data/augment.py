@@ -36,6 +36,7 @@ class Transform:
     mixing: augmentation that changes labels.
     sides: the smallest and the largest size of an image's shorter side before the crop: at random in training, the
       middle in evaluation. (): images keep their size.
+    ten_crops: whether training takes one of the ten crops of `view` at random.
   """
 
   crop: int
@@ -44,6 +45,7 @@ class Transform:
   mean: tuple[float, ...] = (0.5, 0.5, 0.5)
   std: tuple[float, ...] = (0.25, 0.25, 0.25)
   sides: tuple[int, ...] = ()
+  ten_crops: bool = False
   photo: PhotoAugment = dataclasses.field(default_factory=PhotoAugment)
   mixing: Mixing = dataclasses.field(default_factory=Mixing)
 
@@ -77,7 +79,7 @@ def train_batch(examples: Examples, key: PRNGKeyArray, transform: Transform, tre
   inputs: Any = jnp.asarray(examples.images)
   draw = jnp.asarray(examples.draw)
   if inputs.ndim == 4:
-    inputs = augment(inputs, draw, key, transform)
+    inputs = augment(inputs, draw, key, transform, examples.extents)
   elif inputs.ndim == 3:
     inputs = Features((), _drawn_view(inputs, draw, key))
   paths, mixing = jnp.asarray(examples.paths), transform.mixing
@@ -92,7 +94,7 @@ def eval_batch(examples: Examples, transform: Transform, number: int | Int[Array
   """Returns a batch for evaluation, with the view `number` of each image, see `view`; nothing is random."""
   inputs: Any = jnp.asarray(examples.images)
   if inputs.ndim == 4:
-    inputs = midway(inputs, transform) if transform.sides else view(inputs, transform, number)
+    inputs = midway(inputs, transform, examples.extents) if transform.sides else view(inputs, transform, number)
   elif inputs.ndim == 3:
     inputs = Features((), inputs[:, 0])
   return Batch(inputs, examples.paths, examples.mask)
@@ -106,12 +108,17 @@ def _drawn_view(views: Float[Array, "b v d"], draw: Int[Array, "b 2"], key: PRNG
 
 
 def augment(
-  images: UInt8[Array, "b h w c"], draw: Int[Array, "b 2"], key: PRNGKeyArray, transform: Transform
+  images: UInt8[Array, "b h w c"],
+  draw: Int[Array, "b 2"],
+  key: PRNGKeyArray,
+  transform: Transform,
+  extents: Int[Array, "b 2"] | None = None,
 ) -> Float[Array, "b {transform.train_side} {transform.train_side} c"]:
   """Returns normalised images, padded with zeros, cropped at random and mirrored at random.
 
   With `transform.sides` the image is first resized: its shorter side to a random integer of that range, each equally
-  probable (Koo et al., section 4.1). Such images are not padded.
+  probable (Koo et al., section 4.1). Such images are not padded. With `transform.ten_crops`, an image is one of the ten
+  of `view` (Zuo et al. IV-A).
 
   The random numbers of an image depend on `key` and its row of `draw` alone, not on the batch that it is in.
 
@@ -120,14 +127,17 @@ def augment(
     draw: (epoch, number of the example).
     key: the run's.
     transform: the settings; an image is mirrored with probability 1/2.
+    extents: height and width of images that were stretched to these squares, which `transform.sides` undoes.
 
   Raises:
     ValueError: the crop is larger than the padded image.
   """
   if transform.photo.active:
-    return _of_photographs(images, draw, key, transform)
+    return _of_photographs(images, draw, key, transform, extents)
   if transform.sides:
-    return _resized_crops(images, draw, key, transform)
+    return _resized_crops(images, draw, key, transform, extents)
+  if transform.ten_crops:
+    return _ten_crops(images, draw, key, transform)
   (height, width), crop, pad = images.shape[1:3], transform.crop, transform.pad
   _check_crop(crop, height + 2 * pad, width + 2 * pad)
   bits = jax.vmap(lambda d: jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, d[0]), d[1]), (3,)))(draw)
@@ -143,8 +153,21 @@ def augment(
   return jnp.where(inside, _normalise(cropped, transform), 0.0)
 
 
-def _of_photographs(
+def _ten_crops(
   images: UInt8[Array, "b h w c"], draw: Int[Array, "b 2"], key: PRNGKeyArray, transform: Transform
+) -> Float[Array, "b {transform.crop} {transform.crop} c"]:
+  """Returns one of the ten views of each image, each as probable as the others."""
+  bits = jax.vmap(lambda d: jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, d[0]), d[1])))(draw)
+  numbers = (bits % jnp.uint32(10)).astype(jnp.int32)
+  return jax.vmap(lambda image, number: view(image[None], transform, number)[0])(images, numbers)
+
+
+def _of_photographs(
+  images: UInt8[Array, "b h w c"],
+  draw: Int[Array, "b 2"],
+  key: PRNGKeyArray,
+  transform: Transform,
+  extents: Int[Array, "b 2"] | None,
 ) -> Float[Array, "b {transform.train_side} {transform.train_side} c"]:
   """Returns normalised images with the augmentation of `PhotoAugment`; see `augment`."""
   photo = transform.photo
@@ -156,7 +179,7 @@ def _of_photographs(
     pixels = jnp.where(mirrored, pixels[:, :, ::-1], pixels)
   else:
     plain = dataclasses.replace(transform, photo=PhotoAugment())
-    pixels = augment(images, draw, key, plain) * std + mean
+    pixels = augment(images, draw, key, plain, extents) * std + mean
   pixels = recoloured(flipped(pixels, keys[:, 2], photo), keys[:, 3], photo)
   inputs = jnp.where(jnp.isnan(pixels), 0.0, (pixels - mean) / std)
   return erased(inputs, keys[:, 4], photo)
@@ -186,36 +209,55 @@ def view(
 
 
 def midway(
-  images: UInt8[Array, "b h w c"], transform: Transform
+  images: UInt8[Array, "b h w c"], transform: Transform, extents: Int[Array, "b 2"] | None = None
 ) -> Float[Array, "b {transform.crop} {transform.crop} c"]:
-  """Returns normalised centre crops of images whose shorter side is resized to the middle of `transform.sides`."""
-  extents = jnp.array(images.shape[1:3], jnp.float32)
-  scale = jnp.float32(sum(transform.sides) / 2) / extents.min()
-  offsets = (jnp.float32(transform.crop) - scale * extents) / 2
-  return jax.vmap(lambda image: _resized(image, scale, offsets, transform.crop))(_normalise(images, transform))
+  """Returns normalised centre crops of images whose shorter side is resized to the middle of `transform.sides`.
+
+  `extents` are height and width of images that were stretched to these squares.
+  """
+  stored = jnp.array(images.shape[1:3], jnp.float32)
+
+  def one(image: Float[Array, "h w c"], extent: Float[Array, "2"]) -> Float[Array, "crop crop c"]:
+    resized = extent * (jnp.float32(sum(transform.sides) / 2) / extent.min())
+    return _resized(image, resized / stored, (jnp.float32(transform.crop) - resized) / 2, transform.crop)
+
+  return jax.vmap(one)(_normalise(images, transform), _seen_extents(images, extents))
+
+
+def _seen_extents(images: UInt8[Array, "b h w c"], extents: Int[Array, "b 2"] | None) -> Float[Array, "b 2"]:
+  """Returns the height and width of each image; those that it is stored with where it was not stretched."""
+  if extents is None:
+    return jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.float32)[None], (len(images), 2))
+  return jnp.asarray(extents).astype(jnp.float32)
 
 
 def _resized_crops(
-  images: UInt8[Array, "b h w c"], draw: Int[Array, "b 2"], key: PRNGKeyArray, transform: Transform
+  images: UInt8[Array, "b h w c"],
+  draw: Int[Array, "b 2"],
+  key: PRNGKeyArray,
+  transform: Transform,
+  extents: Int[Array, "b 2"] | None,
 ) -> Float[Array, "b {transform.crop} {transform.crop} c"]:
-  extents, crop, (least, most) = jnp.array(images.shape[1:3], jnp.float32), transform.crop, transform.sides
+  stored, crop, (least, most) = jnp.array(images.shape[1:3], jnp.float32), transform.crop, transform.sides
 
-  def one(image: Float[Array, "h w c"], draw: Int[Array, "2"]) -> Float[Array, "crop crop c"]:
+  def one(
+    image: Float[Array, "h w c"], draw: Int[Array, "2"], extent: Float[Array, "2"]
+  ) -> Float[Array, "crop crop c"]:
     at = jax.random.fold_in(jax.random.fold_in(key, draw[0]), draw[1])
     numbers = jax.random.uniform(at, (4,))
     side = jnp.floor(least + numbers[0] * (most - least + 1))
-    scale = side / extents.min()
-    offsets = -jnp.floor(numbers[1:3] * (scale * extents - crop + 1))
-    found = _resized(image, scale, offsets, crop)
+    resized = extent * (side / extent.min())
+    offsets = -jnp.floor(numbers[1:3] * (resized - crop + 1))
+    found = _resized(image, resized / stored, offsets, crop)
     return jnp.where((numbers[3] < 0.5) & transform.mirror, found[:, ::-1], found)
 
-  return jax.vmap(one)(_normalise(images, transform), draw)
+  return jax.vmap(one)(_normalise(images, transform), draw, _seen_extents(images, extents))
 
 
-def _resized(image: Float[Array, "h w c"], scale: Array, offsets: Array, crop: int) -> Float[Array, "crop crop c"]:
+def _resized(image: Float[Array, "h w c"], scales: Array, offsets: Array, crop: int) -> Float[Array, "crop crop c"]:
   """Returns pixels 0 to `crop` of each axis of an image that was scaled, bilinearly and without aliases, and moved."""
   shape = (crop, crop, image.shape[-1])
-  return jax.image.scale_and_translate(image, shape, (0, 1), jnp.stack([scale, scale]), offsets, "linear")
+  return jax.image.scale_and_translate(image, shape, (0, 1), scales, offsets, "linear")
 
 
 def check_views(views: int, shape: tuple[int, ...], crop: int) -> None:

@@ -76,9 +76,13 @@ class DataConfig:
     interpolation: of pixels where the side changes: `bilinear` or `bicubic`; empty: as the pretrained weights have it.
     crop: the side of the squares that the model reads. 0: as `size`, or the pretrained weights, have it.
     sides: the least and the most that the side of a training image, stored as `resize`, is resized to before the crop,
-      at random; evaluation takes the middle (Koo et al., section 4.1: 256 to 512). () for as it is stored.
+      at random; evaluation takes the middle (Koo et al., section 4.1: 256 to 512). With `fit = crop` it is the shorter
+      side of the whole image, which is stored stretched and put right before the crop, so that crops reach its ends. ()
+      for as it is stored.
     pad: zeros put around an image, in normalised space, before the random crop of training.
     mirror: whether training mirrors every other image, at random.
+    crops: of training: `random`, anywhere in the padded image; or `ten`, one of the ten fixed ones of `decode.views`,
+      each as probable: the centre, the corners, and their mirror images (Zuo et al. IV-A; READINGS Z16).
     crop_area: the least and the largest part of an image's area that training crops at random and resizes to `crop`;
       the ratio of the sides is from 3/4 to 4/3. (): no such crop.
     train_crop: the side that such crops are resized to, where it is smaller than `crop`: training is faster, and a
@@ -138,6 +142,7 @@ class DataConfig:
   sides: Sequence[int] = ()
   pad: int = 4
   mirror: bool = True
+  crops: Literal["random", "ten"] = "random"
   crop_area: Sequence[float] = ()
   train_crop: int = 0
   jitter: Sequence[float] = ()
@@ -196,6 +201,9 @@ class DataConfig:
       "cache_gib": (self.cache_gib >= 0, "0 or more"),
       "threads": (self.threads >= 1, "1 or more"),
     }
+    if self.crops == "ten":
+      plain = not (self.pad or self.sides or self.crop_area)
+      laws["crops"] = (plain, "random where data.pad, data.sides or data.crop_area are set")
     if self.sides:
       laws["sides"] = (
         len(self.sides) == 2 and self.crop <= self.sides[0] <= self.sides[1] <= MAX_SIDE,
@@ -212,7 +220,17 @@ class DataConfig:
   def decoding(self) -> str:
     """What the pixels of a decoded image depend on; in the names of the cache."""
     usual = self.interpolation == "bilinear"  # as it was before there was another
-    return f"{self.resize} {self.fit}" if usual else f"{self.resize} {self.fit} {self.interpolation}"
+    return f"{self.resize} {self.stored_fit}" if usual else f"{self.resize} {self.stored_fit} {self.interpolation}"
+
+  @property
+  def keeps_extents(self) -> bool:
+    """Whether images are stored stretched, with their height and width, so that crops see all of them."""
+    return bool(self.sides) and self.fit == "crop"
+
+  @property
+  def stored_fit(self) -> str:
+    """How an image becomes the square that it is stored as."""
+    return "stretch" if self.keeps_extents else self.fit
 
   @property
   def cache_place(self) -> CachePlace:
@@ -249,6 +267,7 @@ class DataConfig:
       mean=tuple(self.mean),
       std=tuple(self.std),
       sides=tuple(self.sides),
+      ten_crops=self.crops == "ten",
       photo=photo,
       mixing=Mixing(self.mixup, self.cutmix, self.label_smoothing),
     )

@@ -115,7 +115,7 @@ def train_batches(
     # A balanced epoch can have an example twice: its place, which is its own, then keys its augmentation.
     return numbers, np.stack([epochs, places if config.balanced else numbers], axis=1)
 
-  return _stream(_Batches(images, config.on_bad_image, steps.count, examples_of), config.threads)
+  return _stream(_Batches(images, config.on_bad_image, steps.count, config.keeps_extents, examples_of), config.threads)
 
 
 def eval_batches(images: LabelledImages, config: DataConfig, rows: ProcessRows) -> Generator[Examples, None, None]:
@@ -130,7 +130,8 @@ def eval_batches(images: LabelledImages, config: DataConfig, rows: ProcessRows) 
     numbers = step * rows.batch_size + rows.numbers
     return np.where(numbers < size, numbers, -1), np.stack([np.zeros_like(numbers), numbers], axis=1)
 
-  return _stream(_Batches(images, config.on_bad_image, -(-size // rows.batch_size), examples_of), config.threads)
+  count = -(-size // rows.batch_size)
+  return _stream(_Batches(images, config.on_bad_image, count, config.keeps_extents, examples_of), config.threads)
 
 
 def _shuffled_order(seed: int, size: int, epoch: int) -> Int[np.ndarray, "n"]:
@@ -158,12 +159,14 @@ class _Batches:
     images: the examples.
     on_bad_image: `stop` or `skip`.
     num_steps: the number of batches.
+    keeps_extents: whether examples have their `extents`.
     examples_of: returns the number of each example of a batch, `i64[b]`, -1 for padding, and its draw, `i64[b 2]`.
   """
 
   images: LabelledImages
   on_bad_image: str
   num_steps: int
+  keeps_extents: bool
   examples_of: Callable[[int], tuple[np.ndarray, np.ndarray]]
 
   def __len__(self) -> int:
@@ -184,12 +187,17 @@ class _Batches:
       real[bad_rows] = False
       if real.any():
         images[bad_rows] = images[np.argmax(real)]
+    extents = None
+    if self.keeps_extents:
+      extents = np.ones((len(numbers), 2), np.int32)
+      extents[numbers >= 0] = source.extents(numbers[numbers >= 0])
     nodes = np.where(real[:, None], source.nodes[numbers], PAD)
     return Examples(
       images=images,
       paths=tree.encode(nodes, self.images.short_labels),
       mask=real.astype(np.float32),
       draw=draw.astype(np.int32),
+      extents=extents,
     )
 
 

@@ -43,6 +43,9 @@ class Source(Protocol):
   def describe(self, index: int) -> str:
     """Returns the name of an image in messages, such as its file."""
 
+  def extents(self, indices: Integer[np.ndarray, "m"]) -> Int[np.ndarray, "m 2"]:
+    """Returns the height and width of images that `read` stretches to its squares; elsewhere those of `shape`."""
+
   def content(self, index: int, most: int) -> bytes:
     """Returns the number of the bytes that an image is stored in, where that is known without reading it, and bytes.
 
@@ -79,6 +82,7 @@ class ArraySource:
     describe_image: returns the name of an image in messages; by default its number in the set.
     bad: the faults of the images that could not be read, by number.
     stored: the `content` of the source that they were decoded from; by default it is that of the rows.
+    stretched: `i32[n 2]`, height and width of the images that were stretched to squares; None where they were not.
   """
 
   images: np.ndarray
@@ -87,6 +91,7 @@ class ArraySource:
   describe_image: Callable[[int], str] | None = None
   bad: Mapping[int, str] = dataclasses.field(default_factory=dict)
   stored: Callable[[int, int], bytes] | None = None
+  stretched: np.ndarray | None = None
 
   def __post_init__(self) -> None:
     """Raises UserError for arrays that do not go together."""
@@ -116,6 +121,10 @@ class ArraySource:
   def describe(self, index: int) -> str:
     """Returns the name of an image in messages."""
     return self.describe_image(index) if self.describe_image else f"{self.name} example {index}"
+
+  def extents(self, indices: Integer[np.ndarray, "m"]) -> Int[np.ndarray, "m 2"]:
+    """Returns heights and widths; see `Source`."""
+    return squares(len(indices), self.shape) if self.stretched is None else self.stretched[indices]
 
   def content(self, index: int, most: int) -> bytes:
     """Returns the bytes of an image as it is stored; see `Source`."""
@@ -152,9 +161,18 @@ class View:
     """Returns the name of an image in messages."""
     return self.source.describe(int(self.indices[index]))
 
+  def extents(self, indices: Integer[np.ndarray, "m"]) -> Int[np.ndarray, "m 2"]:
+    """Returns heights and widths; see `Source`."""
+    return self.source.extents(self.indices[indices])
+
   def content(self, index: int, most: int) -> bytes:
     """Returns the bytes of an image as it is stored; see `Source`."""
     return self.source.content(int(self.indices[index]), most)
+
+
+def squares(count: int, shape: tuple[int, ...]) -> Int[np.ndarray, "m 2"]:
+  """Returns the `extents` of images that are not stretched."""
+  return np.tile(np.array(shape[:2], np.int32), (count, 1))
 
 
 def data_checksum(source: Source, all_bytes: bool = False) -> str:

@@ -147,6 +147,45 @@ def conditional_cross_entropy(
   return jnp.where(end >= 0, -node - jnp.where(stops, stop, 0.0), 0.0)
 
 
+def path_ends(tree: TreeArrays) -> Int[Array, "m"]:
+  """Returns the nodes at which a path may end: the leaves, and then, with `stop_at` of `node`, all inner nodes."""
+  leaves = jnp.asarray(tree.leaves)
+  return jnp.concatenate([leaves, jnp.asarray(tree.inner)]) if tree.stop_at == "node" else leaves
+
+
+def are_below(nodes: Int[Array, "m"], ends: Int[Array, "b"], tree: TreeArrays) -> Bool[Array, "b m"]:
+  """Returns which of `nodes` are each of `ends` or below it; all are below ROOT."""
+  spans = jnp.asarray(tree.leaf_spans)
+  (first, last), (own_first, own_last) = spans[ends + 1].T[..., None], spans[nodes + 1].T[:, None]
+  return (nodes[None] >= ends[:, None]) & (first <= own_first) & (own_last <= last)
+
+
+def end_log_softmax(logits: Float[Array, "b e"], tree: TreeArrays) -> Float[Array, "b e"]:
+  """Returns the log-softmax over those of `path_ends` where paths end (`may_end`); -inf for the others."""
+  may_end = jnp.asarray(tree.may_end)[path_ends(tree)][None]
+  return jax.nn.log_softmax(jnp.where(may_end, logits.astype(jnp.float32), -jnp.inf), axis=1)
+
+
+def end_cross_entropy(logits: Float[Array, "b e"], paths: Int[Array, "b l"], tree: TreeArrays) -> Float[Array, "b"]:
+  """Returns the cross-entropy of the node y where a label ends, under one softmax over all ends (Koo et al., Table 2):
+
+      L = -log sum_(ends e) exp(z_e) / sum_(all ends m) exp(z_m)
+
+  over e = y, where the label says that it ends there, and over y and all ends below it where its rest is unknown. For a
+  label of which no node is known it is 0. It is infinite where y is an inner node at which no label of training ends.
+
+  Args:
+    logits: one an end, in the order of `path_ends`.
+    paths: the targets.
+    tree: the tree.
+  """
+  nodes, end = path_ends(tree), ends(paths)
+  exact = (paths == STOP).any(axis=1, keepdims=True)
+  target = jnp.where(exact, nodes[None] == end[:, None], are_below(nodes, end, tree))
+  loss = -jax.nn.logsumexp(end_log_softmax(logits, tree), axis=1, where=target)
+  return jnp.where(end >= 0, loss, 0.0)
+
+
 def level_cross_entropy(
   log_probs: Float[Array, "b m"], entries: Int[Array, "m"], nodes: Int[Array, "b"], tree: TreeArrays
 ) -> Float[Array, "b"]:

@@ -37,7 +37,7 @@ def check_single_path(run: Run, source: Source, wants: str = "this picture shows
   if run.method.module.head.multilabel:
     raise UserError(
       f"config.head.name = {run.config.head['name']} is a multi-label head, and {wants}; commands for such a run are "
-      "`evaluate` of one run, `predict`, `data features` and `plot neighbours`"
+      "`evaluate`, `predict`, `data features` and `plot neighbours`"
     )
   if source.nodes.shape[1] != 1:
     raise UserError(f"images of {run.data.name!r} have several label paths; {wants}")

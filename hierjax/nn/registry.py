@@ -26,7 +26,7 @@ from hierjax.nn.backbones.foreign import as_backbone
 from hierjax.nn.backbones.plain import alexnet, cnn7, sppnet
 from hierjax.nn.backbones.preact import preact_resnet, small_resnet, wide_resnet, wider_resnet
 from hierjax.nn.backbones.precomputed import PrecomputedFeatures
-from hierjax.nn.backbones.resnet import cbam_resnet50, resnet50, resnet152, se_resnet50
+from hierjax.nn.backbones.resnet import cbam_resnet50, resnet50, resnet152, se_resnet50, se_resnext50
 from hierjax.nn.backbones.vgg import vgg16
 from hierjax.nn.backbones.vit import VITS
 from hierjax.nn.classifier import Classifier, ModelMethod
@@ -34,6 +34,7 @@ from hierjax.nn.heads.coarse_fine import CoarseFineHead
 from hierjax.nn.heads.dhnn_rnn import DHNNHead
 from hierjax.nn.heads.dhnn_s2s import DHNNSequenceHead
 from hierjax.nn.heads.flat import FlatHead
+from hierjax.nn.heads.flat_ends import FlatEndsHead
 from hierjax.nn.heads.multilabel import MultiLabelHead
 from hierjax.nn.heads.path_rnn import PathRNNHead
 from hierjax.nn.heads.sibling_softmax import SiblingSoftmaxHead
@@ -67,6 +68,7 @@ BACKBONES: Table = {
   "resnet152": resnet152,
   "resnet50": resnet50,
   "se_resnet50": se_resnet50,
+  "se_resnext50": se_resnext50,
   "small_resnet": small_resnet,
   "sppnet": sppnet,
   "vgg16": vgg16,
@@ -81,6 +83,7 @@ HEADS: Table = {
   "dhnn_rnn": DHNNHead,
   "dhnn_s2s": DHNNSequenceHead,
   "flat": FlatHead,
+  "flat_ends": FlatEndsHead,
   "multilabel": MultiLabelHead,
   "path_rnn": PathRNNHead,
   "sibling_softmax": SiblingSoftmaxHead,

@@ -77,6 +77,11 @@ def is_checkpoint(folder: Path) -> bool:
   return is_step and ((folder / "model").exists() or (folder / "_CHECKPOINT_METADATA").exists())
 
 
+def is_run_config(config: Mapping[str, Any]) -> bool:
+  """Returns whether a JSON object is the config of a run, and not another program's config.json."""
+  return {"tree", "data", "backbone", "head"} <= config.keys()
+
+
 def check_new_folder(path: Path) -> None:
   """Raises UserError where there is something by that name, but for an empty folder."""
   if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -266,7 +271,7 @@ class RunFolder:
     except FileNotFoundError:
       reason = "it has no config.json" if self.path.is_dir() else "there is no such folder"
       raise UserError(f"{self.path} is not a run folder: {reason}") from None
-    if not {"tree", "data", "backbone", "head"} <= config.keys():
+    if not is_run_config(config):
       raise UserError(f"{path} is not the config of a hierjax run")
     self._check_format()
     return config

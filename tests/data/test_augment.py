@@ -148,3 +148,44 @@ def test_a_side_is_sampled_and_the_middle_of_the_range_is_evaluated():  # Koo et
   found = np.asarray(jax.jit(eval_batch, static_argnums=1)(examples, transform).inputs)  # resized to 48, rows 16 to 32
   expected = (np.arange(16) + 16 + 0.5) * 64 / 48 - 0.5
   np.testing.assert_allclose(255 * found[0, :, 0, 0] / 2, expected, atol=0.05)
+
+
+def test_crops_see_all_of_an_image_that_is_stored_stretched():
+  """An image of 40 x 80, stored as 64 x 64 and resized to 32 x 64: crops of 16 reach both of its ends."""
+  columns = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, None, :, None] * 2, (60, 64, 64, 3))
+  draw = np.stack([np.zeros(60, np.int32), np.arange(60, dtype=np.int32)], axis=1)
+  extents = np.tile(np.array([40, 80], np.int32), (60, 1))
+  transform = Transform(16, mean=(0.0,) * 3, std=(1.0,) * 3, sides=(32, 32))
+  examples = Examples(columns, np.zeros((60, 1, 2), np.int32), np.ones(60, np.float32), draw, extents)
+  batch = 255 * np.asarray(jax.jit(train_batch, static_argnums=2)(examples, jax.random.key(0), transform).inputs) / 2
+  slopes = (batch[:, 0, 12] - batch[:, 0, 3])[:, 0] / 9
+  np.testing.assert_allclose(slopes, 1.0, atol=0.05)  # 64 columns are 64 again; rows are half as many
+  lefts = batch[:, 0, 1, 0] - 1
+  assert lefts.min() < 4 and lefts.max() > 43
+  middle = 255 * np.asarray(jax.jit(eval_batch, static_argnums=1)(examples, transform).inputs) / 2
+  np.testing.assert_allclose(middle[0, 0, :, 0], np.arange(24, 40), atol=0.05)
+
+  rows = examples.replace(images=columns.swapaxes(1, 2))
+  batch = 255 * np.asarray(jax.jit(train_batch, static_argnums=2)(rows, jax.random.key(0), transform).inputs) / 2
+  np.testing.assert_allclose((batch[:, 12] - batch[:, 3])[:, 0, 0] / 9, 2.0, atol=0.1)
+
+
+def test_extents_that_are_those_of_the_stored_images_change_nothing(images, key):
+  transform = Transform(4, mean=(0.0,) * 3, std=(1.0,) * 3, sides=(4, 6))
+  extents = jnp.tile(jnp.array([[H, W]], jnp.int32), (B, 1))
+  draw = draws(0, np.arange(B))
+  one, other = (augment(jnp.asarray(images), jnp.asarray(draw), key, transform, e) for e in (None, extents))
+  np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_ten_fixed_crops_are_the_ten_views(images, key):  # READINGS Z16
+  transform = Transform(4, ten_crops=True)
+  views = np.stack([view(jnp.asarray(images), transform, number) for number in range(10)])
+  seen = set()
+  for epoch in range(8):
+    found = np.asarray(augment(jnp.asarray(images), jnp.asarray(draws(epoch, np.arange(B))), key, transform))
+    for row in range(B):
+      (numbers,) = np.nonzero((np.abs(views[:, row] - found[row]) < 1e-6).all((1, 2, 3)))
+      assert len(numbers) == 1
+      seen.add(int(numbers[0]))
+  assert seen == set(range(10))

@@ -1,6 +1,7 @@
 """Sources of the user's own images and arrays: labels, splits, bad images, and what is kept of what was decoded."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import time
@@ -13,7 +14,8 @@ from PIL import Image
 from hierjax.data.config import DataConfig
 from hierjax.data.images import cache, decode
 from hierjax.data.images.cache import cache_folder
-from hierjax.data.images.read_image import BadImageError, read_image
+from hierjax.data.images.read_image import BadImageError, read_image, unstretched
+from hierjax.data.loader import LabelledImages, ProcessRows, eval_batches
 from hierjax.data.open_source import Opened, open_source
 from hierjax.data.partial_labels import nodes_in_top_levels
 from hierjax.data.source import ArraySource
@@ -605,3 +607,33 @@ def test_a_config_that_cannot_be_meant_is_refused_by_key():
   assert hash(DataConfig(mean=[0.5, 0.5, 0.5]).transform) == hash(DataConfig().transform)
   with pytest.raises(UserError, match="arrays"):
     ArraySource(np.zeros((2, 3), np.float64), np.zeros((2, 1), np.int32))
+
+
+# Images whose sides differ.
+
+
+@pytest.mark.parametrize("cache_mib", [0, 64])
+def test_with_sides_the_ends_of_long_images_are_kept(tmp_path, cache_mib):
+  """An image of 80 x 40 in three colours: the ends, of which a central square has nothing, are stored."""
+  pixels = np.zeros((40, 80, 3), np.uint8)
+  pixels[:, :20, 0] = pixels[:, 20:60, 1] = pixels[:, 60:, 2] = 250
+  for name, turn in (("cup", 1), ("bed", 6)):
+    (tmp_path / "images" / name).mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    Image.fromarray(pixels).save(tmp_path / "images" / name / "a.png", exif=exif)
+  config = folder_config(tmp_path / "images", resize=32, crop=8, sides=(16, 32), pad=0, cache_mib=cache_mib)
+  tree = from_paths([("bed",), ("cup",)])
+  source = open_source(config, tree, "train")
+  assert source.extents(np.array([1, 0])).tolist() == [[40, 80], [80, 40]]  # the second is seen turned
+  bed, cup = source.read(np.arange(2))
+  assert cup[16, 1, 0] > 200 and cup[16, 16, 1] > 200 and cup[16, 30, 2] > 200
+  assert bed[1, 16, 0] > 200 and bed[30, 16, 2] > 200
+  images = LabelledImages(source, tree)
+  (examples,) = eval_batches(images, config, ProcessRows(2))
+  np.testing.assert_array_equal(examples.extents, [[80, 40], [40, 80]])
+  square = unstretched(source.read(np.arange(2)), source.extents(np.arange(2)))
+  assert (square[..., 1] > 200)[:, 2:30, 2:30].all()  # the central square is green
+  plain = open_source(dataclasses.replace(config, sides=()), tree, "train")
+  (examples,) = eval_batches(LabelledImages(plain, tree), dataclasses.replace(config, sides=()), ProcessRows(2))
+  assert examples.extents is None and plain.extents(np.arange(2)).tolist() == [[32, 32]] * 2

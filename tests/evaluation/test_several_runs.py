@@ -1,5 +1,6 @@
 """Runs with a multi-label head: each command answers, or says why it cannot."""
 
+import json
 import os
 import shutil
 import socket
@@ -10,12 +11,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from commands import evaluate
 from compiled_programs import FLAGS
 
 from hierjax.cli.main import main
 from hierjax.evaluation.evaluate import SplitSettings, evaluate_run
 from hierjax.functional.multilabel import label_nodes
-from hierjax.inference.predictor import Predictor, Row
+from hierjax.inference.answers import Row
+from hierjax.inference.predictor import Predictor
 from hierjax.runs.choices import read_choices
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
@@ -70,7 +73,9 @@ def test_the_scores_of_ten_views_are_averaged_and_have_thresholds_of_their_own(r
 @pytest.mark.parametrize(
   ("command", "message"),
   [
-    (["evaluate", "{a}", "{b}"], "is a multi-label head, and an ensemble predicts one path an image"),
+    (["evaluate", "{a}", "{b}", "--alpha", "1"], "--alpha: several runs with a multi-label head are measured each by"),
+    (["evaluate", "{a}", "{b}", "--level", "1"], "a multi-label head answers with all paths that pass its thresholds"),
+    (["evaluate", "{a}", "{a}"], "is named twice"),
     (["evaluate", "{a}", "{b}", "--against", "{b}", "{a}"], "an ensemble predicts one path an image"),
     (
       ["evaluate", "{a}", "--known-levels", "1"],
@@ -78,7 +83,7 @@ def test_the_scores_of_ten_views_are_averaged_and_have_thresholds_of_their_own(r
     ),
     (
       ["plot", "predictions", "{a}"],
-      "this picture shows one path an image; commands for such a run are `evaluate` of one run",
+      "this picture shows one path an image; commands for such a run are `evaluate`, `predict`",
     ),
     (["compare", "{a}", "{b}"], "runs are compared by one path an image"),
     (["data", "pseudo-label", "{a}"], "pseudo-labels complete one path an image"),
@@ -90,6 +95,34 @@ def test_what_is_not_there_for_such_a_run_ends_in_a_sentence(runs, command, mess
   assert main([word.format(a=runs[0].path, b=runs[1].path) for word in command]) == 1
   printed = capsys.readouterr().err
   assert message in printed and printed.startswith("error: ") and printed.count("\n") == 1
+
+
+def test_several_runs_have_means_and_deviations_of_what_each_has_by_itself(runs, tmp_path, capsys):
+  """Table 3 of Koo et al.: numpy's mean and sample deviation of the numbers that `evaluate` of each run gives."""
+  copies = [RunFolder(tmp_path / name) for name in "ab"]
+  for run, copied in zip(runs, copies, strict=True):
+    shutil.copytree(run.path, copied.path)
+  alone = []
+  for folder in copies:
+    evaluate(folder.path, split="test")
+    alone.append(folder.evaluation("test", ("path_f1",)))
+  capsys.readouterr()
+  evaluate(*(folder.path for folder in copies), split="test", out=tmp_path / "out")
+  printed = capsys.readouterr().out
+  found = json.loads((tmp_path / "out" / "eval" / "test.json").read_text())
+  for name in ("path_f1", "node_f1", "end_f1"):
+    numbers = np.array([metrics[name] for metrics in alone])
+    assert [member[name] for member in found["members"]] == numbers.tolist()
+    mean, deviation = numbers.mean(), numbers.std(ddof=1)
+    assert found["means"][name] == pytest.approx(mean) and found["deviations"][name] == pytest.approx(deviation)
+    assert f"{100 * mean:.2f} ({100 * deviation:.2f})" in printed
+  assert [member["thresholds"] for member in found["members"]] == [metrics["thresholds"] for metrics in alone]
+
+
+def test_runs_of_one_path_and_of_several_have_no_mean(runs, make_run, small_config, capsys):
+  other = make_run(small_config(neck=dict(name="none")), name="single")
+  assert main(["evaluate", str(runs[0].path), str(other.path)]) == 1
+  assert "predicts several paths an image and" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("head", [dict(name="multilabel"), dict(name="dhnn_s2s", output="sigmoid", width=4, size=16)])

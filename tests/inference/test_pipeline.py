@@ -25,6 +25,7 @@ TREES = {  # by the number of their nodes
 DHNN = {"width": 4, "size": 8, "layers": 1}
 KINDS = {
   "flat": ("flat", {}),
+  "flat_ends": ("flat_ends", {}),
   "path_rnn": ("path_rnn", {"width": 4}),
   "path_rnn siblings": ("path_rnn", {"width": 4, "softmax": "siblings"}),
   "coarse_fine": ("coarse_fine", {}),

@@ -17,7 +17,7 @@ from hierjax.tree.label_tree import LabelTree, TreeError
     ("cifar100", 120, 100, 2, 2),
     ("cifar100_wordnet", 162, 100, 2, 8),
     ("imagenet1k", 1784, 1000, 4, 18),
-    ("openimages30", 30, 19, 2, 3),
+    ("openimages30", 30, 24, 3, 3),
     ("openimages600", 601, 525, 1, 5),
   ],
 )
@@ -70,6 +70,14 @@ def test_openimages_keeps_the_first_parent_and_no_parts():
     tree.is_leaf(LabelFinder(tree).node(["/m/04yx4"])) and tree.names[LabelFinder(tree).node(["/m/04yx4"])] == "Man"
   )
   assert all(i.startswith("/m/") for i in tree.ids)
+
+
+def test_openimages30_has_the_shape_of_the_authors_code():  # READINGS K12
+  tree, whole = catalog.load("openimages30"), catalog.load("openimages600")
+  assert np.diff(tree.level_offsets).tolist() == [2, 4, 24]
+  assert [len(tree.children(node)) for node in range(6)] == [2, 2, 10, 6, 6, 2]
+  names = dict(zip(whole.ids, whole.names, strict=True))
+  assert all(names[i] == name for i, name in zip(tree.ids, tree.names, strict=True))
 
 
 def test_class_nodes_looks_for_ids_first_and_lists_what_it_cannot_find():

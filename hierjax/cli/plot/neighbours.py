@@ -11,6 +11,8 @@ HELP = "Draw regions of test images beside the nearest regions of training image
 EXAMPLES = """
 hierjax plot neighbours runs/hlstm
 hierjax plot neighbours runs/hlstm --scale 2x3 --queries 4
+hierjax plot neighbours runs/hlstm --against runs/spp
+hierjax plot neighbours runs/hlstm --every-region --queries 18
 """
 
 
@@ -23,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--queries", type=int, default=6, metavar="N", help="regions to draw (default 6)")
   parser.add_argument(
     "--searched", type=int, default=5000, metavar="M", help="training images to search, at most (default 5000)"
+  )
+  parser.add_argument(
+    "--against", default="", metavar="RUN",
+    help="the folder of another run with a context neck: its layer is compared with this run's context map",
+  )  # fmt: skip
+  parser.add_argument(
+    "--every-region", action="store_true", help="draw every region of an image, in place of one of each image"
   )
   add_seed(parser)
   add_data_root(parser)
@@ -38,8 +47,10 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.runs import devices
 
   devices.prepare()
-  wanted = NeighbourQuery(args.scale, args.queries, args.seed, args.searched)
-  loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
-  found = find_neighbours(loaded, wanted)
+  wanted = NeighbourQuery(args.scale, args.queries, args.seed, args.searched, args.every_region)
+  mesh = devices.data_mesh()
+  loaded = LoadedRun.open(args.workdir, mesh, args.data_root)
+  against = LoadedRun.open(args.against, mesh, args.data_root) if args.against else None
+  found = find_neighbours(loaded, wanted, against)
   print(f"{neighbours_table(found)}\n{draw_neighbours(loaded.folder, found, args.format)}")
   return 0

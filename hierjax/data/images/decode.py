@@ -98,7 +98,8 @@ def in_memory(
   if bad:
     logging.warning("%s: %d of %d images cannot be read", source.name, len(bad), len(source))
     report_skipped(bad.values())
-  return ArraySource(images, source.nodes, source.name, source.describe, bad, source.content)
+  extents = source.extents(np.arange(len(source)))
+  return ArraySource(images, source.nodes, source.name, source.describe, bad, source.content, extents)
 
 
 def _report_kept(path: Path | None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from hierjax.data.images import decoding
@@ -54,7 +54,13 @@ class BadImageError(UserError):
 
 
 def read_image(
-  image: Path | str | bytes, resize: int, fit: str = "crop", name: str = "", *, interpolation: str = "bilinear"
+  image: Path | str | bytes,
+  resize: int,
+  fit: str = "crop",
+  name: str = "",
+  *,
+  interpolation: str = "bilinear",
+  most_pixels: int | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
   """Reads one image as a square of `resize` pixels.
 
@@ -70,18 +76,20 @@ def read_image(
       longer side resized to the square's, and grey at both ends of the shorter one.
     name: of the image in errors; a file's own path by default.
     interpolation: `bilinear` or `bicubic`; both average over all the pixels that become one.
+    most_pixels: of an image; one with more is refused before it is decoded. None for `MAX_PIXELS`, the most of all.
 
   Raises:
     BadImageError: it is missing, broken, cut short, no image or in a format whose suffix is not in `IMAGE_SUFFIXES`, or
-      has more than `MAX_PIXELS` pixels.
+      has more than `most_pixels` pixels.
   """
   name = name or ("image" if isinstance(image, bytes) else str(image))
   try:
     if not isinstance(image, bytes) and not stat.S_ISREG(os.stat(image).st_mode):  # reading a pipe may never end
       raise BadImageError(f"{name}: is no file of an image, but a folder, a pipe or a device")
     with _opened(image) as opened:
-      if opened.width * opened.height > MAX_PIXELS:
-        raise BadImageError(f"{name}: {opened.width} x {opened.height} pixels; {MAX_PIXELS} are allowed")
+      allowed = MAX_PIXELS if most_pixels is None else min(most_pixels, MAX_PIXELS)
+      if opened.width * opened.height > allowed:
+        raise BadImageError(f"{name}: {opened.width} x {opened.height} pixels; {allowed} are allowed")
       return _square(opened, resize, fit, _FILTERS[interpolation])
   except (BadImageError, MemoryError):  # Want of memory is no fault of the image.
     raise
@@ -134,6 +142,30 @@ def image_size(image: bytes) -> tuple[int, int]:
   """Returns the width and height of an image in pixels, as it is stored; raises as Pillow does."""
   with _opened(image) as opened:
     return opened.size
+
+
+def image_extent(image: Path | str | bytes) -> tuple[int, int]:
+  """Returns the height and width that an image is seen with, by EXIF's orientation; (1, 1) where it cannot be read."""
+  with contextlib.suppress(Exception), _opened(image) as opened:
+    turn = _TURNS.get(_orientation(opened))
+    width, height = opened.size if turn is None or turn in _UPRIGHT else opened.size[::-1]
+    return height, width
+  return 1, 1
+
+
+def unstretched(images: UInt8[np.ndarray, "m h w c"], extents: Int[np.ndarray, "m 2"]) -> UInt8[np.ndarray, "m h w c"]:
+  """Returns the central squares, as large as the images, of images of those heights and widths that were stretched."""
+  found = images.copy()
+  side = images.shape[1:3]
+  for row, (height, width) in enumerate(extents.tolist()):
+    if height * side[1] != width * side[0]:
+      tall, wide = (size * min(height, width) / own for size, own in zip(side, (height, width), strict=True))
+      top, left = (side[0] - tall) / 2, (side[1] - wide) / 2
+      grey = images.shape[3] == 1
+      image = Image.fromarray(images[row, ..., 0] if grey else images[row])
+      image = image.resize(side[::-1], _FILTERS["bilinear"], box=(left, top, left + wide, top + tall))
+      found[row] = np.array(image)[..., None] if grey else np.array(image)
+  return found
 
 
 def to_grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 1"]:

@@ -60,6 +60,10 @@ class FeatureSource:
     """Returns the name of a vector in messages."""
     return f"{self.file} row {index}"
 
+  def extents(self, indices: Integer[np.ndarray, "m"]) -> Int[np.ndarray, "m 2"]:
+    """Returns ones: features have neither height nor width."""
+    return np.ones((len(indices), 2), np.int32)
+
   def content(self, index: int, most: int) -> bytes:
     """Returns the bytes of a vector; see `Source`."""
     return np.asarray(self.features[index]).tobytes() if most else b""

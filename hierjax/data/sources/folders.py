@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Int, Integer, UInt8
 
 from hierjax.data.config import DataConfig
-from hierjax.data.images.read_image import read_image
-from hierjax.data.source import Splits, deepest_nodes, file_content, pad_nodes
+from hierjax.data.images.read_image import image_extent, read_image
+from hierjax.data.source import Splits, deepest_nodes, file_content, pad_nodes, squares
 from hierjax.errors import UserError
 from hierjax.tree.builders import build
 from hierjax.tree.draft import Draft
@@ -75,14 +75,15 @@ class FolderSource:
       name: of the split in messages and in the cache, different from those of other splits.
       files: their paths.
       nodes: as in `Source`.
-      config: `resize`, `fit` and `interpolation` are read, see `read_image`.
+      config: `resize`, `stored_fit`, `keeps_extents` and `interpolation` are read, see `read_image`.
     """
     self.name = name
     self.files = files
     self.nodes = nodes
     self.shape = (config.resize, config.resize, 3)
     self.settings = config.decoding
-    self._fit, self._interpolation = config.fit, config.interpolation
+    self._fit, self._interpolation = config.stored_fit, config.interpolation
+    self._keeps_extents = config.keeps_extents
 
   def __len__(self) -> int:
     return len(self.files)
@@ -93,6 +94,12 @@ class FolderSource:
     for row, index in enumerate(indices.tolist()):
       images[row] = read_image(self.files[index], self.shape[0], self._fit, interpolation=self._interpolation)
     return images
+
+  def extents(self, indices: Integer[np.ndarray, "m"]) -> Int[np.ndarray, "m 2"]:
+    """Returns heights and widths; see `Source`."""
+    if not self._keeps_extents:
+      return squares(len(indices), self.shape)
+    return np.array([image_extent(self.files[i]) for i in indices.tolist()], np.int32).reshape(-1, 2)
 
   def describe(self, index: int) -> str:
     """Returns the file's path."""

@@ -49,6 +49,10 @@ class FrozenFeatures:
     """Returns the name of an image in messages."""
     return self.source.describe(index)
 
+  def extents(self, indices: Integer[np.ndarray, "m"]) -> Int[np.ndarray, "m 2"]:
+    """Returns ones: features have neither height nor width."""
+    return np.ones((len(indices), 2), np.int32)
+
   def content(self, index: int, most: int) -> bytes:
     """Returns the bytes of an image as it is stored; see `Source`."""
     return self.source.content(index, most)

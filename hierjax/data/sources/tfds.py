@@ -15,8 +15,8 @@ from tqdm import tqdm
 from hierjax.config import read_json
 from hierjax.data.config import DataConfig
 from hierjax.data.images import cache
-from hierjax.data.images.read_image import read_image
-from hierjax.data.source import Splits, deepest_nodes, pad_nodes
+from hierjax.data.images.read_image import image_extent, read_image
+from hierjax.data.source import Splits, deepest_nodes, pad_nodes, squares
 from hierjax.errors import UserError, did_you_mean
 from hierjax.extras import require
 from hierjax.tree.catalog import class_nodes
@@ -85,7 +85,7 @@ class TfdsSource:
     Args:
       builder: TFDS's.
       split: its name.
-      config: `resize`, `fit`, `interpolation` and `label_feature` are read.
+      config: `resize`, `stored_fit`, `keeps_extents`, `interpolation` and `label_feature` are read.
       nodes_of: returns the end nodes of images, `i32[n p]`, from their classes, `i32[n p]` with -1 for none.
 
     Raises:
@@ -97,7 +97,8 @@ class TfdsSource:
     self._files = f"{self.name} {[(file.st_size, file.st_mtime_ns) for file in files]}"
     self.settings = config.decoding
     self.fingerprint = f"{self.settings} {self._files}"
-    self._fit, self._interpolation = config.fit, config.interpolation
+    self._fit, self._interpolation = config.stored_fit, config.interpolation
+    self._keeps_extents = config.keeps_extents
     self._label_feature = config.label_feature
     self._records = builder.as_data_source(split, decoders={"image": _tfds().decode.SkipDecoding()})
     labels = self._labels()  # i32[n p], -1 where there are fewer than p
@@ -117,6 +118,13 @@ class TfdsSource:
         record["image"], self.shape[0], self._fit, self.describe(index), interpolation=self._interpolation
       )
     return images
+
+  def extents(self, indices: Integer[np.ndarray, "m"]) -> Int[np.ndarray, "m 2"]:
+    """Returns heights and widths; see `Source`."""
+    if not self._keeps_extents or not len(indices):
+      return squares(len(indices), self.shape)
+    records = self._records.__getitems__(indices.tolist())
+    return np.array([image_extent(record["image"]) for record in records], np.int32)
 
   def describe(self, index: int) -> str:
     """Returns the name of an image in messages."""

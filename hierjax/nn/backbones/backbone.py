@@ -53,21 +53,29 @@ class Backbone(nn.Module):
     stem: `stem(x, train) -> x`, a map or `Tokens`.
     stages: the same, one after the other.
     top: `top(x, train) -> f32[b d]`, layers over what the last stage returns; None for the average of its map.
+    layer_names: of plain networks: the names of the layers of each stage, whose maps `stage.layers(x, train)` returns,
+      the stage's own last. () for networks that have no such names.
   """
 
   stem: nn.Module
   stages: tuple[nn.Module, ...]
   top: nn.Module | None = None
+  layer_names: tuple[tuple[str, ...], ...] = ()
 
   def __call__(self, images: State, train: bool = False) -> Features:
     """Returns the map after each stage, in the compute dtype, and the pooled vector `f32[b d]`."""
     x = self.stem(images, train)
-    maps = []
+    maps: list[State] = []
+    layers: list[tuple[State, ...]] = []
     for stage in self.stages:
-      x = stage(x, train)
+      if self.layer_names:
+        layers.append(stage.layers(x, train))
+        x = layers[-1][-1]
+      else:
+        x = stage(x, train)
       maps.append(map_of(x))
     pooled = jnp.mean(map_of(x).astype(jnp.float32), axis=(1, 2)) if self.top is None else self.top(x, train)
-    return Features(stages=tuple(maps), pooled=pooled)
+    return Features(tuple(maps), pooled, tuple(layers), self.layer_names)
 
 
 def variant(build: Callable[..., Backbone], **fields: Any) -> Callable[..., Backbone]:

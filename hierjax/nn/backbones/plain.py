@@ -66,15 +66,19 @@ class Stage(nn.Module):
   alpha: float | None = None
   dtype: Any = jnp.float32
 
-  @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h2 w2 d"]:
     """Returns the map after the column."""
+    return self.layers(x, train)[-1]
+
+  @nn.compact
+  def layers(self, x: Float[Array, "b h w c"], train: bool = False) -> tuple[Float[Array, "b _h _w d"], ...]:
+    """Returns the map after the convolution and its ReLU and, where there is one, after the pool."""
     kernel, strides = (self.kernel, self.kernel), (self.stride, self.stride)
     # He et al.'s initialisation: no norm here would repair a scale that each ReLU halves.
     init = nn.initializers.he_normal()
     conv = nn.Conv(self.width, kernel, strides, self.pad, kernel_init=init, dtype=self.dtype, name="conv")
     x = nn.relu(conv(x))
-    return x if self.alpha is None else max_pool(local_response_norm(x, alpha=self.alpha))
+    return (x,) if self.alpha is None else (x, max_pool(local_response_norm(x, alpha=self.alpha)))
 
 
 class Group(nn.Module):
@@ -96,14 +100,23 @@ class Group(nn.Module):
   drop_whole: tuple[int, ...] = ()
   dtype: Any = jnp.float32
 
-  @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h2 w2 d"]:
     """Returns the map after the group."""
+    return self.layers(x, train)[-1]
+
+  @nn.compact
+  def layers(self, x: Float[Array, "b h w c"], train: bool = False) -> tuple[Float[Array, "b _h _w d"], ...]:
+    """Returns the map after each convolution and its ReLU, the last one after pool and dropout.
+
+    Where there is a pool, the map before it is one more.
+    """
+    found = []
     for i, kernel in enumerate(self.kernels, start=1):
       init = nn.initializers.he_normal()
       x = nn.relu(Conv(self.width, (kernel, kernel), kernel_init=init, dtype=self.dtype, name=f"conv{i}")(x))
-    x = x if self.pool is None else self.pool(x)
-    return nn.Dropout(self.dropout, broadcast_dims=self.drop_whole)(x, deterministic=not train)
+      found.append(x)
+    end = found.pop() if self.pool is None else self.pool(x)
+    return (*found, nn.Dropout(self.dropout, broadcast_dims=self.drop_whole)(end, deterministic=not train))
 
 
 def alexnet(widths: Sequence[int] = WIDTHS, lrn_alpha: float = LRN_ALPHA, dtype: Any = jnp.float32) -> Backbone:
@@ -150,7 +163,8 @@ def _trunk(
     raise ValueError(f"{has}: a trunk has five widths, none below 1, and lrn_alpha is 0 or more")
   check_sizes(widths=widths)
   normed = [stage(width, *window) for width, window in zip(widths, windows, strict=False)]
-  return Backbone(Entry(smallest), (*normed, *(stage(width, alpha=None) for width in widths[2:])))
+  names = (("conv1", "pool1"), ("conv2", "pool2"), ("conv3",), ("conv4",), ("conv5",))
+  return Backbone(Entry(smallest), (*normed, *(stage(width, alpha=None) for width in widths[2:])), layer_names=names)
 
 
 def cnn7(width: int = 192, dropout: Sequence[float] = (0.5, 0.5, 0.5), dtype: Any = jnp.float32) -> Backbone:
@@ -175,4 +189,5 @@ def cnn7(width: int = 192, dropout: Sequence[float] = (0.5, 0.5, 0.5), dtype: An
   second = Group(width, (3, 3), mean_pool, dropout[1], dtype=dtype)
   # Dropping whole channels of the last map is dropping entries of its mean.
   third = Group(width, (3, 3, 1), None, dropout[2], drop_whole=(1, 2), dtype=dtype)
-  return Backbone(Entry(4), (first, second, third))
+  names = (("conv1", "conv2", "pool1"), ("conv3", "conv4", "pool2"), ("conv5", "conv6", "conv7"))
+  return Backbone(Entry(4), (first, second, third), layer_names=names)

@@ -46,24 +46,29 @@ class Bottleneck(nn.Module):
   torchvision ("v1.5"); He et al. have it in the first one.
 
   Attributes:
-    width: channels of the first two convolutions; the sum has 4 times as many.
+    width: the sum has 4 times as many channels.
     stride: of the 3x3 convolution and the shortcut.
     attention: `attention(dtype=..., name=...)(x, train) -> x`, the end of F; None for none.
     dtype: of the computation; weights are float32.
+    inner: channels of the first two convolutions; 0 for `width`.
+    groups: of the 3x3 convolution's channels.
   """
 
   width: int
   stride: int = 1
   attention: Attention | None = None
   dtype: Any = jnp.float32
+  inner: int = 0
+  groups: int = 1
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h2 w2 d"]:
     """Returns a map of 1 / stride the size, rounded up."""
-    narrow, widen = (partial(conv, width, dtype=self.dtype) for width in (self.width, 4 * self.width))
+    narrow, widen = (partial(conv, width, dtype=self.dtype) for width in (self.inner or self.width, 4 * self.width))
     strides = (self.stride, self.stride)
     y = nn.relu(conv_norm(narrow((1, 1), name="conv1"), x, train, Norm("norm1")))
-    y = nn.relu(conv_norm(narrow((3, 3), strides, 1, name="conv2"), y, train, Norm("norm2")))
+    grouped = narrow((3, 3), strides, 1, groups=self.groups, name="conv2")
+    y = nn.relu(conv_norm(grouped, y, train, Norm("norm2")))
     y = conv_norm(widen((1, 1), name="conv3"), y, train, Norm("norm3"))
     if self.attention is not None:
       y = self.attention(dtype=self.dtype, name="attention")(y, train)
@@ -73,7 +78,7 @@ class Bottleneck(nn.Module):
 
 
 def resnet(
-  blocks: Sequence[int], width: int = 64, attention: Attention | None = None, dtype: Any = jnp.float32
+  blocks: Sequence[int], width: int = 64, attention: Attention | None = None, dtype: Any = jnp.float32, groups: int = 1
 ) -> Backbone:
   """Returns a residual network with torchvision's arithmetic, so that its weights give its numbers.
 
@@ -84,6 +89,7 @@ def resnet(
     width: channels of the stem; the first stage has 4 times as many.
     attention: as in `Bottleneck`.
     dtype: of the computation; weights are float32.
+    groups: of a ResNeXt (Xie et al. 2017), whose first two convolutions have twice the channels; 1 for a ResNet.
 
   Raises:
     ValueError: a stage without blocks, none at all, or a width below 1.
@@ -96,7 +102,8 @@ def resnet(
 
   def stage(i: int, blocks: int) -> Stage:
     strides = [1 if i == 0 else 2] + [1] * (blocks - 1)
-    return Stage(tuple(Bottleneck(width * 2**i, stride, attention, dtype) for stride in strides))
+    inner = width * 2**i * (2 if groups > 1 else 1)
+    return Stage(tuple(Bottleneck(width * 2**i, stride, attention, dtype, inner, groups) for stride in strides))
 
   return Backbone(Stem(width, dtype), tuple(stage(i, n) for i, n in enumerate(blocks)))
 
@@ -133,6 +140,24 @@ def se_resnet50(width: int = 64, reduction: int = 16, dtype: Any = jnp.float32) 
     ValueError: a width or a reduction below 1.
   """
   return resnet((3, 4, 6, 3), width, _attention(SE, reduction), dtype)
+
+
+def se_resnext50(width: int = 64, reduction: int = 16, groups: int = 32, dtype: Any = jnp.float32) -> Backbone:
+  """Returns SE-ResNeXt-50 (32 x 4d), of the slides of Koo et al.: 25.5M weights, 27.6M with ImageNet's classifier.
+
+  Args:
+    width: channels of the stem; the first stage has 4 times as many.
+    reduction: channels for each hidden unit of an attention; see `hierjax.nn.layers.attention.SE`.
+    groups: of the 3x3 convolutions' channels, which are twice a ResNet's.
+    dtype: of the computation; weights are float32.
+
+  Raises:
+    ValueError: a width or a reduction below 1, or fewer than 2 groups, or groups that do not divide 2 x width.
+  """
+  check_sizes(groups=groups, width=width)
+  if groups < 2 or 2 * width % groups:
+    raise ValueError(f"groups = {groups}, width = {width}: there are 2 groups or more, and they divide 2 x width")
+  return resnet((3, 4, 6, 3), width, _attention(SE, reduction), dtype, groups)
 
 
 def cbam_resnet50(width: int = 64, reduction: int = 16, dtype: Any = jnp.float32) -> Backbone:

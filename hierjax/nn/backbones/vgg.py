@@ -36,17 +36,23 @@ class Stage(nn.Module):
   batch_norm: bool = False
   dtype: Any = jnp.float32
 
-  @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b h2 w2 d"]:
     """Returns a map of half the size; a last odd row or column is left out."""
+    return self.layers(x, train)[-1]
+
+  @nn.compact
+  def layers(self, x: Float[Array, "b h w c"], train: bool = False) -> tuple[Float[Array, "b _h _w d"], ...]:
+    """Returns the map after each convolution and its ReLU, and after the pool."""
+    found = []
     for i in range(1, self.convolutions + 1):
       init = nn.initializers.he_normal()
       conv = Conv(self.width, (3, 3), padding=1, kernel_init=init, dtype=self.dtype, name=f"conv{i}")
       x = nn.relu(conv_norm(conv, x, train, Norm(f"norm{i}")) if self.batch_norm else conv(x))
+      found.append(x)
     for axis in (1, 2):
       even = x.shape[axis] // 2 * 2
       x = larger(*(lax.slice_in_dim(x, i, even, 2, axis) for i in (0, 1)))
-    return x
+    return (*found, x)
 
 
 class Top(nn.Module):
@@ -82,7 +88,8 @@ def vgg16(
 ) -> Backbone:
   """Returns VGG-16: 14.7M weights, 138.4M with its top and ImageNet's classifier.
 
-  A stage ends with its pool: images of 224 x 224 give maps of 112, 56, 28, 14 and 7; any of 32 x 32 or more go in.
+  A stage ends with its pool: images of 224 x 224 give maps of 112, 56, 28, 14 and 7; any of 32 x 32 or more go in. Its
+  layers are `conv1_1`, `conv1_2`, `pool1` to `conv5_3`, `pool5`.
 
   Args:
     width: channels of the first stage; the others have 2, 4, 8 and 8 times as many.
@@ -101,7 +108,11 @@ def vgg16(
   check_sizes(width=width, top=top or ())
   widths = [width * factor for factor in (1, 2, 4, 8, 8)]
   stages = tuple(Stage(w, n, batch_norm, dtype) for w, n in zip(widths, CONVOLUTIONS, strict=True))
-  return Backbone(Entry(32), stages, None if top is None else Top(tuple(top), dropout, dtype))
+  names = tuple(
+    (*(f"conv{stage}_{i}" for i in range(1, number + 1)), f"pool{stage}")
+    for stage, number in enumerate(CONVOLUTIONS, start=1)
+  )
+  return Backbone(Entry(32), stages, None if top is None else Top(tuple(top), dropout, dtype), names)
 
 
 def _on_grid(x: Float[Array, "b h w c"]) -> Float[Array, "b 7 7 c"]:

@@ -20,7 +20,7 @@ from hierjax.nn.heads.axes import WeightAxes, level_outputs
 from hierjax.nn.heads.multilabel import check_thresholds, check_weights, multilabel_loss
 from hierjax.nn.layers.recurrence.bidirectional import CELLS, Bidirectional
 from hierjax.nn.layers.recurrence.logit_scale import LogitScale, scaled_normal
-from hierjax.nn.layers.stage_sequence import StageSequence, Subsets
+from hierjax.nn.layers.stage_sequence import Filters, Layer, StageSequence, Subsets
 from hierjax.tree.label_tree import UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Scorer
 
@@ -50,6 +50,10 @@ class DHNNHead(nn.Module):
     strict: whether to refuse a conversion that the appendices do not solve exactly.
     subsets: S_t, the stages that each step reads; see `hierjax.nn.layers.stage_sequence.StageSequence`.
     order: of the stages, where `subsets` is ().
+    maps: the stages, or the layers of a plain network by name, that are read where `subsets` is (); () for all stages.
+    filters: F, G and Z of the conversion `conv`; see `hierjax.nn.layers.stage_sequence.StageSequence`.
+    orthogonal: the initial recurrent matrices: `gates`, orthogonal gate by gate; `kernel`, as the authors' code: the
+      matrices of inputs and state of all gates are one orthogonal matrix (READINGS K15).
     dtype: of the products; weights, state and probabilities are float32.
   """
 
@@ -71,6 +75,9 @@ class DHNNHead(nn.Module):
   strict: bool = False
   subsets: Subsets = ()
   order: Literal["deep_first", "shallow_first"] = "deep_first"
+  maps: tuple[Layer, ...] = ()
+  filters: Filters = ()
+  orthogonal: Literal["gates", "kernel"] = "gates"
   dtype: Any = jnp.float32
 
   def __post_init__(self) -> None:
@@ -101,7 +108,7 @@ class DHNNHead(nn.Module):
     """Names the weights."""
     depth = len(self.level_offsets) - 1
     self.sequence = stage_sequence(self, depth)
-    self.recurrence = Bidirectional(self.cell, self.width, self.layers, self.dtype)
+    self.recurrence = Bidirectional(self.cell, self.width, self.layers, self.dtype, whole=self.orthogonal == "kernel")
     aligns = self.residual and 2 * self.width != self.size
     self.align = nn.Dense(self.size, use_bias=False, dtype=self.dtype) if aligns else None
     rows = self.size if self.residual else 2 * self.width
@@ -119,7 +126,7 @@ class DHNNHead(nn.Module):
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False
   ) -> Float[Array, "b l n"]:
     """Returns the logits of all nodes at each step; `targets` are not read."""
-    u = self.sequence(features.stages)
+    u = self.sequence(features)
     h = self.recurrence(u)[1]
     if self.residual:
       h = u + (h if self.align is None else self.align(h).astype(jnp.float32))
@@ -148,7 +155,7 @@ class DHNNHead(nn.Module):
   @nn.nowrap
   def describe(self, features: Features) -> list[str]:
     """Returns the conversion of each stage's map; `features` may be shapes."""
-    return stage_sequence(self, len(self.level_offsets) - 1, parent=None).describe(map_shapes(features))
+    return stage_sequence(self, len(self.level_offsets) - 1, parent=None).describe(features)
 
   def distribution(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions
@@ -185,6 +192,8 @@ def check_fields(head: Any) -> None:
     raise ValueError(f"width = {head.width}, layers = {head.layers}: must be 1 or more")
   if head.cell not in CELLS:
     raise ValueError(f"cell = {head.cell!r}: choose from {', '.join(CELLS)}")
+  if head.orthogonal not in ("gates", "kernel"):
+    raise ValueError(f"orthogonal = {head.orthogonal!r}: choose from gates, kernel")
   if head.output not in ("softmax", "sigmoid"):
     raise ValueError(f"output = {head.output!r}: choose from softmax, sigmoid")
   if head.own_level and head.output == "softmax":
@@ -226,10 +235,5 @@ def several_paths_loss(
 
 def stage_sequence(head: Any, steps: int, **linen: Any) -> StageSequence:
   """Returns a head's conversions for so many steps, 0 for one a stage; outside of `setup`, with parent=None."""
-  fields = (head.size, head.subsets, steps, head.order, head.conversion, head.side, head.strict, head.dtype)
-  return StageSequence(*fields, **linen)
-
-
-def map_shapes(features: Features) -> tuple[tuple[int, ...], ...]:
-  """Returns the shape (h, w, c) of each stage's map."""
-  return tuple(tuple(stage.shape[1:]) for stage in features.stages)
+  own = ("size", "subsets", "order", "conversion", "side", "strict", "dtype", "maps", "filters")
+  return StageSequence(steps=steps, **{name: getattr(head, name) for name in own}, **linen)

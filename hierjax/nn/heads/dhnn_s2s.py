@@ -21,7 +21,6 @@ from hierjax.nn.heads.axes import WeightAxes, dense_axes, node_outputs
 from hierjax.nn.heads.dhnn_rnn import (
   check_fields,
   check_unmerged,
-  map_shapes,
   own_levels,
   several_paths_loss,
   stage_sequence,
@@ -29,7 +28,7 @@ from hierjax.nn.heads.dhnn_rnn import (
 )
 from hierjax.nn.layers.recurrence.bidirectional import Bidirectional, Recurrence
 from hierjax.nn.layers.recurrence.logit_scale import LogitScale, scaled_normal
-from hierjax.nn.layers.stage_sequence import Subsets
+from hierjax.nn.layers.stage_sequence import Filters, Layer, Subsets
 from hierjax.tree.label_tree import ROOT, STOP, UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Scorer
 
@@ -62,6 +61,10 @@ class DHNNSequenceHead(nn.Module):
     subsets: S_t, the stages that each step reads, by default one; see
       `hierjax.nn.layers.stage_sequence.StageSequence`.
     order: of the stages, where `subsets` is ().
+    maps: the stages, or the layers of a plain network by name, that are read where `subsets` is (); () for all stages.
+    filters: F, G and Z of the conversion `conv`; see `hierjax.nn.layers.stage_sequence.StageSequence`.
+    orthogonal: the initial recurrent matrices: `gates`, orthogonal gate by gate; `kernel`, as the authors' code: the
+      matrices of inputs and state of all gates are one orthogonal matrix (READINGS K15).
     dtype: of the products; weights, state and probabilities are float32.
   """
 
@@ -83,6 +86,9 @@ class DHNNSequenceHead(nn.Module):
   strict: bool = False
   subsets: Subsets = ()
   order: Literal["deep_first", "shallow_first"] = "deep_first"
+  maps: tuple[Layer, ...] = ()
+  filters: Filters = ()
+  orthogonal: Literal["gates", "kernel"] = "gates"
   dtype: Any = jnp.float32
 
   def __post_init__(self) -> None:
@@ -109,9 +115,10 @@ class DHNNSequenceHead(nn.Module):
     self.sequence = stage_sequence(self, 0)
     # The paper asks for orthogonal matrices and is silent on the rest. With the usual values the label that a step is
     # fed moves its logits by a twentieth of what it does with these, and half of the backbone's gradient is missing.
-    self.encoder = Bidirectional(self.cell, self.width, self.layers, self.dtype, start="open")
+    whole = self.orthogonal == "kernel"
+    self.encoder = Bidirectional(self.cell, self.width, self.layers, self.dtype, start="open", whole=whole)
     self.embed = nn.Embed(self._outputs + 1, self.size, embedding_init=nn.initializers.normal(1.0))  # START is last
-    self.decoder = Recurrence(self.cell, 2 * self.width, self.dtype, start="lasting")
+    self.decoder = Recurrence(self.cell, 2 * self.width, self.dtype, "lasting", self.size if whole else 0)
     self.scores = nn.Dense(self._outputs, dtype=self.dtype, kernel_init=scaled_normal())
     self.scale = LogitScale()
 
@@ -138,7 +145,7 @@ class DHNNSequenceHead(nn.Module):
 
   def encode(self, features: Features) -> Any:
     """Returns the decoder's first state."""
-    return self.encoder(self.sequence(features.stages))[0]
+    return self.encoder(self.sequence(features))[0]
 
   def step(self, carry: Any, fed: Float[Array, "*b p"]) -> tuple[Any, Float[Array, "*b o"]]:
     """Returns the state after a step, and its logits."""
@@ -201,7 +208,7 @@ class DHNNSequenceHead(nn.Module):
   @nn.nowrap
   def describe(self, features: Features) -> list[str]:
     """Returns the conversion of each stage's map; `features` may be shapes."""
-    return stage_sequence(self, 0, parent=None).describe(map_shapes(features))
+    return stage_sequence(self, 0, parent=None).describe(features)
 
   def distribution(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions

@@ -91,7 +91,7 @@ class FlatHead(nn.Module):
       return []
     return [
       "config.tree.short_labels = stop: labels may end above a leaf, but config.head.name = flat always answers with a "
-      "leaf, which is wrong there; path_rnn and dhnn_s2s can stop"
+      "leaf, which is wrong there; flat_ends, path_rnn and dhnn_s2s can stop"
     ]
 
   def distribution(

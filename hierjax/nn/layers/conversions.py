@@ -38,18 +38,22 @@ class Target:
     side: the wanted height and width of the result of `linear`, `pool_linear` and `conv`, before it is flattened; the
       largest height and width of the map that `pool_dense` has its matrix over.
     strict: whether settings that the appendices do not solve exactly are errors; otherwise the nearest ones are taken.
+    filter: F, G and Z of `conv`: the filters' size, their stride and the zeros on each side; () for `convolution`'s
+      own choice. `side` and `strict` have no effect beside it.
   """
 
   size: int
   side: int = 4
   strict: bool = False
+  filter: tuple[int, ...] = ()
 
 
 class Conversion(nn.Module):
   """Conversion of a map a of D x H x W numbers to a vector of p = `size` numbers, g(a; alpha) of the paper.
 
   - `linear`: vec(a x_1 U1 x_2 U2 x_3 U3), the n-mode product, to p / side^2 x side x side (READINGS K4).
-  - `conv`: a convolution with p / side^2 filters and side x side places; see `convolution` (appendix A; K5).
+  - `conv`: a convolution with p / side^2 filters and side x side places; see `convolution` (appendix A; K5). With
+    `filter`, F x F filters of stride G over a map with Z zeros on each side, K = p / ((W - F + 2Z) / G + 1)^2 of them.
   - `pool`: max pooling to D x k x k, k the largest with D k^2 <= p, padded with zeros; no weights. Where D > p, maxima
     of ceil(D / p) channels each come first (appendix B; K2, K3). k is at most the map's own side; the windows are
     disjoint where it divides the side, and otherwise those of `adaptive_max_pool`.
@@ -66,6 +70,7 @@ class Conversion(nn.Module):
     strict: see `Target`.
     label: the map's name in messages.
     dtype: of the products; weights and result are float32.
+    filter: see `Target`.
   """
 
   kind: Literal["linear", "conv", "pool", "pool_average", "pool_linear", "pool_dense", "dense"]
@@ -74,6 +79,7 @@ class Conversion(nn.Module):
   strict: bool = False
   label: str = "the map"
   dtype: Any = jnp.float32
+  filter: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b p"]:
@@ -82,7 +88,7 @@ class Conversion(nn.Module):
     Raises:
       UserError: with `strict`, there is no exact setting for this map.
     """
-    shape, target = MapShape(self.label, *x.shape[1:]), Target(self.size, self.side, self.strict)
+    shape, target = MapShape(self.label, *x.shape[1:]), Target(self.size, self.side, self.strict, self.filter)
     x = x.astype(self.dtype)
     if self.kind in ("pool", "pool_average"):
       y = _pooled(x, pooling(shape, target), self.kind == "pool_average")
@@ -209,6 +215,8 @@ def convolution(shape: MapShape, target: Target) -> Convolution:
   Raises:
     UserError: with `strict`, there is no solution, or the map is not square, which the appendix assumes.
   """
+  if target.filter:
+    return given_convolution(shape, target)
   label, height, width = shape.label, shape.height, shape.width
   size, side, strict = target.size, target.side, target.strict
   remedy = "choose another config.head.size or config.head.side, or config.head.strict = False"
@@ -221,6 +229,34 @@ def convolution(shape: MapShape, target: Target) -> Convolution:
     found = max(s for s in range(1, min(height, width) + 1) if size % s**2 == 0)
   rows, columns = window(height, found), window(width, found)
   return Convolution(found, *zip(rows, columns, strict=True))
+
+
+def given_convolution(shape: MapShape, target: Target) -> Convolution:
+  """Returns the convolution with `target.filter`, F, G and Z, where appendix A solves it for the map.
+
+  Raises:
+    UserError: the map is not square; F, G and Z are none of the appendix's four cases; or the convolution does not make
+      p numbers with a whole number of filters.
+  """
+  (f, g, z), w, p = target.filter, shape.width, target.size
+  has = f"{shape.label}, {shape.height}x{w}, with config.head.filters F = {f}, G = {g}, Z = {z}"
+  if shape.height != w:
+    raise UserError(f"{has}: appendix A of Koo et al. is for square maps; set config.head.filters = ()")
+  case_1 = f == w and z == 0
+  case_2 = f == g < w
+  case_3 = g == 1 and f < w and z == 0
+  case_4 = 1 < g < f < w
+  if not (case_1 or case_2 or case_3 or case_4):
+    raise UserError(
+      f"{has}: appendix A of Koo et al. has F = W and Z = 0; or F = G below W; or F below W, G = 1 and Z = 0; or F "
+      "below W, G from 2 to F - 1"
+    )
+  places, rest = divmod(w - f + 2 * z, g)
+  side = places + 1
+  if rest or p % side**2:
+    counted = f"{p} / {side}^2 filters" if not rest else f"(W - F + 2Z) / G + 1 = {w - f + 2 * z} / {g} + 1 places"
+    raise UserError(f"{has}: p = {p} numbers would need {counted}, which is not a whole number (appendix A)")
+  return Convolution(side, (f, f), (g, g), (z, z))
 
 
 def window(extent: int, places: int) -> tuple[int, int, int]:

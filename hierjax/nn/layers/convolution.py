@@ -29,6 +29,8 @@ class Conv(nn.Module):
     kernel_init: initialiser of the kernel.
     bias_init: initialiser of the bias.
     dtype: of the computation; weights are float32.
+    groups: of the channels, each of which is filtered into its own share of the output's; the kernel is then
+      f32[k l c/groups d].
   """
 
   features: int
@@ -39,13 +41,15 @@ class Conv(nn.Module):
   kernel_init: Initializer = nn.initializers.lecun_normal()
   bias_init: Initializer = nn.initializers.zeros_init()
   dtype: Any = jnp.float32
+  groups: int = 1
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], factor: Float[Array, "d"] | None = None) -> Float[Array, "b h2 w2 d"]:
     """Returns the filtered map; kernel and bias of each channel are multiplied by `factor` first."""
-    kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, x.shape[-1], self.features), jnp.float32)
+    shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
+    kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
     kernel = kernel if factor is None else kernel * factor.reshape(1, 1, 1, -1)
-    y = _convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding)
+    y = _convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding, self.groups)
     if not self.use_bias:
       return y
     bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
@@ -104,16 +108,21 @@ class _Coefficients(nn.Module):
 
 def _convolve(
   x: Float[Array, "b h w c"],
-  kernel: Float[Array, "k l c d"],
+  kernel: Float[Array, "k l c2 d"],
   strides: tuple[int, int],
   padding: str | int | Sequence[tuple[int, int]],
+  groups: int = 1,
 ) -> Float[Array, "b h2 w2 d"]:
   pads = [(padding, padding)] * 2 if isinstance(padding, int) else padding
   convolution: Callable[[Array, Array], Array] = partial(
-    lax.conv_general_dilated, window_strides=strides, padding=pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    lax.conv_general_dilated,
+    window_strides=strides,
+    padding=pads,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    feature_group_count=groups,
   )
   unpadded = pads in ("SAME", "VALID") or (not isinstance(pads, str) and not any(map(any, pads)))
-  if kernel.shape[:2] != (1, 1) or not unpadded:
+  if kernel.shape[:2] != (1, 1) or not unpadded or groups > 1:
     return convolution(x, kernel)
   return on_cpus(partial(_product, strides), convolution)(x, kernel)
 

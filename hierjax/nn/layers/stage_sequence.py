@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,8 +12,12 @@ from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
 from hierjax.nn.layers.conversions import KINDS, Conversion, MapShape, Target, conversion_summary
+from hierjax.types import Features
 
-Subsets = tuple[tuple[int, ...], ...]
+Layer = int | str  # a stage by its number, 1 nearest the image, or a layer of a plain network by its name
+Subsets = tuple[tuple[Layer, ...], ...]
+Filters = tuple[tuple[int, int, int], ...]
+Names = tuple[tuple[str, ...], ...]
 ORDERS = ("deep_first", "shallow_first")
 
 
@@ -23,13 +28,17 @@ class StageSequence(nn.Module):
 
   Attributes:
     size: p, of each vector.
-    subsets: S_t for each step, by the stages' numbers, 1 nearest the image; () for `default_subsets`.
-    steps: the number of steps of the default subsets; 0 for one step a stage.
+    subsets: S_t for each step, by the stages' numbers, 1 nearest the image, or the names of a plain network's layers,
+      `conv5_3`; () for `default_subsets`.
+    steps: the number of steps of the default subsets; 0 for one step a map.
     order: of the default subsets: `deep_first` as in the authors' code, `shallow_first` as in the text (READINGS K1).
     conversion: see `Conversion`.
     side: see `Conversion`.
     strict: see `Conversion`.
     dtype: of the products.
+    maps: the stages or layers that the default subsets are of, nearest the image first; () for all stages.
+    filters: F, G and Z of the conversion `conv`: for each map that is read, nearest the image first, or one for all; ()
+      for those of least padding.
   """
 
   size: int
@@ -40,50 +49,77 @@ class StageSequence(nn.Module):
   side: int = 4
   strict: bool = False
   dtype: Any = jnp.float32
+  maps: tuple[Layer, ...] = ()
+  filters: Filters = ()
 
   @nn.compact
-  def __call__(self, stages: tuple[Float[Array, "b _h _w _c"], ...]) -> Float[Array, "b t p"]:
-    """Returns the sequence; raises UserError for subsets that the stages do not have."""
-    subsets = self.resolved(len(stages))
+  def __call__(self, features: Features) -> Float[Array, "b t p"]:
+    """Returns the sequence; raises UserError for subsets that the network does not have."""
+    subsets = self.resolved(len(features.stages), features.layer_names)
+    read = self._read(subsets, features)
     vectors = {
-      stage: Conversion(
+      layer: Conversion(
         self.conversion,  # type: ignore[arg-type]
         self.size,
         self.side,
         self.strict,
-        _label(stage),
+        _label(layer),
         self.dtype,
-        name=f"conversion_{stage}",
-      )(stages[stage - 1])
-      for stage in sorted(itertools.chain(*subsets))
+        own,
+        name=f"conversion_{layer}",
+      )(_map_of(layer, features))
+      for layer, own in read.items()
     }
     means = [sum(vectors[s] for s in subset) / len(subset) for subset in subsets]
     return jnp.stack(means, axis=1)
 
   @nn.nowrap
-  def resolved(self, num_stages: int) -> Subsets:
-    """Returns S_t for each step of a network with `num_stages` stages.
+  def _read(self, subsets: Subsets, features: Features) -> dict[Layer, tuple[int, ...]]:
+    """Returns the layers that are read, nearest the image first, with F, G and Z of each."""
+    places = layer_places(len(features.stages), features.layer_names)
+    read = sorted(itertools.chain(*subsets), key=places.__getitem__)
+    if len(self.filters) not in (0, 1, len(read)):
+      raise UserError(
+        f"config.head.filters = {self.filters}: give F, G and Z once, or for each of the {len(read)} maps that are "
+        f"read, {', '.join(map(_label, read))}"
+      )
+    filters = self.filters if len(self.filters) > 1 else (self.filters or ((),)) * len(read)
+    return dict(zip(read, filters, strict=True))
+
+  @nn.nowrap
+  def resolved(self, num_stages: int, names: Names = ()) -> Subsets:
+    """Returns S_t for each step of a network with `num_stages` stages, whose layers have `names`.
 
     Raises:
-      UserError: there is no such stage, a subset is empty, or the subsets neither rise nor fall from step to step; or
-        there are more steps than stages (READINGS K17).
+      UserError: there is no such stage or layer, a subset is empty, or the subsets neither rise nor fall from step to
+        step; or there are more steps than stages (READINGS K17).
     """
     if not num_stages:
       raise UserError(
         "config.head: this head reads the feature maps of several stages, and the backbone `features` has none; "
         "choose another backbone, or path_rnn"
       )
-    if not self.subsets:
+    places = layer_places(num_stages, names)
+    if not self.subsets and not self.maps:
       return default_subsets(num_stages, self.steps or num_stages, self.order)
-    check_subsets(self.subsets, num_stages, self.steps)
+    if not self.subsets:
+      check_subsets(tuple((layer,) for layer in self.maps), places, 0, "maps")
+      maps = sorted(self.maps, key=places.__getitem__)
+      numbered = dict(enumerate(maps, start=1))
+      chosen = default_subsets(len(maps), self.steps or len(maps), self.order)
+      return tuple(tuple(numbered[int(number)] for number in subset) for subset in chosen)
+    check_subsets(self.subsets, places, self.steps)
     return self.subsets
 
   @nn.nowrap
-  def describe(self, shapes: tuple[tuple[int, ...], ...]) -> list[str]:
-    """Returns a line for each stage on the conversion of its map, of shape (h, w, c)."""
-    read = sorted(itertools.chain(*self.resolved(len(shapes))))
-    target = Target(self.size, self.side, self.strict)
-    return [conversion_summary(self.conversion, MapShape(_label(s), *shapes[s - 1]), target) for s in read]
+  def describe(self, features: Features) -> list[str]:
+    """Returns a line for each map that is read on its conversion; `features` may be shapes."""
+    found = []
+    for layer, own in self._read(self.resolved(len(features.stages), features.layer_names), features).items():
+      target = Target(self.size, self.side, self.strict, own)
+      shape = MapShape(_label(layer), *_map_of(layer, features).shape[1:])
+      found.append(conversion_summary(self.conversion, shape, target))
+    return found
 
   @nn.nowrap
   def check(self) -> None:
@@ -93,10 +129,33 @@ class StageSequence(nn.Module):
     for name, value, allowed in (("conversion", self.conversion, KINDS), ("order", self.order, ORDERS)):
       if value not in allowed:
         raise ValueError(f"{name} = {value!r}: choose from {', '.join(allowed)}")
+    if any(f < 1 or g < 1 or z < 0 for f, g, z in self.filters):
+      raise ValueError(f"filters = {self.filters}: F and G are 1 or more, and Z is 0 or more")
+    if self.filters and self.conversion != "conv":
+      raise ValueError(f"filters = {self.filters}: they are of conversion = conv, and not of {self.conversion}")
 
 
-def _label(stage: int) -> str:
-  return f"stage {stage}"
+def _label(layer: Layer) -> str:
+  return layer if isinstance(layer, str) else f"stage {layer}"
+
+
+def layer_places(num_stages: int, names: Names = ()) -> dict[Layer, int]:
+  """Returns the place of each stage and each named layer, from the image on; a stage is at its last layer's place."""
+  found: dict[Layer, int] = {}
+  place = 0
+  for number in range(1, num_stages + 1):
+    for name in names[number - 1] if number <= len(names) else ("",):
+      place += 1
+      found |= {name: place} if name else {}
+    found[number] = place
+  return found
+
+
+def _map_of(layer: Layer, features: Features) -> Any:
+  if isinstance(layer, int):
+    return features.stages[layer - 1]
+  named = zip(itertools.chain(*features.layer_names), itertools.chain(*features.layers), strict=True)
+  return next(found for name, found in named if name == layer)
 
 
 def default_subsets(num_stages: int, steps: int, order: str = "deep_first") -> Subsets:
@@ -117,15 +176,23 @@ def default_subsets(num_stages: int, steps: int, order: str = "deep_first") -> S
   return subsets if order == "deep_first" else subsets[::-1]
 
 
-def check_subsets(subsets: Subsets, num_stages: int, steps: int = 0) -> None:
-  """Raises UserError where `subsets` are not valid S_1, S_2, ... of the stages, or not `steps` many (0: any number)."""
-  where = f"config.head.subsets = {subsets}"
+def check_subsets(subsets: Subsets, places: Mapping[Layer, int], steps: int = 0, field: str = "subsets") -> None:
+  """Raises UserError where `subsets` are not valid S_1, S_2, ... of the layers, or not `steps` many (0: any number)."""
+  named = tuple(subset[0] for subset in subsets) if field == "maps" else subsets
+  where = f"config.head.{field} = {named}"
   if steps and len(subsets) != steps:
     raise UserError(f"{where}: label paths have {steps} steps, so give {steps} subsets")
+  num_stages = sum(isinstance(layer, int) for layer in places)
+  names = [layer for layer in places if isinstance(layer, str)]
+  some = f", or {', '.join(names)}" if names else ""
   for subset in subsets:
-    if not subset or any(not 1 <= stage <= num_stages for stage in subset) or len(set(subset)) < len(subset):
-      raise UserError(f"{where}: each must hold stages of the backbone, 1 to {num_stages}, and none twice")
-  pairs = list(itertools.pairwise(subsets))
+    here = [places.get(layer, 0) for layer in subset]
+    if not here or 0 in here or len(set(here)) < len(here):
+      raise UserError(f"{where}: each must hold stages of the backbone, 1 to {num_stages}{some}, and none twice")
+  numbers = tuple(tuple(places[layer] for layer in subset) for subset in subsets)
+  if field == "maps" and len(set(numbers)) == len(numbers):
+    return
+  pairs = list(itertools.pairwise(numbers))
   rises, falls = (all(max(a) < min(b) for a, b in some) for some in (pairs, [(b, a) for a, b in pairs]))
   if not rises and not falls:
     raise UserError(

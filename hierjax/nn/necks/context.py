@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -143,7 +144,7 @@ class ContextNeck(nn.Module):
     for dense in self.dense:
       y = self.drop(nn.relu(dense(y)), deterministic=not train)
     y = y.astype(jnp.float32)
-    return Features((*features.stages, y[:, None, None]), y)
+    return dataclasses.replace(features, stages=(*features.stages, y[:, None, None]), pooled=y)
 
   def regions(self, features: Features, scale: int) -> tuple[Map, Map]:
     """Returns two maps of a scale, given by its index: the pooled one, and the one with context."""

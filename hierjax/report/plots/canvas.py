@@ -22,6 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from hierjax.data.images.read_image import unstretched
 from hierjax.data.source import Source
 from hierjax.inference.images import check_images
 from hierjax.report.plots.style import DPI, FAMILY, GREY, INK, file_of, tidy
@@ -43,7 +44,8 @@ def seen_images(
   check_images(source)
   height, width, channels = source.shape
   top, left = (height - crop) // 2, (width - crop) // 2
-  pixels = source.read(np.asarray(numbers, np.int64))[:, top : top + crop, left : left + crop]
+  chosen = np.asarray(numbers, np.int64)
+  pixels = unstretched(source.read(chosen), source.extents(chosen))[:, top : top + crop, left : left + crop]
   return np.repeat(pixels, 3, axis=-1) if channels == 1 else pixels
 
 

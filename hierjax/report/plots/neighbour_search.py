@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Float32, Int
 from hierjax.data.source import Source, View
 from hierjax.errors import UserError
 from hierjax.evaluation.tables import table
-from hierjax.inference.images import sample
+from hierjax.inference.images import same_images, sample
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.nn.classifier import Classifier
 from hierjax.nn.layers.pyramid import window
@@ -116,7 +116,7 @@ class Neighbours:
     cells: `i64[q]`, the region of each.
     searched: the training images that were searched.
     grid: the regions.
-    found: the nearest regions by layer; `image` numbers those of `searched`.
+    found: the nearest regions by layer, of another run with its name before it; `image` numbers those of `searched`.
   """
 
   run: Run
@@ -159,12 +159,14 @@ class NeighbourQuery:
     queries: the number of regions, each of another image.
     seed: chooses the regions, and the images that are searched where there are more; 0 or more.
     searched: at most this many training images.
+    every: whether every region of an image is one, of as few images as `queries` takes.
   """
 
   scale: str = ""
   queries: int = 6
   seed: int = 0
   searched: int = 5000
+  every: bool = False
 
   def __post_init__(self) -> None:
     """Raises UserError for a value out of range."""
@@ -176,32 +178,84 @@ class NeighbourQuery:
       raise UserError(f"--seed {self.seed}: must be 0 or more")
 
 
-def find_neighbours(loaded: LoadedRun, wanted: NeighbourQuery = NeighbourQuery()) -> Neighbours:
+def find_neighbours(
+  loaded: LoadedRun, wanted: NeighbourQuery = NeighbourQuery(), against: LoadedRun | None = None
+) -> Neighbours:
   """Returns the training regions that are nearest to random regions of random test images.
 
   Of each training image only the nearest region counts, so that eight neighbours are of eight images. Images without a
   known label are left out, and so are those that cannot be read, where the config skips them. Training images are read
   once, a batch at a time.
 
+  With another run, its layer takes the place of this one's second: the context map, or of a neck without recurrences
+  the pooled map. In Fig. 4 these are C-HLSTM's hrnn6 and SPP-net's conv5.
+
   Raises:
-    UserError: the run has no context neck or no such scale, its data cannot be used, or no query can be read.
+    UserError: the run has no context neck or no such scale, its data cannot be used, or no query can be read; or the
+      other run has other images or labels.
   """
   run = loaded.run
   grid = find_grid(run, wanted.scale)
   rng = np.random.default_rng(wanted.seed)
   split = judged_split(run) or "test"
-  queries, training = sample(run, split, wanted.queries, rng), sample(run, "train", wanted.searched, rng)
-  cells = rng.integers(grid.rows * grid.columns, size=len(queries))
-  maps_of = _region_maps(run, grid)
-  mask, *maps = loaded.collect(
-    jax.jit(lambda method, variables, examples: (examples.mask, *maps_of(method, variables, examples))), queries
-  )
+  count, places = wanted.queries, grid.rows * grid.columns
+  queries = sample(run, split, -(-count // places) if wanted.every else count, rng)
+  training = sample(run, "train", wanted.searched, rng)
+  if wanted.every:
+    rows = np.repeat(np.arange(len(queries)), places)[:count]
+    queries = View(queries.source, queries.indices[rows], queries.nodes[rows])
+  cells = np.arange(len(queries)) % places if wanted.every else rng.integers(places, size=len(queries))
+  if against is not None:
+    _check_same(loaded, against, split)
+    grid = dataclasses.replace(grid, layers=grid.layers[:1])
+  mask, maps = _wanted_regions(loaded, grid, queries, cells)
   kept = np.flatnonzero(mask)
   if not len(kept):
     raise UserError(f"--seed {wanted.seed}: none of the {split} images that it chooses can be read; try another")
   queries, cells = View(queries.source, queries.indices[kept], queries.nodes[kept]), cells[kept]
-  found = _search(loaded, training, maps_of, tuple(x[kept, cells] for x in maps))
-  return Neighbours(run, split, queries, cells, training, grid, dict(zip(grid.layers, found, strict=True)))
+  nearest = _search(loaded, training, _region_maps(run, grid), tuple(x[kept] for x in maps))
+  found = dict(zip(grid.layers, nearest, strict=True))
+  if against is not None:
+    found |= _of_another(against, grid, (split, queries, cells), training)
+  return Neighbours(run, split, queries, cells, training, grid, found)
+
+
+def _wanted_regions(
+  loaded: LoadedRun, grid: Grid, queries: View, cells: np.ndarray
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+  """Returns which queries can be read, and the features of their regions, one array a layer."""
+  maps_of = _region_maps(loaded.run, grid)
+  mask, *maps = loaded.collect(
+    jax.jit(lambda method, variables, examples: (examples.mask, *maps_of(method, variables, examples))), queries
+  )
+  return mask, tuple(x[np.arange(len(cells)), cells] for x in maps)
+
+
+def _check_same(loaded: LoadedRun, against: LoadedRun, split: str) -> None:
+  """Raises UserError where two runs have not the same tree, or other images to train on or in a split."""
+  text = f"--against {against.folder.path}"
+  if loaded.run.tree != against.run.tree:
+    raise UserError(f"{text}: its label tree is not that of {loaded.folder.path}")
+  for name in (split, "train"):
+    own, other = loaded.run.source(name), against.run.source(name)
+    if own is None or other is None or not same_images((loaded.run, against.run), own, other):
+      raise UserError(f"{text}: its {name} images are not those of {loaded.folder.path}")
+
+
+def _of_another(
+  against: LoadedRun, grid: Grid, asked: tuple[str, View, np.ndarray], training: View
+) -> dict[str, Nearest]:
+  """Returns the nearest regions in the layer of another run, whose own grid has as many cells."""
+  split, queries, cells = asked
+  images, others = against.run.source(split), against.run.source("train")
+  assert images is not None and others is not None  # `_check_same` refuses it
+  own = find_grid(against.run, f"{grid.rows}x{grid.columns}")
+  own = dataclasses.replace(own, layers=own.layers[:1])
+  seen = View(images, queries.indices, queries.nodes)
+  searched = View(others, training.indices, training.nodes)
+  _, maps = _wanted_regions(against, own, seen, cells)
+  (found,) = _search(against, searched, _region_maps(against.run, own), maps)
+  return {f"{against.folder.path.name}: {own.layers[0]}": found}
 
 
 def _search(
@@ -262,8 +316,9 @@ def _region_maps(run: Run, grid: Grid) -> Callable[[Method, Variables, Examples]
 
   def maps(method: Method, variables: Variables, examples: Examples) -> Maps:
     inputs = run.preprocess(examples).inputs
-    found: Any = method.module.apply(variables, inputs, grid.index, method=_context_and_pooled)
-    return tuple(x.reshape(len(x), -1, x.shape[-1]) for x in found[-len(grid.layers) :])
+    both: Any = method.module.apply(variables, inputs, grid.index, method=_context_and_pooled)
+    found = dict(zip(LAYERS, both, strict=True))
+    return tuple(found[layer].reshape(len(inputs), -1, found[layer].shape[-1]) for layer in grid.layers)
 
   return maps
 

@@ -8,23 +8,31 @@ import numpy as np
 import pytest
 
 from hierjax.functional.tree_arrays import tree_arrays
-from hierjax.nn.backbones.resnet import cbam_resnet50, resnet, resnet50, resnet152, se_resnet50
+from hierjax.nn.backbones.resnet import cbam_resnet50, resnet, resnet50, resnet152, se_resnet50, se_resnext50
 from hierjax.nn.registry import ModelConfig, make_method
 
-FOUR = {"resnet50": resnet50, "resnet152": resnet152, "se_resnet50": se_resnet50, "cbam_resnet50": cbam_resnet50}
+ALL = {
+  "resnet50": resnet50,
+  "resnet152": resnet152,
+  "se_resnet50": se_resnet50,
+  "se_resnext50": se_resnext50,
+  "cbam_resnet50": cbam_resnet50,
+}
 
 
 def shapes_of(module, size=224):
   return jax.eval_shape(module.init_with_output, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
 
-def by_hand(blocks, attention):
+def by_hand(blocks, attention, groups=1):
   """Weights of a ResNet with ImageNet's classifier; `attention(channels)` are those of a block beyond its own."""
   total, before = 7 * 7 * 3 * 64 + 2 * 64, 64
   for i, count in enumerate(blocks):
-    inner, width = 64 * 2**i, 256 * 2**i
+    inner, width = (64 if groups == 1 else 128) * 2**i, 256 * 2**i
     for j in range(count):
-      total += before * inner + 9 * inner * inner + inner * width + 2 * (inner + inner + width) + attention(width)
+      total += (
+        before * inner + 9 * inner * inner // groups + inner * width + 2 * (inner + inner + width) + attention(width)
+      )
       total += before * width + 2 * width if j == 0 else 0  # the shortcut
       before = width
   return total + (before + 1) * 1000
@@ -41,14 +49,15 @@ def mlp(channels):
     ("resnet50", (3, 4, 6, 3), lambda c: 0, 25_557_032),
     ("resnet152", (3, 8, 36, 3), lambda c: 0, 60_192_808),
     ("se_resnet50", (3, 4, 6, 3), mlp, 28_088_024),
+    ("se_resnext50", (3, 4, 6, 3), mlp, 27_559_896),  # 32 x 4d, timm's seresnext50_32x4d
     # 28.09M in the paper: the 7x7 convolution of two maps has no bias, its norm two numbers
     ("cbam_resnet50", (3, 4, 6, 3), lambda c: mlp(c) + 7 * 7 * 2 + 2, 28_089_624),
   ],
 )
 def test_they_have_the_published_sizes_and_maps(name, blocks, attention, published):
-  features, variables = shapes_of(FOUR[name](dtype=jnp.bfloat16))
+  features, variables = shapes_of(ALL[name](dtype=jnp.bfloat16))
   weights = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-  assert weights + (2048 + 1) * 1000 == by_hand(blocks, attention) == published
+  assert weights + (2048 + 1) * 1000 == by_hand(blocks, attention, 32 if "next" in name else 1) == published
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
   assert features.pooled.shape == (1, 2048) and features.pooled.dtype == jnp.float32
   assert {stage.dtype for stage in features.stages} == {np.dtype(jnp.bfloat16)}

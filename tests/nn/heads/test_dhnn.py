@@ -73,7 +73,7 @@ def test_the_residual_arc_is_the_equation(size):
   @jax.jit
   def inner(variables):
     bound = head.bind(variables)
-    u = bound.sequence(STAGES)
+    u = bound.sequence(FEATURES)
     return u, bound.recurrence(u)[1]
 
   u, h = map(np.asarray, inner(variables))

@@ -13,6 +13,7 @@ from hierjax.types import DecodeOptions, Features
 DHNN = {"width": 8, "size": 16, "layers": 1}
 HEADS = {
   "flat": {"name": "flat"},
+  "flat_ends": {"name": "flat_ends"},
   "coarse_fine": {"name": "coarse_fine"},
   "path_rnn": {"name": "path_rnn", "width": 8},
   "path_rnn_siblings": {"name": "path_rnn", "width": 8, "softmax": "siblings"},

@@ -143,6 +143,52 @@ def test_strict_takes_what_the_appendices_solve_and_nothing_else():
     converted("pool", size=23, strict=True)
 
 
+def solutions(w, p):
+  """Returns the F, G and Z of the four cases of appendix A by its own sentences, with the places and filters."""
+  found = {}
+  for f in range(1, w + 1):
+    for g in range(1, 2 * w):
+      for z in range(w):
+        places = (w - f + 2 * z) / g + 1
+        cases = (f == w and z == 0, f == g < w, f < w and g == 1 and z == 0, f < w and 1 < g < f)
+        if any(cases) and places.is_integer() and (p / places**2).is_integer():
+          found[f, g, z] = int(places), int(p / places**2)
+  return found
+
+
+@pytest.mark.parametrize("w", [1, 4, 7])
+def test_filters_are_settable_where_the_appendix_solves_them(w):
+  """All F, G and Z: those of the appendix's cases make W x H x K = p numbers, and the others are refused."""
+  p, allowed = 48, solutions(w, 48)
+  for f in range(1, w + 3):
+    for g in range(1, 2 * w):
+      for z in range(w):
+        target, shape = Target(p, filter=(f, g, z)), MapShape("stage 2", w, w, 3)
+        if (f, g, z) in allowed:
+          plan = convolution(shape, target)
+          assert (plan.side, p // plan.side**2) == allowed[f, g, z]
+          assert (plan.windows, plan.strides, plan.paddings) == ((f, f), (g, g), (z, z))
+        else:
+          with pytest.raises(UserError, match=rf"stage 2, {w}x{w}, with config.head.filters F = {f}, G = {g}, Z = {z}"):
+            convolution(shape, target)
+  assert (w, 1, 0) in allowed
+
+
+def test_given_filters_are_the_convolution():
+  x, y, weights = converted("conv", (2, 5, 5, 3), size=18, filter=(3, 2, 1))  # (5 - 3 + 2) / 2 + 1 = 3 places
+  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  kernel, bias = weights["convolution"]["kernel"], weights["convolution"]["bias"]
+  assert kernel.shape == (3, 3, 3, 2)
+  places = [
+    [np.einsum("bhwc,hwck->bk", padded[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3], kernel) + bias for j in range(3)]
+    for i in range(3)
+  ]
+  expected = np.moveaxis(np.array(places), 2, 0)
+  np.testing.assert_allclose(y, expected.reshape(2, -1), rtol=1e-4, atol=1e-5)
+  with pytest.raises(UserError, match="is for square maps"):
+    converted("conv", (2, 5, 4, 3), size=18, filter=(3, 2, 1))
+
+
 def test_what_is_not_strict_takes_the_nearest():
   assert [map_side("a map", Target(size, 4, False)) for size in (256, 250, 36, 7)] == [4, 5, 3, 1]
   assert convolution(MapShape("a map", 2, 2, 1), Target(256, 4, False)).side == 2

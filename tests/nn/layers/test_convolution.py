@@ -111,3 +111,18 @@ def test_bfloat16_is_normalised_in_float32(key):
   conv = Conv(6, (3, 3), dtype=jnp.bfloat16).apply({"params": variables["params"]["conv"]}, x)
   assert y.dtype == jnp.bfloat16
   np.testing.assert_allclose(y.astype(jnp.float32), conv.astype(jnp.float32) / np.sqrt(1 + 1e-3), rtol=2**-8)
+
+
+@pytest.mark.parametrize("kernel_size", [(3, 3), (1, 1)])
+def test_groups_are_a_convolution_of_their_own_each(rng, kernel_size):
+  x = jnp.asarray(rng.normal(size=(2, 5, 4, 6)), jnp.float32)
+  grouped = Conv(9, kernel_size, groups=3)
+  variables = grouped.init(jax.random.key(0), x)
+  kernel, bias = variables["params"]["kernel"], variables["params"]["bias"] + 0.5
+  assert kernel.shape == (*kernel_size, 2, 9)
+  found = grouped.apply({"params": {"kernel": kernel, "bias": bias}}, x)
+  for group in range(3):
+    outputs, inputs = slice(3 * group, 3 * group + 3), slice(2 * group, 2 * group + 2)
+    alone = {"params": {"kernel": kernel[..., outputs], "bias": bias[outputs]}}
+    expected = Conv(3, kernel_size).apply(alone, x[..., inputs])
+    np.testing.assert_allclose(found[..., outputs], expected, rtol=1e-5, atol=1e-6)

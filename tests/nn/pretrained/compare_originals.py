@@ -37,6 +37,7 @@ ORIGINALS = (
   ("timm", "resnet50", "resnet50"),
   ("timm", "resnet152", "resnet152"),
   ("timm", "seresnet50", "se_resnet50"),
+  ("timm", "seresnext50_32x4d", "se_resnext50"),
   *(("torchvision", f"convnext_{size}", f"convnext_{size}") for size in ("tiny", "small", "base", "large")),
   ("torchvision", "vit_b_16", "vit_base_patch16"),
   ("torchvision", "vit_l_16", "vit_large_patch16"),

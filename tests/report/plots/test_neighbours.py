@@ -206,3 +206,30 @@ def test_a_run_without_regions_gets_a_clear_sentence(small_config):
 def test_mistakes_on_the_command_line_end_in_a_sentence(folder, flags, message):
   with pytest.raises(UserError, match=message):
     run_command("plot neighbours", folder.path, *flags)
+
+
+def test_against_another_run_its_layer_is_compared(folder, make_run, small_config, tmp_path):
+  """Fig. 4: the context map of this run, and the pooled map of one without recurrences, each as by itself."""
+  plain = make_run(small_config(neck=dict(name="context", cell="none", scales=(1, 3), hidden=(8,))), 1, name="spp")
+  ours, theirs = (LoadedRun.open(run, MESH) for run in (folder, plain))
+  wanted = NeighbourQuery(queries=3, seed=4, searched=90)
+  both = find_neighbours(ours, wanted, theirs)
+  alone = [find_neighbours(run, wanted) for run in (ours, theirs)]
+  assert tuple(both.found) == ("context map", "spp: pooled map")
+  for layer, single in zip(both.found, alone, strict=True):
+    expected = single.found["context map" if single is alone[0] else "pooled map"]
+    jax.tree.map(np.testing.assert_array_equal, both.found[layer], expected)
+  other_data = LoadedRun.open(make_run(small_config(data=dict(examples=72)), 1, name="less"), MESH)
+  with pytest.raises(UserError, match=r"--against .*less: its (test|train) images are not those of"):
+    find_neighbours(ours, wanted, other_data)
+
+
+def test_every_region_of_an_image_is_a_query(folder):
+  wanted = NeighbourQuery(queries=12, seed=4, searched=20, every=True)
+  found = find_neighbours(LoadedRun.open(folder, MESH), wanted)
+  assert found.cells.tolist() == [*range(9), *range(3)]
+  assert len(set(found.queries.indices[:9].tolist())) == len(set(found.queries.indices[9:].tolist())) == 1
+  asked, searched = regions(folder, found.queries), regions(folder, found.searched)
+  x, y = asked["context map"][4, 4].astype(np.float64), searched["context map"].astype(np.float64)
+  distance = ((x - y) ** 2 / (abs(x) + abs(y) + 1e-10)).sum(axis=-1).min(axis=1)
+  np.testing.assert_allclose(found.found["context map"].distance[4], np.sort(distance)[:NEAREST], rtol=1e-3, atol=1e-6)

@@ -23,6 +23,7 @@ DEEPER = [*EVEN_LATER[1:], ("thing", "axe", "big"), ("lone",)]
 SMALL = {"width": 3, "size": 4, "layers": 1}
 HEADS = {
   "flat": ({"name": "flat"}, DEEPER),
+  "flat_ends": ({"name": "flat_ends"}, DEEPER),
   "multilabel": ({"name": "multilabel"}, DEEPER),
   "path_rnn": ({"name": "path_rnn", "width": 4}, DEEPER),
   "path_rnn, even": ({"name": "path_rnn", "width": 4}, EVEN_LATER),

@@ -14,6 +14,7 @@ Letters of the shapes:
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,6 +24,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from hierjax.nn.layers.recurrence.cells import BACKWARD, FORWARD, Memory, State
 from hierjax.nn.layers.recurrence.grid_steps import outer
+
+Initializer = Callable[..., Array]
 
 LSTMCarry = tuple[Float[Array, "*b w"], Float[Array, "*b w"]]
 
@@ -53,14 +56,16 @@ class LSTM(nn.Module):
   Attributes:
     width: of the state.
     dtype: of the product; the state and the gates are float32.
+    kernel_init: of the state's matrix; None for an orthogonal matrix a gate.
   """
 
   width: int
   dtype: Any = jnp.float32
+  kernel_init: Initializer | None = None
 
   def setup(self) -> None:
     """Names the weights."""
-    self.hidden = _Kernel(self.width, 4 * self.width)
+    self.hidden = _Kernel(self.width, 4 * self.width, self.kernel_init)
 
   def initial_carry(self, *batch: int) -> LSTMCarry:
     """Returns the state (h, c) before the first step, zeros, for leading dimensions `batch`."""
@@ -102,14 +107,16 @@ class GRU(nn.Module):
   Attributes:
     width: of the state.
     dtype: of the product; the state and the gates are float32.
+    kernel_init: of the state's matrix; None for an orthogonal matrix a gate.
   """
 
   width: int
   dtype: Any = jnp.float32
+  kernel_init: Initializer | None = None
 
   def setup(self) -> None:
     """Names the weights."""
-    self.hidden = _Kernel(self.width, 3 * self.width)
+    self.hidden = _Kernel(self.width, 3 * self.width, self.kernel_init)
     self.bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
 
   def initial_carry(self, *batch: int) -> GRUCarry:
@@ -156,10 +163,11 @@ def _run(cell: LSTM | GRU, carry: Any, inputs: Float[Array, "b l g"]) -> tuple[A
 class _Kernel(nn.Module):
   rows: int
   columns: int
+  initial: Initializer | None = None
 
   @nn.compact
   def __call__(self) -> Float[Array, "i j"]:
-    return jnp.asarray(self.param("kernel", _orthogonal_by_gate, (self.rows, self.columns)))
+    return jnp.asarray(self.param("kernel", self.initial or _orthogonal_by_gate, (self.rows, self.columns)))
 
 
 def _orthogonal_by_gate(key: PRNGKeyArray, shape: tuple[int, int], dtype: Any = jnp.float32) -> Float[Array, "i j"]:

@@ -103,3 +103,29 @@ def test_scanned_and_fast_lstm_are_one():
 def test_an_unknown_cell_is_refused():
   with pytest.raises(UserError, match=r"config\.head\.cell = 'rnn': choose from lstm, gru"):
     Recurrence("rnn", 5).init(jax.random.key(1), X)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("size", [3, 40])
+def test_the_whole_kernel_starts_orthogonal(cell, size):
+  """Inputs above state, all gates side by side, as in TensorFlow: orthonormal rows, or columns where it is taller."""
+  x = jax.random.normal(jax.random.key(0), (2, 4, size))
+  variables = jax.jit(Bidirectional(cell, 5, layers=2, whole=True).init)(jax.random.key(1), x)["params"]
+  assert len(variables) == 4
+  seen = []
+  for weights in variables.values():
+    kernel = np.concatenate([weights["inputs"]["kernel"], weights["state"]["hidden"]["kernel"]])
+    for part in (kernel,) if cell == "lstm" else (kernel[:, :10], kernel[:, 10:]):
+      gram = part @ part.T if part.shape[0] <= part.shape[1] else part.T @ part
+      np.testing.assert_allclose(gram, np.eye(len(gram)), atol=1e-5)
+    seen.append(kernel[-1, -1])
+  assert len(set(seen)) == 4  # drawn anew for each layer and direction
+
+
+def test_the_whole_kernel_of_a_decoder_starts_orthogonal():
+  module = Recurrence("lstm", 5, whole=3)
+  weights = module.init(jax.random.key(1), X)["params"]
+  kernel = np.concatenate([weights["inputs"]["kernel"], weights["state"]["hidden"]["kernel"]])
+  np.testing.assert_allclose(kernel @ kernel.T, np.eye(8), atol=1e-5)
+  with pytest.raises(ValueError, match="the inputs have 3 numbers"):
+    Recurrence("lstm", 5, whole=4).init(jax.random.key(1), X)
