@@ -60,7 +60,7 @@ def test_every_command_prints_and_writes_such_names(places, monkeypatch, tmp_pat
   assert sorted(images) == sorted(file.decode("utf-8", "backslashreplace") for file in files)
   printed(monkeypatch, "ascii", "report", run)
   page = (run / "report.html").read_bytes().decode("utf-8", "surrogateescape")
-  assert "<td>espèce accuracy</td>" in page and "famille" in page
+  assert ">espèce accuracy</th>" in page and "famille" in page
   assert (run / "eval" / "test-images.csv").read_bytes().count(b"photo \xe9") == 9
   printed(monkeypatch, "ascii", "plot", "predictions", run)
   assert list((run / "pictures").glob("*.png"))

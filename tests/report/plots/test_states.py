@@ -184,6 +184,7 @@ def test_dots_have_the_colour_of_their_label_at_the_level_of_the_step(found, tmp
 def test_no_two_names_lie_on_each_other():
   page = Page(3.0, 3.0)
   axes = page.panel(0.2, 0.2, 2.6)
+  axes.set(xlim=(0, 1), ylim=(0, 1))
   points = {"first": (0.5, 0.5), "second": (0.5, 0.505), "third": (0.5, 0.9), "$x$": (0.2, 0.1)}
   assert name_points(axes, {name: np.array(point) for name, point in points.items()}) == ["first", "third", "$x$"]
 
