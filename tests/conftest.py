@@ -37,6 +37,7 @@ FAST = (
   "evaluation/test_significance.py",
   "functional",
   "inference/test_image_inputs.py",
+  "evaluation/test_label_errors.py",
   "report/plots/test_canvas.py",
   "report/plots/test_chi_square.py",
   "runs/test_folder.py",

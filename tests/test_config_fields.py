@@ -21,6 +21,7 @@ TREE = tree_arrays(from_paths([("animal", "dog"), ("animal", "cat"), ("thing", "
 
 # Other values of fields whose annotations do not say which there are.
 VALUES = {
+  "loggers": (("console", "jsonl"), ("jsonl",)),
   "data.sides": ((512, 512),),
   "data.crop_area": ((0.5, 1.0), (0.25, 0.5)),
   "data.fit": ("crop", "stretch"),

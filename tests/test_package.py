@@ -50,6 +50,8 @@ NEEDS = {  # the extra that each command lacks
   "plot states nowhere": "report",
   "plot neighbours nowhere": "report",
   "data prepare cifar100": "prepare",
+  "serve nowhere": "serve",
+  "push nowhere hf:a/b": "hub",
 }
 WITHOUT = """
 import contextlib, io, json, sys
@@ -81,11 +83,12 @@ def test_without_extras_the_core_works_and_other_commands_name_what_they_lack(tm
 
 def test_training_without_tensorboard_says_so_once_and_logs_to_metrics_jsonl(monkeypatch, tmp_path, capsys):
   from hierjax.runs.folder import RunFolder
+  from hierjax.training.console import Progress
   from hierjax.training.log import MetricsLog
 
   monkeypatch.setitem(sys.modules, "tensorboardX", None)
   folder = RunFolder(tmp_path)
-  log = MetricsLog(folder, start_step=0, total_steps=2, batch_size=1)
+  log = MetricsLog(folder, Progress(total_steps=2, batch_size=1))
   log.write(1, "train", {"loss": 0.5})
   log.write(2, "train", {"loss": 0.25})
   log.close()
@@ -98,7 +101,7 @@ def names(requirements):
 
 
 def test_requirements_txt_has_the_core_and_all_extras():
-  extras = ("tfds", "report", "tensorboard", "hub", "weights")
+  extras = ("tfds", "report", "tensorboard", "hub", "serve", "weights")
   wanted = {*PROJECT["dependencies"], *itertools.chain(*(OPTIONAL[extra] for extra in extras))}
   listed = {line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")}
   assert listed == wanted

@@ -31,6 +31,7 @@ COMMANDS = [
   ("plot states run --images 60", ".png"),
   ("data features run features", "hierjax train features"),
   ("export run exported", "u8[1 "),
+  ("push run published", "README.md"),
 ]
 
 

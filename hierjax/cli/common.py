@@ -101,6 +101,11 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def add_format(parser: argparse.ArgumentParser) -> None:
+  """Adds `--format`."""
+  parser.add_argument("--format", default="png", choices=("png", "svg", "pdf"), help="of the picture (default png)")
+
+
 def add_split(parser: argparse.ArgumentParser) -> None:
   """Adds `--split`."""
   about = (

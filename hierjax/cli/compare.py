@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hierjax import extras
-from hierjax.cli.common import add_data_root, add_workdir
+from hierjax.cli.common import add_data_root, add_format, add_workdir
 
 HELP = "Count and draw the images that one run has right and another wrong."
 EXAMPLES = """
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add_workdir(parser, "the run's folder, in which the picture is written")
   parser.add_argument("other", metavar="OTHER", help="the folder of another run on the same images and tree")
   add_data_root(parser)
+  add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,5 +36,5 @@ def run(args: argparse.Namespace) -> int:
   print(
     f"{comparison_table(found)}\n\n{differences_table(found)}", flush=True
   )  # before the drawing, which fails where no image differs
-  print(draw_comparison(first.folder, found))
+  print(draw_comparison(first.folder, found, args.format))
   return 0

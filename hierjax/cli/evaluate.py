@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hierjax import extras
 from hierjax.cli import given, repeated, selective
-from hierjax.cli.common import add_data_root, add_json, add_purpose, add_split, output, purpose_of
+from hierjax.cli.common import add_data_root, add_format, add_json, add_purpose, add_split, output, purpose_of
 from hierjax.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--out", default="", metavar="FOLDER", help="the folder for the results of several runs, or of --predictions"
   )
+  add_format(parser)
   add_json(parser)
 
 
@@ -271,8 +272,8 @@ def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -
   else:
     print(f"\nalpha = {alpha:g} is chosen on validation: {out.path / 'choices.json'}")
   sweep = AlphaSweep(ensemble.name, images.split, len(images.source), errors, validation, alpha)
-  print(draw_alpha_sweep(out, sweep))
-  print(draw_consistency(out, Consistency.of(masses, ensemble, images, node)))
+  print(draw_alpha_sweep(out, sweep, args.format))
+  print(draw_consistency(out, Consistency.of(masses, ensemble, images, node), args.format))
   return named
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from typing import TYPE_CHECKING, Any
 
 from hierjax.cli.common import UsageError
@@ -76,7 +78,25 @@ def measure_given(args: argparse.Namespace) -> dict[str, Any]:
     print(f"\nevery metric: {path}; by class: {write_classes(path, facts)}")
   if args.certify is not None:
     written["certificate"] = _certificate(args, facts, out)
+  print(f"\nnext:\n  {_report_command(args)}")
   return written
+
+
+def _report_command(args: argparse.Namespace) -> str:
+  """Returns the command that makes the report page of the same predictions."""
+  from hierjax.evaluation.console import from_here
+
+  files = [
+    "--predictions",
+    args.predictions,
+    "--tree",
+    args.tree,
+    "--labels",
+    args.labels,
+    "--out",
+    args.out or "report",
+  ]
+  return shlex.join([from_here(sys.executable), "-m", "hierjax", "report", *files])
 
 
 def _certificate(args: argparse.Namespace, facts: Facts, out: RunFolder | None) -> dict[str, Any]:

@@ -15,14 +15,16 @@ from hierjax.cli import (
   evaluate,
   export,
   predict,
+  push,
   report,
+  serve,
   train,
   weights_import,
   weights_wrap,
 )
 from hierjax.cli.common import Command, Parser, UsageError, indented
 from hierjax.cli.data import check, clear_cache, demo, features, prepare, pseudo_label, show
-from hierjax.cli.plot import adaptation, neighbours, predictions, states
+from hierjax.cli.plot import adaptation, neighbours, predictions, states, tree
 from hierjax.errors import UserError, did_you_mean
 
 COMMANDS: Mapping[str, Command] = {
@@ -32,10 +34,13 @@ COMMANDS: Mapping[str, Command] = {
   "report": report,
   "compare": compare,
   "export": export,
+  "serve": serve,
+  "push": push,
   "plot predictions": predictions,
   "plot states": states,
   "plot neighbours": neighbours,
   "plot adaptation": adaptation,
+  "plot tree": tree,
   "data check": check,
   "data show": show,
   "data demo": demo,

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hierjax.cli.common import add_decoding, add_json, add_workdir, output, purpose_of
+from hierjax.cli.named import run_folder
 
 if TYPE_CHECKING:
-  from hierjax.inference.predictor import Row
+  from hierjax.inference.answers import Row
 
 HELP = "Predict label paths for image files."
 EXAMPLES = """
@@ -25,7 +26,7 @@ hierjax predict lite0 photos/
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the arguments."""
-  add_workdir(parser, "the run's folder; or lite0, lite1, lite2 or hf:timm/NAME, for classifiers of ImageNet")
+  add_workdir(parser, "the run's folder; or hf:OWNER/NAME, lite0, lite1 or lite2")
   parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders of images")
   parser.add_argument("--csv", metavar="FILE", help="write the answers to this file as well")
   add_decoding(parser)
@@ -35,17 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Prints a line an answer; returns 1 where no image could be read."""
   from hierjax.inference.predictor import find_images, write_csv
-  from hierjax.nn.pretrained.named import is_name
   from hierjax.runs import devices
 
   devices.prepare()
-  if is_name(args.workdir):
-    from hierjax.training.initial.wrapped import SURE, run_of
-
-    if not args.threshold:
-      args.threshold = str(SURE)
-      print(f"paths end above nodes with a probability below {SURE}; --threshold 0 gives leaves", file=sys.stderr)
-    args.workdir = run_of(args.workdir)
+  args.workdir = run_folder(args)
   with output(args.json) as print_json:
     images = find_images(args.images)
     rows = _predict(args, images)

@@ -80,7 +80,7 @@ def measure_selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFold
   sweep = ThresholdSweep(
     ensemble.name, images.split, found, validation, goal.accuracy, threshold, ensemble.tree.named_levels
   )
-  print(draw_threshold_sweep(out, sweep))
+  print(draw_threshold_sweep(out, sweep, args.format))
   return written
 
 

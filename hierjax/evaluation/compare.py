@@ -73,23 +73,38 @@ def compare(first: LoadedRun, second: LoadedRun) -> Comparison:
   Raises:
     UserError: the runs have different trees or data, or images with several label paths.
   """
-  loaded, runs = (first, second), (first.run, second.run)
-  names = distinct_names((first.folder, second.folder))
-  text = f"{first.folder.path} and {second.folder.path}"
-  if runs[0].tree != runs[1].tree:
-    raise UserError(f"{text} have different label trees, so their answers cannot be compared")
-  split = judged_split(runs[0]) or "test"
-  sources = [run.source(split) for run in runs]
-  ours, theirs = sources
-  if ours is None or theirs is None or judged_split(runs[1]) != split or not same_images(runs, ours, theirs):
-    raise UserError(f"{text} are not judged on the same images, so they cannot be compared")
-  for run, source in zip(runs, (ours, theirs), strict=True):
-    check_single_path(run, source, "runs are compared by one path an image")
+  loaded = (first, second)
+  names, split, (ours, theirs) = same_images_of(first, second)
   (rows, facts), (other, its_facts) = (
     _measured(one, split, source) for one, source in zip(loaded, (ours, theirs), strict=True)
   )
   shown = 1 if len(ours.shape) == 1 else 0
-  return Comparison((names[0], names[1]), runs[shown], split, (ours, theirs)[shown], (rows, other), (facts, its_facts))
+  return Comparison(names, loaded[shown].run, split, (ours, theirs)[shown], (rows, other), (facts, its_facts))
+
+
+def same_images_of(first: LoadedRun, second: LoadedRun, split: str = "") -> tuple[tuple[str, str], str, list[Source]]:
+  """Returns the names of two runs, a split, and its images as each reads them.
+
+  Args:
+    first: a run.
+    second: another.
+    split: its name; '' for the split on which both are judged.
+
+  Raises:
+    UserError: the runs have different trees or data, or images with several label paths.
+  """
+  runs = (first.run, second.run)
+  names = distinct_names((first.folder, second.folder))
+  text = f"{first.folder.path} and {second.folder.path}"
+  if runs[0].tree != runs[1].tree:
+    raise UserError(f"{text} have different label trees, so their answers cannot be compared")
+  judged = [split or judged_split(run) or "test" for run in runs]
+  ours, theirs = (run.source(judged[0]) for run in runs)
+  if ours is None or theirs is None or judged[0] != judged[1] or not same_images(runs, ours, theirs):
+    raise UserError(f"{text} are not judged on the same images, so they cannot be compared")
+  for run, source in zip(runs, (ours, theirs), strict=True):
+    check_single_path(run, source, "runs are compared by one path an image")
+  return (names[0], names[1]), judged[0], [ours, theirs]
 
 
 def _measured(loaded: LoadedRun, split: str, source: Source) -> tuple[Predictions, Facts]:

@@ -30,7 +30,7 @@ def print_metrics(folder: RunFolder, metrics: Mapping[str, Any], every: bool = F
     rows = [("image", "label", "predicted")]
     rows += [(e["image"], with_arrows(e["label"]), with_arrows(e["predicted"])) for e in metrics["examples"]]
     print("\n" + table(rows, text_columns=3))
-  python, workdir = _from_here(sys.executable), shlex.quote(_from_here(str(folder.path)))
+  python, workdir = from_here(sys.executable), shlex.quote(from_here(str(folder.path)))
   print(f"\nthe run is in {workdir}; next:")
   if "path_accuracy" in metrics:
     print(f"  {python} -m hierjax report {workdir}")
@@ -83,6 +83,6 @@ def _spread(mean: float | None, deviation: float | None) -> str:
   return percent(mean) + ("" if deviation is None else f" \N{PLUS-MINUS SIGN} {100 * deviation:.2f}")
 
 
-def _from_here(path: str) -> str:
+def from_here(path: str) -> str:
   """Returns a path relative to the working directory where it lies below it."""
   return os.path.relpath(path) if os.path.abspath(path).startswith(os.getcwd() + os.sep) else path

@@ -59,14 +59,14 @@ class Predictions:
 
   @functools.cached_property
   def groups(self) -> Mapping[str, np.ndarray]:
-    """`bool[n]` by name: every image that counts is right, partly wrong or wholly wrong.
+    """`bool[n]` by name: every image that counts is right, partly right or wholly wrong.
 
     Wholly wrong means wrong at the top level, and so everywhere below it. A path that ends too early or too late is
-    partly wrong.
+    partly right.
     """
     return {
       "right": self.counted & self.right,
-      "partly wrong": self.counted & ~self.right & self.some_right,
+      "partly right": self.counted & ~self.right & self.some_right,
       "wholly wrong": self.counted & ~self.right & ~self.some_right,
     }
 

@@ -77,11 +77,12 @@ def abstain(
   `stop_prob` stay those of the decoded paths.
 
   Args:
-    prediction: the decoded one.
+    prediction: the decoded one, or that of any model.
     threshold: 0 to 1.
     tree: the tree.
     options: with which it was decoded.
   """
+  prediction = jax.tree.map(jnp.asarray, prediction)  # those of other models hold numpy arrays
   return shortened(surest_first(prediction, tree, options), threshold)
 
 

@@ -21,12 +21,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, UInt8
 
 from hierjax.errors import UserError
+from hierjax.inference.exported import ABOUT, MODEL, WEIGHTS
 from hierjax.inference.trained_model import AnswerSettings, TrainedModel
 from hierjax.nn.pretrained.files import to_bytes
 from hierjax.runs import devices
 from hierjax.runs.folder import check_new_folder, whole_folder, write_whole
 
-MODEL, WEIGHTS, ABOUT = "model.stablehlo", "weights.safetensors", "model.json"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _LARGEST_BATCH = 4096
 

@@ -33,9 +33,11 @@ class ImageInput:
   name: str
   source: Path | bytes
 
-  def pixels(self, resize: int, fit: str = "crop", interpolation: str = "bilinear") -> UInt8[np.ndarray, "h w 3"]:
+  def pixels(
+    self, resize: int, fit: str = "crop", interpolation: str = "bilinear", most_pixels: int | None = None
+  ) -> UInt8[np.ndarray, "h w 3"]:
     """Returns the image as a square of `resize` pixels; arguments and errors are those of `read_image`."""
-    return read_image(self.source, resize, fit, self.name, interpolation=interpolation)
+    return read_image(self.source, resize, fit, self.name, interpolation=interpolation, most_pixels=most_pixels)
 
 
 def as_images(inputs: Any) -> list[ImageInput]:

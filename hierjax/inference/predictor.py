@@ -6,67 +6,31 @@ import collections
 import functools
 import html
 import itertools
-import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from hierjax.data.images.read_image import BadImageError, to_grey
 from hierjax.errors import UserError
+from hierjax.inference.answers import HEADER, Answer, Row, paths_of, without_path
 from hierjax.inference.image_inputs import ImageInput, as_images
 from hierjax.inference.purpose import Purpose
-from hierjax.inference.trained_model import Answer, AnswerSettings, TrainedModel
+from hierjax.inference.trained_model import AnswerSettings, TrainedModel
 from hierjax.runs import devices
 from hierjax.runs.folder import write_table
 from hierjax.runs.run import Run
 from hierjax.tree.label_finder import split_path
-from hierjax.tree.label_tree import LabelTree
 from hierjax.tree.readers.folders import IMAGE_SUFFIXES, walk
 
 _BATCH = 32
 _FEW = (1, 8)  # batches for fewer images; each is compiled when it is first wanted
 _AHEAD = 4 * _BATCH  # images in memory
-HEADER = ("image", "path", "probability", "rank", "node_probabilities", "log_probability", "why", "error")
-
-
-class Row(NamedTuple):
-  """One row of the answer: a path of one image, or the reason why there is none.
-
-  Attributes:
-    image: the file.
-    path: `animal/dog/basenji`; a slash in a name is escaped by a backslash.
-    probability: that of the path's last node, 0 to 1.
-    rank: 1 for the best path of an image.
-    node_probabilities: that of each node of the path, top level first.
-    log_probability: the score that ranks the paths (READINGS A4).
-    why: what decided: `rule`, in words; `threshold`, the confidence threshold, 0 for none; and `nodes`, the probability
-      of each node of the path, those that the threshold cut off included, by their paths.
-    error: why the image could not be read; empty otherwise.
-  """
-
-  image: str
-  path: str = ""
-  probability: float | None = None
-  rank: int | None = None
-  node_probabilities: tuple[float, ...] = ()
-  log_probability: float | None = None
-  why: Mapping[str, Any] | None = None
-  error: str = ""
-
-  def cells(self) -> tuple[str, ...]:
-    """Returns the row as text, in the order of HEADER."""
-    number = "" if self.probability is None else f"{self.probability:.6f}"
-    score = "" if self.log_probability is None else f"{self.log_probability:.6f}"
-    rank = "" if self.rank is None else str(self.rank)
-    nodes = "/".join(f"{p:.4f}" for p in self.node_probabilities)
-    why = "" if self.why is None else json.dumps(self.why, ensure_ascii=False)
-    return (self.image, self.path, number, rank, nodes, score, why, self.error)
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
@@ -175,9 +139,8 @@ class Predictor:
           yield Row(image.name, error=own)
         else:
           answer = Answer(*next(answers))
-          rows = list(_paths_of(image.name, self.tree, answer, self._why))
-          first = _why(self.tree, answer, 0, self._why)
-          yield from rows or [Row(image.name, why=first)] * self._may_abstain
+          rows = list(paths_of(image.name, self.tree, answer, self._why))
+          yield from rows or [without_path(image.name, self.tree, answer, self._why)] * self._may_abstain
 
 
 def _read(image: ImageInput, run: Run) -> np.ndarray | str:
@@ -205,24 +168,6 @@ def _read_ahead(images: Sequence[ImageInput], run: Run) -> Iterator[np.ndarray |
 
 def _pad(images: Sequence[np.ndarray], batch: int) -> np.ndarray:
   return np.stack([*images, *([np.zeros_like(images[0])] * (batch - len(images)))])
-
-
-def _why(tree: LabelTree, answer: Answer, number: int, rule: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns `Row.why` of the path of a number, from 0."""
-  nodes = [node for node in answer.unshortened[number].tolist() if node >= 0]
-  return {**rule, "nodes": {tree.path_text(node): float(answer.node_prob[node]) for node in nodes}}
-
-
-def _paths_of(file: str, tree: LabelTree, answer: Answer, rule: Mapping[str, Any]) -> Iterator[Row]:
-  seen: set[tuple[int, ...]] = set()
-  for number, (path, score) in enumerate(zip(answer.paths, answer.log_prob, strict=True)):
-    nodes = tuple(path[path >= 0].tolist())
-    if nodes and nodes not in seen and np.isfinite(score):
-      seen.add(nodes)
-      name = tree.nodes_text(nodes)  # a raw path need not be one of the tree
-      probability = tuple(float(p) for p in answer.node_prob[list(nodes)])
-      why = _why(tree, answer, number, rule)
-      yield Row(file, name, probability[-1], len(seen), probability, float(score), why)
 
 
 def write_csv(path: str, rows: Iterable[Row]) -> None:

@@ -7,16 +7,16 @@ import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, UInt8
 
 from hierjax.data.augment import check_views
 from hierjax.errors import UserError
 from hierjax.functional.costs import COSTS
 from hierjax.functional.selective import UNSHORTENED, shortened
+from hierjax.inference.answers import Answer
 from hierjax.inference.features import features_of_images, origin
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.members import distribution_shape
@@ -49,22 +49,6 @@ class AnswerSettings:
     """Raises UserError for a value out of range."""
     if self.top < 1:
       raise UserError(f"--top {self.top}: give 1 or more paths an image")
-
-
-class Answer(NamedTuple):
-  """The answer for a batch of images.
-
-  Attributes:
-    paths: `i32[b k l]`, the best paths; tokens below 0 after the end of a path.
-    log_prob: `f32[b k]`, the score that ranks them (READINGS A4); -inf where there is no further path.
-    node_prob: `f32[b n]`, the probability of each node.
-    unshortened: `i32[b k l]`, the paths before the confidence threshold shortened them.
-  """
-
-  paths: Int[Array, "b k l"]
-  log_prob: Float[Array, "b k"]
-  node_prob: Float[Array, "b n"]
-  unshortened: Int[Array, "b k l"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,8 @@
                              certificate.json; SPLIT-images-XXXX.json: of other images than those of the run);
                              SPLIT-classes.csv, a row a node
     workdir/data.json        the format of the folder, and the checksums of the images: their labels, names and contents
-    workdir/pictures/        what states, paths, neighbours and compare draw, PNG and CSV; and the sweep of alpha
+    workdir/pictures/        what plot, compare and the sweeps draw: PNG, SVG or PDF, and CSV
+    workdir/provenance.json  the commands, versions and minutes of training; see provenance.py
     workdir/report.html      what the run can do and where it errs; with it, eval/SPLIT-nodes.csv, SPLIT-confusions.csv,
                              SPLIT-calibration.csv and SPLIT-images.csv
     workdir/choices.json     the values chosen on validation: alpha, threshold, thresholds; see choices.py
@@ -74,6 +75,11 @@ def is_checkpoint(folder: Path) -> bool:
   """Returns whether a folder is a checkpoint, whole or damaged, by its name and by what is in it."""
   is_step = folder.name.isdigit() and str(int(folder.name)) == folder.name
   return is_step and ((folder / "model").exists() or (folder / "_CHECKPOINT_METADATA").exists())
+
+
+def is_run_config(config: Mapping[str, Any]) -> bool:
+  """Returns whether a JSON object is the config of a run, and not another program's config.json."""
+  return {"tree", "data", "backbone", "head"} <= config.keys()
 
 
 def check_new_folder(path: Path) -> None:
@@ -265,7 +271,7 @@ class RunFolder:
     except FileNotFoundError:
       reason = "it has no config.json" if self.path.is_dir() else "there is no such folder"
       raise UserError(f"{self.path} is not a run folder: {reason}") from None
-    if not {"tree", "data", "backbone", "head"} <= config.keys():
+    if not is_run_config(config):
       raise UserError(f"{path} is not the config of a hierjax run")
     self._check_format()
     return config

@@ -53,6 +53,7 @@ class RunConfig:
     most_steps: the most steps of a run with many images, whose epochs then are shorter; 0: no bound.
     dtype: of the network's arithmetic: `float32`, or `bfloat16` on GPUs and TPUs; weights stay float32.
     class_weights: `none`; or `balanced`, where each end node of a label counts the same in the loss.
+    loggers: where metrics go: `console`, `jsonl`, which every run has, `tensorboard`, `wandb`, `package.module:thing`.
     log_every: steps between two lines of the training log.
     eval_every: epochs between two validations, where there is a validation split.
     checkpoint_every: epochs between two checkpoints.
@@ -82,6 +83,7 @@ class RunConfig:
   most_steps: int = 0
   dtype: Literal["float32", "bfloat16"] = "float32"
   class_weights: Literal["none", "balanced"] = "none"
+  loggers: tuple[str, ...] = ("console", "jsonl", "tensorboard")
   log_every: int = 50
   eval_every: float = 1.0
   checkpoint_every: float = 1.0

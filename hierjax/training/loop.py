@@ -28,11 +28,14 @@ from hierjax.runs.checkpoint import Checkpoints
 from hierjax.runs.estimate import Estimate
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.peers import watched
+from hierjax.runs.provenance import session
 from hierjax.runs.run import Run, counting_step, judged_split
+from hierjax.training.console import Progress
 from hierjax.training.frozen import check_frozen, on_frozen_features
 from hierjax.training.initial.from_weights import config_of_run
 from hierjax.training.initial.weights import InitConfig, start_weights, started
 from hierjax.training.log import ImageRate, MetricsLog
+from hierjax.training.loggers import check_loggers
 from hierjax.training.minutes import Minutes
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import Phases, PhasesConfig, make_phases
@@ -122,6 +125,7 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   settings = run.config
   optim_config = unpack(OptimConfig, settings.optim, "optim")
   init_config = unpack(InitConfig, settings.init, "init")
+  check_loggers(settings.loggers)
   devices.check_batch_size(settings.batch_size, mesh, optim_config.accumulate)
   if run.data.name == "folder":
     understood = summarize(run.data, run.tree_config)
@@ -198,10 +202,11 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
     stack.enter_context(watched(folder))
     start = int(state.step)
     if start < total_steps:
+      stack.enter_context(session(folder, start))
       loaded = LoadedRun(folder, training.run, start, state.variables, training.mesh)
       train, validation = on_frozen_features(loaded, training.train, training.validation)
       training = dataclasses.replace(training, train=train, validation=validation)
-    steps = _Steps(training, state, checkpoints)
+    steps = _Steps(training, state, checkpoints, config)
     stack.enter_context(closing(steps.log))
     batches = stack.enter_context(closing(training.run.train_batches(training.train, start, total_steps - start)))
     signals = stack.enter_context(stop_signals())
@@ -238,10 +243,11 @@ def _opened(training: _Training, config: Mapping[str, Any], resumes: bool) -> tu
 class _Steps:
   """The steps of a run, each with the log line, the validation and the checkpoint that are due after it."""
 
-  def __init__(self, training: _Training, state: TrainState, checkpoints: Checkpoints):
+  def __init__(self, training: _Training, state: TrainState, checkpoints: Checkpoints, config: Mapping[str, Any]):
     self._training, self.state, self.checkpoints = training, state, checkpoints
     length, batch_size, start = training.length, training.run.config.batch_size, int(state.step)
-    self.log = MetricsLog(training.folder, length.total_steps, batch_size, start_step=start)
+    progress = Progress(length.total_steps, batch_size, start, length.steps_per_epoch)
+    self.log = MetricsLog(training.folder, progress, training.run.config.loggers, config)
     self._rate = ImageRate(batch_size, start)
     self._whole = devices.replicated(training.mesh)
     # While training, validation uses 1 view: 10 would cost 10 times as much.

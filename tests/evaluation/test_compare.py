@@ -85,6 +85,13 @@ def test_the_table_and_the_picture_say_the_same(comparison, tmp_path, monkeypatc
   rows = list(csv.DictReader(path.with_suffix(".csv").read_text(encoding="utf-8").splitlines()))
   shown = [*comparison.won(0)[:12], *comparison.won(1)[:6]]
   assert [row["image"] for row in rows] == [f"toys example {i}" for i in shown]
+  said = [text for _, _, text, _ in texts]
+  counts = comparison.counts()
+  assert all(f"{count:,}" in said for count in counts.ravel().tolist())
+  test = (
+    f"McNemar's exact test, {counts[0, 1]} against {counts[1, 0]}: p = {mcnemar(*counts[[0, 1], [1, 0]].tolist()):.3g}"
+  )
+  assert test in said
   captions = [(text, bold) for _, _, text, bold in texts if text.endswith(")")]
   assert len(captions) == 2 * len(rows)
   for row, first, second in zip(rows, captions[::2], captions[1::2], strict=True):

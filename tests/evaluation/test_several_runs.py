@@ -17,7 +17,8 @@ from compiled_programs import FLAGS
 from hierjax.cli.main import main
 from hierjax.evaluation.evaluate import SplitSettings, evaluate_run
 from hierjax.functional.multilabel import label_nodes
-from hierjax.inference.predictor import Predictor, Row
+from hierjax.inference.answers import Row
+from hierjax.inference.predictor import Predictor
 from hierjax.runs.choices import read_choices
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder

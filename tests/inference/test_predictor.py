@@ -13,8 +13,8 @@ from hierjax.data.config import DataConfig
 from hierjax.data.open_source import open_source
 from hierjax.errors import UserError
 from hierjax.inference import predictor as module
+from hierjax.inference.answers import Answer, paths_of
 from hierjax.inference.predictor import Predictor, find_images
-from hierjax.inference.trained_model import Answer
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.run import Run
 from hierjax.tree.builders import from_folder
@@ -131,6 +131,6 @@ def test_images_are_read_ahead_and_not_all_at_once(make_run, small_config, tmp_p
 def test_nodes_off_the_tree_are_named_as_they_were_decoded(toy_tree):
   """Raw decoding may leave the tree; the printed path is not that of the ancestors of its last node."""
   path = np.array([[1, 3, -2]])
-  (row,) = module._paths_of("a.png", toy_tree, Answer(path, np.array([-0.5]), np.full(7, 0.25), path), {})
+  (row,) = paths_of("a.png", toy_tree, Answer(path, np.array([-0.5]), np.full(7, 0.25), path), {})
   assert row.path == "thing/cat"  # a cat is an animal
   assert row.node_probabilities == (0.25, 0.25)

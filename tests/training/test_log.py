@@ -2,6 +2,7 @@ import pytest
 
 from hierjax.errors import UserError
 from hierjax.runs.folder import RunFolder
+from hierjax.training.console import Progress
 from hierjax.training.log import ImageRate, MetricsLog
 
 
@@ -20,7 +21,7 @@ def test_the_rate_counts_the_images_and_the_seconds_since_its_last_start_without
 
 
 def test_a_full_disk_is_one_sentence_with_path_needed_and_free_bytes(tmp_path):
-  log = MetricsLog(RunFolder(tmp_path), 10, 4)
+  log = MetricsLog(RunFolder(tmp_path), Progress(10, 4))
   log._file.close()
   with open("/dev/full", "w") as log._file:
     with pytest.raises(UserError, match=r"metrics\.jsonl: the disk is full: \d+ bytes are needed, .* are free"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hierjax import extras
-from hierjax.cli.common import add_data_root, add_seed, add_workdir
+from hierjax.cli.common import add_data_root, add_format, add_seed, add_workdir
 
 HELP = "Draw regions of test images beside the nearest regions of training images."
 EXAMPLES = """
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   add_seed(parser)
   add_data_root(parser)
+  add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,5 +52,5 @@ def run(args: argparse.Namespace) -> int:
   loaded = LoadedRun.open(args.workdir, mesh, args.data_root)
   against = LoadedRun.open(args.against, mesh, args.data_root) if args.against else None
   found = find_neighbours(loaded, wanted, against)
-  print(f"{neighbours_table(found)}\n{draw_neighbours(loaded.folder, found)}")
+  print(f"{neighbours_table(found)}\n{draw_neighbours(loaded.folder, found, args.format)}")
   return 0

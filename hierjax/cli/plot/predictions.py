@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from hierjax import extras
-from hierjax.cli.common import add_data_root, add_seed, add_split, add_workdir
+from hierjax.cli.common import add_data_root, add_format, add_seed, add_split, add_workdir
 
-HELP = "Draw images with their predicted paths: right, partly wrong and wrong."
+HELP = "Draw images with their predicted paths: right, partly right and wrong."
 EXAMPLES = """
 hierjax plot predictions runs/quickstart
 hierjax plot predictions runs/quickstart --split val --each 6
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--each", type=int, default=4, metavar="N", help="images a group (default 4)")
   add_seed(parser)
   add_data_root(parser)
+  add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,5 +35,5 @@ def run(args: argparse.Namespace) -> int:
   devices.prepare()
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
   found = find_paths(loaded, args.split, args.each, args.seed)
-  print(f"{groups_table(found)}\n{draw_paths(loaded.folder, found)}")
+  print(f"{groups_table(found)}\n{draw_paths(loaded.folder, found, args.format)}")
   return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hierjax import extras
-from hierjax.cli.common import add_data_root, add_seed, add_split, add_workdir
+from hierjax.cli.common import add_data_root, add_format, add_seed, add_split, add_workdir
 
 HELP = "Draw a map (t-SNE) of the LSTM's states after each step of the path."
 EXAMPLES = """
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--images", type=int, default=2000, metavar="N", help="images at most (default 2000)")
   add_seed(parser)
   add_data_root(parser)
+  add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,5 +36,5 @@ def run(args: argparse.Namespace) -> int:
   wanted = StateSample(args.split, args.images, args.seed)
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
   found = find_states(loaded, wanted)
-  print(f"{states_table(found)}\n{draw_states(loaded.folder, found)}")
+  print(f"{states_table(found)}\n{draw_states(loaded.folder, found, args.format)}")
   return 0

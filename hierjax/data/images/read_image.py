@@ -54,7 +54,13 @@ class BadImageError(UserError):
 
 
 def read_image(
-  image: Path | str | bytes, resize: int, fit: str = "crop", name: str = "", *, interpolation: str = "bilinear"
+  image: Path | str | bytes,
+  resize: int,
+  fit: str = "crop",
+  name: str = "",
+  *,
+  interpolation: str = "bilinear",
+  most_pixels: int | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
   """Reads one image as a square of `resize` pixels.
 
@@ -70,18 +76,20 @@ def read_image(
       longer side resized to the square's, and grey at both ends of the shorter one.
     name: of the image in errors; a file's own path by default.
     interpolation: `bilinear` or `bicubic`; both average over all the pixels that become one.
+    most_pixels: of an image; one with more is refused before it is decoded. None for `MAX_PIXELS`, the most of all.
 
   Raises:
     BadImageError: it is missing, broken, cut short, no image or in a format whose suffix is not in `IMAGE_SUFFIXES`, or
-      has more than `MAX_PIXELS` pixels.
+      has more than `most_pixels` pixels.
   """
   name = name or ("image" if isinstance(image, bytes) else str(image))
   try:
     if not isinstance(image, bytes) and not stat.S_ISREG(os.stat(image).st_mode):  # reading a pipe may never end
       raise BadImageError(f"{name}: is no file of an image, but a folder, a pipe or a device")
     with _opened(image) as opened:
-      if opened.width * opened.height > MAX_PIXELS:
-        raise BadImageError(f"{name}: {opened.width} x {opened.height} pixels; {MAX_PIXELS} are allowed")
+      allowed = MAX_PIXELS if most_pixels is None else min(most_pixels, MAX_PIXELS)
+      if opened.width * opened.height > allowed:
+        raise BadImageError(f"{name}: {opened.width} x {opened.height} pixels; {allowed} are allowed")
       return _square(opened, resize, fit, _FILTERS[interpolation])
   except (BadImageError, MemoryError):  # Want of memory is no fault of the image.
     raise

@@ -5,15 +5,15 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import functools
-import io
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
@@ -25,15 +25,12 @@ from matplotlib.patheffects import withStroke
 from hierjax.data.images.read_image import unstretched
 from hierjax.data.source import Source
 from hierjax.inference.images import check_images
+from hierjax.report.plots.style import DPI, FAMILY, GREY, INK, file_of, tidy
 from hierjax.runs.folder import write_whole
 from hierjax.tree.label_tree import LabelTree
 
-BLUE, GREEN, RED, GREY = "#0a58ca", "#158a3a", "#d0202e", "#666666"
-
-_DPI = 150
 _POINT = 1 / 72  # inches
 _BREAK = re.compile(r"[\s/_-]")
-_FAMILY = "DejaVu Sans"  # comes with matplotlib: a picture does not depend on the fonts of a machine
 
 
 def seen_images(
@@ -89,8 +86,8 @@ class Page:
 
   def __init__(self, width: float, height: float):
     self.width, self._height = width, height
-    self._figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
-    self._canvas = FigureCanvasAgg(self._figure)
+    self._figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(self._figure)  # which the figure keeps
 
   def image(self, left: float, top: float, side: float, pixels: UInt8[np.ndarray, "s s 3"]) -> Axes:
     """Puts a square image, and returns its axes: from (0, 0), its top left corner, to (1, 1)."""
@@ -108,9 +105,7 @@ class Page:
   def plot(self, left: float, top: float, width: float, height: float) -> Axes:
     """Puts a panel with ticks, whose numbers lie outside it, and returns its axes."""
     axes = self._figure.add_axes(self._place(left, top, width, height))
-    for edge in axes.spines.values():
-      edge.set(color=GREY, linewidth=0.6)
-    axes.tick_params(color=GREY, labelcolor=GREY, width=0.6, length=3, labelsize=8, labelfontfamily=_FAMILY)
+    tidy(axes)
     return axes
 
   def _place(self, left: float, top: float, width: float, height: float) -> tuple[float, float, float, float]:
@@ -125,7 +120,7 @@ class Page:
     width: float,
     size: float = 8.0,
     bold: bool = False,
-    colour: str = "black",
+    colour: str = INK,
     align: str = "left",
     ending: str = "",
   ) -> None:
@@ -178,15 +173,10 @@ class Page:
     x, y = left / self.width, 1 - (top + 0.055) / self._height
     self._figure.add_artist(Line2D([x], [y], color=colour, marker=marker, markersize=6, markeredgewidth=0))
 
-  def save(self, path: Path) -> None:
-    """Writes the page as a PNG file, whole or not at all."""
-    write_whole(path, self.png())
-
-  def png(self) -> bytes:
-    """Returns the page as a PNG file's bytes."""
-    data = io.BytesIO()
-    self._canvas.print_png(data)
-    return data.getvalue()
+  def save(self, path: Path) -> Path:
+    """Writes the page as a PNG, SVG or PDF file, by the end of its name, whole or not at all; returns its path."""
+    write_whole(path, file_of(self._figure, path.suffix[1:]))
+    return path
 
 
 def wrap(text: str, *, width: float, size: float = 8.0, bold: bool = False, most: int = 3) -> list[str]:
@@ -223,16 +213,16 @@ def _largest(most: int, fits: Callable[[int], bool]) -> int:
 
 
 def _fits(text: str, font: font_manager.FontProperties, width: float) -> bool:
-  return _renderer().get_text_width_height_descent(text, font, False)[0] <= width * _DPI
+  return _renderer().get_text_width_height_descent(text, font, False)[0] <= width * DPI
 
 
 @functools.cache
 def _renderer() -> RendererAgg:
-  return FigureCanvasAgg(Figure(dpi=_DPI)).get_renderer()
+  return FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
 
 
 def _font(size: float, bold: bool) -> font_manager.FontProperties:
-  return font_manager.FontProperties(family=_FAMILY, size=size, weight="bold" if bold else "normal")
+  return font_manager.FontProperties(family=FAMILY, size=size, weight="bold" if bold else "normal")
 
 
 def mark_region(axes: Axes, side: float, box: Box, colour: str, dashed: bool = False) -> None:
@@ -245,6 +235,31 @@ def mark_region(axes: Axes, side: float, box: Box, colour: str, dashed: bool = F
     path_effects=[withStroke(linewidth=line + 1.2, foreground="white")],
   )  # fmt: skip
   axes.add_patch(outline)
+
+
+def name_points(axes: Axes, points: Mapping[str, Float[np.ndarray, "2"]], size: float = 8.0) -> list[str]:
+  """Puts names at points of a panel, with a white rim; one that would lie on an earlier one is left out.
+
+  Returns:
+    The names that have room.
+  """
+  renderer, font = _renderer(), _font(size, True)
+  placed: list[Any] = []
+  named = []
+  axes.autoscale_view()
+  axes.apply_aspect()  # equal scales move the points
+  for name, point in points.items():
+    rim = [withStroke(linewidth=2.4, foreground="white")]
+    x, y = point.tolist()
+    text = axes.text(x, y, printable(name), fontproperties=font, color=INK, ha="center", va="center", zorder=5)
+    text.set(parse_math=False, path_effects=rim, clip_on=True)
+    box = text.get_window_extent(renderer)
+    if any(box.overlaps(other) for other in placed):
+      text.remove()
+      continue
+    placed.append(box)
+    named.append(name)
+  return named
 
 
 def frame(axes: Axes, side: float, colour: str, line: float = 1.8) -> None:
@@ -267,4 +282,4 @@ def printable(text: str) -> str:
 
 @functools.cache
 def _characters() -> frozenset[int]:
-  return frozenset(font_manager.get_font(font_manager.findfont(_FAMILY)).get_charmap())
+  return frozenset(font_manager.get_font(font_manager.findfont(FAMILY)).get_charmap())

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hierjax.evaluation.compare import Comparison
-from hierjax.report.plots.canvas import GREY, NodeNames, Page, frame, seen_images
+from hierjax.evaluation.compare import Comparison, mcnemar
+from hierjax.report.plots.canvas import NodeNames, Page, frame, seen_images
+from hierjax.report.plots.style import GREY, INK
 from hierjax.runs.folder import RunFolder, write_table
 
 COLUMNS = 6
+_LEAST = 1e-300  # the smallest p-value that is shown
 HEADER = (
   "only_right", "place", "image", "label", "gain",
   "first_predicted", "first_probability", "first_label_probability",
@@ -19,12 +21,15 @@ HEADER = (
 )  # fmt: skip
 
 # The page, in inches.
-_MARGIN, _HEAD, _CAPTION, _GAP = 0.3, 1.15, 0.32, 0.2
+_MARGIN, _HEAD, _CAPTION, _GAP = 0.3, 2.35, 0.32, 0.2
+_TABLE, _CELL = 1.1, 2.3  # where the 2 x 2 table begins, and the width of its columns
 _SIDE, _STEP, _ROW, _LINE = 1.6, 1.8, 2.1, 0.15  # an image, the way to the next one, across and down; a line under it
 
 
-def draw_comparison(folder: RunFolder, found: Comparison) -> Path:
-  """Writes pictures/compare.png and, beside it, compare.csv with its contents; returns the PNG's path.
+def draw_comparison(folder: RunFolder, found: Comparison, kind: str = "png") -> Path:
+  """Writes pictures/compare.png and, beside it, compare.csv with its contents; returns the picture's path.
+
+  At the top stand the 2 x 2 table of right and wrong paths, and McNemar's p-value.
 
   Above a dashed line are two rows of images that only the first run has right, below it one of those that only the
   second has right: those with the largest gain in the probability of the true end node. Under each image are
@@ -41,8 +46,7 @@ def draw_comparison(folder: RunFolder, found: Comparison) -> Path:
   _section(page, _HEAD, found, 0)
   page.rule(_MARGIN, below, width)
   _section(page, below + _GAP, found, 1)
-  page.save(pictures / "compare.png")
-  return pictures / "compare.png"
+  return page.save(pictures / f"compare.{kind}")
 
 
 def _shown_images(found: Comparison) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +63,30 @@ def _comparison_heading(page: Page, found: Comparison, width: float) -> None:
   )
   for line, text in enumerate(about):
     page.text(_MARGIN, 0.54 + 0.19 * line, text, width=width, size=9.0, colour=GREY)
+  _counts(page, found)
+
+
+def _counts(page: Page, found: Comparison) -> None:
+  """Puts the 2 x 2 table, and McNemar's test of the two numbers off its diagonal."""
+  first, second = found.names
+  counts = found.counts()
+  rows = [("", f"{second} right ✓", f"{second} wrong ✗")]
+  rows += [
+    (name, *(f"{n:,}" for n in row))
+    for name, row in zip((f"{first} right ✓", f"{first} wrong ✗"), counts.tolist(), strict=True)
+  ]
+  for line, cells in enumerate(rows):
+    for column, text in enumerate(cells):
+      bold = line > 0 and column == 3 - line  # those that differ
+      align, colour = ("right" if column else "left"), (GREY if line == 0 or column == 0 else INK)
+      page.text(
+        _MARGIN + column * _CELL, _TABLE + 0.24 * line, text, width=_CELL - 0.2, size=10.0, bold=bold, align=align,
+        colour=colour,
+      )  # fmt: skip
+  p = mcnemar(int(counts[0, 1]), int(counts[1, 0]))
+  shown = f"p = {p:.3g}" if p >= _LEAST else f"p < {_LEAST:g}"
+  test = f"McNemar's exact test, {counts[0, 1]:,} against {counts[1, 0]:,}: {shown}"
+  page.text(_MARGIN, _TABLE + 0.82, test, width=page.width - 2 * _MARGIN, size=10.0)
 
 
 def _section(page: Page, top: float, found: Comparison, by: int) -> None:

@@ -20,13 +20,13 @@ from hierjax.functional.combine import mean_of_members
 from hierjax.functional.distributions import split_levels
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.inference.members import Answered, Ensemble, Images
-from hierjax.report.plots.canvas import GREEN, GREY, NodeNames, Page
+from hierjax.report.plots.canvas import NodeNames, Page
+from hierjax.report.plots.style import ACCENT, GREY, LIGHT
 from hierjax.runs.folder import RunFolder, write_table
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
 
 HEADER = ("image", "label", "in_node", "node_at_0", "children_at_0", "node_at_1", "children_at_1")
 ALPHAS = (0.0, 1.0)
-_LIGHT = "#b8b8b8"
 
 # The page, in inches.
 _MARGIN, _HEAD, _CAPTION, _LEFT, _BOTTOM, _GAP = 0.3, 1.05, 0.3, 0.55, 0.55, 0.35
@@ -107,10 +107,10 @@ def _masses(tree: TreeArrays, level: int, node: Int[Array, ""], answered: Answer
   return answered.mask, jnp.stack(found, axis=1)
 
 
-def draw_consistency(out: RunFolder, found: Consistency) -> Path:
-  """Writes pictures/consistency.png and, beside it, consistency.csv, with a row for each image; returns the PNG's path.
+def draw_consistency(out: RunFolder, found: Consistency, kind: str = "png") -> Path:
+  """Writes pictures/consistency.png and, beside it, consistency.csv, with a row for each image; returns its path.
 
-  A dot is an image: green where it is of the node. On the diagonal, both levels say the same.
+  A dot is an image: coloured where it is of the node. On the diagonal, both levels say the same.
   """
   pictures = out.path / "pictures"
   write_table(pictures / "consistency.csv", HEADER, _consistency_rows(found))
@@ -120,15 +120,14 @@ def draw_consistency(out: RunFolder, found: Consistency) -> Path:
   about = f"{found.name}: {int(found.counted.sum()):,} images of {found.split}; on the diagonal, both levels agree"
   page.text(_MARGIN, 0.52, about, width=width, size=9.0, colour=GREY)
   inside = int((found.inside & found.counted).sum())
-  for left, colour, text in ((0.06, GREEN, f"{inside:,} images of {node}"), (width / 2, _LIGHT, "other images")):
+  for left, colour, text in ((0.06, ACCENT, f"{inside:,} images of {node}"), (width / 2, LIGHT, "other images")):
     page.dot(_MARGIN + left, 0.8, colour, "o")
     page.text(_MARGIN + left + 0.12, 0.8, text, width=width / 2 - 0.3, size=9.0)
   for number, alpha in enumerate(ALPHAS):
     title = "As predicted" if alpha == 0 else f"Adapted, alpha = {alpha:g}"
     page.text(_left(number), _HEAD, title, width=_SIDE, size=10.0, bold=True)
     _panel(page, found, number)
-  page.save(pictures / "consistency.png")
-  return pictures / "consistency.png"
+  return page.save(pictures / f"consistency.{kind}")
 
 
 def _left(number: int) -> float:
@@ -141,7 +140,7 @@ def _panel(page: Page, found: Consistency, number: int) -> None:
   axes = page.plot(left, top, _SIDE, _SIDE)
   axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, zorder=1)
   size = min(12.0, max(5.0, 20_000 / len(probability)))  # square points
-  for inside, colour in ((False, _LIGHT), (True, GREEN)):
+  for inside, colour in ((False, LIGHT), (True, ACCENT)):
     x, y = probability[found.counted & (found.inside == inside)].T
     axes.scatter(x, y, s=size, c=colour, linewidths=0, alpha=0.6, zorder=2 + inside, clip_on=False)
   axes.set(xlim=(0, 1), ylim=(0, 1))

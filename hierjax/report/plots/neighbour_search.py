@@ -31,7 +31,7 @@ from hierjax.report.plots.canvas import Box, NodeNames
 from hierjax.runs.run import Run, judged_split
 from hierjax.types import Examples, Inputs, Leaf, Method, Variables
 
-NEAREST = 8
+NEAREST = 5
 LAYERS = ("context map", "pooled map")
 MOST_QUERIES = 100  # more would be taller than a PNG file of matplotlib's can be
 Maps = tuple[Float32[Array, "b s c"], ...]

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hierjax.data.source import Source
-from hierjax.report.plots.canvas import BLUE, GREEN, GREY, RED, Page, frame, mark_region, seen_images
+from hierjax.report.plots.canvas import Page, frame, mark_region, seen_images
 from hierjax.report.plots.neighbour_search import NEAREST, Neighbours
+from hierjax.report.plots.style import ACCENT, BAD, GOOD, GREY
 from hierjax.runs.folder import RunFolder, write_table
 
 HEADER = (
@@ -17,19 +18,19 @@ HEADER = (
 )  # fmt: skip
 
 _LEGEND = (
-  (BLUE, False, "the query"),
-  (GREEN, False, "has the same label"),
-  (RED, True, "has another label"),
+  (ACCENT, False, "the query"),
+  (GOOD, False, "has the same label"),
+  (BAD, True, "has another label"),
 )
 
 # The page, in inches.
 _MARGIN, _HEAD, _BETWEEN = 0.3, 1.1, 0.2
-_SIDE, _STEP, _ROW = 1.2, 1.3, 1.42  # a neighbour's image, and the way to the next one, across and down
-_QUERY_SIDE, _FIRST = 1.9, 3.2  # the query's image, and where the neighbours begin
+_SIDE, _STEP, _ROW = 1.9, 2.05, 2.2  # a neighbour's image, and the way to the next one, across and down
+_QUERY_SIDE, _FIRST = 2.3, 3.9  # the query's image, and where the neighbours begin
 
 
-def draw_neighbours(folder: RunFolder, answer: Neighbours) -> Path:
-  """Writes pictures/neighbours.png and, beside it, neighbours.csv with its contents; returns the PNG's path.
+def draw_neighbours(folder: RunFolder, answer: Neighbours, kind: str = "png") -> Path:
+  """Writes pictures/neighbours.png and, beside it, neighbours.csv with its contents; returns the picture's path.
 
   Boxes in the CSV are in pixels of the image as the model sees it; rank 0 is the query itself.
   """
@@ -42,8 +43,7 @@ def draw_neighbours(folder: RunFolder, answer: Neighbours) -> Path:
     _draw_query(page, answer, query)
     for row in range(len(answer.found)):
       _draw_layer(page, answer, query, row)
-  page.save(pictures / "neighbours.png")
-  return pictures / "neighbours.png"
+  return page.save(pictures / f"neighbours.{kind}")
 
 
 def _neighbours_heading(page: Page, folder: RunFolder, answer: Neighbours) -> None:
@@ -68,7 +68,7 @@ def _draw_query(page: Page, answer: Neighbours, query: int) -> None:
   middle = top + (rows * _ROW - _QUERY_SIDE - 0.2) / 2 if rows > 1 else top
   side = _QUERY_SIDE if rows > 1 else _SIDE
   axes = page.image(_MARGIN, middle, side, seen_images(answer.queries, [query], crop)[0])
-  mark_region(axes, side, answer.grid.box(int(answer.cells[query])), BLUE)
+  mark_region(axes, side, answer.grid.box(int(answer.cells[query])), ACCENT)
   page.text(_MARGIN, middle + side + 0.06, _label(answer, answer.queries, query), width=side, bold=True, align="center")
 
 
@@ -83,11 +83,11 @@ def _draw_layer(page: Page, answer: Neighbours, query: int, row: int) -> None:
   images = seen_images(answer.searched, [image for image, _, _ in answers], answer.run.data.crop)
   for rank, ((image, cell, _), pixels) in enumerate(zip(answers, images, strict=True)):
     same = answer.same_label(query, image)
-    colour, left = (GREEN if same else RED), _FIRST + rank * _STEP
+    colour, left = (GOOD if same else BAD), _FIRST + rank * _STEP
     axes = page.image(left, top, _SIDE, pixels)
     frame(axes, _SIDE, colour)
     mark_region(axes, _SIDE, answer.grid.box(cell), colour, dashed=not same)
-    page.text(left, top + _SIDE + 0.04, _label(answer, answer.searched, image), width=_SIDE, size=7.0, align="center")
+    page.text(left, top + _SIDE + 0.04, _label(answer, answer.searched, image), width=_SIDE, align="center")
 
 
 def _label(answer: Neighbours, source: Source, image: int) -> str:

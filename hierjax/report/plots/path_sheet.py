@@ -1,4 +1,4 @@
-"""Figure 7 of Guo et al. (2018): the choice of images that are right, partly wrong and wholly wrong."""
+"""Figure 7 of Guo et al. (2018): the choice of images that are right, partly right and wholly wrong."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PathSheet:
     split: the name of the images' split.
     source: the images.
     predictions: for all of them.
-    chosen: `i64[...]` by group of Fig. 7, the images to show: a is right, b partly wrong, c right, and d wholly wrong
+    chosen: `i64[...]` by group of Fig. 7, the images to show: a is right, b partly right, c right, and d wholly wrong
       in the categories of c.
   """
 
@@ -138,7 +138,7 @@ def path_lines(found: PathSheet, image: int) -> list[PathLine]:
 
 
 def groups_table(found: PathSheet) -> str:
-  """Returns how many images are right, partly wrong and wholly wrong, as text for a terminal."""
+  """Returns how many images are right, partly right and wholly wrong, as text for a terminal."""
   total = int(found.predictions.counted.sum())
   rows: list[tuple[str, ...]] = [("path", "images", "share")]
   for name, mask in found.predictions.groups.items():

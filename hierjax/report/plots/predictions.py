@@ -6,19 +6,20 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hierjax.report.plots.canvas import GREEN, GREY, RED, Page, frame, grid, seen_images, wrap
+from hierjax.report.plots.canvas import Page, frame, grid, seen_images, wrap
 from hierjax.report.plots.path_sheet import PathLine, PathSheet, path_lines
+from hierjax.report.plots.style import BAD, GOOD, GREY, INK
 from hierjax.runs.folder import RunFolder, write_table
 from hierjax.tree.label_tree import UNKNOWN
 
 HEADER = ("group", "in_group", "place", "image", "label", "level", "predicted", "probability", "right")
 TITLES = {
   "a": "Right",
-  "b": "Partly wrong",
+  "b": "Partly right",
   "c": "Right, of the same categories as (d)",
   "d": "Wholly wrong, of the same categories as (c)",
 }
-_MARKS = {True: ("✓", GREEN), False: ("✗", RED), None: ("?", GREY)}
+_MARKS = {True: ("✓", GOOD), False: ("✗", BAD), None: ("?", GREY)}
 
 # The page, in inches.
 _MARGIN, _HEAD, _CAPTION, _GAP = 0.3, 1.0, 0.3, 0.25
@@ -44,12 +45,12 @@ class Line:
   left: float = 0.0
   right: float = 0.0
   bold: bool = False
-  colour: str = "black"
+  colour: str = INK
   part: PathLine | None = None
 
 
-def draw_paths(folder: RunFolder, found: PathSheet) -> Path:
-  """Writes pictures/paths.png and, beside it, paths.csv with its contents; returns the PNG's path.
+def draw_paths(folder: RunFolder, found: PathSheet, kind: str = "png") -> Path:
+  """Writes pictures/paths.png and, beside it, paths.csv with its contents; returns the picture's path.
 
   The CSV has a row for each node of a path, and one more where it ends above a leaf.
   """
@@ -64,8 +65,7 @@ def draw_paths(folder: RunFolder, found: PathSheet) -> Path:
   for group in groups:
     _draw_group(page, top, found, group)
     top += group.height
-  page.save(pictures / "paths.png")
-  return pictures / "paths.png"
+  return page.save(pictures / f"paths.{kind}")
 
 
 def lines(found: PathSheet, image: int) -> list[Line]:
@@ -74,7 +74,7 @@ def lines(found: PathSheet, image: int) -> list[Line]:
   shown = [Line(text, bold=True) for text in wrap(" > ".join(names), width=_TEXT, bold=True, most=6)]
   for level, part in enumerate(path_lines(found, image)):
     left = _MARK + min(level, _MOST_INDENTS) * _INDENT
-    bold, colour = part.right is False, RED if part.right is False else "black"
+    bold, colour = part.right is False, BAD if part.right is False else INK
     pieces = wrap(part.name, width=_TEXT - left - _PROBABILITY, bold=bold, most=2)
     shown += [Line(piece, left, _PROBABILITY, bold, colour, None if i else part) for i, piece in enumerate(pieces)]
   return shown[:_MOST_LINES]

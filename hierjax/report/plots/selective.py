@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.ticker import PercentFormatter
 
 from hierjax.evaluation.choosing.selective import GRID, Confidences
-from hierjax.report.plots.canvas import BLUE, GREY, Page
+from hierjax.report.plots.canvas import Page
+from hierjax.report.plots.style import ACCENT, GREY, LIGHT, levels_of_accent
 from hierjax.runs.folder import RunFolder, write_table
 
 # The page, in inches.
 _MARGIN, _HEAD, _CAPTION, _LEFT, _BOTTOM = 0.3, 0.8, 0.25, 0.62, 0.6
-_WIDTH, _HEIGHT, _LEGEND, _LINE = 3.6, 2.7, 1.5, 0.2
-_LIGHT = "#cccccc"
+_WIDTH, _HEIGHT, _LEGEND, _LINE = 3.1, 2.7, 1.6, 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,18 +44,26 @@ class ThresholdSweep:
   levels: tuple[str, ...]
 
 
-def draw_threshold_sweep(out: RunFolder, found: ThresholdSweep) -> Path:
-  """Writes pictures/selective.png and, beside it, selective.csv with both splits; returns the PNG's path."""
+def draw_threshold_sweep(out: RunFolder, found: ThresholdSweep, kind: str = "png") -> Path:
+  """Writes pictures/selective.png and, beside it, selective.csv with both splits; returns the picture's path.
+
+  Three panels: selective accuracy by coverage, with the chosen threshold as a dot; and selective accuracy, and the
+  levels at which answers end, by the threshold.
+  """
   pictures = out.path / "pictures"
   curves = {"validation": found.validation.curve(GRID), found.split: found.found.curve(GRID)}
   levels = found.levels
   header = ("split", "threshold", "coverage", "selective_accuracy", *(f"ends at {level}" for level in levels))
   write_table(pictures / "selective.csv", header, _selective_rows(curves))
 
-  page = Page(2 * _MARGIN + 2 * (_LEFT + _WIDTH) + _LEGEND, _HEAD + _CAPTION + _HEIGHT + _BOTTOM + _MARGIN / 2)
+  page = Page(2 * _MARGIN + 3 * (_LEFT + _WIDTH) + _LEGEND, _HEAD + _CAPTION + _HEIGHT + _BOTTOM + _MARGIN / 2)
   _selective_heading(page, found)
   left, top = _MARGIN + _LEFT - 0.1, _HEAD + _CAPTION
-  lines = dict(zip(curves, (GREY, BLUE), strict=False))
+  lines = dict(zip(curves, (GREY, ACCENT), strict=False))
+  page.text(left, _HEAD, "Selective accuracy by coverage", width=_WIDTH, size=10.0, bold=True)
+  _trade_off(page, left, found, {split: (curves[split], colour) for split, colour in lines.items()})
+
+  left += _LEFT + _WIDTH
   page.text(left, _HEAD, "Selective accuracy", width=_WIDTH, size=10.0, bold=True)
   axes = page.plot(left, top, _WIDTH, _HEIGHT)
   for split, colour in lines.items():
@@ -72,7 +78,7 @@ def draw_threshold_sweep(out: RunFolder, found: ThresholdSweep) -> Path:
   left += _LEFT + _WIDTH
   page.text(left, _HEAD, f"Coverage by level: images of {found.split}", width=_WIDTH, size=10.0, bold=True)
   shares = np.array([[*at["level_coverage"][::-1], 1 - at["coverage"]] for at in curves[found.split]])
-  areas = [*map(to_hex, colormaps["viridis"](np.linspace(0.15, 0.95, len(levels)))), _LIGHT]
+  areas = [*reversed(levels_of_accent(len(levels))), LIGHT]
   axes = page.plot(left, top, _WIDTH, _HEIGHT)
   axes.stackplot(GRID, shares.T, colors=areas, linewidth=0)
   axes.set_ylim(0, 1)
@@ -83,8 +89,27 @@ def draw_threshold_sweep(out: RunFolder, found: ThresholdSweep) -> Path:
   for number, (name, colour) in enumerate(names.items()):
     page.dot(left + _WIDTH + 0.3, top + 0.1 + number * _LINE, colour, "s")
     page.text(left + _WIDTH + 0.45, top + 0.1 + number * _LINE, name, width=_LEGEND - 0.2)
-  page.save(pictures / "selective.png")
-  return pictures / "selective.png"
+  return page.save(pictures / f"selective.{kind}")
+
+
+def _trade_off(
+  page: Page, left: float, found: ThresholdSweep, lines: Mapping[str, tuple[list[dict[str, Any]], str]]
+) -> None:
+  axes = page.plot(left, _HEAD + _CAPTION, _WIDTH, _HEIGHT)
+  for curve, colour in lines.values():
+    points = [(at["coverage"], at["selective_accuracy"]) for at in curve if at["selective_accuracy"] is not None]
+    if points:
+      axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.6)
+  chosen = found.found.at(found.threshold)
+  if chosen["selective_accuracy"] is not None:
+    axes.plot(
+      chosen["coverage"], chosen["selective_accuracy"], "o", color=ACCENT, markersize=6, clip_on=False, zorder=3
+    )
+  axes.axhline(found.accuracy, color=GREY, linewidth=0.8, dashes=(4, 3), zorder=1)
+  axes.set_xlim(0, 1)
+  for axis in (axes.xaxis, axes.yaxis):
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+  page.text(left, _HEAD + _CAPTION + _HEIGHT + 0.27, "coverage", width=_WIDTH, align="center")
 
 
 def _selective_heading(page: Page, found: ThresholdSweep) -> None:
@@ -100,8 +125,6 @@ def _selective_heading(page: Page, found: ThresholdSweep) -> None:
 def _finish(page: Page, left: float, axes: Axes, threshold: float) -> None:
   axes.axvline(threshold, color=GREY, linewidth=0.8, dashes=(4, 3))
   axes.set_xlim(0, 1)
-  axes.grid(color="#e6e6e6", linewidth=0.6)
-  axes.set_axisbelow(True)
   axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
   text = "confidence threshold"
   page.text(left, _HEAD + _CAPTION + _HEIGHT + 0.27, text, width=_WIDTH, align="center")

@@ -25,7 +25,7 @@ def test_names_go_as_far_up_as_they_must():
 
 
 def extents(page):
-  page._canvas.draw()
+  page._figure.draw_without_rendering()
   return [text.get_window_extent() for text in page._figure.texts]
 
 
@@ -78,7 +78,7 @@ def test_an_image_lies_where_it_was_put(tmp_path):
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path):
   page, path = Page(2.0, 1.0), tmp_path / "page.png"
   path.write_bytes(b"old")
-  page._canvas.print_png = lambda file: (file.write(b"half"), 1 / 0)
+  page._figure.savefig = lambda file, **how: (file.write(b"half"), 1 / 0)
   with pytest.raises(ZeroDivisionError):
     page.save(path)
   assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1

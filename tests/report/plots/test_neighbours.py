@@ -13,7 +13,6 @@ from hierjax.data.source import ArraySource, View
 from hierjax.errors import UserError
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.report.plots import neighbours as neighbours_picture
-from hierjax.report.plots.canvas import GREEN, RED
 from hierjax.report.plots.neighbour_search import (
   LAYERS,
   NEAREST,
@@ -25,6 +24,7 @@ from hierjax.report.plots.neighbour_search import (
   neighbours_table,
 )
 from hierjax.report.plots.neighbours import HEADER, draw_neighbours
+from hierjax.report.plots.style import ACCENT, BAD, GOOD
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 
@@ -97,6 +97,10 @@ def test_the_answer_is_that_of_an_exhaustive_search(folder, answer):
       assert len(set(found.image[query].tolist())) == NEAREST
 
 
+def rgb(colour):
+  return tuple(bytes.fromhex(colour[1:]))
+
+
 def test_the_picture_and_the_table_say_what_was_found(folder, answer, monkeypatch):
   framed = []
   draw_frame = neighbours_picture.frame
@@ -105,7 +109,7 @@ def test_the_picture_and_the_table_say_what_was_found(folder, answer, monkeypatc
   assert sorted(p.name for p in path.parent.iterdir()) == ["neighbours.csv", "neighbours.png"]
   with Image.open(path) as picture:
     colours = set(map(tuple, np.asarray(picture.convert("RGB")).reshape(-1, 3).tolist()))
-  assert {(10, 88, 202), (208, 32, 46)} <= colours  # a region asked about, and a neighbour of another label
+  assert {rgb(ACCENT), rgb(BAD)} <= colours  # a region asked about, and a neighbour of another label
   header, *rows = csv.reader(path.with_suffix(".csv").read_text(encoding="utf-8").splitlines())
   assert tuple(header) == HEADER and len(rows) == 3 * (1 + 2 * NEAREST)
   rows = [dict(zip(header, row, strict=True)) for row in rows]
@@ -113,15 +117,15 @@ def test_the_picture_and_the_table_say_what_was_found(folder, answer, monkeypatc
   for row in rows:
     expected = "" if row["rank"] == "0" else str(int(row["label"] == queries[int(row["query"]) - 1]["label"]))
     assert row["same_label"] == expected
-  right = {"1": GREEN, "0": RED}
-  assert [c for c in framed if c in (GREEN, RED)] == [right[r["same_label"]] for r in rows if r["rank"] != "0"]
+  right = {"1": GOOD, "0": BAD}
+  assert [c for c in framed if c in (GOOD, BAD)] == [right[r["same_label"]] for r in rows if r["rank"] != "0"]
   for query, row in enumerate(queries):
     box = answer.grid.box(int(answer.cells[query]))
     assert [float(row[side]) for side in ("top", "left", "bottom", "right")] == [
       16 * box.top, 16 * box.left, 16 * box.bottom, 16 * box.right
     ]  # fmt: skip
   hits = sum(row["same_label"] == "1" for row in rows if row["layer"] == "context map")
-  assert neighbours_table(answer).splitlines()[-2].split() == ["context", "map", str(hits), "24"]
+  assert neighbours_table(answer).splitlines()[-2].split() == ["context", "map", str(hits), str(3 * NEAREST)]
 
 
 def test_a_seed_fixes_what_is_asked(folder, answer):

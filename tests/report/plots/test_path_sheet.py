@@ -37,7 +37,7 @@ def every_pair(tree, short_labels):
   groups = []
   for label, answer, counts in zip(map(tree.path, labels), map(tree.path, predicted), mask, strict=True):
     same = answer == label if short_labels == "stop" else answer[: len(label)] == label
-    group = "right" if same else "partly wrong" if answer[:1] == label[:1] else "wholly wrong"
+    group = "right" if same else "partly right" if answer[:1] == label[:1] else "wholly wrong"
     groups.append(group if label and counts else "none")
   return labels, predicted, jax.device_get(predictions), np.array(groups)
 
@@ -141,7 +141,7 @@ def test_the_table_and_the_picture_say_the_same(sheet, tmp_path, monkeypatch):
   sizes = {row["group"]: row["in_group"] for row in rows}
   right, partly, wrong = (int(mask.sum()) for mask in sheet.predictions.groups.values())
   assert sizes == {"a": str(right), "b": str(partly), "c": str(right), "d": str(wrong)}
-  assert any(f": {right} right, {partly} partly wrong, {wrong} wholly wrong" in text for text in texts)
+  assert any(f": {right} right, {partly} partly right, {wrong} wholly wrong" in text for text in texts)
   assert "47 images of test" in groups_table(sheet) and f"{100 * wrong / 47:.2f}%" in groups_table(sheet)
 
 

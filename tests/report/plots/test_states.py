@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from commands import MESH, run_command
+from matplotlib.colors import to_rgb
 
 from hierjax.data.source import ArraySource, View
 from hierjax.errors import UserError
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.report.plots import state_maps
 from hierjax.report.plots import states as states_picture
+from hierjax.report.plots.canvas import Page, name_points
 from hierjax.report.plots.state_maps import (
   FEWEST,
   States,
@@ -23,7 +25,8 @@ from hierjax.report.plots.state_maps import (
   states_table,
   tsne,
 )
-from hierjax.report.plots.states import COLOURS, HEADER, MARKERS, draw_states, top_kinds
+from hierjax.report.plots.states import HEADER, draw_states, labels_at
+from hierjax.report.plots.style import LIGHT, node_colours
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.tree.label_tree import PAD, STOP, LabelTree
@@ -154,13 +157,35 @@ def invented(found, tops, sizes, rng):
   return States(dataclasses.replace(found.run, tree=tree), "test", source, nodes, tuple(steps))
 
 
-def test_colours_go_to_the_most_frequent_labels(found, rng):
-  some = top_kinds(invented(found, 20, (60,), rng))
-  assert [kind.nodes for kind in some] == [(i,) for i in range(20)]
-  assert len({(kind.colour, kind.marker) for kind in some}) == len(COLOURS) * len(MARKERS) == 20
-  many = top_kinds(invented(found, 25, (28,), rng))
-  assert [kind.nodes for kind in many[:-1]] == [(i,) for i in (*range(19), 24)]
-  assert many[-1].name == "5 other labels" and many[-1].nodes == (19, 20, 21, 22, 23)
+def test_dots_have_the_colour_of_their_label_at_the_level_of_the_step(found, tmp_path, monkeypatch):
+  drawn, named = [], []
+  scatter, name = states_picture.Axes.scatter, states_picture.name_points
+  monkeypatch.setattr(
+    states_picture.Axes,
+    "scatter",
+    lambda axes, x, y, **how: drawn.append((x, y, how["c"])) or scatter(axes, x, y, **how),
+  )
+  monkeypatch.setattr(states_picture, "name_points", lambda axes, points: named.append(points) or name(axes, points))
+  draw_states(RunFolder(tmp_path), found)
+  tree, colours = found.run.tree, node_colours(found.run.tree)
+  steps = [(number, step) for number, step in enumerate(found.steps) if step.places is not None]
+  assert len(drawn) == len(steps) > 1
+  for (number, step), (x, y, shown), points in zip(steps, drawn, named, strict=True):
+    for place, colour in zip(np.stack([x, y], axis=1), shown, strict=True):
+      (i,) = np.flatnonzero((step.places == place).all(axis=1))[:1]
+      label = tree.path(int(found.labels[step.images[i]]))
+      expected = colours[label[number]] if number < len(label) else to_rgb(LIGHT)
+      np.testing.assert_allclose(colour, expected)
+    for text, place in points.items():
+      own = np.array([tree.names[node] == text if node >= 0 else False for node in labels_at(found, number)])
+      np.testing.assert_allclose(place, np.median(step.places[own], axis=0))
+
+
+def test_no_two_names_lie_on_each_other():
+  page = Page(3.0, 3.0)
+  axes = page.panel(0.2, 0.2, 2.6)
+  points = {"first": (0.5, 0.5), "second": (0.5, 0.505), "third": (0.5, 0.9), "$x$": (0.2, 0.1)}
+  assert name_points(axes, {name: np.array(point) for name, point in points.items()}) == ["first", "third", "$x$"]
 
 
 def test_steps_that_few_paths_reach_say_so(found, rng, tmp_path, monkeypatch):

@@ -1,0 +1,1 @@
+"""A server of predictions over HTTP."""
