@@ -15,7 +15,8 @@ once and kept in the cache, and a CNN-RNN head is trained on them. Other weights
 hf:timm/NAME. Other sizes of images: --config.data.size=288.
 
 Variants, at most one of each line:
-  finetune (the network trains too, on squares of 192 pixels, with layer-wise rates; its norms keep their statistics)
+  finetune (the network trains too, on squares of 192 pixels, with layer-wise rates; the stem, the first two stages and
+    the statistics of the norms stay as they are)
     | from_scratch (a small network from random weights, without any download) | smoke (generated images, seconds)
   context: a C-HRNN neck (Zuo et al. 2016) on the network's last map; the network trains as with finetune
   flat: a softmax over the leaves in place of the CNN-RNN head
@@ -80,11 +81,11 @@ def finetune(c: mlc.ConfigDict) -> None:
   c.patience = 4.0
   c.optim.lr = 3e-3
   c.optim.lr_batch = 32
-  c.optim.lr_groups = (("^backbone/", 0.1), (".*", 1.0))
+  # The first layers are general, and cost a third of the time: 33 images/s in place of 21 on 2 cores.
+  c.optim.lr_groups = (("^backbone/(stem|stages_[01])/", None), ("^backbone/", 0.1), (".*", 1.0))
   c.optim.layer_decay = 0.9
   c.optim.keep_statistics = ("backbone",)
   c.schedule.warmup = 0.5
-  c.data.label_smoothing = 0.1
 
 
 def from_scratch(c: mlc.ConfigDict) -> None:

@@ -16,7 +16,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from hierjax.errors import UserError
 from hierjax.inference.images import distinct_names
 from hierjax.report.plots.adaptation import HEADER as SWEEP
-from hierjax.report.plots.canvas import GREY, Page, grid
+from hierjax.report.plots.canvas import Page, grid
+from hierjax.report.plots.style import GREY
 from hierjax.runs.folder import RunFolder, write_table
 
 HEADER = ("architecture", "split", "ensemble", "members", "alpha", "what", "accuracy", "deviation")
