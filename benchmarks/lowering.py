@@ -12,7 +12,7 @@ lowered to StableHLO for each platform; nothing is compiled. The table has, for 
 - MiB of the weights, and of the whole state: weights, statistics and the optimiser's;
 - MiB of activations: what the forward pass keeps for the backward pass, of the images alone. A compiler may keep less.
 
-Configs whose trees or backbones come from files stand with a tree of five labels, and EfficientNet-Lite0.
+Configs whose trees or backbones come from files stand with a tree of eight nodes, and EfficientNet-Lite0.
 """
 
 from __future__ import annotations

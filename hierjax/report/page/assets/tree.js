@@ -157,12 +157,12 @@
     return found.sort((a, b) => b[1] - a[1]);
   }
 
-  function confusionList(title, pairs, of) {
+  function confusionList(title, pairs) {
     if (!pairs.length) return [];
     const lines = pairs.slice(0, 6).map(([node, number]) => {
       const name = node === ROOT ? "no node of this level" : tree.name(node);
       const link = node === ROOT ? name : make("button", { type: "button", class: "plain", title: tree.text(node), on: { click: () => choose(node) } }, name);
-      return make("li", {}, make("span", {}, link), bar(number / Math.max(of, 1)), make("span", { class: "n" }, count(number)));
+      return make("li", {}, make("span", {}, link), bar(number / pairs[0][1]), make("span", { class: "n" }, count(number)));
     });
     return [make("h4", {}, title), make("ul", { class: "bars" }, ...lines)];
   }
@@ -188,8 +188,8 @@
       make("p", { class: "crumbs" }, ...(above.length ? above : [node === ROOT ? "the root" : "top level"])),
       make("h3", {}, tree.name(node)),
       make("dl", { class: "facts" }, ...facts),
-      ...(node === ROOT ? [] : confusionList(`Its ${data.things} predicted as`, pairsOf(node, 0, 1), tree.images(node))),
-      ...(node === ROOT ? [] : confusionList("Others predicted as it", pairsOf(node, 1, 0), tree.predicted(node))),
+      ...(node === ROOT ? [] : confusionList(`Its ${data.things} predicted as`, pairsOf(node, 0, 1))),
+      ...(node === ROOT ? [] : confusionList("Others predicted as it", pairsOf(node, 1, 0))),
       ...samples("Right here ✓", own.filter(rightHere)),
       ...samples("Wrong here ✗, with the prediction", own.filter((image) => !rightHere(image))),
       ...(own.length ? [] : [make("p", { class: "small quiet" }, "None of its images is among those of this page.")]),
