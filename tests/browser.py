@@ -15,7 +15,7 @@ PROGRAM = shutil.which("chromium") or shutil.which("google-chrome")
 _FLAGS = (
   "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-background-networking",
   "--disable-component-update", "--no-first-run", "--disable-dev-shm-usage", "--remote-debugging-pipe",
-  "--host-resolver-rules=MAP * ~NOTFOUND",
+  "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )  # fmt: skip
 
 
@@ -37,11 +37,11 @@ class Browser:
       self._call(f"{domain}.enable")
 
   def open(self, path, width=1280, height=900, dark=False):
-    """Opens a file in a window of some width."""
+    """Opens a file, or an address of this machine, in a window of some width."""
     self.messages, self.requests = [], []
     self.resize(width, height)
     self.theme(dark)
-    self._call("Page.navigate", url=Path(path).absolute().as_uri())
+    self._call("Page.navigate", url=path if str(path).startswith("http") else Path(path).absolute().as_uri())
     for _ in range(400):
       if self.run("document.readyState") == "complete":
         return self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -65,6 +65,20 @@ class Browser:
     if "exceptionDetails" in found:
       raise RuntimeError(found["exceptionDetails"]["exception"].get("description", "error"))
     return found["result"].get("value")
+
+  def wait(self, script, seconds=60):
+    """Waits until a JavaScript expression is true."""
+    until = time.monotonic() + seconds
+    while not self.run(script):
+      if time.monotonic() > until:
+        raise TimeoutError(script)
+      time.sleep(0.05)
+
+  def choose_files(self, selector, files):
+    """Gives files to an input of the page."""
+    root = self._call("DOM.getDocument")["root"]["nodeId"]
+    node = self._call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+    self._call("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
 
   def key(self, key):
     """Presses a key."""

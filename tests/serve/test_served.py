@@ -10,9 +10,9 @@ import threading
 import time
 from pathlib import Path
 
-import chromium
 import numpy as np
 import pytest
+from browser import PROGRAM, browser
 from commands import run_command
 from PIL import Image
 from serving import ask, connect, form, model_of, picture, read, serving
@@ -160,10 +160,7 @@ def test_what_cannot_be_served_is_one_sentence(folder, tmp_path, capsys):
     assert sentence in capsys.readouterr().err
 
 
-needs_chromium = pytest.mark.skipif(not chromium.found(), reason="chromium is not installed")
-
-
-@needs_chromium
+@pytest.mark.skipif(not PROGRAM, reason="chromium is not installed")
 def test_the_page_lights_the_tree_up(tmp_path):
   evil = "<img src=x onerror=alert(1)>"
   tree = from_paths([("animal", evil), ("animal", "cat/dog"), ("thing", "cup")])
@@ -171,32 +168,34 @@ def test_the_page_lights_the_tree_up(tmp_path):
   files = [tmp_path / name for name in names]
   for number, file in enumerate(files):
     file.write_bytes(picture(number) if number < 3 else b"no image")
-  with serving(model_of(tree)) as server, chromium.opened(tmp_path / "profile") as page:
-    page.show(1280)
-    page.go(server.address)
+  with serving(model_of(tree)) as server, browser() as page:
+    page.open(server.address)
     page.wait("document.querySelector('#tree path') !== null")
-    assert page.value("document.querySelectorAll('#tree .lit').length") == 0
+    assert page.run("document.querySelectorAll('#tree .lit').length") == 0
     page.choose_files("#files", files)
     page.wait("photos.length == 4 && photos.every((photo) => photo.answers || photo.error)")
     for number in range(3):
-      page.value(f"document.querySelectorAll('#photos button')[{number}].click()")
+      page.run(f"document.querySelectorAll('#photos button')[{number}].click()")
       path = tree.path_names(int(tree.leaves[number]))
-      assert page.value("document.querySelector('#title').textContent") == " > ".join(path)
+      assert page.run("document.querySelector('#title').textContent") == " > ".join(path)
       lit = "[...document.querySelectorAll('#tree .answer title')].map((x) => x.textContent)"
-      assert page.value(lit) == [f"{name}: 75%" for name in path]
-      assert page.value("document.querySelectorAll('#nodes .on').length") == len(path)
-    page.value("document.querySelectorAll('#photos button')[3].click()")
-    assert "broken.png: not an image" in page.value("document.querySelector('#why').textContent")
-    assert page.value("document.querySelectorAll('#tree .lit').length") == 0
-    assert page.value("document.querySelectorAll('#photos img[onerror], #nodes img, #title img').length") == 0
+      assert page.run(lit) == [f"{name}: 75%" for name in path]
+      assert page.run("document.querySelectorAll('#nodes .on').length") == len(path)
+    page.run("document.querySelectorAll('#photos button')[3].click()")
+    assert "broken.png: not an image" in page.run("document.querySelector('#why').textContent")
+    assert page.run("document.querySelectorAll('#tree .lit').length") == 0
+    assert page.run("document.querySelectorAll('#photos img[onerror], #nodes img, #title img').length") == 0
     colours = set()
     for width in (400, 1280):
       for dark in (False, True):
-        page.show(width, dark=dark)
-        assert page.value("document.documentElement.scrollWidth") == width
-        colours.add(page.value("getComputedStyle(document.body).backgroundColor"))
+        page.resize(width)
+        page.theme(dark)
+        assert page.run("document.documentElement.scrollWidth") == width
+        colours.add(page.run("getComputedStyle(document.body).backgroundColor"))
     assert len(colours) == 2
-    assert [error for error in page.errors if "422" not in error] == []
+    assert [message for message in page.messages if "422" not in message] == []
+    elsewhere = [request for request in page.requests if not request.startswith((server.address, "blob:", "data:"))]
+    assert not elsewhere
 
 
 def test_every_text_of_the_page_goes_in_as_text():
