@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
   import tempfile
   from pathlib import Path
 
+  from hierjax.evaluation.model_card import model_card
   from hierjax.nn.pretrained import hub
-  from hierjax.report.model_card import model_card
   from hierjax.runs import devices
   from hierjax.runs.folder import RunFolder
   from hierjax.runs.published import publish

@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
   """Writes the page and prints its path."""
   _check(args)
   extras.require("report")
-  print(_of_given(args) if args.predictions else _of_runs(args))
+  for path in [_of_given(args)] if args.predictions else _of_runs(args):
+    print(path)
   return 0
 
 
@@ -86,10 +87,11 @@ def _of_given(args: argparse.Namespace) -> Path:
   return write_report(Place(Path(args.out), "report.html", "predictions"), found)
 
 
-def _of_runs(args: argparse.Namespace) -> Path:
+def _of_runs(args: argparse.Namespace) -> list[Path]:
+  """Writes the page and the model card of a run."""
   from hierjax.evaluation.evaluate import SplitSettings
+  from hierjax.evaluation.model_card import write_model_card
   from hierjax.inference.loaded_run import LoadedRun
-  from hierjax.report.model_card import write_model_card
   from hierjax.report.page.of_run import findings_of, place_of
   from hierjax.report.page.write import write_report
   from hierjax.runs import devices
@@ -104,8 +106,7 @@ def _of_runs(args: argparse.Namespace) -> Path:
     for note in found.about.notes:
       print(note)
     page = write_report(place_of(loaded, settings), found)
-  print(write_model_card(loaded.folder))
-  return page
+  return [page, write_model_card(loaded.folder)]
 
 
 def _of_two(first: LoadedRun, second: LoadedRun, settings: SplitSettings) -> Path:

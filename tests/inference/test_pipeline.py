@@ -117,7 +117,7 @@ def test_every_head_of_the_registry_is_here():
 @pytest.mark.parametrize("kind", KINDS)
 def test_stages_at_their_defaults_change_no_bit(kind):
   method, variables, images = setting(kind)
-  options = DecodeOptions(beam=2, thresholds=(0.4,))
+  options = DecodeOptions(beam=2, thresholds=(0.1,))
 
   @jax.jit
   def run(method, variables, images):

@@ -125,6 +125,7 @@ SMALL = {
   "preact_resnet": {"depth": 11},
   "small_resnet": {"widths": [4, 4], "blocks": 1},
   **{name: {"width": 4} for name in ("cbam_resnet50", "resnet50", "resnet152", "se_resnet50", "vgg16")},
+  "se_resnext50": {"width": 4, "groups": 2},
   "sppnet": {"widths": [4] * 5},
   "wide_resnet": {"depth": 10, "width": 1},
   "wider_resnet": {"widths": [4, 4], "blocks": 1},

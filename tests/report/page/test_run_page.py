@@ -163,7 +163,7 @@ def test_the_calibration_is_on_the_page(folder):
 
 def test_the_command_needs_no_evaluation_before(folder, capsys):
   run_command("report", folder.path, split="validation")
-  assert capsys.readouterr().out.splitlines() == [str(folder.path / "report.html")]
+  assert capsys.readouterr().out.splitlines() == [str(folder.path / name) for name in ("report.html", "MODEL_CARD.md")]
   assert Page((folder.path / "report.html").read_text()).data["groupCounts"]
   run_command("report", folder.path, split="train")
   assert "The model was trained on these images" in capsys.readouterr().out
@@ -174,7 +174,7 @@ def test_two_runs_have_a_page(make_run, small_config, capsys):
   first, second = (make_run(config, seed, name=f"run {seed}", sharpness=9.0) for seed in (0, 1))
   run_command("report", first.path, second.path)
   path = first.path / "report-against-run-1.html"
-  assert capsys.readouterr().out.splitlines() == [str(path)]
+  assert capsys.readouterr().out.splitlines() == [str(path), str(first.path / "MODEL_CARD.md")]
   words = " ".join(Page(path.read_text()).text.split())
   assert "run 0 against run 1" in words and "McNemar's exact test" in words
   ours, theirs = (findings_of(LoadedRun.open(one, MESH)).predictions.right for one in (first, second))

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from hierjax.errors import UserError
-from hierjax.report.model_card import model_card, write_model_card
+from hierjax.evaluation.model_card import model_card, write_model_card
 from hierjax.runs.choices import keep_temperature
 from hierjax.runs.folder import RunFolder
 from hierjax.tree.builders import from_paths
