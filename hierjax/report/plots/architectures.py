@@ -17,11 +17,10 @@ from hierjax.errors import UserError
 from hierjax.inference.images import distinct_names
 from hierjax.report.plots.adaptation import HEADER as SWEEP
 from hierjax.report.plots.canvas import Page, grid
-from hierjax.report.plots.style import GREY
+from hierjax.report.plots.style import GREY, SERIES
 from hierjax.runs.folder import RunFolder, write_table
 
 HEADER = ("architecture", "split", "ensemble", "members", "alpha", "what", "accuracy", "deviation")
-COLOURS = ("#0a58ca", "#d0202e", "#158a3a", "#8c564b", "#9467bd", "#e08a00", "#17a2b8", "#555555")
 
 _COLUMNS = 4
 _MOST_BYTES = 64 * 2**20
@@ -141,10 +140,10 @@ def draw_architectures(out: RunFolder, found: Sequence[Architecture], size: int 
 
 def _draw(axes: Axes, found: Sequence[Architecture], what: str) -> None:
   for number, architecture in enumerate(found):
-    mean, colour = architecture.accuracy[what], COLOURS[number % len(COLOURS)]
+    mean, colour = architecture.accuracy[what], SERIES[number % len(SERIES)]
     band = np.nan_to_num(architecture.deviation[what])
     axes.fill_between(architecture.alphas, mean - band, mean + band, color=colour, alpha=0.15, linewidth=0)
-    style = "-" if number < len(COLOURS) else "--"
+    style = "-" if number < len(SERIES) else "--"
     axes.plot(architecture.alphas, mean, color=colour, linewidth=1.4, linestyle=style)
   axes.set(xlim=(found[0].alphas[0], found[0].alphas[-1]))
   axes.grid(color="#e6e6e6", linewidth=0.6)
@@ -155,7 +154,7 @@ def _draw(axes: Axes, found: Sequence[Architecture], what: str) -> None:
 
 def _legend(page: Page, left: float, top: float, found: Sequence[Architecture]) -> None:
   for number, architecture in enumerate(found):
-    page.dot(left + 0.06, top, COLOURS[number % len(COLOURS)], "s")
+    page.dot(left + 0.06, top, SERIES[number % len(SERIES)], "s")
     page.text(left + 0.2, top, f"{architecture.name}, {architecture.subsets}", width=_LEGEND - 0.2)
     top += _LINE
   page.text(left, top + _LINE / 2, "Band: one standard deviation", width=_LEGEND, colour=GREY)
