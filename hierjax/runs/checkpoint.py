@@ -14,6 +14,7 @@ import errno
 import logging
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,8 +32,9 @@ from hierjax.runs.folder import is_checkpoint
 
 _KEPT = 2  # of the latest
 
-# Orbax logs the traceback of an error in its thread, which is raised by the next call as well.
-logging.getLogger("absl").addFilter(lambda record: "background save thread" not in record.getMessage())
+# Orbax logs the tracebacks of errors in its threads, which are raised by the next call as well.
+_OF_THREADS = ("background save thread", "_SignalingThread.run() raised an exception")
+logging.getLogger("absl").addFilter(lambda record: not any(text in record.getMessage() for text in _OF_THREADS))
 _report_unraisable = sys.unraisablehook
 
 
@@ -73,6 +75,7 @@ class Checkpoints:
     handlers = {name: ocp.StandardCheckpointHandler() for name in ("model", "training")}
     self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(**handlers))
     self._unsettled: int | None = None
+    self._failed = False  # whether a save could not be written
 
   def save(self, step: int, model: Any, training: Any, score: float | None = None) -> None:
     """Starts writing a checkpoint; the arrays may be donated as soon as this returns.
@@ -245,6 +248,7 @@ class Checkpoints:
     except (OSError, ValueError, RuntimeError) as error:  # orbax and tensorstore raise all of these
       self._unsettled = None
       self._records.pop(step, None)
+      self._failed = True
       if jax.process_index() == 0:
         _remove_leftovers(self._folder)  # they take the room that is missing
       path = self._folder / str(step)
@@ -263,6 +267,8 @@ class Checkpoints:
       self.wait()
     finally:
       self._orbax.close()
+      if self._failed and jax.process_index() == 0:
+        _remove_leftovers(self._folder)
 
 
 def template(tree: Any, sharding: jax.sharding.Sharding) -> Any:
@@ -306,9 +312,15 @@ def _remove(folder: Path) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-  for path in folder.iterdir():
-    if path.name.startswith(".removed-") or "orbax-checkpoint-tmp" in path.name:
+  """Removes what saves that failed have left; a thread of orbax may write on there for a moment after an error."""
+  for _ in range(20):
+    left = [p for p in folder.iterdir() if p.name.startswith(".removed-") or "orbax-checkpoint-tmp" in p.name]
+    if not left:
+      return
+    for path in left:
       shutil.rmtree(path, ignore_errors=True)
+    if any(path.exists() for path in left):
+      time.sleep(0.05)
 
 
 def _shapes(tree: Any) -> dict[str, Any]:
