@@ -346,6 +346,7 @@ def test_a_bad_image_that_is_skipped_is_counted_and_never_counts(photos, monkeyp
 def test_decoding_once_changes_no_pixel_and_is_kept_where_it_is_slow(photos, monkeypatch):
   everything = np.arange(42)
   expected = open_source(folder_config(photos, cache_mib=0), TREE, "train").read(everything)
+  monkeypatch.setattr(decode, "_WORTH_SAVING_S", 1e9)
   np.testing.assert_array_equal(open_source(folder_config(photos), TREE, "train").read(everything), expected)
   assert not cache_folder().exists()
 
