@@ -19,7 +19,6 @@ from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, level_outputs
 from hierjax.nn.heads.multilabel import check_thresholds, check_weights, multilabel_loss
 from hierjax.nn.layers.recurrence.bidirectional import CELLS, Bidirectional
-from hierjax.nn.layers.recurrence.logit_scale import LogitScale, scaled_normal
 from hierjax.nn.layers.stage_sequence import Filters, Layer, StageSequence, Subsets
 from hierjax.tree.label_tree import UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Scorer
@@ -112,10 +111,9 @@ class DHNNHead(nn.Module):
     aligns = self.residual and 2 * self.width != self.size
     self.align = nn.Dense(self.size, use_bias=False, dtype=self.dtype) if aligns else None
     rows = self.size if self.residual else 2 * self.width
-    initial = scaled_normal(batch_axis=(0,))
+    initial = nn.initializers.lecun_normal(batch_axis=(0,))
     self.kernel = self.param("output_kernel", initial, (depth, rows, self.num_nodes), jnp.float32)
     self.bias = self.param("output_bias", nn.initializers.zeros, (depth, self.num_nodes), jnp.float32)
-    self.scale = LogitScale()
 
   @property
   def multilabel(self) -> bool:
@@ -132,7 +130,7 @@ class DHNNHead(nn.Module):
       h = u + (h if self.align is None else self.align(h).astype(jnp.float32))
     kernel = jnp.asarray(self.kernel).astype(self.dtype)
     logits = jnp.einsum("blp,lpo->blo", h.astype(self.dtype), kernel, preferred_element_type=jnp.float32)
-    return self.scale() * (logits + jnp.asarray(self.bias)[None])
+    return logits + jnp.asarray(self.bias)[None]
 
   @nn.nowrap
   def loss(self, outputs: Float[Array, "b l n"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:

@@ -27,7 +27,6 @@ from hierjax.nn.heads.dhnn_rnn import (
   validate_options,
 )
 from hierjax.nn.layers.recurrence.bidirectional import Bidirectional, Recurrence
-from hierjax.nn.layers.recurrence.logit_scale import LogitScale, scaled_normal
 from hierjax.nn.layers.stage_sequence import Filters, Layer, Subsets
 from hierjax.tree.label_tree import ROOT, STOP, UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Scorer
@@ -119,8 +118,7 @@ class DHNNSequenceHead(nn.Module):
     self.encoder = Bidirectional(self.cell, self.width, self.layers, self.dtype, start="open", whole=whole)
     self.embed = nn.Embed(self._outputs + 1, self.size, embedding_init=nn.initializers.normal(1.0))  # START is last
     self.decoder = Recurrence(self.cell, 2 * self.width, self.dtype, "lasting", self.size if whole else 0)
-    self.scores = nn.Dense(self._outputs, dtype=self.dtype, kernel_init=scaled_normal())
-    self.scale = LogitScale()
+    self.scores = nn.Dense(self._outputs, dtype=self.dtype)
 
   @property
   def _outputs(self) -> int:
@@ -150,7 +148,7 @@ class DHNNSequenceHead(nn.Module):
   def step(self, carry: Any, fed: Float[Array, "*b p"]) -> tuple[Any, Float[Array, "*b o"]]:
     """Returns the state after a step, and its logits."""
     carry, h = self.decoder.step(carry, fed)
-    return carry, self._logits(h)
+    return carry, self.scores(h).astype(jnp.float32)
 
   def label(self, outputs: Int[Array, "*b"]) -> Float[Array, "*b p"]:
     """Returns what an output, by its number, is fed back as; -1 is START."""
@@ -160,10 +158,7 @@ class DHNNSequenceHead(nn.Module):
     numbers = jnp.where(paths == STOP, self.num_nodes, jnp.maximum(paths, 0))
     before = jnp.concatenate([jnp.full_like(numbers[:, :1], -1), numbers[:, :-1]], axis=1)
     _, h = self.decoder.run(self.encode(features), self.label(before))
-    return self._logits(h)
-
-  def _logits(self, h: Float[Array, "*b w"]) -> Float[Array, "*b o"]:
-    return self.scale() * self.scores(h).astype(jnp.float32)
+    return self.scores(h).astype(jnp.float32)
 
   def _fed_back(self, features: Features, known: Int[Array, "b l"] | None = None) -> Float[Array, "b l o"]:
     """Returns the logits when each step is fed what the one before says, or its label where that is known."""

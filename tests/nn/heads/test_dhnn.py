@@ -78,7 +78,7 @@ def test_the_residual_arc_is_the_equation(size):
 
   u, h = map(np.asarray, inner(variables))
   arc = u + (h @ p["align"]["kernel"] if size != 8 else h)
-  expected = factor(p) * (np.einsum("btp,tpn->btn", arc, p["output_kernel"]) + p["output_bias"])
+  expected = np.einsum("btp,tpn->btn", arc, p["output_kernel"]) + p["output_bias"]
   np.testing.assert_allclose(applied(head, variables), expected, rtol=1e-4, atol=1e-4)
 
   head = method(FIXED, "dhnn_rnn", size=size, layers=1, residual=False).module.head
@@ -118,11 +118,6 @@ def test_the_loss_weighs_levels():
   np.testing.assert_allclose(head.loss(outputs, paths, arrays), expected, rtol=1e-5)
 
 
-def factor(params):
-  """Returns the scale of the logits."""
-  return 2 * np.exp(0.6 * params["scale"]["s"])
-
-
 def numpy_feedback(head, variables, example, tokens=None):
   """Returns the decoder's log-probabilities at each step, fed the softmax of the one before, or the tokens."""
   p = jax.tree.map(lambda w: np.asarray(w, np.float64), variables["params"])
@@ -133,7 +128,7 @@ def numpy_feedback(head, variables, example, tokens=None):
     i, f, o, g = np.split(fed @ inputs["kernel"] + inputs["bias"] + h @ state, 4)
     c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
     h = np.tanh(c) / (1 + np.exp(-o))
-    steps.append(log_softmax(factor(p) * (h @ p["scores"]["kernel"] + p["scores"]["bias"])))
+    steps.append(log_softmax(h @ p["scores"]["kernel"] + p["scores"]["bias"]))
     shares = np.exp(steps[-1]) if tokens is None else np.eye(8)[tokens[t]]
     fed = shares @ p["embed"]["embedding"][:-1]
   return np.array(steps)
