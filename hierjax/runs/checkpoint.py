@@ -42,7 +42,8 @@ def _report_others(unraisable: Any) -> None:
   """Reports an error of another thread, but for those after a failed read, whose event loop orbax has closed."""
   error = unraisable.exc_value
   full = isinstance(error, OSError) and error.errno == errno.ENOSPC  # at exit, of which there is a sentence already
-  if not full and not str(error).endswith(("Event loop is closed", "was never awaited")):
+  dropped = isinstance(getattr(error, "__cause__", None), GeneratorExit)
+  if not full and not dropped and not str(error).endswith(("Event loop is closed", "was never awaited")):
     _report_unraisable(unraisable)
 
 

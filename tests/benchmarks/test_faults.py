@@ -7,8 +7,6 @@ from benchmarks import faults
 MOST = {"kill -9 while checkpoints are saved": 1, "a damaged file of decoded images": 100}
 
 
-# Pytest replaces the hook of runs/checkpoint.py, which knows that orbax leaves reads of damaged files pending.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", [name for name in faults.FAULTS if "kill" not in name])
 def test_no_fault_is_wrong_silently(name, monkeypatch, capfd):
   monkeypatch.setattr(faults, "_WIDTH", 3000)
