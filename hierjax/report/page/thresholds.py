@@ -56,7 +56,7 @@ def changing(found: Findings) -> list[int]:
   confidence = found.shortened.end_probability[rows].astype(np.float64)
   chosen: list[int] = []
   for wanted in np.linspace(0.15, 0.99, min(_EXAMPLES, len(rows))):
-    nearest = int(np.abs(confidence - wanted).argmin())
+    nearest = int(np.argmin(np.abs(confidence - wanted)))
     chosen.append(int(rows[nearest]))
     confidence[nearest] = np.inf
   return chosen
