@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,20 +57,24 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
   """Raises UserError for arguments that do not go together, and UsageError where nothing is to be shown."""
-  flags = lambda names: [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]  # noqa: E731
   if not args.predictions:
-    if found := flags(_GIVEN):
+    if found := _flags(args, _GIVEN):
       raise UserError(f"{', '.join(found)} belong to --predictions: give a file of predictions")
     if not args.workdir:
       raise UsageError("give WORKDIR, a run's folder, or --predictions FILE --tree TREE --labels FILE --out FOLDER")
     return
-  if args.workdir or flags(_RUN):
-    others = [word for word in (args.workdir, args.other, *flags(_RUN)) if word]
+  if args.workdir or _flags(args, _RUN):
+    others = [word for word in (args.workdir, args.other, *_flags(args, _RUN)) if word]
     raise UserError(f"--predictions has a page by itself: leave out {', '.join(others)}")
   if not (args.tree and args.labels and args.out):
     raise UserError(
       "--predictions needs the label tree, the labels and a folder for the page: --tree TREE --labels FILE --out FOLDER"
     )
+
+
+def _flags(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
+  """Returns those of some flags that are given."""
+  return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]
 
 
 def _of_given(args: argparse.Namespace) -> Path:

@@ -42,13 +42,21 @@ def class_summary(facts: Facts) -> dict[str, Any]:
   ends = np.unique(predictions.labels[predictions.counted].max(axis=1)).tolist()
   ends = sorted((node for node in ends if node >= 0), key=lambda node: (scores.recall(node), -scores.labelled[node]))
   worst = [
-    {"class": _cell(tree, node), "images": int(scores.labelled[node]), "recall": scores.recall(node)}
-    | {"precision": scores.precision(node)}
+    {
+      "class": _cell(tree, node),
+      "images": int(scores.labelled[node]),
+      "recall": scores.recall(node),
+      "precision": scores.precision(node),
+    }
     for node in ends[:SHOWN]
   ]
   pairs = [
-    {"label": _cell(tree, pair.label), "predicted": _cell(tree, pair.predicted), "images": len(pair.images)}
-    | {"share": pair.share}
+    {
+      "label": _cell(tree, pair.label),
+      "predicted": _cell(tree, pair.predicted),
+      "images": len(pair.images),
+      "share": pair.share,
+    }
     for pair in confusions(predictions)[:SHOWN]
   ]
   return {"lowest_recall": worst, "confusions": pairs}

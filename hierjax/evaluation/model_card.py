@@ -61,7 +61,8 @@ def _fields() -> str:
 
 
 def _what(config: Mapping[str, Any], tree: LabelTree) -> str:
-  several = "any number of label paths" if config["head"]["name"] == "multilabel" else "a label path"
+  has_several = config["head"]["name"] == "multilabel" or config["head"].get("output") == "sigmoid"
+  several = "any number of label paths" if has_several else "a label path"
   return (
     f"The model gives a photograph {several}, such as {_path(tree.path_text(int(tree.leaves[0])))}, and a probability "
     f"for each of the {tree.num_nodes:,} nodes of a tree with {len(tree.leaves):,} leaves on {tree.depth} levels. With "

@@ -10,12 +10,10 @@ from jax.sharding import Mesh
 
 from hierjax.errors import UserError
 from hierjax.evaluation.evaluate import SplitSettings, evaluate_run
-from hierjax.evaluation.tables import table
+from hierjax.evaluation.tables import SEVERAL_PATHS, table
 from hierjax.inference.images import distinct_names
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-
-METRICS = {"path_f1": "path F1", "node_f1": "node F1", "end_f1": "end F1"}
 
 
 def have_several_paths(folders: Sequence[RunFolder]) -> bool:
@@ -62,11 +60,11 @@ def evaluate_runs(folders: Sequence[RunFolder], mesh: Mesh, settings: SplitSetti
 
 
 def _summary(folders: Sequence[RunFolder], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  values = {name: [metrics[name] for metrics in found] for name in METRICS}
+  values = {name: [metrics[name] for metrics in found] for name in SEVERAL_PATHS}
   known = {name: numbers for name, numbers in values.items() if None not in numbers}
   members = [
     {"runs": [str(folder.path)], "steps": [metrics["step"]], "thresholds": metrics["thresholds"]}
-    | {name: metrics[name] for name in METRICS}
+    | {name: metrics[name] for name in SEVERAL_PATHS}
     for folder, metrics in zip(folders, found, strict=True)
   ]
   return {
@@ -80,11 +78,11 @@ def _summary(folders: Sequence[RunFolder], found: Sequence[Mapping[str, Any]]) -
 def print_runs(metrics: Mapping[str, Any]) -> None:
   """Prints what `evaluate_runs` has found: a row a run, and then the mean and the deviation, all in per cent."""
   print(f"\n{len(metrics['members'])} runs: {metrics['num_examples']:,} images of {metrics['split']}")
-  rows = [("F1 (%)", *(title.removesuffix(" F1") for title in METRICS.values()))]
+  rows = [("F1 (%)", *(title.removesuffix(" F1") for title in SEVERAL_PATHS.values()))]
   for member in metrics["members"]:
-    rows.append((member["runs"][0], *(_hundredths(member[name]) for name in METRICS)))
+    rows.append((member["runs"][0], *(_hundredths(member[name]) for name in SEVERAL_PATHS)))
   means, deviations = metrics["means"], metrics["deviations"]
-  rows.append(("mean (sd)", *(_mean(means.get(name), deviations.get(name)) for name in METRICS)))
+  rows.append(("mean (sd)", *(_mean(means.get(name), deviations.get(name)) for name in SEVERAL_PATHS)))
   print(table(rows))
 
 

@@ -9,6 +9,9 @@ from typing import Any
 from hierjax.evaluation.metrics.table import METRICS
 from hierjax.tree.label_finder import split_path
 
+# The metrics of several paths an image, which have no intervals, with their titles.
+SEVERAL_PATHS = {"path_f1": "path F1", "node_f1": "node F1", "end_f1": "end F1"}
+
 
 def percent(value: float | None) -> str:
   """Returns 0.4567 as '45.67%'; a missing value as a dash."""
@@ -50,7 +53,7 @@ def accuracy_rows(columns: Mapping[str, Mapping[str, Any]], every: bool = False)
   for name, metric in METRICS.items():
     if name in several[0] and (every or metric.shown):
       rows += _metric_rows(name, several, intervals)
-  for name, title in (("path_f1", "path F1"), ("node_f1", "node F1"), ("end_f1", "end F1")):
+  for name, title in SEVERAL_PATHS.items():
     if name in several[0]:
       rows.append((title, "", *(percent(metrics[name]) for metrics in several)))
   for name in several[0].get("further_metrics", ()):

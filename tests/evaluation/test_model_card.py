@@ -71,3 +71,18 @@ def test_the_hub_reads_its_first_lines(folder):
 def test_a_folder_without_a_run_is_refused(tmp_path):
   with pytest.raises(UserError, match="not a run folder"):
     model_card(RunFolder(tmp_path))
+
+
+@pytest.mark.parametrize(
+  ("head", "several"),
+  [
+    (dict(name="multilabel"), True),
+    (dict(name="dhnn_s2s", width=4, size=4, output="sigmoid"), True),
+    (dict(name="dhnn_s2s", width=4, size=4, output="softmax"), False),
+    (dict(name="flat"), False),
+  ],
+)
+def test_it_says_whether_a_photograph_gets_one_path_or_several(tmp_path, small_config, head, several):
+  folder = RunFolder(tmp_path / "run")
+  folder.begin(small_config(head=head, init=dict(weights="", run="")), from_paths([("animal", "cat"), ("cup",)]), "ab")
+  assert ("any number of label paths" in model_card(folder)) == several

@@ -264,3 +264,14 @@ def test_a_write_that_fails_is_one_sentence_and_the_run_goes_on_when_it_can(tmp_
   assert not [record for record in caplog.records if record.levelname == "ERROR"]  # a program may print its log
   assert names(tmp_path) == {"3", "6", "9"}
   assert restored(tmp_path) == (9.0, 9, [])
+
+
+def test_a_read_that_is_dropped_prints_nothing_and_other_errors_do(monkeypatch):
+  said = []
+  monkeypatch.setattr(checkpoint, "_report_unraisable", said.append)
+  dropped = Exception("Encountered error while reading array index: ()")
+  dropped.__cause__ = GeneratorExit()
+  checkpoint._report_others(SimpleNamespace(exc_value=dropped))
+  assert not said
+  checkpoint._report_others(SimpleNamespace(exc_value=Exception("Encountered error while reading array index: ()")))
+  assert len(said) == 1

@@ -397,3 +397,11 @@ def test_sizes_dtype_and_refusals(setting):
     PathRNNHead(7, 8, reduction="max")
   with pytest.raises(ValueError, match="multi-label head"):
     head.loss(jnp.zeros((3, 3, 8)), jnp.zeros((3, 2, 3), jnp.int32), arrays)
+
+
+@pytest.mark.parametrize("softmax", ["nodes", "siblings"])
+def test_logits_start_with_the_variance_of_a_usual_output_layer(setting, softmax):
+  arrays, features = setting[1], setting[3]
+  head = PathRNNHead(arrays.num_nodes, arrays.num_outputs, width=2000, embed_width=4, softmax=softmax)
+  params = head.init(jax.random.key(0), features)["params"]
+  np.testing.assert_allclose(factor(params) * params["output"]["kernel"].std(), 2000**-0.5, rtol=0.03)
