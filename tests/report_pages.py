@@ -7,7 +7,7 @@ import numpy as np
 
 from hierjax.evaluation.likely_nodes import likely_nodes
 from hierjax.evaluation.metrics.measure import facts_of
-from hierjax.report.page.findings import About, Findings
+from hierjax.report.page.findings.findings import About, Findings
 from hierjax.tree.label_tree import LabelTree
 from hierjax.types import Prediction
 

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Prints the counts and the picture's path."""
   extras.require("report")
-  from hierjax.evaluation.compare import compare, comparison_table, differences_table
+  from hierjax.evaluation.several_runs.compare import compare, comparison_table, differences_table
   from hierjax.inference.loaded_run import LoadedRun
   from hierjax.report.plots.comparison import draw_comparison
   from hierjax.runs import devices

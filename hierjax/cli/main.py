@@ -8,23 +8,15 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from hierjax import __version__
-from hierjax.cli import (
-  compare,
-  config_list,
-  config_show,
-  evaluate,
-  export,
-  predict,
-  push,
-  report,
-  serve,
-  train,
-  weights_import,
-  weights_wrap,
-)
+from hierjax.cli import compare, export, predict, push, report, serve, train
 from hierjax.cli.common import Command, Parser, UsageError, indented
+from hierjax.cli.config import list_configs as config_list
+from hierjax.cli.config import show as config_show
 from hierjax.cli.data import check, clear_cache, demo, features, prepare, pseudo_label, show
+from hierjax.cli.evaluate import command as evaluate
 from hierjax.cli.plot import adaptation, neighbours, predictions, states, tree
+from hierjax.cli.weights import import_weights as weights_import
+from hierjax.cli.weights import wrap as weights_wrap
 from hierjax.errors import UserError, did_you_mean
 
 COMMANDS: Mapping[str, Command] = {

@@ -79,8 +79,8 @@ def _flags(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
 
 def _of_given(args: argparse.Namespace) -> Path:
   from hierjax.evaluation.metrics.files import read_given
-  from hierjax.report.page.findings import Place
-  from hierjax.report.page.of_given import GivenFiles, findings_of_given
+  from hierjax.report.page.findings.findings import Place
+  from hierjax.report.page.findings.of_given import GivenFiles, findings_of_given
   from hierjax.report.page.write import write_report
   from hierjax.tree.open_tree import open_tree
 
@@ -97,7 +97,7 @@ def _of_runs(args: argparse.Namespace) -> list[Path]:
   from hierjax.evaluation.evaluate import SplitSettings
   from hierjax.evaluation.model_card import write_model_card
   from hierjax.inference.loaded_run import LoadedRun
-  from hierjax.report.page.of_run import findings_of, place_of
+  from hierjax.report.page.findings.of_run import findings_of, place_of
   from hierjax.report.page.write import write_report
   from hierjax.runs import devices
 
@@ -116,9 +116,9 @@ def _of_runs(args: argparse.Namespace) -> list[Path]:
 
 def _of_two(first: LoadedRun, second: LoadedRun, settings: SplitSettings) -> Path:
   """Writes the page of two runs, report-against-OTHER.html, to the folder of the first."""
-  from hierjax.evaluation.compare import same_images_of
-  from hierjax.report.page.comparison import Pair
-  from hierjax.report.page.of_run import findings_of, place_of
+  from hierjax.evaluation.several_runs.compare import same_images_of
+  from hierjax.report.page.findings.of_run import findings_of, place_of
+  from hierjax.report.page.sections.comparison import Pair
   from hierjax.report.page.write import write_report
 
   names, split, _ = same_images_of(first, second, settings.split)

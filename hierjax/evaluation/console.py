@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from hierjax.evaluation.ensembles import Errors
-from hierjax.evaluation.significance import error_names
+from hierjax.evaluation.several_runs.ensembles import Errors
+from hierjax.evaluation.several_runs.significance import error_names
 from hierjax.evaluation.tables import accuracy_table, accuracy_tables, class_tables, percent, table, with_arrows
 from hierjax.runs.folder import RunFolder
 

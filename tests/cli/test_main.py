@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hierjax
-from hierjax.cli import evaluate as evaluate_command
+from hierjax.cli.evaluate import command as evaluate_command
 from hierjax.cli.main import COMMANDS, main
 from hierjax.errors import UserError
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from hierjax.data.source import ArraySource
 from hierjax.errors import UserError
-from hierjax.evaluation.compare import Comparison, compare, comparison_table, differences_table, mcnemar
 from hierjax.evaluation.predictions import Predictions
+from hierjax.evaluation.several_runs.compare import Comparison, compare, comparison_table, differences_table, mcnemar
 from hierjax.inference.images import distinct_names, same_images
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.report.plots import comparison as module

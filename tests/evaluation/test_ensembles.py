@@ -13,11 +13,11 @@ import pytest
 from commands import MESH, evaluate
 from PIL import Image
 
-from hierjax.cli import evaluate as command
+from hierjax.cli.evaluate import command
 from hierjax.data.source import ArraySource
 from hierjax.errors import UserError
 from hierjax.evaluation.answers import Rows, fold
-from hierjax.evaluation.ensembles import (
+from hierjax.evaluation.several_runs.ensembles import (
   Errors,
   all_metrics,
   errors_of,

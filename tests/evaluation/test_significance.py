@@ -5,7 +5,14 @@ import pytest
 from scipy import stats
 
 from hierjax.errors import UserError
-from hierjax.evaluation.significance import bootstrap, check_pairs, csv_rows, difference_table, differences, paired_t
+from hierjax.evaluation.several_runs.significance import (
+  bootstrap,
+  check_pairs,
+  csv_rows,
+  difference_table,
+  differences,
+  paired_t,
+)
 
 LEVELS = ("level 1", "level 2")
 

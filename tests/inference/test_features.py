@@ -14,8 +14,8 @@ from PIL import Image
 from hierjax.cli.main import main
 from hierjax.data.open_source import open_source
 from hierjax.errors import UserError
-from hierjax.evaluation.compare import compare
 from hierjax.evaluation.evaluate import evaluate_run
+from hierjax.evaluation.several_runs.compare import compare
 from hierjax.inference import features as module
 from hierjax.inference.features import write_features
 from hierjax.inference.loaded_run import LoadedRun

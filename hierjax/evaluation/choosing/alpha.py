@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hierjax.evaluation.ensembles import Errors
+from hierjax.evaluation.several_runs.ensembles import Errors
 from hierjax.inference.members import Ensemble
 from hierjax.inference.settings import alpha_conditions
 from hierjax.runs.choices import Choice, keep_choice

@@ -10,14 +10,14 @@ from typing import Any
 from hierjax.evaluation.metrics.measure import measured
 from hierjax.evaluation.scores import Confusion, confusions
 from hierjax.evaluation.tables import percent
-from hierjax.report.page import curves, summary
-from hierjax.report.page.comparison import Pair, comparison
-from hierjax.report.page.findings import Findings, arrows
-from hierjax.report.page.gallery import chosen, image_data
-from hierjax.report.page.labels import LikelyWrong
-from hierjax.report.page.nodes import tree_data
-from hierjax.report.page.pictures import SMALL, encoded
-from hierjax.report.page.thresholds import changing, threshold_data, trade_off_chart
+from hierjax.report.page.findings.findings import Findings, arrows
+from hierjax.report.page.findings.pictures import SMALL, encoded
+from hierjax.report.page.sections import curves, summary
+from hierjax.report.page.sections.comparison import Pair, comparison
+from hierjax.report.page.sections.gallery import chosen, image_data
+from hierjax.report.page.sections.labels import LikelyWrong
+from hierjax.report.page.sections.nodes import tree_data
+from hierjax.report.page.sections.thresholds import changing, threshold_data, trade_off_chart
 
 _KINDS = (("good", "✓"), ("part", "◐"), ("bad", "✗"))  # of right, partly right and wholly wrong: style and sign
 _PAIRS = 20  # confusions in the table; the CSV file has all

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import jinja2
 
-from hierjax.report.page.comparison import Pair
 from hierjax.report.page.content import page_content
-from hierjax.report.page.findings import Findings, Place
-from hierjax.report.page.tables import write_tables
+from hierjax.report.page.findings.findings import Findings, Place
+from hierjax.report.page.sections.comparison import Pair
+from hierjax.report.page.sections.tables import write_tables
 from hierjax.runs.folder import write_whole
 
 _SCRIPTS = ("page", "tree", "gallery", "thresholds", "confusions", "classes")

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from hierjax.evaluation.ensembles import Errors
-from hierjax.evaluation.significance import error_names
+from hierjax.evaluation.several_runs.ensembles import Errors
+from hierjax.evaluation.several_runs.significance import error_names
 from hierjax.report.plots.canvas import Page, grid
 from hierjax.report.plots.style import GREY, SERIES
 from hierjax.runs.folder import RunFolder, write_table

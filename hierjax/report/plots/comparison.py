@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hierjax.evaluation.compare import Comparison, mcnemar
+from hierjax.evaluation.several_runs.compare import Comparison, mcnemar
 from hierjax.report.plots.canvas import NodeNames, Page, frame, seen_images
 from hierjax.report.plots.style import GREY, INK
 from hierjax.runs.folder import RunFolder, write_table

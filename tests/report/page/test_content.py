@@ -10,12 +10,12 @@ from report_pages import Page, made_up, wide_tree
 from hierjax.evaluation.label_errors import label_errors
 from hierjax.evaluation.metrics.measure import facts_of, measured
 from hierjax.evaluation.scores import NodeScores, known_part
-from hierjax.report.page.comparison import Pair, taken
-from hierjax.report.page.findings import About
-from hierjax.report.page.gallery import chosen, groups_of
-from hierjax.report.page.nodes import level_pairs
-from hierjax.report.page.summary import of_hundred
-from hierjax.report.page.thresholds import changing
+from hierjax.report.page.findings.findings import About
+from hierjax.report.page.sections.comparison import Pair, taken
+from hierjax.report.page.sections.gallery import chosen, groups_of
+from hierjax.report.page.sections.nodes import level_pairs
+from hierjax.report.page.sections.summary import of_hundred
+from hierjax.report.page.sections.thresholds import changing
 from hierjax.report.page.write import render
 from hierjax.types import Prediction
 

@@ -9,8 +9,8 @@ from browser import PROGRAM, browser
 from report_pages import made_up, wide_tree
 
 from hierjax.evaluation.scores import NodeScores
-from hierjax.report.page.comparison import Pair
-from hierjax.report.page.findings import About
+from hierjax.report.page.findings.findings import About
+from hierjax.report.page.sections.comparison import Pair
 from hierjax.report.page.write import render
 from hierjax.tree.label_tree import LabelTree
 

@@ -15,7 +15,7 @@ from hierjax.errors import UserError
 from hierjax.evaluation.calibration import Calibration
 from hierjax.evaluation.evaluate import SplitSettings
 from hierjax.inference.loaded_run import LoadedRun
-from hierjax.report.page.of_run import findings_of, place_of
+from hierjax.report.page.findings.of_run import findings_of, place_of
 from hierjax.report.page.write import write_report
 from hierjax.runs.run import Run
 

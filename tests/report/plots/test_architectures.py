@@ -7,7 +7,7 @@ import pytest
 
 from hierjax.cli.main import main
 from hierjax.errors import UserError
-from hierjax.evaluation.ensembles import Errors
+from hierjax.evaluation.several_runs.ensembles import Errors
 from hierjax.report.plots.adaptation import AlphaSweep, draw_alpha_sweep
 from hierjax.report.plots.architectures import HEADER, read_architectures
 from hierjax.runs.folder import RunFolder

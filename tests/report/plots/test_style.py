@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from report_pages import wide_tree
 
-from hierjax.evaluation.ensembles import Errors
+from hierjax.evaluation.several_runs.ensembles import Errors
 from hierjax.report.plots.adaptation import band
 from hierjax.report.plots.canvas import Page
 from hierjax.report.plots.style import RECALL, node_colours, recall_colour

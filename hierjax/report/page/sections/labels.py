@@ -8,7 +8,7 @@ from typing import Any
 from hierjax.evaluation.label_errors import LabelErrors, label_errors
 from hierjax.evaluation.metrics.table import nodes_of
 from hierjax.evaluation.tables import percent
-from hierjax.report.page.findings import Findings, arrows
+from hierjax.report.page.findings.findings import Findings, arrows
 
 MOST = 12  # images a level
 

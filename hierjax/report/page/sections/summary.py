@@ -11,7 +11,7 @@ import numpy as np
 from hierjax.evaluation.calibration import Calibration
 from hierjax.evaluation.metrics.table import METRICS
 from hierjax.evaluation.tables import written
-from hierjax.report.page.findings import Findings
+from hierjax.report.page.findings.findings import Findings
 
 
 @dataclasses.dataclass(frozen=True)

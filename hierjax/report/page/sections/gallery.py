@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hierjax.evaluation.predictions import Predictions
-from hierjax.report.page.findings import Findings
+from hierjax.report.page.findings.findings import Findings
 from hierjax.tree.label_tree import UNKNOWN
 
 MOST = 420  # images

@@ -23,8 +23,8 @@ from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.members import Ensemble, Images
 from hierjax.inference.pipeline import Stages
 from hierjax.inference.settings import threshold_conditions
-from hierjax.report.page.findings import About, Findings, Pixels, Place, rows_of
-from hierjax.report.page.provenance import of_run
+from hierjax.report.page.findings.findings import About, Findings, Pixels, Place, rows_of
+from hierjax.report.page.findings.provenance import of_run
 from hierjax.report.plots.canvas import seen_images
 from hierjax.runs.choices import find_choice
 from hierjax.runs.run import Run, asked_split

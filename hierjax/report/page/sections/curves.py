@@ -9,8 +9,8 @@ import numpy as np
 
 from hierjax.evaluation.calibration import Calibration
 from hierjax.evaluation.tables import percent
-from hierjax.report.page.charts import Chart, Series
-from hierjax.report.page.findings import Findings
+from hierjax.report.page.findings.findings import Findings
+from hierjax.report.page.sections.charts import Chart, Series
 
 
 def calibration(found: Findings) -> dict[str, Any] | None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from hierjax.evaluation.choosing.selective import GRID, Confidences
-from hierjax.report.page.charts import Chart, Series
-from hierjax.report.page.findings import Findings
+from hierjax.report.page.findings.findings import Findings
+from hierjax.report.page.sections.charts import Chart, Series
 
 _EXAMPLES = 12
 

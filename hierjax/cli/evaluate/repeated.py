@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def are_repeated(args: argparse.Namespace) -> bool:
   """Returns whether the command is about several runs with a multi-label head; raises UserError for flags of others."""
-  from hierjax.evaluation.repeated import have_several_paths
+  from hierjax.evaluation.several_runs.repeated import have_several_paths
   from hierjax.runs.folder import RunFolder
 
   if len(args.workdir) < 2 or not all(Path(workdir).is_dir() for workdir in args.workdir):
@@ -36,7 +36,7 @@ def are_repeated(args: argparse.Namespace) -> bool:
 def measure_repeated(args: argparse.Namespace, mesh: Mesh, out: RunFolder | None) -> dict[str, Any]:
   """Measures runs with a multi-label head, each by itself, and their means, for the folder `out` where there is one."""
   from hierjax.evaluation.evaluate import SplitSettings
-  from hierjax.evaluation.repeated import evaluate_runs, print_runs
+  from hierjax.evaluation.several_runs.repeated import evaluate_runs, print_runs
   from hierjax.runs.folder import RunFolder
 
   settings = SplitSettings(args.split, args.data_root, args.views, purpose=purpose_of(args))

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hierjax import extras
-from hierjax.cli import given, repeated, selective
 from hierjax.cli.common import add_data_root, add_format, add_json, add_purpose, add_split, output, purpose_of
+from hierjax.cli.evaluate import given, repeated, selective
 from hierjax.errors import UserError
 
 if TYPE_CHECKING:
   from jax.sharding import Mesh
 
-  from hierjax.evaluation.ensembles import Errors
   from hierjax.evaluation.metrics.rows import AnsweredRows
+  from hierjax.evaluation.several_runs.ensembles import Errors
   from hierjax.inference.members import Ensemble
   from hierjax.inference.pipeline import Stages
   from hierjax.runs.folder import RunFolder
@@ -189,7 +189,7 @@ def _plain(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
 
 def _drop_idle_alpha(args: argparse.Namespace, ensemble: Ensemble) -> None:
   """Checks --alpha; removes it, with a sentence, where it changes nothing."""
-  from hierjax.evaluation.ensembles import why_alpha_is_idle
+  from hierjax.evaluation.several_runs.ensembles import why_alpha_is_idle
   from hierjax.inference.settings import parse_alpha
 
   if args.alpha not in ("", "sweep", "chosen"):
@@ -204,7 +204,7 @@ def _adapted(
 ) -> dict[str, Any]:
   """Measures an ensemble, of one member or several, at several alphas."""
   from hierjax.evaluation.answers import fold
-  from hierjax.evaluation.ensembles import all_metrics, errors_of, metrics_of, subset_errors
+  from hierjax.evaluation.several_runs.ensembles import all_metrics, errors_of, metrics_of, subset_errors
   from hierjax.inference.members import open_images
   from hierjax.inference.pipeline import Stages
 
@@ -244,7 +244,7 @@ def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -
   extras.require("report")
   from hierjax.evaluation.answers import fold
   from hierjax.evaluation.choosing.alpha import alpha_grid, choose_alpha
-  from hierjax.evaluation.ensembles import all_metrics, errors_of, metrics_of, subset_errors
+  from hierjax.evaluation.several_runs.ensembles import all_metrics, errors_of, metrics_of, subset_errors
   from hierjax.inference.members import open_images
   from hierjax.inference.pipeline import Stages
   from hierjax.report.plots.adaptation import AlphaSweep, draw_alpha_sweep
@@ -320,8 +320,8 @@ def _report(ensemble: Ensemble, split: str, measured: _Measured, out: RunFolder 
 
 def _against(args: argparse.Namespace, mesh: Mesh) -> dict[str, Any]:
   """Compares two sets of runs, pair by pair."""
-  from hierjax.evaluation import significance
-  from hierjax.evaluation.ensembles import Pair
+  from hierjax.evaluation.several_runs import significance
+  from hierjax.evaluation.several_runs.ensembles import Pair
   from hierjax.inference.members import open_ensemble, open_images
   from hierjax.inference.settings import parse_alpha
   from hierjax.runs.folder import write_table

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from PIL import Image
 
-from hierjax.report.page.findings import Findings, Pixels
+from hierjax.report.page.findings.findings import Findings, Pixels
 
 SMALL = 64  # pixels: up to here images are stored without loss, and drawn with visible pixels
 _SIDE, _QUALITY = 128, 66  # of larger ones

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from hierjax.errors import UserError
-from hierjax.evaluation.compare import mcnemar
 from hierjax.evaluation.metrics.facts import Facts
 from hierjax.evaluation.metrics.intervals import differences_of, values_of
 from hierjax.evaluation.metrics.table import METRICS
+from hierjax.evaluation.several_runs.compare import mcnemar
 from hierjax.evaluation.tables import percent, written
-from hierjax.report.page.findings import Findings, arrows, rows_of
+from hierjax.report.page.findings.findings import Findings, arrows, rows_of
 
 MOST = 24  # images of each kind
 _LEAST = 1e-300  # the smallest p-value that is shown

@@ -8,7 +8,7 @@ import numpy as np
 
 from hierjax.evaluation.calibration import BINS, Calibration
 from hierjax.evaluation.scores import NodeScores, confusions, distances
-from hierjax.report.page.findings import Findings, Place
+from hierjax.report.page.findings.findings import Findings, Place
 from hierjax.runs.folder import write_table
 from hierjax.tree.label_tree import LabelTree
 

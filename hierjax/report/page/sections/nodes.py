@@ -8,7 +8,7 @@ import numpy as np
 
 from hierjax.evaluation.predictions import Predictions
 from hierjax.evaluation.scores import NodeScores, known_part
-from hierjax.report.page.findings import Findings
+from hierjax.report.page.findings.findings import Findings
 from hierjax.tree.label_tree import LabelTree
 
 MOST_PAIRS = 30_000  # of a label's and a predicted node; the most frequent ones of all levels

@@ -15,8 +15,8 @@ from hierjax.errors import UserError
 from hierjax.evaluation.likely_nodes import likely_nodes
 from hierjax.evaluation.metrics.files import Given
 from hierjax.evaluation.metrics.measure import facts_of
-from hierjax.report.page.findings import About, Findings, Pixels
-from hierjax.report.page.provenance import of_page, tree_text
+from hierjax.report.page.findings.findings import About, Findings, Pixels
+from hierjax.report.page.findings.provenance import of_page, tree_text
 from hierjax.tree.label_tree import LabelTree
 
 _SIDE = 160  # pixels of a photograph

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from hierjax.errors import UserError
 from hierjax.evaluation.answers import Rows, Sums, fold, prediction_of
 from hierjax.evaluation.evaluate import judged_share, mean_values
-from hierjax.evaluation.significance import Difference, check_pairs, differences
+from hierjax.evaluation.several_runs.significance import Difference, check_pairs, differences
 from hierjax.functional.combine import mean_of_members
 from hierjax.functional.metrics import Mean, evaluate_batch, level_and_path_counts, level_and_path_errors
 from hierjax.functional.paths import single_path

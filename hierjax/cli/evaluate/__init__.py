@@ -1,0 +1,1 @@
+"""`hierjax evaluate`: the command, and its parts."""

@@ -1,0 +1,1 @@
+"""What the page is made of, of a run or of anybody's predictions."""
