@@ -2,9 +2,9 @@ r"""What answers for a purpose gain: the mean costs of a run's answers by decodi
 
   python -m benchmarks.purposes --run runs/quickstart --split test --restricted
 
-The first table has the mean over all images of each cost, by rule: as it is, and at the temperature T that fits
-validation. An expected cost is as right as the probabilities are. The second has the accuracy of the nodes of each
-level, of the best path and of the rule `level`. With --restricted, a line about half of the leaves, drawn at random:
+The first table has the mean over all images of each cost, by rule. An expected cost is as right as the probabilities
+are, which have the temperature of the run. The second has the accuracy of the nodes of each level, of the best path and
+of the rule `level`. With --restricted, a line about half of the leaves, drawn at random:
 the path accuracy of images of these, by the best path of all and by the best that ends at one of them.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import itertools
 from typing import NamedTuple
 
 import jax
@@ -21,7 +20,6 @@ import numpy as np
 
 from hierjax.evaluation.answers import Rows, fold, prediction_of
 from hierjax.evaluation.predictions import Predictions, compared, predict_split
-from hierjax.functional.calibration import calibrated
 from hierjax.functional.costs import COSTS
 from hierjax.functional.decoding import decode
 from hierjax.functional.paths import single_path
@@ -69,28 +67,9 @@ def probabilities(ensemble: Ensemble, split: str) -> Probabilities:
   return Probabilities(*table.values(len(images.source)))
 
 
-def fitted(found: Probabilities, tree: TreeArrays) -> float:
-  """Returns the temperature of the smallest mean -log P(the end of the label)."""
-
-  ends = jnp.maximum(jnp.asarray(found.best.labels).max(axis=1), 0)
-
-  def loss(temperature: float) -> float:
-    prob = calibrated_prob(found.node_prob, temperature, tree)
-    return float(-jnp.log(jnp.take_along_axis(prob, ends[:, None], axis=1)).mean())
-
-  return min(np.arange(0.4, 1.6, 0.05).round(2).tolist(), key=loss)
-
-
-def calibrated_prob(node_prob: np.ndarray, temperature: float, tree: TreeArrays) -> jax.Array:
-  """Returns the node probabilities at a temperature."""
-  prob: jax.Array = calibrated(Distribution(jnp.asarray(node_prob)), temperature, tree).node_prob
-  return prob
-
-
-def decoded(found: Probabilities, options: DecodeOptions, temperature: float, tree: TreeArrays) -> Predictions:
+def decoded(found: Probabilities, options: DecodeOptions, tree: TreeArrays) -> Predictions:
   """Returns the predictions by a rule that reads node probabilities alone, beside the labels."""
-  prob = calibrated_prob(found.node_prob, temperature, tree)
-  paths = jax.jit(decode, static_argnums=2)(Distribution(prob), tree, options).paths[:, 0]
+  paths = jax.jit(decode, static_argnums=2)(Distribution(jnp.asarray(found.node_prob)), tree, options).paths[:, 0]
   return found.best.replace(paths=np.asarray(paths))  # type: ignore[attr-defined,no-any-return]
 
 
@@ -99,21 +78,18 @@ def main(args: argparse.Namespace) -> None:
   ensemble = open_ensemble([args.run], data_mesh(), "", 0)
   tree, arrays = ensemble.tree, ensemble.whole.run.method.tree
   found = probabilities(ensemble, args.split)
-  best, fit = found.best, fitted(probabilities(ensemble, "validation"), arrays)
-  print(
-    f"{datetime.date.today()}; {len(best.labels):,} images of {args.split} of {args.run}; T = {fit:.2f} fits validation"
-  )
-  print("\n| decoding rule | T | edges | height | hF0.5 | hF1 | hF2 | answered |\n|---|---|---|---|---|---|---|---|")
-  for rule, temperature in [("beam", 1.0), *itertools.product(COSTS, (1.0, fit))]:
-    row = best if rule == "beam" else decoded(found, DecodeOptions(rule=rule), temperature, arrays)
+  best = found.best
+  print(f"{datetime.date.today()}; {len(best.labels):,} images of {args.split} of {args.run}")
+  print("\n| decoding rule | edges | height | hF0.5 | hF1 | hF2 | answered |\n|---|---|---|---|---|---|---|")
+  for rule in ("beam", *COSTS):
+    row = best if rule == "beam" else decoded(found, DecodeOptions(rule=rule), arrays)
     values = mean_costs(row, tree)
     cells = [f"{values[name]:.3f}" for name in COSTS]
-    print(f"| `{rule}` | {temperature:.2f} | {' | '.join(cells)} | {values['answered']:.1%} |")
-  print(f"\n| level | best path | rule `level` | rule `level`, T = {fit:.2f} |\n|---|---|---|---|")
+    print(f"| `{rule}` | {' | '.join(cells)} | {values['answered']:.1%} |")
+  print("\n| level | best path | rule `level` |\n|---|---|---|")
   for level, name in enumerate(tree.named_levels):
-    options = DecodeOptions(rule="level", level=level + 1)
     known = best.counted & (best.labels[:, level] >= 0)
-    rows = (best, *(decoded(found, options, temperature, arrays) for temperature in (1.0, fit)))
+    rows = (best, decoded(found, DecodeOptions(rule="level", level=level + 1), arrays))
     print(f"| {name} | {' | '.join(f'{(x.paths == x.labels)[known, level].mean():.2%}' for x in rows)} |")
   if args.restricted:
     restricted_to_half(ensemble, best, args)
