@@ -1,5 +1,6 @@
 """The server: its answers, and what it refuses."""
 
+import argparse
 import contextlib
 import dataclasses
 import io
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from serving import ask, connect, form, model_of, picture, read, serving
 
+from hierjax.cli import serve
 from hierjax.errors import UserError
 from hierjax.serve.limits import Limits, Refusal, Room
 from hierjax.serve.server import Server
@@ -315,3 +317,11 @@ def test_images_are_turned_and_made_grey_as_predict_does(tree):
   image.save(buffer, "PNG", exif=exif)
   with serving(model_of(tree)) as server:
     assert ask(server, "POST", "/predict", buffer.getvalue(), **RAW)[1]["answers"][0]["path"] == "thing/cup"
+
+
+def test_the_help_says_the_limits_that_hold():
+  for name, _, about in serve._LIMITS:
+    assert about.endswith(f"(default {getattr(Limits(), name):,})")
+  parser = argparse.ArgumentParser()
+  serve.add_arguments(parser)
+  assert f"(default {Limits().seconds:g})" in parser.format_help()
