@@ -324,4 +324,4 @@ def test_the_help_says_the_limits_that_hold():
     assert about.endswith(f"(default {getattr(Limits(), name):,})")
   parser = argparse.ArgumentParser()
   serve.add_arguments(parser)
-  assert f"(default {Limits().seconds:g})" in parser.format_help()
+  assert f"again for its answer (default {Limits().seconds:g})" in " ".join(parser.format_help().split())
