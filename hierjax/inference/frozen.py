@@ -62,7 +62,8 @@ def _fingerprint(loaded: LoadedRun, source: Source, views: int) -> str:
   run = loaded.run
   transform = run.data.transform if views else run.data.transform.in_evaluation
   found = hashlib.blake2b()
-  settings = [run.config.backbone, dataclasses.asdict(transform), run.config.dtype, views]
+  kept = repr(run.method.module.kept)
+  settings = [run.config.backbone, dataclasses.asdict(transform), run.config.dtype, views, kept]
   found.update(json.dumps(settings, default=list, sort_keys=True).encode())
   for collection, parts in sorted(loaded.variables.items()):
     for path, leaf in jax.tree_util.tree_leaves_with_path(parts.get("backbone", {})):
@@ -90,9 +91,8 @@ def _computed(loaded: LoadedRun, source: Source, views: int) -> Float32[np.ndarr
   @jax.jit
   def features(method: Method, variables: Variables, examples: Examples) -> Float[Array, "b v d"]:
     def seen(inputs: Array) -> Float[Array, "b d"]:
-      found: Any = method.module.apply(variables, inputs, method="backbone_features")
-      pooled: Array = found.pooled.astype(jnp.float32)
-      return pooled
+      found: Any = method.module.apply(variables, inputs, method="kept_vector")
+      return found
 
     def augmented(view: Int[Array, ""]) -> Float[Array, "b d"]:
       draw = examples.draw.at[:, 0].set(view)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import struct
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from hierjax.functional.calibration import calibrated
 from hierjax.functional.decoding import decode
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.nn.kept import KeptPooled
 from hierjax.types import DecodeOptions, Distribution, Features, Inputs, Leaf, Prediction, Variables
 
 
@@ -61,9 +63,19 @@ class Classifier(nn.Module):
   def backbone_features(self, inputs: Inputs, train: bool = False) -> Features:
     """Returns the features of the backbone."""
     if isinstance(inputs, Features):
-      return inputs
+      return inputs if inputs.stages else self.kept.features(inputs.pooled)
     features: Features = self.backbone(inputs, train=train)
     return features
+
+  @property
+  def kept(self) -> Any:
+    """What the head reads of the features of a frozen backbone: its own `kept`, or the pooled features."""
+    return getattr(self.head, "kept", KeptPooled())
+
+  def kept_vector(self, inputs: Inputs) -> Float[Array, "b d"]:
+    """Returns the features of the backbone that the head reads, as one vector; see `hierjax.nn.kept`."""
+    vector: Array = self.kept.vector(self.backbone_features(inputs))
+    return vector.astype(jnp.float32)
 
   def distribution(
     self, inputs: Inputs, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions

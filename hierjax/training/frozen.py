@@ -45,19 +45,19 @@ def check_frozen(run: Run, phases: Phases, shapes: Variables) -> list[str]:
 
 
 def _check_head(run: Run, shapes: Variables) -> None:
-  """Raises UserError where the head reads more than the pooled features."""
+  """Raises UserError where the head reads more than can be kept; see `hierjax.nn.kept`."""
   images = jax.ShapeDtypeStruct((1, *run.example_shape), jnp.float32)
   paths = jax.ShapeDtypeStruct((1, 1, run.tree.depth), jnp.int32)
 
   def outputs(variables: Variables, images: jax.Array, paths: jax.Array) -> object:
     module = run.method.module
-    features: Any = module.apply(variables, images, method="backbone_features")
-    return module.apply(variables, Features((), features.pooled), paths)
+    vector: Any = module.apply(variables, images, method="kept_vector")
+    return module.apply(variables, Features((), vector), paths)
 
   try:
     jax.eval_shape(outputs, shapes, images, paths)
   except UserError as error:
-    raise UserError(f"config.frozen.keep = True keeps the pooled features alone; set False: {error}") from None
+    raise UserError(f"config.frozen.keep = True does not keep what the head reads; set False: {error}") from None
 
 
 def on_frozen_features(loaded: LoadedRun, train: Source, validation: Source | None) -> tuple[Source, Source | None]:

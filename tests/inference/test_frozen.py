@@ -92,8 +92,22 @@ def test_features_are_computed_once_for_the_same_pixels_weights_and_settings(tmp
   assert cache.clear(of.run.data.cache_place)[0] == 5
 
 
-def test_training_on_kept_features_is_training_with_the_images(tmp_path):
-  changes = dict(data__mirror=False, data__pad=0, epochs=2.0)
+STAGES = dict(backbone=dict(name="small_resnet", widths=(8, 12), blocks=1))
+
+
+@pytest.mark.parametrize(
+  "own",
+  [
+    {},
+    dict(head=dict(name="dhnn_s2s", width=4, size=40), **STAGES),  # 12 and 8 channels: 1 and 2 x 2 places, and zeros
+    dict(head=dict(name="dhnn_rnn", width=4, size=10, conversion="pool_average", layers=1), **STAGES),
+  ],
+  ids=["flat", "dhnn_s2s", "dhnn_rnn"],
+)
+def test_training_on_kept_features_is_training_with_the_images(tmp_path, own):
+  changes = dict(data__mirror=False, data__pad=0, epochs=2.0, **own)
+  if "head" in own and own["head"]["name"] == "dhnn_rnn":
+    changes["tree__levels"] = 2
   kept = train_and_evaluate(config_of(tmp_path, **changes), str(tmp_path / "kept"))
   usual = train_and_evaluate(config_of(tmp_path, frozen__keep=False, **changes), str(tmp_path / "usual"))
 
@@ -107,9 +121,8 @@ def test_training_on_kept_features_is_training_with_the_images(tmp_path):
   _, variables = saved.restored_variables(RunFolder(tmp_path / "kept"), devices.data_mesh())
   fresh = saved.init_variables(jax.random.key(0), (32, 32, 3))
   jax.tree.map(np.testing.assert_array_equal, variables["params"]["backbone"], fresh["params"]["backbone"])
-  assert not np.array_equal(
-    variables["params"]["head"]["output"]["kernel"], fresh["params"]["head"]["output"]["kernel"]
-  )
+  same = jax.tree.map(np.array_equal, variables["params"]["head"], fresh["params"]["head"])
+  assert not any(jax.tree.leaves(same))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +132,10 @@ def test_training_on_kept_features_is_training_with_the_images(tmp_path):
     (dict(merged__shared=0, head=dict(name="coarse_fine")), r"config\.frozen\.keep = True: a neck and a merged"),
     (dict(frozen__keep=False, frozen__views=3), r"config\.frozen\.views: needs config\.frozen\.keep"),
     (dict(frozen__views=-1), r"config\.frozen\.views = -1"),
-    (dict(head=dict(name="dhnn_s2s", width=4)), r"config\.frozen\.keep = True keeps the pooled features alone"),
+    (
+      dict(head=dict(name="dhnn_s2s", width=4, conversion="linear")),
+      r"config\.frozen\.keep = True does not keep what the head reads; .*'linear' has weights.*choose pool or pool_av",
+    ),
     (dict(data__mixup=0.2), r"config\.data\.mixup and cutmix mix images, and this run trains on features"),
   ],
 )

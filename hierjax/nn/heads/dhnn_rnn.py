@@ -18,6 +18,7 @@ from hierjax.functional.search import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, level_outputs
 from hierjax.nn.heads.multilabel import check_thresholds, check_weights, multilabel_loss
+from hierjax.nn.kept import KeptStages
 from hierjax.nn.layers.recurrence.bidirectional import CELLS, Bidirectional
 from hierjax.nn.layers.stage_sequence import Filters, Layer, StageSequence, Subsets
 from hierjax.tree.label_tree import UNKNOWN
@@ -119,6 +120,11 @@ class DHNNHead(nn.Module):
   def multilabel(self) -> bool:
     """Whether distributions have `node_score`."""
     return self.output == "sigmoid"
+
+  @property
+  def kept(self) -> KeptStages:
+    """What is kept of a frozen backbone's features; see `hierjax.nn.kept`."""
+    return KeptStages(self.conversion, self.size, self.strict)
 
   def __call__(
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False

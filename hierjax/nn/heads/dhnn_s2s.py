@@ -26,6 +26,7 @@ from hierjax.nn.heads.dhnn_rnn import (
   stage_sequence,
   validate_options,
 )
+from hierjax.nn.kept import KeptStages
 from hierjax.nn.layers.recurrence.bidirectional import Bidirectional, Recurrence
 from hierjax.nn.layers.stage_sequence import Filters, Layer, Subsets
 from hierjax.tree.label_tree import ROOT, STOP, UNKNOWN
@@ -128,6 +129,11 @@ class DHNNSequenceHead(nn.Module):
   def multilabel(self) -> bool:
     """Whether distributions have `node_score`."""
     return self.output == "sigmoid"
+
+  @property
+  def kept(self) -> KeptStages:
+    """What is kept of a frozen backbone's features; see `hierjax.nn.kept`."""
+    return KeptStages(self.conversion, self.size, self.strict)
 
   def __call__(
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False

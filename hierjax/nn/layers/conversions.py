@@ -15,6 +15,7 @@ from hierjax.nn.layers.pooling import largest
 from hierjax.nn.layers.pyramid import adaptive_average_pool, adaptive_max_pool
 
 KINDS = ("linear", "conv", "pool", "pool_average", "pool_linear", "pool_dense", "dense")
+WITHOUT_WEIGHTS = ("pool", "pool_average")
 
 _HE = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
@@ -90,7 +91,7 @@ class Conversion(nn.Module):
     """
     shape, target = MapShape(self.label, *x.shape[1:]), Target(self.size, self.side, self.strict, self.filter)
     x = x.astype(self.dtype)
-    if self.kind in ("pool", "pool_average"):
+    if self.kind in WITHOUT_WEIGHTS:
       y = _pooled(x, pooling(shape, target), self.kind == "pool_average")
       y = jnp.pad(y.reshape(len(y), -1), ((0, 0), (0, self.size - y[0].size)))
     elif self.kind == "conv":
@@ -288,7 +289,7 @@ def window(extent: int, places: int) -> tuple[int, int, int]:
 def conversion_summary(kind: str, shape: MapShape, target: Target) -> str:
   """Returns a line on a conversion of a map; raises UserError as `Conversion` does."""
   size, across = target.size, f"{shape.height}x{shape.width}x{shape.channels}"
-  if kind in ("pool", "pool_average"):
+  if kind in WITHOUT_WEIGHTS:
     plan = pooling(shape, target)
     kept = -(-shape.channels // plan.group)
     used = kept * plan.side**2
