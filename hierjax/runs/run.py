@@ -136,9 +136,8 @@ class FrozenConfig:
   """The section `frozen` of a config: the features of a frozen backbone, computed once and kept for the next run.
 
   Attributes:
-    keep: whether the head trains on kept features. The backbone must be frozen by `optim.lr_groups`, there is no neck,
-      and the head reads the pooled features alone, or stages that a conversion without weights makes vectors of
-      (`hierjax.nn.kept`). False: images pass through the backbone at each step.
+    keep: whether the head trains on kept features, which are what `hierjax.nn.kept` says for it. The backbone must be
+      frozen by `optim.lr_groups`, without a neck. False: images pass through the backbone at each step.
     views: augmented views of each training image that are kept beside the one of evaluation; an epoch draws one of all.
   """
 
