@@ -78,9 +78,10 @@ def lite0(c: mlc.ConfigDict) -> None:
 
 
 def frozen_lite0(c: mlc.ConfigDict) -> None:
-  """The vectors of the stages are kept, of three views a photograph; see `hierjax.nn.kept`."""
+  """The vectors of the stages are kept, of three views a photograph; see `hierjax.nn.kept`. States of 128."""
   lite0(c)
   photos.frozen(c)
+  c.head.width = 128
   c.data.crop_area = photos.CROP_AREA
 
 
