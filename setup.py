@@ -2,4 +2,7 @@
 
 from setuptools import find_packages, setup
 
-setup(packages=[*find_packages(include=["hierjax*"]), "hierjax.configs"], package_dir={"hierjax.configs": "configs"})
+setup(
+  packages=[*find_packages(include=["hierjax*"]), "hierjax.configs", "hierjax.configs.studies"],
+  package_dir={"hierjax.configs": "configs", "hierjax.configs.studies": "configs/studies"},
+)

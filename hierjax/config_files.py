@@ -35,7 +35,7 @@ class ConfigFile:
 
   def module(self) -> types.ModuleType:
     """Runs the file; raises UserError where it has no `get_config` or cannot be run."""
-    _make_configs_importable()
+    make_configs_importable()
     name = f"hierjax_config_{self.path.stem}"
     spec = importlib.util.spec_from_file_location(name, self.path)
     assert spec is not None and spec.loader is not None
@@ -135,7 +135,7 @@ def _described(module: types.ModuleType, name: str) -> tuple[str, str, tuple[tup
   return name, " ".join(first.split()), tuple(map(tuple, vars(module).get("KINDS", ())))
 
 
-def _make_configs_importable() -> None:
+def make_configs_importable() -> None:
   """Lets config files say `from configs import common`, whatever folder they are in."""
   package = sys.modules.setdefault("configs", types.ModuleType("configs"))
   found = list(getattr(package, "__path__", ()))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from hierjax import __version__
-from hierjax.cli import compare, export, predict, push, report, serve, train
+from hierjax.cli import compare, export, predict, push, report, serve, study, train
 from hierjax.cli.common import Command, Parser, UsageError, indented
 from hierjax.cli.config import list_configs as config_list
 from hierjax.cli.config import show as config_show
@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, Command] = {
   "predict": predict,
   "report": report,
   "compare": compare,
+  "study": study,
   "export": export,
   "serve": serve,
   "push": push,

@@ -21,6 +21,7 @@ from hierjax.data.source import Source
 from hierjax.errors import UserError
 from hierjax.evaluation.choosing.thresholds import options_with_thresholds
 from hierjax.evaluation.classes import class_summary, write_classes
+from hierjax.evaluation.metrics.facts import Facts
 from hierjax.evaluation.metrics.measure import measured
 from hierjax.evaluation.metrics.rows import ScoredRows
 from hierjax.functional.combine import mean_of_views
@@ -204,6 +205,16 @@ def evaluate_run(
   Raises:
     UserError: the folder or the data cannot be used, or there is no such split, or no level would be left to predict.
   """
+  return evaluate_with_facts(folder, mesh, settings, opened)[0]
+
+
+def evaluate_with_facts(
+  folder: RunFolder,
+  mesh: Mesh,
+  settings: SplitSettings = SplitSettings(),
+  opened: Opened | None = None,
+) -> tuple[dict[str, Any], Facts | None]:
+  """Does what `evaluate_run` does, and returns the facts about the predictions too; None for a multi-label head."""
   run = Run.from_folder(folder, settings.data_root, settings.views)
   run = settings.purpose.of_run(dataclasses.replace(run, opened=opened or run.opened))
   _check_known_levels(run, settings.known_levels)
@@ -240,7 +251,7 @@ def evaluate_run(
     written = folder.write_evaluation(name + settings.suffix, found)
     if facts is not None:
       write_classes(written, facts)
-  return found
+  return found, facts
 
 
 def _check_known_levels(run: Run, known_levels: int) -> None:

@@ -1,0 +1,33 @@
+"""Heads on the features of a frozen EfficientNet-Lite0.
+
+  hierjax study heads --config.data.root=PHOTOS --workdir=runs/heads
+
+Each head has the same budget of tuning: three rates, chosen on validation with seed 0.
+"""
+
+from hierjax.study.plan import Row, Study
+
+RATES = {"optim.lr": ("3e-4", "1e-3", "3e-3")}
+STAGES = "dhnn_photographs:frozen_lite0,general"
+
+ROWS = (
+  Row("flat", "photos:flat", tuned=RATES),
+  Row("flat, HXE", "photos:flat", ("head.criterion=hxe",), RATES),
+  Row("flat, soft labels", "photos:flat", ("head.criterion=soft_labels",), RATES),
+  Row("siblings", "photos", ("head.name=sibling_softmax",), RATES),
+  Row("CNN-based, parallel", "photos", ("head.name=coarse_fine", "head.strategy=parallel"), RATES),
+  Row("CNN-based, coarse to fine", "photos", ("head.name=coarse_fine", "head.strategy=coarse_to_fine"), RATES),
+  Row("CNN-based, fine to coarse", "photos", ("head.name=coarse_fine", "head.strategy=fine_to_coarse"), RATES),
+  Row("CNN-RNN", "photos", tuned=RATES),
+  Row("CNN-RNN, siblings", "photos", ("head.softmax=siblings",), RATES),
+  Row("CNN-S2S", STAGES, tuned=RATES),
+)
+
+
+def get_study() -> Study:
+  return Study(
+    "Heads on frozen features",
+    ROWS,
+    baseline="flat",
+    note="Each row: three learning rates, the best on validation with the first seed.",
+  )

@@ -1,0 +1,125 @@
+"""What a study trains and measures: the rows of its table, and the seeds of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from hierjax.config_files import CONFIGS, make_configs_importable
+from hierjax.errors import UserError, did_you_mean
+
+STUDIES = CONFIGS / "studies"
+_FILE_NAME = re.compile(r"[^A-Za-z0-9.=,+-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A row of a study's table: one config, trained with each seed.
+
+  Attributes:
+    name: in the table, and of its folder.
+    config: a config and its variant, such as `photos:flat`.
+    settings: values of its keys, such as `head.width=128`.
+    tuned: keys, each with the values to choose from on validation, such as `{"optim.lr": ("1e-3", "3e-3")}`. Every
+      combination is trained with the first seed; the other seeds have the values of the best one.
+  """
+
+  name: str
+  config: str
+  settings: Sequence[str] = ()
+  tuned: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+
+  def candidates(self) -> Iterator[tuple[str, ...]]:
+    """Yields each combination of the tuned values, as settings; a single empty one where nothing is tuned."""
+    yield from itertools.product(*([f"{key}={value}" for value in values] for key, values in self.tuned.items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """Rows that are trained on the same images with the same seeds.
+
+  Attributes:
+    title: of the table.
+    rows: of the table.
+    baseline: the name of the row that the others are compared with.
+    seeds: of each row.
+    settings: values of keys for all rows.
+    metrics: names of `hierjax.evaluation.metrics.table.METRICS`, the columns.
+    note: a sentence below the table: the images, the budget of tuning, what to know.
+  """
+
+  title: str
+  rows: Sequence[Row]
+  baseline: str
+  seeds: Sequence[int] = (0, 1, 2, 3, 4)
+  settings: Sequence[str] = ()
+  metrics: Sequence[str] = (
+    "path_accuracy",
+    "leaf_top1",
+    "mistake_severity_edges",
+    "hierarchical_distance_5",
+    "hierarchical_f1",
+    "inconsistent_predictions",
+    "ece",
+    "leaf_nll",
+    "coverage_95",
+  )
+  note: str = ""
+
+  def __post_init__(self) -> None:
+    """Raises UserError for rows that cannot make a table."""
+    names = [row.name for row in self.rows]
+    if len(set(map(folder_name, names))) < len(names):
+      raise UserError(f"{self.title}: two rows have the same name: {', '.join(names)}")
+    if self.baseline not in names:
+      raise UserError(f"{self.title}: baseline = {self.baseline!r}: name one of the rows, {', '.join(names)}")
+    if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+      raise UserError(f"{self.title}: seeds = {tuple(self.seeds)}: give one or more, each once")
+    for row in self.rows:
+      if any(not values for values in row.tuned.values()):
+        raise UserError(f"{self.title}: {row.name}: a tuned key has no values to choose from")
+
+
+def folder_name(text: str) -> str:
+  """Returns a text as the name of a folder."""
+  return _FILE_NAME.sub("-", text).strip("-") or "row"
+
+
+def names() -> list[str]:
+  """Returns the names of the studies that hierjax has."""
+  return sorted(file.stem for file in STUDIES.glob("*.py"))
+
+
+def load_study(spec: str) -> Study:
+  """Returns the study that a command line names.
+
+  Args:
+    spec: a name of `names()`, or the path of a file with a function `get_study() -> Study`.
+
+  Raises:
+    UserError: there is no such study, or the file makes none.
+  """
+  path = Path(spec).expanduser()
+  if not (path.suffix == ".py" and path.is_file()):
+    path = STUDIES / f"{path.stem}.py"
+  if not path.is_file():
+    raise UserError(
+      f"there is no study {spec!r}{did_you_mean(Path(spec).stem, names())} (choose from {', '.join(names())}, or name "
+      "a file FILE.py)"
+    )
+  make_configs_importable()
+  loader = importlib.util.spec_from_file_location(f"hierjax_study_{path.stem}", path)
+  assert loader is not None and loader.loader is not None
+  module = importlib.util.module_from_spec(loader)
+  try:
+    loader.loader.exec_module(module)
+  except (ImportError, SyntaxError, NameError) as error:
+    raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+  study = module.get_study() if hasattr(module, "get_study") else None
+  if not isinstance(study, Study):
+    raise UserError(f"{path} is not a study: it needs a function get_study() that returns a hierjax.study.plan.Study")
+  return study

@@ -1,0 +1,202 @@
+"""The table of a study: means and deviations over seeds, and intervals over seeds and images."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from hierjax.errors import UserError
+from hierjax.evaluation.metrics.table import METRICS
+from hierjax.evaluation.several_runs.significance import paired_t
+from hierjax.evaluation.tables import written
+from hierjax.study.plan import Row, Study
+from hierjax.study.runs import Finished
+
+_SHARE = 0.95
+HEADER = (
+  "row", "config", "settings", "metric", "mean", "deviation", "from", "to", "difference", "difference_from",
+  "difference_to", "t", "p", "seeds", "images", "minutes",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+  """How a metric of a row differs from the baseline's.
+
+  Attributes:
+    mean: the difference of the means over the seeds.
+    interval: where it lies in 95% of the samples of seeds and images.
+    t: Student's t of the differences of the seeds, in pairs; nan for one seed, and where all are 0.
+    p: its two-sided p-value.
+  """
+
+  mean: float
+  interval: tuple[float, float]
+  t: float
+  p: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+  """A metric of a row.
+
+  Attributes:
+    mean: over the seeds.
+    deviation: over the seeds, n - 1 in the denominator; nan for one seed.
+    interval: where the mean lies in 95% of the samples of seeds and images.
+    difference: from the baseline; None for the baseline itself, and where it has no such metric.
+  """
+
+  mean: float
+  deviation: float
+  interval: tuple[float, float]
+  difference: Difference | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RowResult:
+  """A row of the table: its runs and the metrics of them."""
+
+  row: Row
+  runs: Sequence[Finished]
+  values: Mapping[str, Value]
+
+  @property
+  def minutes(self) -> float:
+    """The mean time of training of a run."""
+    return statistics.fmean(float(run.about["minutes"]) for run in self.runs)
+
+
+def results_of(study: Study, rows: Sequence[tuple[Row, list[Finished]]]) -> list[RowResult]:
+  """Returns the rows that are complete with their metrics, compared with the baseline's.
+
+  An interval is of 1,000 samples: of the images, the same ones for all runs, and of each row's seeds, both with
+  replacement. So what is hard for all rows does not widen the interval of a difference.
+
+  Raises:
+    UserError: the runs are judged on different images, or the baseline is not complete.
+  """
+  of = {row.name: runs for row, runs in rows}
+  if study.baseline not in of:
+    raise UserError(f"{study.title}: the row {study.baseline!r}, which the others are compared with, is not complete")
+  judged = {run.about["checksum"]: run.folder.path for runs in of.values() for run in runs}
+  if len(judged) > 1:
+    raise UserError(f"{' and '.join(map(str, judged.values()))} are not judged on the same images")
+  drawn = {row.name: _Drawn(runs, stream) for stream, (row, runs) in enumerate(rows)}
+  base = drawn[study.baseline]
+  return [
+    RowResult(
+      row, runs, {name: _value(drawn[row.name], base, name) for name in study.metrics if drawn[row.name].has(name)}
+    )
+    for row, runs in rows
+  ]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Drawn:
+  """The runs of a row, and the number of its own stream of random numbers, which draw the seeds of its samples."""
+
+  runs: Sequence[Finished]
+  stream: int
+
+  def has(self, name: str) -> bool:
+    return all(isinstance(run.metrics.get(name), float) for run in self.runs)
+
+  def numbers(self, name: str) -> Float[np.ndarray, "m"]:
+    return np.array([run.metrics[name] for run in self.runs])
+
+  def means(self, name: str) -> Float[np.ndarray, "k"]:
+    """Returns the mean over the seeds in each sample of seeds and images."""
+    samples = np.stack([run.samples[name] for run in self.runs])
+    picks = np.random.default_rng(self.stream).integers(0, len(self.runs), (samples.shape[1], len(self.runs)))
+    found: np.ndarray = samples[picks, np.arange(samples.shape[1])[:, None]].mean(axis=1)
+    return found
+
+
+def _value(row: _Drawn, base: _Drawn, name: str) -> Value:
+  own, drawn = row.numbers(name), row.means(name)
+  deviation = float(own.std(ddof=1)) if len(own) > 1 else math.nan
+  value = Value(float(own.mean()), deviation, _ends(drawn))
+  if row is base or not base.has(name):
+    return value
+  other = base.numbers(name)
+  t, p = paired_t(own, other) if len(own) > 1 else (math.nan, math.nan)
+  apart = Difference(float(own.mean() - other.mean()), _ends(drawn - base.means(name)), t, p)
+  return dataclasses.replace(value, difference=apart)
+
+
+def _ends(drawn: Float[np.ndarray, "k"]) -> tuple[float, float]:
+  low, high = np.nanquantile(drawn, [(1 - _SHARE) / 2, (1 + _SHARE) / 2])
+  return float(low), float(high)
+
+
+def markdown(study: Study, results: Sequence[RowResult]) -> str:
+  """Returns the tables in Markdown: the metrics, their differences from the baseline, and where they come from."""
+  columns = [name for name in study.metrics if any(name in one.values for one in results)]
+  titles = [METRICS[name].title for name in columns]
+  head = ["row", "config", *titles, "minutes"]
+  own = []
+  for one in results:
+    cells = (_mean(one.values.get(name), name) for name in columns)
+    own.append([one.row.name, f"`{one.row.config}`", *cells, f"{one.minutes:.1f}"])
+  compared = [one for one in results if one.row.name != study.baseline]
+  apart = [[one.row.name, *(_apart(one.values.get(name), name) for name in columns)] for one in compared]
+  parts = [f"# {study.title}", _about(study, results), _grid([head, *own])]
+  if apart:
+    parts += [f"Difference from {study.baseline}, with its 95% interval:", _grid([["row", *titles], *apart])]
+  chosen = [f"- {one.row.name}: {', '.join(one.runs[0].settings)}" for one in results if one.runs[0].settings]
+  if chosen:
+    parts += ["Chosen on validation with the first seed:", "\n".join(chosen)]
+  return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _about(study: Study, results: Sequence[RowResult]) -> str:
+  runs = [run for one in results for run in one.runs]
+  said = {key: sorted({str(run.about[key]) for run in runs} - {""}) for key in ("devices", "commit")}
+  first = runs[0].about
+  lines = [
+    f"Means over the seeds {', '.join(map(str, study.seeds))} ± standard deviations, of {first['images']:,} images of "
+    f"{first['split']}. Minutes are those of the training of one run."
+  ]
+  lines += [study.note] if study.note else []
+  lines.append("; ".join(filter(None, [*said["devices"], *(f"commit {c}" for c in said["commit"])])))
+  return "\n".join(lines)
+
+
+def _mean(value: Value | None, name: str) -> str:
+  if value is None:
+    return "-"
+  unit = METRICS[name].unit
+  spread = "" if math.isnan(value.deviation) else f" ± {written(value.deviation, unit)}"
+  return f"{written(value.mean, unit)}{spread}"
+
+
+def _apart(value: Value | None, name: str) -> str:
+  if value is None or value.difference is None:
+    return "-"
+  unit = METRICS[name].unit
+  low, high = (written(end, unit, sign=True) for end in value.difference.interval)
+  return f"{written(value.difference.mean, unit, sign=True)} ({low} to {high})"
+
+
+def _grid(rows: Sequence[Sequence[str]]) -> str:
+  head, *others = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+  return "\n".join([head, "|---" * len(rows[0]) + "|", *others])
+
+
+def csv_rows(results: Sequence[RowResult]) -> list[tuple[object, ...]]:
+  """Returns the rows of the CSV file, as HEADER names their columns: one a row and metric."""
+  found: list[tuple[object, ...]] = []
+  for one in results:
+    settings = " ".join((*one.row.settings, *one.runs[0].settings))
+    for name, value in one.values.items():
+      apart = value.difference
+      compared = ("",) * 5 if apart is None else (apart.mean, *apart.interval, apart.t, apart.p)
+      own = (one.row.name, one.row.config, settings, name, value.mean, value.deviation, *value.interval)
+      found.append((*own, *compared, len(one.runs), one.runs[0].about["images"], one.minutes))
+  return found

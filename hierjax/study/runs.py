@@ -1,0 +1,155 @@
+"""The runs of a study: each is trained once, in pieces if need be, and measured."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from safetensors.numpy import load_file, save
+
+from hierjax.config_files import load_config
+from hierjax.errors import UserError
+from hierjax.evaluation.evaluate import evaluate_with_facts
+from hierjax.evaluation.metrics.intervals import metrics_for, resampled
+from hierjax.runs import devices
+from hierjax.runs.folder import RunFolder, write_whole
+from hierjax.runs.provenance import read_sessions
+from hierjax.study.plan import Row, Study, folder_name
+from hierjax.training.loop import Stopped, train_and_evaluate
+
+_RESULT, _SAMPLES = "study.json", "study.safetensors"
+
+
+class TimeOver(Exception):
+  """The minutes of a study are over; the same command goes on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+  """A run of a study that is trained and measured.
+
+  Attributes:
+    folder: the run's.
+    settings: the values that were chosen on validation, or are tried.
+    validation: its best path accuracy on validation; None without validation images.
+    metrics: by name, of all test images.
+    samples: by name, `f64[k *l]`, the same of k samples of the images, the same ones for every run.
+    about: minutes, devices, commit and versions of its training.
+  """
+
+  folder: RunFolder
+  settings: tuple[str, ...]
+  validation: float | None
+  metrics: dict[str, Any]
+  samples: dict[str, np.ndarray]
+  about: dict[str, Any]
+
+
+@contextlib.contextmanager
+def time_limit(minutes: float) -> Iterator[None]:
+  """Ends the work inside by TimeOver, at the next step of a training, after so many minutes; 0 for none."""
+
+  def over(number: int, frame: Any) -> None:
+    del number, frame
+    raise TimeOver
+
+  before = signal.signal(signal.SIGTERM, over)  # a training has a handler of its own, which saves a checkpoint first
+  timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGTERM)) if minutes else None
+  try:
+    if timer:
+      timer.daemon = True
+      timer.start()
+    yield
+  except Stopped as stopped:
+    if stopped.signal != signal.SIGTERM:
+      raise
+    raise TimeOver from stopped
+  finally:
+    if timer:
+      timer.cancel()
+    signal.signal(signal.SIGTERM, before)
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyRuns:
+  """The runs of a study, in a folder.
+
+  Attributes:
+    study: the plan.
+    folder: of the study; a run is in FOLDER/ROW/SETTINGS-seedSEED.
+    overrides: of the command line, such as `--config.data.root=PHOTOS`, for all runs.
+  """
+
+  study: Study
+  folder: Path
+  overrides: tuple[str, ...] = ()
+
+  def rows(self) -> Iterator[tuple[Row, list[Finished]]]:
+    """Trains what is not trained yet, seed by seed, and yields each row with its runs when it is complete.
+
+    Raises:
+      UserError: a config, its data or a folder cannot be used.
+    """
+    for row in self.study.rows:
+      first, *others = self.study.seeds
+      tried = [self.finished(row, settings, first) for settings in row.candidates()]
+      best = max(tried, key=_on_validation) if len(tried) > 1 else tried[0]
+      yield row, [best, *(self.finished(row, best.settings, seed) for seed in others)]
+
+  def finished(self, row: Row, settings: tuple[str, ...], seed: int) -> Finished:
+    """Returns a run, which is trained and measured first if it is not yet."""
+    name = "-".join(filter(None, (*settings, f"seed{seed}")))
+    folder = RunFolder(self.folder / folder_name(row.name) / folder_name(name))
+    if not (folder.path / _RESULT).exists():
+      print(f"== {row.name}, {name}", flush=True)
+      flags = [f"--config.{one}" for one in (*self.study.settings, *row.settings, *settings, f"seed={seed}")]
+      config = load_config(row.config, [*flags, *self.overrides])
+      devices.prepare(config["batch_size"])
+      train_and_evaluate(config, str(folder.path))
+      _measure(folder, devices.data_mesh(), settings)
+    return _read(folder, settings)
+
+
+def _on_validation(run: Finished) -> float:
+  if run.validation is None:
+    raise UserError(f"{run.folder.path}: values are chosen on validation, and the set has no validation images")
+  return run.validation
+
+
+def _measure(folder: RunFolder, mesh: Mesh, settings: Sequence[str]) -> None:
+  """Writes a run's metrics on the images that it is judged on, and those of samples of these images."""
+  found, facts = evaluate_with_facts(folder, mesh)
+  if facts is None:
+    raise UserError(f"{folder.path}: a study measures one path an image, and this run predicts several")
+  write_whole(folder.path / _SAMPLES, save(resampled(facts, metrics_for(facts))))
+  metrics = {name: found[name] for name in metrics_for(facts)}
+  images = {"split": found["split"], "checksum": found["data"]["checksum"], "images": found["num_examples"]}
+  result = {"settings": list(settings), "validation": _best_on_validation(folder), **images, "metrics": metrics}
+  write_whole(folder.path / _RESULT, json.dumps(result, indent=2).encode())
+
+
+def _best_on_validation(folder: RunFolder) -> float | None:
+  lines = (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+  scores = [line["path_accuracy"] for line in map(json.loads, lines) if line.get("split") == "validation"]
+  return max(scores, default=None)
+
+
+def _read(folder: RunFolder, settings: tuple[str, ...]) -> Finished:
+  result = json.loads((folder.path / _RESULT).read_text(encoding="utf-8"))
+  samples = load_file(folder.path / _SAMPLES)
+  sessions = read_sessions(folder)
+  about = {
+    "minutes": sum(session.get("seconds") or 0.0 for session in sessions) / 60,
+    **{key: sessions[-1].get(key, "") for key in ("devices", "commit", "versions")},
+    **{key: result[key] for key in ("split", "checksum", "images")},
+  }
+  return Finished(folder, settings, result["validation"], result["metrics"], samples, about)

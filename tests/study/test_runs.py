@@ -1,0 +1,108 @@
+"""The runs of a study: once each, chosen on validation, in pieces."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from hierjax.cli.main import main
+from hierjax.errors import UserError
+from hierjax.runs.folder import RunFolder
+from hierjax.study import runs
+from hierjax.study.plan import Row, Study, load_study, names
+from hierjax.study.runs import Finished, StudyRuns, TimeOver, time_limit
+from hierjax.training.loop import Stopped
+
+STUDY = """
+from hierjax.study.plan import Row, Study
+
+def get_study():
+  rows = (
+    Row("flat head", "quickstart:flat,smoke"),
+    Row("flat head, tuned", "quickstart:flat,smoke", ("epochs=1.0",), {"optim.lr": ("1e-6", "0.05")}),
+  )
+  return Study("Two rows", rows, baseline="flat head", seeds=(3, 4), settings=("epochs=1.0",))
+"""
+
+
+def test_a_study_trains_each_run_once_and_writes_its_table(tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  (tmp_path / "two.py").write_text(STUDY)
+  command = ["study", str(tmp_path / "two.py"), "--workdir", str(tmp_path / "out"), "--config.data.examples=48"]
+  assert main(command) == 0, capsys.readouterr().err
+  text = (tmp_path / "out" / "study.md").read_text()
+  assert text in capsys.readouterr().out and "| flat head, tuned |" in text and "seeds 3, 4" in text
+  tuned = sorted(path.name for path in (tmp_path / "out" / "flat-head,-tuned").iterdir())
+  assert len(tuned) == 3 and {"optim.lr=0.05-seed3", "optim.lr=1e-6-seed3"} < set(tuned)
+  config = RunFolder(tmp_path / "out" / "flat-head,-tuned" / "optim.lr=0.05-seed3").config()
+  assert (config["seed"], config["optim"]["lr"], config["epochs"], config["data"]["examples"]) == (3, 0.05, 1.0, 48)
+  assert (tmp_path / "out" / "study.csv").read_text().startswith("row,config,settings,metric,mean")
+  assert (tmp_path / "out" / "study.png").stat().st_size > 1000
+  monkeypatch.setattr(runs, "train_and_evaluate", lambda *_: pytest.fail("a run was trained again"))
+  assert main(command) == 0
+  assert (tmp_path / "out" / "study.md").read_text() == text
+
+
+def stub(folder, settings, validation):
+  return Finished(folder, settings, validation, {}, {}, {})
+
+
+def test_the_values_of_the_best_candidate_on_validation_train_with_the_other_seeds(tmp_path, monkeypatch):
+  row = Row("row", "photos", tuned={"optim.lr": ("1", "2"), "head.width": ("3", "4")})
+  scores = {("optim.lr=1", "head.width=4"): 0.9}
+  asked = []
+
+  def finished(self, row, settings, seed):
+    asked.append((settings, seed))
+    return stub(RunFolder(self.folder), settings, scores.get(settings, 0.1))
+
+  monkeypatch.setattr(StudyRuns, "finished", finished)
+  ((_, found),) = StudyRuns(Study("T", (row,), "row", seeds=(5, 6)), tmp_path).rows()
+  best = ("optim.lr=1", "head.width=4")
+  assert [run.settings for run in found] == [best, best]
+  assert [seed for settings, seed in asked if settings == best] == [5, 6] and len(asked) == 5
+  monkeypatch.setattr(
+    StudyRuns, "finished", lambda self, row, settings, seed: stub(RunFolder(self.folder), settings, None)
+  )
+  with pytest.raises(UserError, match="no validation images"):
+    list(StudyRuns(Study("T", (row,), "row"), tmp_path).rows())
+
+
+def test_the_time_limit_stops_a_training_after_its_checkpoint_and_anything_else_at_once():
+  with pytest.raises(TimeOver), time_limit(0.002):
+    time.sleep(5)
+  with pytest.raises(TimeOver), time_limit(0.0):
+    raise Stopped(signal.SIGTERM, 3, 9)
+  with pytest.raises(Stopped), time_limit(0.0):
+    raise Stopped(signal.SIGINT, 3, 9)
+  with time_limit(0.0):
+    pass
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and os.getpid()
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_studies_of_the_package_name_configs_and_keys_that_there_are(name):
+  from hierjax.config_files import load_config
+
+  study = load_study(name)
+  for row in study.rows:
+    for settings in row.candidates():
+      load_config(row.config, [f"--config.{one}" for one in (*study.settings, *row.settings, *settings)])
+
+
+def test_what_is_no_study_is_refused(tmp_path):
+  with pytest.raises(UserError, match=r"there is no study 'heat'; did you mean 'heads'\?"):
+    load_study("heat")
+  (tmp_path / "none.py").write_text("x = 1\n")
+  with pytest.raises(UserError, match=r"none\.py is not a study: it needs a function get_study"):
+    load_study(str(tmp_path / "none.py"))
+  one = Row("a", "photos")
+  for rows, changes, message in (
+    ((one, one), {}, "two rows have the same name"),
+    ((one,), {"baseline": "b"}, "baseline = 'b'"),
+    ((one,), {"seeds": ()}, "give one or more"),
+    ((Row("a", "photos", tuned={"optim.lr": ()}),), {}, "no values to choose from"),
+  ):
+    with pytest.raises(UserError, match=message):
+      Study(**({"title": "T", "rows": rows, "baseline": "a"} | changes))
