@@ -52,6 +52,7 @@ class DHNNHead(nn.Module):
     order: of the stages, where `subsets` is ().
     maps: the stages, or the layers of a plain network by name, that are read where `subsets` is (); () for all stages.
     filters: F, G and Z of the conversion `conv`; see `hierjax.nn.layers.stage_sequence.StageSequence`.
+    norm: of the converted maps: `none`, or `layer`, which the maps of a pretrained network need (READINGS K18).
     orthogonal: the initial recurrent matrices: `gates`, orthogonal gate by gate; `kernel`, as the authors' code: the
       matrices of inputs and state of all gates are one orthogonal matrix (READINGS K15).
     dtype: of the products; weights, state and probabilities are float32.
@@ -77,6 +78,7 @@ class DHNNHead(nn.Module):
   order: Literal["deep_first", "shallow_first"] = "deep_first"
   maps: tuple[Layer, ...] = ()
   filters: Filters = ()
+  norm: Literal["none", "layer"] = "none"
   orthogonal: Literal["gates", "kernel"] = "gates"
   dtype: Any = jnp.float32
 
@@ -239,5 +241,5 @@ def several_paths_loss(
 
 def stage_sequence(head: Any, steps: int, **linen: Any) -> StageSequence:
   """Returns a head's conversions for so many steps, 0 for one a stage; outside of `setup`, with parent=None."""
-  own = ("size", "subsets", "order", "conversion", "side", "strict", "dtype", "maps", "filters")
+  own = ("size", "subsets", "order", "conversion", "side", "strict", "dtype", "maps", "filters", "norm")
   return StageSequence(steps=steps, **{name: getattr(head, name) for name in own}, **linen)

@@ -63,6 +63,7 @@ class DHNNSequenceHead(nn.Module):
     order: of the stages, where `subsets` is ().
     maps: the stages, or the layers of a plain network by name, that are read where `subsets` is (); () for all stages.
     filters: F, G and Z of the conversion `conv`; see `hierjax.nn.layers.stage_sequence.StageSequence`.
+    norm: of the converted maps: `none`, or `layer`, which the maps of a pretrained network need (READINGS K18).
     orthogonal: the initial recurrent matrices: `gates`, orthogonal gate by gate; `kernel`, as the authors' code: the
       matrices of inputs and state of all gates are one orthogonal matrix (READINGS K15).
     dtype: of the products; weights, state and probabilities are float32.
@@ -88,6 +89,7 @@ class DHNNSequenceHead(nn.Module):
   order: Literal["deep_first", "shallow_first"] = "deep_first"
   maps: tuple[Layer, ...] = ()
   filters: Filters = ()
+  norm: Literal["none", "layer"] = "none"
   orthogonal: Literal["gates", "kernel"] = "gates"
   dtype: Any = jnp.float32
 

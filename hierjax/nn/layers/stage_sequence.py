@@ -19,6 +19,8 @@ Subsets = tuple[tuple[Layer, ...], ...]
 Filters = tuple[tuple[int, int, int], ...]
 Names = tuple[tuple[str, ...], ...]
 ORDERS = ("deep_first", "shallow_first")
+NORMS = ("none", "layer")
+_EPSILON = 1e-6
 
 
 class StageSequence(nn.Module):
@@ -39,6 +41,8 @@ class StageSequence(nn.Module):
     maps: the stages or layers that the default subsets are of, nearest the image first; () for all stages.
     filters: F, G and Z of the conversion `conv`: for each map that is read, nearest the image first, or one for all; ()
       for those of least padding.
+    norm: `layer` gives the numbers of each converted map the mean 0 and the variance 1, without weights, before they
+      are averaged; `none` leaves them as they are, as the paper does (READINGS K18).
   """
 
   size: int
@@ -51,6 +55,7 @@ class StageSequence(nn.Module):
   dtype: Any = jnp.float32
   maps: tuple[Layer, ...] = ()
   filters: Filters = ()
+  norm: str = "none"
 
   @nn.compact
   def __call__(self, features: Features) -> Float[Array, "b t p"]:
@@ -70,6 +75,8 @@ class StageSequence(nn.Module):
       )(_map_of(layer, features))
       for layer, own in read.items()
     }
+    if self.norm == "layer":
+      vectors = {layer: _standardised(vector) for layer, vector in vectors.items()}
     means = [sum(vectors[s] for s in subset) / len(subset) for subset in subsets]
     return jnp.stack(means, axis=1)
 
@@ -126,13 +133,22 @@ class StageSequence(nn.Module):
     """Raises ValueError for fields that are wrong for every backbone."""
     if self.size < 1 or self.side < 1:
       raise ValueError(f"size = {self.size}, side = {self.side}: must be 1 or more")
-    for name, value, allowed in (("conversion", self.conversion, KINDS), ("order", self.order, ORDERS)):
+    for name, value, allowed in (
+      ("conversion", self.conversion, KINDS),
+      ("order", self.order, ORDERS),
+      ("norm", self.norm, NORMS),
+    ):
       if value not in allowed:
         raise ValueError(f"{name} = {value!r}: choose from {', '.join(allowed)}")
     if any(f < 1 or g < 1 or z < 0 for f, g, z in self.filters):
       raise ValueError(f"filters = {self.filters}: F and G are 1 or more, and Z is 0 or more")
     if self.filters and self.conversion != "conv":
       raise ValueError(f"filters = {self.filters}: they are of conversion = conv, and not of {self.conversion}")
+
+
+def _standardised(vector: Float[Array, "b p"]) -> Float[Array, "b p"]:
+  centred = vector - vector.mean(axis=1, keepdims=True)
+  return centred / jnp.sqrt((centred**2).mean(axis=1, keepdims=True) + _EPSILON)
 
 
 def _label(layer: Layer) -> str:

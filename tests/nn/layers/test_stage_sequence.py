@@ -26,6 +26,18 @@ def test_a_step_is_the_mean_of_its_stages():  # u_t of section 3.1
   np.testing.assert_allclose(u[:, 1], (alone[0] + alone[1]) / 2, rtol=1e-6)
 
 
+def test_normalised_maps_have_mean_0_and_variance_1_before_they_are_averaged():  # READINGS K18
+  keys = jax.random.split(jax.random.key(0), 3)
+  stages = tuple(30 + 10 * i * jax.random.normal(key, (2, 4, 4, 4)) for i, key in enumerate(keys, start=1))
+  u = StageSequence(16, steps=2, norm="layer").apply({}, Features(stages, stages[-1][:, 0, 0]))
+  alone = [np.asarray(Conversion("pool", 16).apply({}, stage)) for stage in stages]
+  normed = [(a - a.mean(axis=1, keepdims=True)) / a.std(axis=1, keepdims=True) for a in alone]
+  np.testing.assert_allclose(u[:, 0], normed[2], atol=1e-5)
+  np.testing.assert_allclose(u[:, 1], (normed[0] + normed[1]) / 2, atol=1e-5)
+  with pytest.raises(ValueError, match="norm = 'batch': choose from none, layer"):
+    StageSequence(16, norm="batch").check()
+
+
 @pytest.mark.parametrize(
   ("subsets", "message"),
   [
