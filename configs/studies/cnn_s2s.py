@@ -1,0 +1,23 @@
+"""Whether CNN-S2S is ahead of the flat network on a frozen EfficientNet-Lite0 (Koo et al. 2020, Table 2): any tree.
+
+  hierjax study cnn_s2s --config.data.root=PHOTOS --workdir=runs/cnn_s2s
+  hierjax study cnn_s2s --config.data.name=cifar100 --config.tree.source=cifar100_wordnet --config.data.size=128 \
+    --config.frozen.views=0 --config.most_steps=2500 --config.patience=0 --workdir=runs/cnn_s2s_cifar100
+"""
+
+from hierjax.study.plan import Row, Study
+
+CONFIG = "dhnn_photographs:frozen_lite0,general"
+NORM, DEEP_LAST = "head.norm=layer", "head.order=shallow_first"
+
+ROWS = (
+  Row("flat", f"{CONFIG},cnn"),
+  Row("S2S", CONFIG),
+  Row("S2S, norm", CONFIG, (NORM,)),
+  Row("S2S, norm, deepest last", CONFIG, (NORM, DEEP_LAST)),
+  Row("S2S, norm, labels", CONFIG, (NORM, "head.feedback=labels")),
+)
+
+
+def get_study() -> Study:
+  return Study("CNN-S2S on pretrained features", ROWS, baseline="flat", seeds=(0, 1, 2))
