@@ -52,6 +52,8 @@ class RunConfig:
     least_steps: the least steps of a run with few images, whose epochs then last longer; 0: no bound.
     most_steps: the most steps of a run with many images, whose epochs then are shorter; 0: no bound.
     dtype: of the network's arithmetic: `float32`, or `bfloat16` on GPUs and TPUs; weights stay float32.
+    remat: those of `backbone`, `neck` and `head` that the backward pass computes anew, a backbone stage by stage, so that
+      a step needs less memory and more time.
     class_weights: `none`; or `balanced`, where each end node of a label counts the same in the loss.
     loggers: where metrics go: `console`, `jsonl`, which every run has, `tensorboard`, `wandb`, `package.module:thing`.
     log_every: steps between two lines of the training log.
@@ -74,6 +76,7 @@ class RunConfig:
     decode: see `hierjax.types.DecodeOptions`.
     init: see `hierjax.training.initial.weights.InitConfig`.
     frozen: see `FrozenConfig`.
+    sharding: see `hierjax.training.sharding.ShardingConfig`; None for its defaults.
   """
 
   seed: int = 0
@@ -82,6 +85,7 @@ class RunConfig:
   least_steps: int = 0
   most_steps: int = 0
   dtype: Literal["float32", "bfloat16"] = "float32"
+  remat: tuple[str, ...] = ()
   class_weights: Literal["none", "balanced"] = "none"
   loggers: tuple[str, ...] = ("console", "jsonl", "tensorboard")
   log_every: int = 50
@@ -103,6 +107,7 @@ class RunConfig:
   decode: Mapping[str, Any]
   init: Mapping[str, Any]
   frozen: Mapping[str, Any]
+  sharding: Mapping[str, Any] | None = None
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no run can have."""
@@ -124,11 +129,13 @@ class RunConfig:
     for name, (holds, allowed) in laws.items():
       if not holds:
         raise UserError(f"config.{name} = {getattr(self, name)}: must be {allowed}")
+    if isinstance(self.remat, str) or not set(self.remat) <= {"backbone", "neck", "head"}:
+      raise UserError(f"config.remat = {self.remat!r}: name backbone, neck or head, as a tuple")
 
   @property
   def model(self) -> ModelConfig:
     """The sections that describe the model."""
-    return ModelConfig(self.backbone, self.head, self.neck, self.dtype, self.merged)
+    return ModelConfig(self.backbone, self.head, self.neck, self.dtype, self.merged, self.remat)
 
 
 @dataclasses.dataclass(frozen=True)

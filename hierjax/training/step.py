@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hierjax.training.phases import Phase
 from hierjax.training.schedule import Schedule
+from hierjax.training.sharding import Layout
 from hierjax.training.state import TrainState
 from hierjax.types import Batch, Examples, Method
 
@@ -32,6 +33,7 @@ class StepSettings:
     key: the run's key; dropout's key is folded from it and the step, so that a resumed run draws the same numbers.
     accumulate: the number of parts of a batch whose gradients are computed in turn; must divide the batch.
     weights: class weights: a function from label paths to a factor for each example, of mean 1 over the training set.
+    layout: where the weights lie; None for whole weights on each device.
   """
 
   schedule: Schedule
@@ -39,6 +41,7 @@ class StepSettings:
   key: PRNGKeyArray
   accumulate: int = 1
   weights: Weights | None = None
+  layout: Layout | None = None
 
 
 def make_train_step(phase: Phase, settings: StepSettings) -> TrainStep:
@@ -62,7 +65,7 @@ def make_train_step(phase: Phase, settings: StepSettings) -> TrainStep:
     weight = batch.mask / jnp.maximum(batch.mask.sum(), 1)
     weights = _label_weights(batch, weight, settings.weights)
     dropout = jax.random.fold_in(dropout_key, state.step)
-    gradient = _Gradient(method, phase.frozen_parts, settings.accumulate)
+    gradient = _Gradient(method, phase.frozen_parts, settings.accumulate, settings.layout)
     loss, collections, grads = gradient(state, (batch, weights), dropout)
     if phase.frozen_collections is not None:
       collections = jax.tree.map(
@@ -106,14 +109,21 @@ class _Gradient:
     method: the model.
     frozen_parts: parts of the module that run with `train=False`.
     accumulate: the number of parts.
+    layout: of the weights.
   """
 
   method: Method
   frozen_parts: tuple[str, ...]
   accumulate: int
+  layout: Layout | None
 
   def __call__(self, state: TrainState, batch: Weighted, dropout: PRNGKeyArray) -> tuple[Float[Array, ""], Any, Any]:
-    grad_of = jax.value_and_grad(self._loss, has_aux=True)
+    differentiated = jax.value_and_grad(self._loss, has_aux=True)
+
+    def grad_of(*args: Any) -> Any:
+      found, grads = differentiated(*args)
+      return found, grads if self.layout is None else self.layout.in_parts(grads)
+
     if self.accumulate == 1:
       (loss, collections), grads = grad_of(state.params, state.collections, batch, dropout)
       return loss, collections, grads
@@ -136,6 +146,7 @@ class _Gradient:
     self, params: Any, collections: Any, weighted: Weighted, dropout: PRNGKeyArray
   ) -> tuple[Float[Array, ""], Any]:
     batch, weights = weighted
+    params = params if self.layout is None else self.layout.in_use(params)
     labels = (batch.paths,) if batch.mixed is None else (batch.paths, batch.mixed.paths)
     outputs, updated = self.method.module.apply(
       {"params": params, **collections},

@@ -1,0 +1,108 @@
+"""Training steps of every head and neck in a layout of four devices: of this process, or of two that have joined.
+
+As a program, of two processes: `layouts.py ADDRESS,2,I` prints the losses of each case, a JSON object a line.
+"""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hierjax.functional.tree_arrays import tree_arrays
+from hierjax.nn.registry import ModelConfig, make_method
+from hierjax.runs import devices
+from hierjax.training.optim import OptimConfig, make_optimizer
+from hierjax.training.phases import Phase
+from hierjax.training.sharding import ShardingConfig, layout_of
+from hierjax.training.state import init_state
+from hierjax.training.step import StepSettings, make_train_step
+from hierjax.tree.label_tree import LabelTree
+from hierjax.types import Batch, Examples
+
+HEADS = {
+  "flat": {},
+  "flat_ends": {},
+  "sibling_softmax": {},
+  "multilabel": {},
+  "coarse_fine": {"strategy": "coarse_to_fine"},
+  "path_rnn": {"width": 8},
+  "path_rnn_siblings": {"name": "path_rnn", "width": 8, "softmax": "siblings"},
+  "dhnn_rnn": {"width": 8},
+  "dhnn_s2s": {"width": 8},
+}
+CONTEXT = {"name": "context", "cell": "lstm", "scales": (1, 2), "hidden": (8,), "dropout": 0.0}
+CASES = {name: {"head": {"name": name, **fields}} for name, fields in HEADS.items()} | {
+  "context neck": {"head": {"name": "flat"}, "neck": CONTEXT},
+  "merged": {"head": {"name": "coarse_fine"}, "merged": {"shared": 2}},
+}
+WHOLE = ShardingConfig()
+PARTS = ShardingConfig(rules=(("^head/", "nodes"), (".*", "fsdp")), model=2, least=1)
+FSDP = ShardingConfig(rules=((".*", "fsdp"),), least=1)
+STEPS = 20
+
+
+def toy_tree():
+  """Returns the tree of the fixture of this name: 7 nodes, which two devices cannot share evenly, and 4 leaves."""
+  return LabelTree.from_children(
+    ["animal", "thing", "dog", "cat", "cup", "basenji", "leonberg"], [2, 2, 1, 2, 0, 0, 0, 0]
+  )
+
+
+def batch_of(tree, rows=slice(None)):
+  """Returns rows of a batch of 8 images of 8 x 8 pixels."""
+  rng = np.random.default_rng(0)
+  paths = tree.encode(rng.choice(tree.leaves, size=(8, 1)))
+  images = rng.normal(size=(8, 8, 8, 3)).astype(np.float32)
+  examples = Examples(images, paths, np.ones(8, np.float32), np.zeros((8, 2), np.int32))
+  return jax.tree.map(lambda x: x[rows], examples)
+
+
+def trained(case, sharding, steps=STEPS, rows=slice(None), **optim):
+  """Returns the losses, the state after them, and the layout; the batch is the same in each step."""
+  tree = toy_tree()
+  mesh = sharding.mesh()
+  config = OptimConfig(**{"lr": 0.05, "name": "sgd", **optim})
+  method = make_method(ModelConfig({"name": "small_resnet", "widths": (4, 8), "blocks": 1}, **case), tree_arrays(tree))
+  batch = devices.put_batch(batch_of(tree, rows), mesh)
+
+  def variables():
+    return method.module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 1, tree.depth), jnp.int32))
+
+  def make():
+    return init_state(variables(), optimizer)
+
+  params = jax.eval_shape(variables)["params"]
+  optimizer = make_optimizer(config, params)
+  layout = layout_of(sharding, mesh, method, params)
+  lies = layout.of_state(jax.eval_shape(make), optimizer)
+  settings = StepSettings(
+    lambda step: jnp.float32(config.lr),
+    lambda examples, key, tree: Batch(examples.images, examples.paths, examples.mask),
+    jax.random.key(1),
+    config.accumulate,
+    layout=layout,
+  )
+  step = jax.jit(make_train_step(Phase(optimizer), settings), donate_argnums=1, out_shardings=(lies, layout.whole))
+  state, losses, method = jax.jit(make, out_shardings=lies)(), [], layout.reading(method)
+  for _ in range(steps):
+    state, metrics = step(method, state, batch)
+    losses.append(float(metrics["loss"]))
+  return losses, state, layout
+
+
+def main():
+  devices.join(sys.argv[1])
+  rows = slice(4 * jax.process_index(), 4 * jax.process_index() + 4)
+  over_processes = ShardingConfig(rules=(("^head/", "nodes"), (".*", "fsdp")), model=4, least=1)
+  for name, case in CASES.items():
+    sharding = over_processes if name in ("flat", "multilabel") else PARTS
+    losses, state, _ = trained(case, sharding, rows=rows)
+    whole = devices.fetched(state.params)
+    total = sum(float(np.abs(x).sum()) for x in jax.tree.leaves(whole))
+    print(json.dumps({"case": name, "losses": losses, "weights": total}), flush=True)
+
+
+if __name__ == "__main__":
+  main()
