@@ -44,7 +44,7 @@ from hierjax.training.sharding import Layout, ShardingConfig, layout_of
 from hierjax.training.signals import StopSignals, stop_signals
 from hierjax.training.start import check_processes, claim, restored_or_new
 from hierjax.training.state import TrainState, init_state
-from hierjax.training.step import StepSettings, TrainStep, make_train_step
+from hierjax.training.step import StepSettings, TrainStep, make_train_step, parts_of_norms
 from hierjax.types import Examples, Variables
 
 
@@ -154,7 +154,10 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   lies = layout.of_state(state, phases.all[-1].optimizer)
   for line in layout.lines(state, lies):
     _say(line)
-  for line in check_frozen(run, phases, shapes):
+  remarks = check_frozen(run, phases, shapes)
+  collections = {name: tree for name, tree in shapes.items() if name != "params"}
+  remarks += parts_of_norms(phases.all[-1], optim_config.accumulate, settings.batch_size, collections)
+  for line in remarks:
     _say(line)
   step_settings = StepSettings(
     schedule,
@@ -237,7 +240,6 @@ def _opened(training: _Training, config: Mapping[str, Any], resumes: bool) -> tu
   claim(folder, config, run, training.train)
   checkpoints = Checkpoints(folder.checkpoints, select_best=training.validation is not None, create=True)
   optimizer = training.phases.all[-1].optimizer
-
 
   def made(taken: Weights) -> TrainState:
     return init_state(started(training.make_variables(), taken), optimizer)

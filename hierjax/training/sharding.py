@@ -49,8 +49,8 @@ class ShardingConfig:
     rules: (regex, axes) pairs over parameter names such as `head/output/kernel`; the first whose regex is found in a
       name counts, and a parameter without one is whole on each device. The axes are a tuple with `data`, `model` or
       None for each axis of the parameter; or a word. `fsdp`: over `data`, the largest axis that divides evenly.
-      `nodes`: over `model`, the axis over the nodes of the tree, of output layers, label embeddings and tables. A word
-      leaves a weight whole that it cannot divide.
+      `nodes`: over `model`, the axis over the nodes of the tree, of output layers, label embeddings and tables; weights
+      without such an axis are left to the next rule. A weight that a word cannot divide is whole.
     data: devices along `data`; 0 for all that there are, divided by `model`.
     model: devices along `model`.
     least: numbers that a weight must have for `fsdp` to divide it: many small ones cost more time than they take room.
@@ -206,7 +206,8 @@ def _specs(
   config: ShardingConfig, mesh: Mesh, over_nodes: Mapping[str, int], name: str, param: Any
 ) -> tuple[PartitionSpec, PartitionSpec]:
   """Returns the spec with which a parameter is kept, and the one with which it is used."""
-  rule = next((rule for rule in config.rules if re.search(rule[0], name)), None)
+  found = (rule for rule in config.rules if re.search(rule[0], name) and (rule[1] != NODES or name in over_nodes))
+  rule = next(found, None)
   none = (None,) * len(param.shape)
   if rule is None:
     return PartitionSpec(*none), PartitionSpec(*none)
@@ -215,9 +216,7 @@ def _specs(
     large = param.size >= config.least
     return _along(none, _largest_axis(param.shape, mesh.shape[DATA]) if large else None, DATA), PartitionSpec(*none)
   if axes == NODES:
-    axis = over_nodes.get(name)
-    if axis is None:
-      return PartitionSpec(*none), PartitionSpec(*none)
+    axis = over_nodes[name]
     even = axis if param.shape[axis] % config.model == 0 else _largest_axis(param.shape, config.model)
     return _along(none, even, MODEL), _along(none, axis, MODEL)
   _check_divides(rule, mesh, name, param.shape)

@@ -89,6 +89,25 @@ def make_train_step(phase: Phase, settings: StepSettings) -> TrainStep:
   return train_step
 
 
+def parts_of_norms(phase: Phase, accumulate: int, batch_size: int, collections: Any) -> list[str]:
+  """Returns a line where a batch in parts is not the same as the whole batch, since norms have statistics of their own.
+
+  Args:
+    phase: of the steps.
+    accumulate: parts of a batch.
+    batch_size: images of a batch.
+    collections: the variables beside the weights, or their shapes.
+  """
+  frozen = jax.tree.map(lambda _: False, collections) if phase.frozen_collections is None else phase.frozen_collections
+  if accumulate == 1 or all(jax.tree.leaves(frozen)):
+    return []
+  return [
+    f"config.optim.accumulate = {accumulate}: batch norm has the statistics of each part of {batch_size // accumulate} "
+    f"images, and not of all {batch_size}, and its running averages move {accumulate} times a step; all else is as with "
+    "the whole batch"
+  ]
+
+
 def _label_weights(batch: Batch, weight: Float[Array, "b"], of_class: Weights | None) -> tuple[Float[Array, "b"], ...]:
   """Returns the weights of each example's labels; see `Weighted`."""
   parts = [(batch.paths, weight)]

@@ -28,9 +28,12 @@ create() {
   each_host "$setup"
 }
 
-# JAX finds the other hosts in the metadata of the slice (--multihost=auto).
-train="JAX_PLATFORMS=tpu JAX_COMPILATION_CACHE_DIR=/shared/xla XDG_CACHE_HOME=/tmp \
-python3 -m hierjax train $* --multihost=auto --config.checkpoint_minutes=15"
+# JAX finds the other hosts in the metadata of the slice (--multihost=auto). Where a process of another host ends, those of this
+# one end with 75, 134 or a signal's status, and start anew; 1 and 2 are errors of config or data.
+train="export JAX_PLATFORMS=tpu JAX_COMPILATION_CACHE_DIR=/shared/xla XDG_CACHE_HOME=/tmp; \
+for i in \$(seq $tries); do \
+python3 -m hierjax train $* --multihost=auto --config.checkpoint_minutes=15; s=\$?; \
+case \$s in 0 | 1 | 2) break ;; esac; sleep 10; done; exit \$s"
 
 for ((i = 1; i <= tries; i++)); do
   if [[ $(state) != ACTIVE ]] && ! create; then
@@ -45,7 +48,7 @@ for ((i = 1; i <= tries; i++)); do
     delete
     exit 0
   fi
-  if ((status == 1 || status == 2)) && [[ $(state) == ACTIVE ]]; then
+  if ((status != 255)) && [[ $(state) == ACTIVE ]]; then # 255: the connection broke
     echo "the log has the reason; a restart would not help. The slice is kept: delete the queued resource $name"
     exit "$status"
   fi

@@ -159,16 +159,19 @@ def test_the_first_rule_that_is_found_counts_and_the_rest_is_whole(rules):
 
 def test_nodes_are_the_axes_over_the_tree(rules):
   """The outputs are 8 with STOP, which two devices share; four devices do not share the table of 8 rows unevenly."""
-  kept, used = rules(("^head/", "nodes"))
+  kept, used = rules((".*", "nodes"), ("hidden", (None, "data")))
   assert kept["head/embed/embedding"] == used["head/embed/embedding"] == PartitionSpec("model", None)
   assert kept["head/output/kernel"] == used["head/output/kernel"] == PartitionSpec(None, "model")
-  assert kept["head/lstm/hidden/kernel"] == PartitionSpec(None, None)
+  assert kept["head/lstm/hidden/kernel"] == PartitionSpec(None, "data")  # it has none: the next rule counts
+  assert kept["head/image/kernel"] == PartitionSpec(None, None)
 
 
 def test_few_numbers_stay_whole(rules):
   kept, _ = rules((".*", "fsdp"), least=90)
   assert kept["head/output/bias"] == PartitionSpec(None) and kept["head/output/kernel"] == PartitionSpec(None, None)
-  assert kept["head/image/kernel"] == PartitionSpec(None, "data") and kept["head/label/kernel"] == PartitionSpec(None, None)
+  assert kept["head/image/kernel"] == PartitionSpec(None, "data") and kept["head/label/kernel"] == PartitionSpec(
+    None, None
+  )
 
 
 @pytest.mark.parametrize(
