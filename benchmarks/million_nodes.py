@@ -3,8 +3,8 @@ r"""A tree of a million nodes through `hierjax train`: its time and memory, with
   python -m benchmarks.million_nodes
   python -m benchmarks.million_nodes --nodes 20000 --width 512 --heads flat path_rnn
 
-A tree of two levels, in a CSV file, and a few vectors of noise are written to a folder of their own; a run on them takes
-four steps, saves, and is evaluated, in a process of its own on two devices of this machine's CPU.
+A tree of two levels, in a CSV file, and a few vectors of noise are written to a folder of their own; a run on them
+takes four steps, saves, and is evaluated, in a process of its own on two devices of this machine's CPU.
 """
 
 from __future__ import annotations

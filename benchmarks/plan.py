@@ -3,8 +3,8 @@
   python -m benchmarks.plan
   python -m benchmarks.plan --chips 64 --images-a-chip 64
 
-It prints the tables of docs/how_to/planning.md, and computes nothing but arithmetic: what a chip and a host can do are the
-numbers of `Chip` and `Host`, the first of vendors, the second measured here. Bytes are of float32 weights; GB are 10^9.
+It prints the tables of docs/how_to/planning.md, and computes nothing but arithmetic: what a chip and a host can do are
+the numbers of `Chip` and `Host`, the first of vendors, the second measured here. Weights are float32; GB are 10^9.
 
 With N chips, G bytes of gradients and the grid N = D x M of `config.sharding`, a chip sends and receives in a step
 

@@ -1,6 +1,6 @@
 """Training steps of every head and neck in a layout of four devices: of this process, or of two that have joined.
 
-As a program, of two processes: `layouts.py ADDRESS,2,I` prints the losses of each case, a JSON object a line.
+As a program, of two processes: `layouts.py ADDRESS,2,I CASE ...` prints the losses of cases, a JSON object a line.
 """
 
 import json
@@ -43,6 +43,15 @@ FSDP = ShardingConfig(rules=((".*", "fsdp"),), least=1)
 STEPS = 20
 
 
+def tree_of(case):
+  """Returns the tree of a case: of 9 nodes where all paths must be of one length, and else of 7."""
+  if case["head"]["name"] != "dhnn_rnn":
+    return toy_tree()
+  return LabelTree.from_children(
+    ["animal", "thing", "dog", "cat", "cup", "basenji", "leonberg", "tabby", "mug"], [2, 2, 1, 2, 1, 1, 0, 0, 0, 0]
+  )
+
+
 def toy_tree():
   """Returns the tree of the fixture of this name: 7 nodes, which two devices cannot share evenly, and 4 leaves."""
   return LabelTree.from_children(
@@ -61,7 +70,7 @@ def batch_of(tree, rows=slice(None)):
 
 def trained(case, sharding, steps=STEPS, rows=slice(None), **optim):
   """Returns the losses, the state after them, and the layout; the batch is the same in each step."""
-  tree = toy_tree()
+  tree = tree_of(case)
   mesh = sharding.mesh()
   config = OptimConfig(**{"lr": 0.05, "name": "sgd", **optim})
   method = make_method(ModelConfig({"name": "small_resnet", "widths": (4, 8), "blocks": 1}, **case), tree_arrays(tree))
@@ -96,7 +105,8 @@ def main():
   devices.join(sys.argv[1])
   rows = slice(4 * jax.process_index(), 4 * jax.process_index() + 4)
   over_processes = ShardingConfig(rules=(("^head/", "nodes"), (".*", "fsdp")), model=4, least=1)
-  for name, case in CASES.items():
+  for name in sys.argv[2:]:
+    case = CASES[name]
     sharding = over_processes if name in ("flat", "multilabel") else PARTS
     losses, state, _ = trained(case, sharding, rows=rows)
     whole = devices.fetched(state.params)

@@ -1,4 +1,4 @@
-"""The scripts of scripts/launch: two processes on this machine, and the logic of the others with commands that are given here."""
+"""The scripts of scripts/launch: two processes on this machine; the others with commands that are given here."""
 
 import os
 import shutil

@@ -52,8 +52,8 @@ class RunConfig:
     least_steps: the least steps of a run with few images, whose epochs then last longer; 0: no bound.
     most_steps: the most steps of a run with many images, whose epochs then are shorter; 0: no bound.
     dtype: of the network's arithmetic: `float32`, or `bfloat16` on GPUs and TPUs; weights stay float32.
-    remat: those of `backbone`, `neck` and `head` that the backward pass computes anew, a backbone stage by stage, so that
-      a step needs less memory and more time.
+    remat: those of `backbone`, `neck` and `head` that the backward pass computes anew, a backbone stage by stage, so
+      that a step needs less memory and more time.
     class_weights: `none`; or `balanced`, where each end node of a label counts the same in the loss.
     loggers: where metrics go: `console`, `jsonl`, which every run has, `tensorboard`, `wandb`, `package.module:thing`.
     log_every: steps between two lines of the training log.

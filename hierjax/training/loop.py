@@ -31,8 +31,8 @@ from hierjax.runs.provenance import session
 from hierjax.runs.run import Run, counting_step, judged_split
 from hierjax.training.console import Progress
 from hierjax.training.frozen import check_frozen, on_frozen_features
-from hierjax.training.initial.from_weights import config_of_run
 from hierjax.training.initial.extend import Weights
+from hierjax.training.initial.from_weights import config_of_run
 from hierjax.training.initial.weights import InitConfig, start_weights, started
 from hierjax.training.log import ImageRate, MetricsLog
 from hierjax.training.loggers import check_loggers

@@ -1,17 +1,17 @@
 """Where weights lie: rules by the names of parameters, over a mesh of `data` x `model` devices.
 
-The images of a batch are divided over all devices. By default each device has all weights, and computes their gradients
-for its images; the sum of these is the same on all. A rule divides a weight in one of two ways.
+The images of a batch are divided over all devices. By default each device has all weights, and computes their
+gradients for its images; the sum of these is the same on all. A rule divides a weight in one of two ways.
 
-Over `data` it is *kept* in parts: a step gathers it before it uses it, each device computes with the whole weight on its
-own images, and of the summed gradient it keeps its part (fully sharded data parallel, FSDP; ZeRO, Rajbhandari et al.
-2020). So a device has less to keep between steps, and the devices exchange more in each.
+Over `data` it is *kept* in parts: a step gathers it before it uses it, each device computes with the whole weight on
+its own images, and of the summed gradient it keeps its part (fully sharded data parallel, FSDP; ZeRO, Rajbhandari et
+al. 2020). So a device has less to keep between steps, for the same bytes between the devices.
 
-Over `model` it is *used* in parts, too: a device computes, say, the logits of its own nodes, of all images of its row of
-the mesh, whose features the row exchanges first. Neither the weight nor its gradient is ever whole on a device.
+Over `model` it is *used* in parts, too: a device computes, say, the logits of its own nodes, of all images of its row
+of the mesh, whose features the row exchanges first. Neither the weight nor its gradient is ever whole on a device.
 
 The optimiser's state lies as its parameter does; all else, such as batch statistics, is whole on each device. Losses
-are those of whole weights but for the order of sums. Checkpoints hold whole arrays, so that a run goes on in any layout.
+are those of whole weights but for the order of sums. Checkpoints hold whole arrays, so a run goes on in any layout.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Layout:
       optimizer.transform, beside, state.opt_state, self.kept, transform_non_params=lambda _: self.whole
     )
     others: TrainState = jax.tree.map(lambda _: self.whole, state)
-    return others.replace(params=self.kept, opt_state=of_optimizer)
+    return dataclasses.replace(others, params=self.kept, opt_state=of_optimizer)
 
   def in_use(self, params: Any) -> Any:
     """Returns parameters as a step computes with them; jittable."""
@@ -233,8 +233,8 @@ def _check_divides(rule: Sequence[Any], mesh: Mesh, name: str, shape: tuple[int,
   for axis, size in zip(axes, shape, strict=True):
     if axis is not None and size % mesh.shape[axis]:
       raise UserError(
-        f"config.sharding.rules: {pattern!r} divides {name}, of sizes {list(shape)}, over {axis}: {size} does not divide "
-        f"by its {mesh.shape[axis]} devices"
+        f"config.sharding.rules: {pattern!r} divides {name}, of sizes {list(shape)}, over {axis}: {size} does not "
+        f"divide by its {mesh.shape[axis]} devices"
       )
 
 

@@ -102,9 +102,9 @@ def parts_of_norms(phase: Phase, accumulate: int, batch_size: int, collections: 
   if accumulate == 1 or all(jax.tree.leaves(frozen)):
     return []
   return [
-    f"config.optim.accumulate = {accumulate}: batch norm has the statistics of each part of {batch_size // accumulate} "
-    f"images, and not of all {batch_size}, and its running averages move {accumulate} times a step; all else is as with "
-    "the whole batch"
+    f"config.optim.accumulate = {accumulate}: batch norm has the statistics of each part of "
+    f"{batch_size // accumulate} images, and not of all {batch_size}, and its running averages move {accumulate} times "
+    "a step; all else is as with the whole batch"
   ]
 
 

@@ -1,4 +1,4 @@
-"""A large tree through `hierjax train`, its output layer divided; a short form of it, stopped, goes on in another layout."""
+"""A large tree through `hierjax train`, its output layer divided; a small one goes on in another layout."""
 
 import json
 import signal
@@ -20,7 +20,7 @@ def losses(workdir):
 
 
 def test_a_run_goes_on_in_another_layout(tmp_path, monkeypatch, capsys):
-  """Four steps with whole weights; and two with a divided output layer, a checkpoint, and two with every weight divided."""
+  """Four steps with whole weights; and two with a divided output layer, and two with all weights divided."""
   write_set(tmp_path, NODES, WIDTH)
   words = arguments(tmp_path, WIDTH, "sibling_softmax")
   assert hierjax([*words, f"--workdir={tmp_path / 'whole'}"]) == 0

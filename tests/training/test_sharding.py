@@ -96,8 +96,11 @@ def test_a_checkpoint_moves_between_layouts(tmp_path):
     assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(lambda x: x.sharding, like)
 
 
-def test_two_processes_of_two_devices_have_the_same_losses(whole):
-  """Of every head and neck; two cases divide a head over the processes, the others over the devices of each."""
+@pytest.mark.parametrize(
+  "names", [("flat", "path_rnn"), pytest.param(tuple(CASES), marks=pytest.mark.slow)], ids=["two", "all"]
+)
+def test_two_processes_of_two_devices_have_the_same_losses(names, whole):
+  """Two cases, of which `flat` is one, divide a head over the processes, the others over the devices of each."""
   with socket.socket() as s:
     s.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{s.getsockname()[1]}"
@@ -107,7 +110,9 @@ def test_two_processes_of_two_devices_have_the_same_losses(whole):
   }
   command = [sys.executable, str(ROOT / "tests" / "layouts.py")]
   pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-  both = [subprocess.Popen([*command, f"{address},2,{i}"], env=environment, cwd=ROOT, **pipes) for i in range(2)]
+  both = [
+    subprocess.Popen([*command, f"{address},2,{i}", *names], env=environment, cwd=ROOT, **pipes) for i in range(2)
+  ]
   try:
     printed, errors = zip(*(process.communicate(timeout=900) for process in both), strict=True)
   finally:
@@ -115,7 +120,7 @@ def test_two_processes_of_two_devices_have_the_same_losses(whole):
       process.kill()
   assert [process.returncode for process in both] == [0, 0], errors
   first, second = ([json.loads(line) for line in text.splitlines() if line[0] == "{"] for text in printed)
-  assert first == second and [found["case"] for found in first] == list(CASES)
+  assert first == second and [found["case"] for found in first] == list(names)
   for found in first:
     losses, state, _ = whole(found["case"])
     np.testing.assert_allclose(found["losses"], losses, rtol=1e-5, err_msg=found["case"])

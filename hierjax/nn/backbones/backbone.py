@@ -65,7 +65,8 @@ class Backbone(nn.Module):
     top: `top(x, train) -> f32[b d]`, layers over what the last stage returns; None for the average of its map.
     layer_names: of plain networks: the names of the layers of each stage, whose maps `stage.layers(x, train)` returns,
       the stage's own last. () for networks that have no such names.
-    remat: whether the backward pass computes each stage anew, so that the forward pass keeps the maps between them only.
+    remat: whether the backward pass computes each stage anew, so that the forward pass keeps the maps between them
+      only.
   """
 
   stem: nn.Module
