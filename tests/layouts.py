@@ -73,7 +73,9 @@ def trained(case, sharding, steps=STEPS, rows=slice(None), **optim):
   tree = tree_of(case)
   mesh = sharding.mesh()
   config = OptimConfig(**{"lr": 0.05, "name": "sgd", **optim})
-  method = make_method(ModelConfig({"name": "small_resnet", "widths": (4, 8), "blocks": 1}, **case), tree_arrays(tree))
+  widths = (4, 8, 8) if case["head"]["name"] == "dhnn_rnn" else (4, 8)  # a stage a level
+  backbone = {"name": "small_resnet", "widths": widths, "blocks": 1}
+  method = make_method(ModelConfig(backbone, **case), tree_arrays(tree))
   batch = devices.put_batch(batch_of(tree, rows), mesh)
 
   def variables():

@@ -129,7 +129,7 @@ class RunConfig:
     for name, (holds, allowed) in laws.items():
       if not holds:
         raise UserError(f"config.{name} = {getattr(self, name)}: must be {allowed}")
-    if isinstance(self.remat, str) or not set(self.remat) <= {"backbone", "neck", "head"}:
+    if not set(self.remat) <= {"backbone", "neck", "head"}:
       raise UserError(f"config.remat = {self.remat!r}: name backbone, neck or head, as a tuple")
 
   @property

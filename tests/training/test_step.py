@@ -144,7 +144,7 @@ def test_norms_have_the_statistics_of_each_part_of_a_batch_and_it_is_said(toy_tr
   """The first part is rows 0, 2, 4, 6; the running average moves by the momentum of 0.9 for each."""
   config = OptimConfig(decay=((".*", 0.0),), accumulate=2)
   first, last, _ = run(toy_tree, batch, config=config, steps=1, norm=True)
-  dense = first.params["backbone"]["dense"]
+  dense = jax.device_get(first.params["backbone"]["dense"])
   rows = batch.images @ dense["kernel"] + dense["bias"]
   mean = 0.0
   for part in (rows[::2], rows[1::2]):
