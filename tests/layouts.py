@@ -71,12 +71,11 @@ def batch_of(tree, rows=slice(None)):
 def trained(case, sharding, steps=STEPS, rows=slice(None), **optim):
   """Returns the losses, the state after them, and the layout; the batch is the same in each step."""
   tree = tree_of(case)
-  mesh = sharding.mesh()
   config = OptimConfig(**{"lr": 0.05, "name": "sgd", **optim})
   widths = (4, 8, 8) if case["head"]["name"] == "dhnn_rnn" else (4, 8)  # a stage a level
   backbone = {"name": "small_resnet", "widths": widths, "blocks": 1}
   method = make_method(ModelConfig(backbone, **case), tree_arrays(tree))
-  batch = devices.put_batch(batch_of(tree, rows), mesh)
+  batch = devices.put_batch(batch_of(tree, rows), sharding.mesh())
 
   def variables():
     return method.module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 1, tree.depth), jnp.int32))
@@ -84,10 +83,9 @@ def trained(case, sharding, steps=STEPS, rows=slice(None), **optim):
   def make():
     return init_state(variables(), optimizer)
 
-  params = jax.eval_shape(variables)["params"]
-  optimizer = make_optimizer(config, params)
-  layout = layout_of(sharding, mesh, method, params)
-  lies = layout.of_state(jax.eval_shape(make), optimizer)
+  shapes = jax.eval_shape(variables)
+  optimizer = make_optimizer(config, shapes["params"])
+  layout = layout_of(sharding, method, shapes, optimizer)
   settings = StepSettings(
     lambda step: jnp.float32(config.lr),
     lambda examples, key, tree: Batch(examples.images, examples.paths, examples.mask),
@@ -95,8 +93,10 @@ def trained(case, sharding, steps=STEPS, rows=slice(None), **optim):
     config.accumulate,
     layout=layout,
   )
-  step = jax.jit(make_train_step(Phase(optimizer), settings), donate_argnums=1, out_shardings=(lies, layout.whole))
-  state, losses, method = jax.jit(make, out_shardings=lies)(), [], layout.reading(method)
+  step = jax.jit(
+    make_train_step(Phase(optimizer), settings), donate_argnums=1, out_shardings=(layout.state, layout.whole)
+  )
+  state, losses, method = jax.jit(make, out_shardings=layout.state)(), [], layout.reading(method)
   for _ in range(steps):
     state, metrics = step(method, state, batch)
     losses.append(float(metrics["loss"]))

@@ -34,6 +34,7 @@ from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints, VanishedCheckpoint, template
 from hierjax.runs.choices import kept_temperatures
 from hierjax.runs.folder import RunFolder
+from hierjax.runs.inputs import check_reads
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
 from hierjax.types import Batch, DecodeOptions, Examples, Variables
 
@@ -259,7 +260,7 @@ class Run:
       trained = full.truncated(levels) if levels else full  # `tree` need not be that: `features` has labels in full
       check_trained_on(self.data, trained, self.trained_on, opened)
     if source is not None:
-      check_reads(self.config, self.example_shape, source.shape)
+      check_reads(self.config.data["name"], self.config.backbone["name"], self.example_shape, source.shape)
       check_views(self.options.views, source.shape, self.data.crop)
     return source
 
@@ -358,29 +359,6 @@ class Run:
       model = {"params": shapes["params"], "collections": collections}
       restored = checkpoints.restore_model(step, template(model, devices.replicated(mesh)))
       return step, {"params": restored["params"], **restored["collections"]}
-
-
-def check_reads(config: RunConfig, reads: tuple[int, ...], given: tuple[int, ...]) -> None:
-  """Raises UserError where a backbone is given features and reads images, or the reverse, or features of another width.
-
-  Args:
-    config: of the run, for messages.
-    reads: the shape of one example as the backbone reads it.
-    given: its shape as the data set stores it.
-  """
-  data, backbone = f"config.data.name = {config.data['name']!r}", f"config.backbone.name = {config.backbone['name']!r}"
-  if len(reads) == 3 and len(given) == 1:
-    raise UserError(
-      f"{data} has vectors of {given[0]} features, and {backbone} reads images: train on features with a config whose "
-      "backbone is `features`, as configs/features.py"
-    )
-  if len(reads) == 1 and len(given) == 3:
-    raise UserError(
-      f"{backbone} reads precomputed features, and {data} has images: `hierjax data features` makes features of "
-      "images, to be read by config.data.name = features"
-    )
-  if len(reads) == 1 and reads != given:
-    raise UserError(f"config.backbone.width = {reads[0]}: {data} has vectors of {given[0]} features")
 
 
 def counting_step(folder: RunFolder) -> int | None:

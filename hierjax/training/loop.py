@@ -31,7 +31,6 @@ from hierjax.runs.provenance import session
 from hierjax.runs.run import Run, counting_step, judged_split
 from hierjax.training.console import Progress
 from hierjax.training.frozen import check_frozen, on_frozen_features
-from hierjax.training.initial.extend import Weights
 from hierjax.training.initial.from_weights import config_of_run
 from hierjax.training.initial.weights import InitConfig, start_weights, started
 from hierjax.training.log import ImageRate, MetricsLog
@@ -124,11 +123,10 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   run = Run.from_config(config)
   settings = run.config
   sharding = unpack(ShardingConfig, settings.sharding or {}, "sharding")
-  mesh = sharding.mesh()
   optim_config = unpack(OptimConfig, settings.optim, "optim")
   init_config = unpack(InitConfig, settings.init, "init")
   check_loggers(settings.loggers)
-  devices.check_batch_size(settings.batch_size, mesh, optim_config.accumulate)
+  devices.check_batch_size(settings.batch_size, sharding.mesh(), optim_config.accumulate)
   if run.data.name == "folder":
     understood = summarize(run.data, run.tree_config)
     _say("\n".join([*understood.lines(), *understood.gravest()]))
@@ -149,15 +147,9 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   phases_config = unpack(PhasesConfig, settings.phases, "phases")
   shapes = jax.eval_shape(make_variables)
   phases = make_phases(phases_config, optim_config, shapes, length)
-  layout = layout_of(sharding, mesh, run.method, shapes["params"])
-  state = jax.eval_shape(lambda: init_state(make_variables(), phases.all[-1].optimizer))
-  lies = layout.of_state(state, phases.all[-1].optimizer)
-  for line in layout.lines(state, lies):
-    _say(line)
-  remarks = check_frozen(run, phases, shapes)
-  collections = {name: tree for name, tree in shapes.items() if name != "params"}
-  remarks += parts_of_norms(phases.all[-1], optim_config.accumulate, settings.batch_size, collections)
-  for line in remarks:
+  layout = layout_of(sharding, run.method, shapes, phases.all[-1].optimizer)
+  parted = parts_of_norms(phases.all[-1], optim_config.accumulate, settings.batch_size, shapes)
+  for line in (*layout.lines, *check_frozen(run, phases, shapes), *parted):
     _say(line)
   step_settings = StepSettings(
     schedule,
@@ -180,7 +172,7 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
     make_variables=make_variables,
     phases=phases,
     train_steps=[
-      jax.jit(make_train_step(phase, step_settings), donate_argnums=1, out_shardings=(lies, layout.whole))
+      jax.jit(make_train_step(phase, step_settings), donate_argnums=1, out_shardings=(layout.state, layout.whole))
       for phase in phases.all
     ],
   )
@@ -214,8 +206,7 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
     start = int(state.step)
     if start < total_steps:
       stack.enter_context(session(folder, start))
-      variables = training.layout.gathered(state.variables)
-      loaded = LoadedRun(folder, training.run, start, variables, training.layout.mesh)
+      loaded = _loaded(training, start, state)
       train, validation = on_frozen_features(loaded, training.train, training.validation)
       training = dataclasses.replace(training, train=train, validation=validation)
     steps = _Steps(training, state, checkpoints, config)
@@ -240,11 +231,9 @@ def _opened(training: _Training, config: Mapping[str, Any], resumes: bool) -> tu
   claim(folder, config, run, training.train)
   checkpoints = Checkpoints(folder.checkpoints, select_best=training.validation is not None, create=True)
   optimizer = training.phases.all[-1].optimizer
-
-  def made(taken: Weights) -> TrainState:
-    return init_state(started(training.make_variables(), taken), optimizer)
-
-  state = restored_or_new(checkpoints, made, taken, layout.of_state(jax.eval_shape(made, taken), optimizer))
+  state = restored_or_new(
+    checkpoints, lambda taken: init_state(started(training.make_variables(), taken), optimizer), taken, layout.state
+  )
   if origin:
     _say(origin)
   if int(state.step) < training.length.total_steps:
@@ -252,6 +241,10 @@ def _opened(training: _Training, config: Mapping[str, Any], resumes: bool) -> tu
     for remark in run.describe():
       _say(remark)
   return state, checkpoints
+
+
+def _loaded(training: _Training, done: int, state: TrainState) -> LoadedRun:
+  return LoadedRun(training.folder, training.run, done, training.layout.gathered(state.variables), training.layout.mesh)
 
 
 class _Steps:
@@ -321,9 +314,7 @@ class _Steps:
   def _validate(self, done: int, validation: Source) -> dict[str, Any]:
     self._check_finite()
     training = self._training
-    variables = training.layout.gathered(self.state.variables)
-    loaded = LoadedRun(training.folder, training.run, done, variables, training.layout.mesh)
-    scores, _ = measure_split(self._validation_step, loaded, validation)
+    scores, _ = measure_split(self._validation_step, _loaded(training, done, self.state), validation)
     for name, value in scores.items():
       if not all(map(math.isfinite, jax.tree.leaves(value))):
         raise _diverged(f"the {name} on validation", done, self.checkpoints)

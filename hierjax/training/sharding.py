@@ -33,7 +33,8 @@ from hierjax.nn.classifier import ModelMethod
 from hierjax.runs import devices
 from hierjax.runs.checkpoint import num_bytes
 from hierjax.training.optim import Groups, Optimizer, parameter_names
-from hierjax.training.state import TrainState
+from hierjax.training.state import TrainState, init_state
+from hierjax.types import Variables
 
 DATA, MODEL = devices.AXES
 FSDP, NODES = "fsdp", "nodes"
@@ -118,11 +119,15 @@ class Layout:
     mesh: the devices.
     kept: a tree like the parameters of `NamedSharding`, between steps; that of gradients, too.
     used: the same within a step. Its parts may differ in size by one entry, where the number does not divide.
+    state: a train state of `NamedSharding`: the parameters as in `kept`, and the optimiser's state beside them.
+    lines: the bytes of a device, in words.
   """
 
   mesh: Mesh
   kept: Any
   used: Any
+  state: TrainState
+  lines: tuple[str, ...]
 
   @property
   def whole(self) -> NamedSharding:
@@ -133,18 +138,6 @@ class Layout:
   def divides(self) -> bool:
     """Whether any parameter is divided."""
     return any(not own.is_fully_replicated for own in jax.tree.leaves((self.kept, self.used)))
-
-  def of_state(self, state: TrainState, optimizer: Optimizer) -> TrainState:
-    """Returns the sharding of each array of a state, which may be shapes."""
-
-    def beside(leaf: Any, own: NamedSharding) -> NamedSharding:
-      return own if len(leaf.shape) == len(own.spec) else self.whole  # such as a count of its steps
-
-    of_optimizer = optax.tree_map_params(
-      optimizer.transform, beside, state.opt_state, self.kept, transform_non_params=lambda _: self.whole
-    )
-    others: TrainState = jax.tree.map(lambda _: self.whole, state)
-    return dataclasses.replace(others, params=self.kept, opt_state=of_optimizer)
 
   def in_use(self, params: Any) -> Any:
     """Returns parameters as a step computes with them; jittable."""
@@ -168,28 +161,15 @@ class Layout:
     rows = NamedSharding(self.mesh, PartitionSpec(DATA))
     return dataclasses.replace(method, module=method.module.clone(head_rows=rows))
 
-  def lines(self, state: TrainState, sharded: TrainState) -> list[str]:
-    """Returns the bytes of a device, and what is whole on each, in words.
 
-    Args:
-      state: shapes.
-      sharded: `of_state` of them.
-    """
-    parts = {"weights": (state.params, sharded.params), "the optimiser's state": (state.opt_state, sharded.opt_state)}
-    sizes = [f"{_mib(bytes_a_device(*trees))} of {_mib(num_bytes(trees[0]))} MiB of {n}" for n, trees in parts.items()]
-    if not self.divides:
-      sizes = [f"{_mib(num_bytes(trees[0]))} MiB of {name}" for name, trees in parts.items()]
-    grid = " x ".join(f"{size} {name}" for name, size in self.mesh.shape.items())
-    return [f"a device ({grid}) holds {' and '.join(sizes)}"]
-
-
-def layout_of(config: ShardingConfig, mesh: Mesh, method: ModelMethod, params: Any) -> Layout:
-  """Returns the layout that the rules give to parameters, or to their shapes.
+def layout_of(config: ShardingConfig, method: ModelMethod, variables: Variables, optimizer: Optimizer) -> Layout:
+  """Returns the layout that the rules give to the variables of a method, or to their shapes.
 
   Raises:
     UserError: a rule matches no parameter, or names axes that one of its parameters does not have, or an axis that does
-      not divide evenly.
+      not divide evenly; or as `ShardingConfig.mesh`.
   """
+  params, mesh = variables["params"], config.mesh()
   names = parameter_names(params)
   for pattern, _ in config.rules:
     if not any(re.search(pattern, name) for name in jax.tree.leaves(names)):
@@ -199,7 +179,34 @@ def layout_of(config: ShardingConfig, mesh: Mesh, method: ModelMethod, params: A
   over_nodes = _node_axes(config, method)
   specs = jax.tree.map(partial(_specs, config, mesh, over_nodes), names, params)
   kept, used = (jax.tree.map(lambda _, s, i=i: NamedSharding(mesh, s[i]), names, specs) for i in range(2))
-  return Layout(mesh, kept, used)
+  state = jax.eval_shape(lambda: init_state(variables, optimizer))
+  lies = _of_state(state, kept, optimizer, devices.replicated(mesh))
+  return Layout(mesh, kept, used, lies, _lines(mesh, state, lies))
+
+
+def _of_state(state: TrainState, kept: Any, optimizer: Optimizer, whole: NamedSharding) -> TrainState:
+  """Returns the sharding of each array of a state: the optimiser's lie as their parameters, all others are whole."""
+
+  def beside(leaf: Any, own: NamedSharding) -> NamedSharding:
+    return own if len(leaf.shape) == len(own.spec) else whole  # such as a count of its steps
+
+  of_optimizer = optax.tree_map_params(
+    optimizer.transform, beside, state.opt_state, kept, transform_non_params=lambda _: whole
+  )
+  others: TrainState = jax.tree.map(lambda _: whole, state)
+  return dataclasses.replace(others, params=kept, opt_state=of_optimizer)
+
+
+def _lines(mesh: Mesh, state: TrainState, lies: TrainState) -> tuple[str, ...]:
+  """Returns the bytes of a device in words; `state` has shapes."""
+  parts = {"weights": (state.params, lies.params), "the optimiser's state": (state.opt_state, lies.opt_state)}
+  divided = any(not own.is_fully_replicated for own in jax.tree.leaves(lies.params))
+  held = [
+    f"{_mib(bytes_a_device(*trees))}{f' of {_mib(num_bytes(trees[0]))}' if divided else ''} MiB of {name}"
+    for name, trees in parts.items()
+  ]
+  grid = " x ".join(f"{size} {name}" for name, size in mesh.shape.items())
+  return (f"a device ({grid}) holds {' and '.join(held)}",)
 
 
 def _specs(

@@ -14,7 +14,7 @@ from hierjax.training.phases import Phase
 from hierjax.training.schedule import Schedule
 from hierjax.training.sharding import Layout
 from hierjax.training.state import TrainState
-from hierjax.types import Batch, Examples, Method
+from hierjax.types import Batch, Examples, Method, Variables
 
 Preprocess = Callable[[Examples, jax.Array, Any], Batch]
 Weights = Callable[[Int[Array, "b p l"]], Float[Array, "b"]]
@@ -89,15 +89,16 @@ def make_train_step(phase: Phase, settings: StepSettings) -> TrainStep:
   return train_step
 
 
-def parts_of_norms(phase: Phase, accumulate: int, batch_size: int, collections: Any) -> list[str]:
+def parts_of_norms(phase: Phase, accumulate: int, batch_size: int, variables: Variables) -> list[str]:
   """Returns a line where a batch in parts is not the same as the whole batch, since norms have statistics of their own.
 
   Args:
     phase: of the steps.
     accumulate: parts of a batch.
     batch_size: images of a batch.
-    collections: the variables beside the weights, or their shapes.
+    variables: of the module, or their shapes.
   """
+  collections = {name: tree for name, tree in variables.items() if name != "params"}
   frozen = jax.tree.map(lambda _: False, collections) if phase.frozen_collections is None else phase.frozen_collections
   if accumulate == 1 or all(jax.tree.leaves(frozen)):
     return []

@@ -21,6 +21,7 @@ from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints, num_bytes, template
+from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.sharding import ShardingConfig, bytes_a_device, layout_of
 
 ROOT = Path(__file__).parents[2]
@@ -139,11 +140,12 @@ def rules():
   )
   features = jax.numpy.zeros((1, 6))
   paths = jax.numpy.zeros((1, 1, 3), jax.numpy.int32)
-  params = jax.eval_shape(lambda: method.module.init(jax.random.key(0), features, paths))["params"]
+  shapes = jax.eval_shape(lambda: method.module.init(jax.random.key(0), features, paths))
+  optimizer = make_optimizer(OptimConfig(), shapes["params"])
 
   def rules(*given, **fields):
     config = ShardingConfig(given, **{"model": 2, "least": 1, **fields})
-    layout = layout_of(config, config.mesh(), method, params)
+    layout = layout_of(config, method, shapes, optimizer)
     named = lambda tree: {  # noqa: E731
       jax.tree_util.keystr(path, simple=True, separator="/"): leaf.spec
       for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

@@ -151,9 +151,10 @@ def test_norms_have_the_statistics_of_each_part_of_a_batch_and_it_is_said(toy_tr
     mean = 0.9 * mean + 0.1 * part.mean(axis=0)
   np.testing.assert_allclose(last.collections["batch_stats"]["backbone"]["norm"]["mean"], mean, rtol=1e-5, atol=1e-6)
   phase = Phase(make_optimizer(config, first.params))
-  (line,) = parts_of_norms(phase, 2, 8, first.collections)
+  (line,) = parts_of_norms(phase, 2, 8, first.variables)
   assert "batch norm has the statistics of each part of 4 images, and not of all 8" in line
-  assert not parts_of_norms(phase, 1, 8, first.collections) and not parts_of_norms(phase, 2, 8, {})
+  assert not parts_of_norms(phase, 1, 8, first.variables)
+  assert not parts_of_norms(phase, 2, 8, {"params": first.params})
 
 
 def test_masked_examples_count_for_nothing(toy_tree, batch):
