@@ -93,9 +93,7 @@ def trained(case, sharding, steps=STEPS, rows=slice(None), **optim):
     config.accumulate,
     layout=layout,
   )
-  step = jax.jit(
-    make_train_step(Phase(optimizer), settings), donate_argnums=1, out_shardings=(layout.state, layout.whole)
-  )
+  step = jax.jit(make_train_step(Phase(optimizer), settings), donate_argnums=1, out_shardings=layout.of_step)
   state, losses, method = jax.jit(make, out_shardings=layout.state)(), [], layout.reading(method)
   for _ in range(steps):
     state, metrics = step(method, state, batch)

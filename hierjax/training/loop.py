@@ -149,8 +149,7 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   phases = make_phases(phases_config, optim_config, shapes, length)
   layout = layout_of(sharding, run.method, shapes, phases.all[-1].optimizer)
   parted = parts_of_norms(phases.all[-1], optim_config.accumulate, settings.batch_size, shapes)
-  for line in (*layout.lines, *check_frozen(run, phases, shapes), *parted):
-    _say(line)
+  _say("\n".join([*layout.lines, *check_frozen(run, phases, shapes), *parted]))
   step_settings = StepSettings(
     schedule,
     preprocess=run.augment,
@@ -172,8 +171,7 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
     make_variables=make_variables,
     phases=phases,
     train_steps=[
-      jax.jit(make_train_step(phase, step_settings), donate_argnums=1, out_shardings=(layout.state, layout.whole))
-      for phase in phases.all
+      jax.jit(make_train_step(p, step_settings), donate_argnums=1, out_shardings=layout.of_step) for p in phases.all
     ],
   )
 
@@ -206,7 +204,7 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
     start = int(state.step)
     if start < total_steps:
       stack.enter_context(session(folder, start))
-      loaded = _loaded(training, start, state)
+      loaded = LoadedRun(folder, training.run, start, training.layout.gathered(state), training.layout.mesh)
       train, validation = on_frozen_features(loaded, training.train, training.validation)
       training = dataclasses.replace(training, train=train, validation=validation)
     steps = _Steps(training, state, checkpoints, config)
@@ -241,10 +239,6 @@ def _opened(training: _Training, config: Mapping[str, Any], resumes: bool) -> tu
     for remark in run.describe():
       _say(remark)
   return state, checkpoints
-
-
-def _loaded(training: _Training, done: int, state: TrainState) -> LoadedRun:
-  return LoadedRun(training.folder, training.run, done, training.layout.gathered(state.variables), training.layout.mesh)
 
 
 class _Steps:
@@ -313,8 +307,9 @@ class _Steps:
 
   def _validate(self, done: int, validation: Source) -> dict[str, Any]:
     self._check_finite()
-    training = self._training
-    scores, _ = measure_split(self._validation_step, _loaded(training, done, self.state), validation)
+    training, layout = self._training, self._training.layout
+    loaded = LoadedRun(training.folder, training.run, done, layout.gathered(self.state), layout.mesh)
+    scores, _ = measure_split(self._validation_step, loaded, validation)
     for name, value in scores.items():
       if not all(map(math.isfinite, jax.tree.leaves(value))):
         raise _diverged(f"the {name} on validation", done, self.checkpoints)

@@ -135,6 +135,11 @@ class Layout:
     return devices.replicated(self.mesh)
 
   @property
+  def of_step(self) -> tuple[TrainState, NamedSharding]:
+    """The sharding of what a train step returns, the state and the metrics."""
+    return self.state, self.whole
+
+  @property
   def divides(self) -> bool:
     """Whether any parameter is divided."""
     return any(not own.is_fully_replicated for own in jax.tree.leaves((self.kept, self.used)))
@@ -147,12 +152,12 @@ class Layout:
     """Returns gradients as parameters are kept; jittable."""
     return jax.lax.with_sharding_constraint(grads, self.kept) if self.divides else grads
 
-  def gathered(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns variables whose weights are divided over `model` alone, as evaluation reads them."""
+  def gathered(self, state: TrainState) -> Variables:
+    """Returns the variables with weights that are divided over `model` alone, as validation reads them."""
     if not self.divides:
-      return dict(variables)
+      return state.variables
     over_model = jax.tree.map(lambda own: NamedSharding(self.mesh, without(own.spec, DATA)), self.kept)
-    return {**variables, "params": jax.jit(_same, out_shardings=over_model)(variables["params"])}
+    return {**state.variables, "params": jax.jit(_same, out_shardings=over_model)(state.params)}
 
   def reading(self, method: ModelMethod) -> ModelMethod:
     """Returns the method whose head is given the features of all images of its row of the mesh."""
