@@ -49,7 +49,7 @@ def run(script, *words, given, **values):
   return subprocess.run(command, env=given.environment | values, capture_output=True, text=True, timeout=60, cwd=ROOT)
 
 
-def test_two_processes_on_this_machine_train_and_go_on(tmp_path):
+def test_two_processes_on_this_machine_train(tmp_path):
   words = ["2", "quickstart:smoke", f"--workdir={tmp_path / 'run'}", "--config.data.examples=32", "--config.epochs=1"]
   environment = os.environ | {"PYTHON": sys.executable, "XDG_CACHE_HOME": str(tmp_path)}
   environment |= {"XLA_FLAGS": f"{FLAGS} --xla_force_host_platform_device_count=1"}
