@@ -18,7 +18,7 @@ restarts=${RESTARTS:-50} # at most
 
 # JAX reads Slurm's variables by itself (--multihost=auto), and takes one GPU a task. The coordinator is the first node.
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/hierjax/xla} # shared: a restart compiles nothing
-export XDG_CACHE_HOME=${XDG_CACHE_HOME:-${TMPDIR:-/tmp}}                                # of decoded images, on the node
+export XDG_CACHE_HOME=${XDG_CACHE_HOME:-${TMPDIR:-$HOME/.cache}}                        # of decoded images, on the node
 unset XLA_FLAGS
 # source /SHARED/venv/bin/activate
 
