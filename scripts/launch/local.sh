@@ -14,10 +14,9 @@ python=${PYTHON:-python3}
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 pids=()
 forward() { kill -"$1" "${pids[@]}" 2>/dev/null; }
-for name in TERM INT HUP USR1; do
-  # shellcheck disable=SC2064  # the name of now
-  trap "forward $name" "$name"
-done
+trap 'forward TERM' TERM INT # which each process of several takes as a request to save
+trap 'forward HUP' HUP
+trap 'forward USR1' USR1
 for ((i = 0; i < count; i++)); do
   "$python" -m hierjax train "$@" --multihost="127.0.0.1:$port,$count,$i" &
   pids+=($!)
