@@ -22,7 +22,8 @@ from hierjax.inference.images import check_single_path
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.pipeline import Stages, finish, view_distributions
 from hierjax.runs.folder import write_whole
-from hierjax.runs.run import Run, check_reads
+from hierjax.runs.inputs import check_reads
+from hierjax.runs.run import Run
 from hierjax.types import Examples, Method, Variables
 
 
@@ -98,7 +99,7 @@ def write_pseudo_labels(
 
 
 def _check(run: Run, images: View, coarse: Bool[np.ndarray, "n"]) -> None:
-  check_reads(run.config, run.example_shape, images.shape)
+  check_reads(run.config.data["name"], run.config.backbone["name"], run.example_shape, images.shape)
   check_views(run.options.views, images.shape, run.data.crop)
   check_single_path(run, images, "pseudo-labels complete one path an image")
   if run.tree_config.short_labels == "stop":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -9,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import struct
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int
 
 from hierjax.functional.calibration import calibrated
 from hierjax.functional.decoding import decode
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.nn.backbones.backbone import Backbone, called, remat
 from hierjax.nn.kept import KeptPooled
+from hierjax.nn.merged import MergedBackbone
 from hierjax.types import DecodeOptions, Distribution, Features, Inputs, Leaf, Prediction, Variables
 
 
@@ -25,11 +29,16 @@ class Classifier(nn.Module):
     backbone: `backbone(inputs, train) -> Features`.
     head: `head(features, targets, train) -> outputs`, with `loss` and `distribution`; see `hierjax.types.Head`.
     neck: `neck(features, train) -> Features`, or None.
+    head_rows: how the rows of the pooled vector that the head reads lie on the devices; None leaves it to the compiler.
+    remat: those of `backbone`, `neck` and `head` that the backward pass computes anew, a `Backbone` stage by stage: the
+      forward pass keeps what they are given, and not what is within them.
   """
 
   backbone: nn.Module
   head: nn.Module
   neck: nn.Module | None = None
+  head_rows: NamedSharding | None = None
+  remat: tuple[str, ...] = ()
 
   def __call__(
     self,
@@ -50,22 +59,29 @@ class Classifier(nn.Module):
     features = self.features(inputs, train, frozen)
     training = train and "head" not in frozen
     if isinstance(targets, tuple):
-      return tuple(self.head(features, own, train=training) for own in targets)
-    return self.head(features, targets, train=training)
+      return tuple(self._run("head", features, own, train=training) for own in targets)
+    return self._run("head", features, targets, train=training)
 
   def features(self, inputs: Inputs, train: bool = False, frozen: tuple[str, ...] = ()) -> Features:
     """Returns what the head reads."""
     features = self.backbone_features(inputs, train=train and "backbone" not in frozen)
     if self.neck is not None:
-      features = self.neck(features, train=train and "neck" not in frozen)
+      features = self._run("neck", features, train=train and "neck" not in frozen)
+    if self.head_rows is not None:
+      pooled = jax.lax.with_sharding_constraint(features.pooled, self.head_rows)
+      features = dataclasses.replace(features, pooled=pooled)
     return features
 
   def backbone_features(self, inputs: Inputs, train: bool = False) -> Features:
     """Returns the features of the backbone."""
     if isinstance(inputs, Features):
       return inputs if inputs.stages else self.kept.features(inputs.pooled)
-    features: Features = self.backbone(inputs, train=train)
-    return features
+    if isinstance(self.backbone, Backbone | MergedBackbone):  # which see to it stage by stage
+      return called(self.backbone, inputs, train=train)
+    return self._run("backbone", inputs, train=train)
+
+  def _run(self, part: str, *inputs: Any, train: bool) -> Any:
+    return (remat if part in self.remat else called)(getattr(self, part), *inputs, train=train)
 
   @property
   def kept(self) -> Any:

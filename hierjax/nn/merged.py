@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
-from hierjax.nn.backbones.backbone import Backbone, State, map_of
+from hierjax.nn.backbones.backbone import Backbone, State, called, map_of, remat
 from hierjax.types import Features
 
 
@@ -61,16 +62,19 @@ class MergedBackbone(nn.Module):
     trunk: `trunk(x, train) -> x`, one after the other: the stem and the shared stages; empty where nothing is shared.
     branches: the remaining stages for each level, by its number from 0, as `CoarseFineHead` numbers its layers. So a
       branch draws the same initial values for any set of other branches (READINGS D4).
+    remat: as of `Backbone`.
   """
 
   trunk: tuple[nn.Module, ...]
   branches: dict[str, Backbone]
+  remat: bool = False
 
   def __call__(self, images: Float[Array, "b h w c"], train: bool = False) -> Features:
     """Returns the maps of the shared stages, and the branches' pooled vectors, the top level's first, `f32[b l*d]`."""
     x, maps = images, []
+    run = partial(remat if self.remat else called, train=train)
     for module in self.trunk:
-      x = module(x, train)
+      x = run(module, x)
       maps.append(map_of(x))
     pooled = [branch(x, train).pooled for branch in self.branches.values()]
     return Features(stages=tuple(maps[1:]), pooled=jnp.concatenate(pooled, axis=1))
@@ -106,8 +110,8 @@ def merge(build: Callable[[], nn.Module], shared: int, levels: Sequence[int]) ->
 
   def branch() -> Backbone:
     own = built()
-    return Backbone(_Pass() if shared else own.stem, own.stages[shared:], own.top)
+    return Backbone(_Pass() if shared else own.stem, own.stages[shared:], own.top, remat=own.remat)
 
   whole = built()
   trunk = (whole.stem, *whole.stages[:shared]) if shared else ()
-  return MergedBackbone(trunk, {str(level - 1): branch() for level in levels})
+  return MergedBackbone(trunk, {str(level - 1): branch() for level in levels}, whole.remat)

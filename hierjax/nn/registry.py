@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from flax import nnx
 from hierjax.config import REQUIRED, Field, fields_of, is_plain, lookup, lookup_or_import, unpack
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
+from hierjax.nn.backbones.backbone import Backbone
 from hierjax.nn.backbones.convnext import CONVNEXTS
 from hierjax.nn.backbones.densenet import densenet
 from hierjax.nn.backbones.efficientnet_lite import (
@@ -110,6 +110,7 @@ class ModelConfig:
     neck: names a neck.
     dtype: of the computation: float32 or bfloat16. Weights are float32.
     merged: the keys of `MergedConfig`.
+    remat: those of `backbone`, `neck` and `head` that the backward pass computes anew; see `Classifier`.
   """
 
   backbone: Section
@@ -117,6 +118,7 @@ class ModelConfig:
   neck: Section = dataclasses.field(default_factory=lambda: {"name": "none"})
   dtype: str = "float32"
   merged: Section = dataclasses.field(default_factory=dict)
+  remat: tuple[str, ...] = ()
 
 
 def make_method(config: ModelConfig, tree: TreeArrays) -> ModelMethod:
@@ -133,12 +135,18 @@ def make_method(config: ModelConfig, tree: TreeArrays) -> ModelMethod:
       "config.merged.shared = -1"
     )
   given = {"dtype": lookup(DTYPES, config.dtype, "dtype"), "branch_levels": levels}
-  build = partial(make_part, "backbone", config.backbone, given)
+  anew = "backbone" in config.remat
+
+  def build() -> Any:
+    made = make_part("backbone", config.backbone, given)
+    return made.clone(remat=True) if anew and isinstance(made, Backbone) else made
+
   head = make_part("head", config.head, given | {"arrays": tree})
   module = Classifier(
     backbone=merge(build, merging.shared, levels) if levels else build(),
     head=head,
     neck=make_part("neck", config.neck, given),
+    remat=config.remat,
   )
   return ModelMethod(module, tree)
 

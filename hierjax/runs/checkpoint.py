@@ -28,6 +28,7 @@ from jax.experimental import multihost_utils
 from hierjax.disk import check_room, room, sync
 from hierjax.errors import UserError
 from hierjax.runs.checkpoint_record import KEY, DamagedCheckpoint, Record, content, layout, read_record
+from hierjax.runs.devices import fetched
 from hierjax.runs.folder import is_checkpoint
 
 _KEPT = 2  # of the latest
@@ -94,7 +95,7 @@ class Checkpoints:
       return
     self.wait()
     # Orbax copies numpy arrays before it returns; of an array on several devices it would compile a slice for each.
-    items = dict(zip(("model", "training"), jax.device_get((model, training)), strict=True))
+    items = dict(zip(("model", "training"), fetched((model, training)), strict=True))
     check_room(self._folder / str(step), num_bytes(items), self._goes_on())
     record = Record.of(step, score, items)
     args = ocp.args.Composite(**{name: ocp.args.StandardSave(item) for name, item in items.items()})
@@ -272,9 +273,13 @@ class Checkpoints:
         _remove_leftovers(self._folder)
 
 
-def template(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-  """Returns the shapes of `tree` with a sharding, the template with which `restore` places arrays on any devices."""
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+def template(tree: Any, sharding: Any) -> Any:
+  """Returns the shapes of `tree` with a sharding, the template with which `restore` places arrays on any devices.
+
+  `sharding` is one for all arrays, or a tree like `tree` with one for each.
+  """
+  each = jax.tree.map(lambda _: sharding, tree) if isinstance(sharding, jax.sharding.Sharding) else sharding
+  return jax.tree.map(lambda x, own: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own), tree, each)
 
 
 def num_bytes(tree: Any) -> int:

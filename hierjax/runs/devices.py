@@ -1,4 +1,4 @@
-"""Devices and processes: the data mesh, batches onto it, and joining a multi-process run."""
+"""Devices and processes: the mesh, batches onto it, arrays from it, and joining a multi-process run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any, NoReturn
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hierjax.errors import UserError
 
+AXES = ("data", "model")  # of a mesh; most have the first alone
 # Seconds without a sign of a process, after which the others end too; by default jax waits for 100.
 _HEARTBEAT = 30
 _MOST_CPU_DEVICES = 8
@@ -24,7 +26,7 @@ _LEAST_IMAGES = 8  # of a batch on each CPU device
 def data_mesh() -> Mesh:
   """Returns all devices of all processes as one axis, `data`."""
   # jax.make_mesh would make the axis explicit, which most networks do not run under.
-  return Mesh(np.array(jax.devices()), ("data",))
+  return Mesh(np.array(jax.devices()), AXES[:1])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -33,9 +35,22 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-  """Puts this process's rows of a batch onto its devices; leaves `[b/processes ...]` become global arrays `[b ...]`."""
-  sharding = NamedSharding(mesh, PartitionSpec("data"))
+  """Puts this process's rows of a batch onto its devices; leaves `[b/processes ...]` become global arrays `[b ...]`.
+
+  They are divided over all devices, whatever the axes of the mesh.
+  """
+  sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def fetched(tree: Any) -> Any:
+  """Returns arrays in numpy, each whole, on every process; of arrays that processes share, all must call it."""
+
+  def whole(x: Any) -> Any:
+    shared = isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated
+    return multihost_utils.process_allgather(x, tiled=True) if shared else x
+
+  return jax.device_get(jax.tree.map(whole, tree))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:

@@ -41,6 +41,7 @@ from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
 
 FORMAT = "hierjax run 4"
+_FREE = ("sharding", "remat")  # of a config: a run goes on with others, which change no weight but by rounding
 _TYPES = {"split": str, "step": int, "views": int, "num_examples": int, "known_levels": int}
 _LISTS = {"level_names": str, "level_sizes": int, "further_metrics": str}
 _LISTS |= dict.fromkeys(("examples", "members", "ensembles", "lowest_recall", "confusions"), dict)
@@ -193,7 +194,7 @@ class RunFolder:
     differing = [
       f"  config.{key}: {theirs.get(key, '(absent)')!r} in the folder, {ours.get(key, '(absent)')!r} now"
       for key in sorted(ours.keys() | theirs.keys())
-      if key not in ours or key not in theirs or ours[key] != theirs[key]
+      if key.partition(".")[0] not in _FREE and (key not in ours or key not in theirs or ours[key] != theirs[key])
     ]
     other = f"{self.path} is the folder of a run with another"
     if differing:

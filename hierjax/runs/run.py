@@ -34,6 +34,7 @@ from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints, VanishedCheckpoint, template
 from hierjax.runs.choices import kept_temperatures
 from hierjax.runs.folder import RunFolder
+from hierjax.runs.inputs import check_reads
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
 from hierjax.types import Batch, DecodeOptions, Examples, Variables
 
@@ -52,6 +53,8 @@ class RunConfig:
     least_steps: the least steps of a run with few images, whose epochs then last longer; 0: no bound.
     most_steps: the most steps of a run with many images, whose epochs then are shorter; 0: no bound.
     dtype: of the network's arithmetic: `float32`, or `bfloat16` on GPUs and TPUs; weights stay float32.
+    remat: those of `backbone`, `neck` and `head` that the backward pass computes anew, a backbone stage by stage, so
+      that a step needs less memory and more time.
     class_weights: `none`; or `balanced`, where each end node of a label counts the same in the loss.
     loggers: where metrics go: `console`, `jsonl`, which every run has, `tensorboard`, `wandb`, `package.module:thing`.
     log_every: steps between two lines of the training log.
@@ -74,6 +77,7 @@ class RunConfig:
     decode: see `hierjax.types.DecodeOptions`.
     init: see `hierjax.training.initial.weights.InitConfig`.
     frozen: see `FrozenConfig`.
+    sharding: see `hierjax.training.sharding.ShardingConfig`; None for its defaults.
   """
 
   seed: int = 0
@@ -82,6 +86,7 @@ class RunConfig:
   least_steps: int = 0
   most_steps: int = 0
   dtype: Literal["float32", "bfloat16"] = "float32"
+  remat: tuple[str, ...] = ()
   class_weights: Literal["none", "balanced"] = "none"
   loggers: tuple[str, ...] = ("console", "jsonl", "tensorboard")
   log_every: int = 50
@@ -103,6 +108,7 @@ class RunConfig:
   decode: Mapping[str, Any]
   init: Mapping[str, Any]
   frozen: Mapping[str, Any]
+  sharding: Mapping[str, Any] | None = None
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no run can have."""
@@ -124,11 +130,13 @@ class RunConfig:
     for name, (holds, allowed) in laws.items():
       if not holds:
         raise UserError(f"config.{name} = {getattr(self, name)}: must be {allowed}")
+    if not set(self.remat) <= {"backbone", "neck", "head"}:
+      raise UserError(f"config.remat = {self.remat!r}: name backbone, neck or head, as a tuple")
 
   @property
   def model(self) -> ModelConfig:
     """The sections that describe the model."""
-    return ModelConfig(self.backbone, self.head, self.neck, self.dtype, self.merged)
+    return ModelConfig(self.backbone, self.head, self.neck, self.dtype, self.merged, self.remat)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +260,7 @@ class Run:
       trained = full.truncated(levels) if levels else full  # `tree` need not be that: `features` has labels in full
       check_trained_on(self.data, trained, self.trained_on, opened)
     if source is not None:
-      check_reads(self.config, self.example_shape, source.shape)
+      check_reads(self.config.data["name"], self.config.backbone["name"], self.example_shape, source.shape)
       check_views(self.options.views, source.shape, self.data.crop)
     return source
 
@@ -351,29 +359,6 @@ class Run:
       model = {"params": shapes["params"], "collections": collections}
       restored = checkpoints.restore_model(step, template(model, devices.replicated(mesh)))
       return step, {"params": restored["params"], **restored["collections"]}
-
-
-def check_reads(config: RunConfig, reads: tuple[int, ...], given: tuple[int, ...]) -> None:
-  """Raises UserError where a backbone is given features and reads images, or the reverse, or features of another width.
-
-  Args:
-    config: of the run, for messages.
-    reads: the shape of one example as the backbone reads it.
-    given: its shape as the data set stores it.
-  """
-  data, backbone = f"config.data.name = {config.data['name']!r}", f"config.backbone.name = {config.backbone['name']!r}"
-  if len(reads) == 3 and len(given) == 1:
-    raise UserError(
-      f"{data} has vectors of {given[0]} features, and {backbone} reads images: train on features with a config whose "
-      "backbone is `features`, as configs/features.py"
-    )
-  if len(reads) == 1 and len(given) == 3:
-    raise UserError(
-      f"{backbone} reads precomputed features, and {data} has images: `hierjax data features` makes features of "
-      "images, to be read by config.data.name = features"
-    )
-  if len(reads) == 1 and reads != given:
-    raise UserError(f"config.backbone.width = {reads[0]}: {data} has vectors of {given[0]} features")
 
 
 def counting_step(folder: RunFolder) -> int | None:

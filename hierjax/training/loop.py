@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from hierjax.config import unpack
 from hierjax.data.source import Source
@@ -40,10 +39,11 @@ from hierjax.training.minutes import Minutes
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import Phases, PhasesConfig, make_phases
 from hierjax.training.schedule import RunLength, ScheduleConfig, make_schedule
+from hierjax.training.sharding import Layout, ShardingConfig, layout_of
 from hierjax.training.signals import StopSignals, stop_signals
 from hierjax.training.start import check_processes, claim, restored_or_new
 from hierjax.training.state import TrainState, init_state
-from hierjax.training.step import StepSettings, TrainStep, make_train_step
+from hierjax.training.step import StepSettings, TrainStep, make_train_step, parts_of_norms
 from hierjax.types import Examples, Variables
 
 
@@ -90,7 +90,7 @@ class _Training:
   Attributes:
     run: the data, tree and model of the config.
     folder: the run's folder.
-    mesh: the devices.
+    layout: where the weights lie on the devices.
     init: the section `init` of the config.
     schedule: the section `schedule` of the config.
     train: the training images.
@@ -104,7 +104,7 @@ class _Training:
 
   run: Run
   folder: RunFolder
-  mesh: Mesh
+  layout: Layout
   init: InitConfig
   schedule: ScheduleConfig
   train: Source
@@ -120,13 +120,13 @@ class _Training:
 
 
 def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
-  mesh = devices.data_mesh()
   run = Run.from_config(config)
   settings = run.config
+  sharding = unpack(ShardingConfig, settings.sharding or {}, "sharding")
   optim_config = unpack(OptimConfig, settings.optim, "optim")
   init_config = unpack(InitConfig, settings.init, "init")
   check_loggers(settings.loggers)
-  devices.check_batch_size(settings.batch_size, mesh, optim_config.accumulate)
+  devices.check_batch_size(settings.batch_size, sharding.mesh(), optim_config.accumulate)
   if run.data.name == "folder":
     understood = summarize(run.data, run.tree_config)
     _say("\n".join([*understood.lines(), *understood.gravest()]))
@@ -147,20 +147,21 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
   phases_config = unpack(PhasesConfig, settings.phases, "phases")
   shapes = jax.eval_shape(make_variables)
   phases = make_phases(phases_config, optim_config, shapes, length)
-  for line in check_frozen(run, phases, shapes):
-    _say(line)
+  layout = layout_of(sharding, run.method, shapes, phases.all[-1].optimizer)
+  parted = parts_of_norms(phases.all[-1], optim_config.accumulate, settings.batch_size, shapes)
+  _say("\n".join([*layout.lines, *check_frozen(run, phases, shapes), *parted]))
   step_settings = StepSettings(
     schedule,
     preprocess=run.augment,
     key=jax.random.fold_in(key, 1),
     accumulate=optim_config.accumulate,
     weights=run.class_weights(train),
+    layout=layout,
   )
-  whole = devices.replicated(mesh)
   return _Training(
-    run=run,
+    run=dataclasses.replace(run, method=layout.reading(run.method)),
     folder=RunFolder(workdir),
-    mesh=mesh,
+    layout=layout,
     init=init_config,
     schedule=schedule_config,
     train=train,
@@ -170,7 +171,7 @@ def _set_up(config: Mapping[str, Any], workdir: str) -> _Training:
     make_variables=make_variables,
     phases=phases,
     train_steps=[
-      jax.jit(make_train_step(phase, step_settings), donate_argnums=1, out_shardings=whole) for phase in phases.all
+      jax.jit(make_train_step(p, step_settings), donate_argnums=1, out_shardings=layout.of_step) for p in phases.all
     ],
   )
 
@@ -203,7 +204,7 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
     start = int(state.step)
     if start < total_steps:
       stack.enter_context(session(folder, start))
-      loaded = LoadedRun(folder, training.run, start, state.variables, training.mesh)
+      loaded = LoadedRun(folder, training.run, start, training.layout.gathered(state), training.layout.mesh)
       train, validation = on_frozen_features(loaded, training.train, training.validation)
       training = dataclasses.replace(training, train=train, validation=validation)
     steps = _Steps(training, state, checkpoints, config)
@@ -222,14 +223,14 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
 
 def _opened(training: _Training, config: Mapping[str, Any], resumes: bool) -> tuple[TrainState, Checkpoints]:
   """Claims the run's folder and returns the state that the run starts or resumes from, and its checkpoints."""
-  run, folder, whole = training.run, training.folder, devices.replicated(training.mesh)
+  run, folder, layout = training.run, training.folder, training.layout
   shapes = jax.eval_shape(training.make_variables)
-  taken, origin = ({}, "") if resumes else start_weights(training.init, run, shapes, training.mesh)
+  taken, origin = ({}, "") if resumes else start_weights(training.init, run, shapes, layout.mesh)
   claim(folder, config, run, training.train)
   checkpoints = Checkpoints(folder.checkpoints, select_best=training.validation is not None, create=True)
   optimizer = training.phases.all[-1].optimizer
   state = restored_or_new(
-    checkpoints, lambda taken: init_state(started(training.make_variables(), taken), optimizer), taken, whole
+    checkpoints, lambda taken: init_state(started(training.make_variables(), taken), optimizer), taken, layout.state
   )
   if origin:
     _say(origin)
@@ -249,7 +250,7 @@ class _Steps:
     progress = Progress(length.total_steps, batch_size, start, length.steps_per_epoch)
     self.log = MetricsLog(training.folder, progress, training.run.config.loggers, config)
     self._rate = ImageRate(batch_size, start)
-    self._whole = devices.replicated(training.mesh)
+    self._whole = training.layout.whole
     # While training, validation uses 1 view: 10 would cost 10 times as much.
     options = dataclasses.replace(training.run.options, views=1)
     further = tuple(training.run.config.metrics)
@@ -276,7 +277,7 @@ class _Steps:
 
   def _train(self, done: int, examples: Examples) -> Mapping[str, jax.Array]:
     train_step = self._training.train_steps[self._training.phases.at(done - 1)]
-    batch = devices.put_batch(examples, self._training.mesh)
+    batch = devices.put_batch(examples, self._training.layout.mesh)
     self.state, metrics = train_step(self._training.run.method, self.state, batch)
     self._pending.append(metrics["loss"])
     if len(self._pending) > 2:  # at most two steps in flight: batches must not pile up on the device
@@ -306,8 +307,8 @@ class _Steps:
 
   def _validate(self, done: int, validation: Source) -> dict[str, Any]:
     self._check_finite()
-    training = self._training
-    loaded = LoadedRun(training.folder, training.run, done, self.state.variables, training.mesh)
+    training, layout = self._training, self._training.layout
+    loaded = LoadedRun(training.folder, training.run, done, layout.gathered(self.state), layout.mesh)
     scores, _ = measure_split(self._validation_step, loaded, validation)
     for name, value in scores.items():
       if not all(map(math.isfinite, jax.tree.leaves(value))):
@@ -380,7 +381,7 @@ def _finish(training: _Training, first_step: int) -> dict[str, Any]:
   if not total_steps:
     _say(f"the initial weights are in {folder.path}; with epochs = 0 the run is neither trained nor evaluated")
     return {}
-  if first_step < total_steps and (fitted := calibrate_run(run, folder, training.mesh)):
+  if first_step < total_steps and (fitted := calibrate_run(run, folder, training.layout.mesh)):
     _say(str(fitted))
   if training.judged is None:
     _say(f"trained {total_steps} steps in {folder.path}; the set has no test or validation images to evaluate on")
@@ -388,7 +389,7 @@ def _finish(training: _Training, first_step: int) -> dict[str, Any]:
   found = folder.evaluation(folder.evaluation_name(training.judged, training.judged, run.images_of(training.judged)))
   wanted = (counting_step(folder), run.options.views)
   if first_step < total_steps or found is None or (found["step"], found["views"]) != wanted:
-    found = evaluate_run(folder, training.mesh, opened=run.opened)
+    found = evaluate_run(folder, training.layout.mesh, opened=run.opened)
   if jax.process_index() == 0:
     print_metrics(folder, found)
   return found

@@ -16,6 +16,7 @@ from hierjax.training.initial.weights import InitConfig
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import PhasesConfig
 from hierjax.training.schedule import ScheduleConfig
+from hierjax.training.sharding import ShardingConfig
 from hierjax.types import DecodeOptions
 
 Config = Mapping[str, Any]
@@ -30,6 +31,7 @@ SECTIONS: Mapping[str, Callable[..., Any]] = {
   "decode": DecodeOptions,
   "init": InitConfig,
   "frozen": FrozenConfig,
+  "sharding": ShardingConfig,
 }
 
 
@@ -108,7 +110,7 @@ def _field(config: Config, section: str, name: str) -> Field:
     fields = section_fields(section, config[section])
   if name not in fields:
     raise unknown_key(f"config.{section}.{name}" if section else f"config.{name}", fields)
-  if not section and fields[name].default is REQUIRED:
+  if not section and name in (*SECTIONS, *PARTS):
     raise UserError(f"config.{name} is a section: set its fields one by one, --config.{name}.FIELD=VALUE")
   return fields[name]
 

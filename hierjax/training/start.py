@@ -56,18 +56,18 @@ def check_processes(config: Mapping[str, Any], folder: RunFolder) -> None:
   agree({"config": config, "versions": code, "newest checkpoint": str(folder.newest_step())})
 
 
-def restored_or_new(checkpoints: Checkpoints, make: Any, taken: Weights, sharding: Any) -> TrainState:
-  """Returns the state of the latest checkpoint that is whole, or else `make(taken)`, on the devices of the sharding.
+def restored_or_new(checkpoints: Checkpoints, make: Any, taken: Weights, shardings: TrainState) -> TrainState:
+  """Returns the state of the latest checkpoint that is whole, or else `make(taken)`, each array with its sharding.
 
   Raises:
     UserError: no checkpoint is whole, or the disk has no room for those of the run.
   """
-  shapes = template(jax.eval_shape(make, taken), sharding)
+  shapes = template(jax.eval_shape(make, taken), shardings)
   if checkpoints.latest is None and not checkpoints.damaged:
     checkpoints.check_room_for((shapes.model, shapes.training))
     # Random numbers take a CPU's compiler half a second a shape; unoptimised, a tenth, and this runs once.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(make, out_shardings=sharding, compiler_options=options)(taken)
+    return jax.jit(make, out_shardings=shardings, compiler_options=options)(taken)
   model, training, remarks = checkpoints.restore_latest(shapes.model, shapes.training)
   for remark in remarks if jax.process_index() == 0 else ():
     print(remark, flush=True)

@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hierjax.training.phases import Phase
 from hierjax.training.schedule import Schedule
+from hierjax.training.sharding import Layout
 from hierjax.training.state import TrainState
-from hierjax.types import Batch, Examples, Method
+from hierjax.types import Batch, Examples, Method, Variables
 
 Preprocess = Callable[[Examples, jax.Array, Any], Batch]
 Weights = Callable[[Int[Array, "b p l"]], Float[Array, "b"]]
@@ -32,6 +33,7 @@ class StepSettings:
     key: the run's key; dropout's key is folded from it and the step, so that a resumed run draws the same numbers.
     accumulate: the number of parts of a batch whose gradients are computed in turn; must divide the batch.
     weights: class weights: a function from label paths to a factor for each example, of mean 1 over the training set.
+    layout: where the weights lie; None for whole weights on each device.
   """
 
   schedule: Schedule
@@ -39,6 +41,7 @@ class StepSettings:
   key: PRNGKeyArray
   accumulate: int = 1
   weights: Weights | None = None
+  layout: Layout | None = None
 
 
 def make_train_step(phase: Phase, settings: StepSettings) -> TrainStep:
@@ -62,7 +65,7 @@ def make_train_step(phase: Phase, settings: StepSettings) -> TrainStep:
     weight = batch.mask / jnp.maximum(batch.mask.sum(), 1)
     weights = _label_weights(batch, weight, settings.weights)
     dropout = jax.random.fold_in(dropout_key, state.step)
-    gradient = _Gradient(method, phase.frozen_parts, settings.accumulate)
+    gradient = _Gradient(method, phase.frozen_parts, settings.accumulate, settings.layout)
     loss, collections, grads = gradient(state, (batch, weights), dropout)
     if phase.frozen_collections is not None:
       collections = jax.tree.map(
@@ -86,6 +89,26 @@ def make_train_step(phase: Phase, settings: StepSettings) -> TrainStep:
   return train_step
 
 
+def parts_of_norms(phase: Phase, accumulate: int, batch_size: int, variables: Variables) -> list[str]:
+  """Returns a line where a batch in parts is not the same as the whole batch, since norms have statistics of their own.
+
+  Args:
+    phase: of the steps.
+    accumulate: parts of a batch.
+    batch_size: images of a batch.
+    variables: of the module, or their shapes.
+  """
+  collections = {name: tree for name, tree in variables.items() if name != "params"}
+  frozen = jax.tree.map(lambda _: False, collections) if phase.frozen_collections is None else phase.frozen_collections
+  if accumulate == 1 or all(jax.tree.leaves(frozen)):
+    return []
+  return [
+    f"config.optim.accumulate = {accumulate}: batch norm has the statistics of each part of "
+    f"{batch_size // accumulate} images, and not of all {batch_size}, and its running averages move {accumulate} times "
+    "a step; all else is as with the whole batch"
+  ]
+
+
 def _label_weights(batch: Batch, weight: Float[Array, "b"], of_class: Weights | None) -> tuple[Float[Array, "b"], ...]:
   """Returns the weights of each example's labels; see `Weighted`."""
   parts = [(batch.paths, weight)]
@@ -106,14 +129,21 @@ class _Gradient:
     method: the model.
     frozen_parts: parts of the module that run with `train=False`.
     accumulate: the number of parts.
+    layout: of the weights.
   """
 
   method: Method
   frozen_parts: tuple[str, ...]
   accumulate: int
+  layout: Layout | None
 
   def __call__(self, state: TrainState, batch: Weighted, dropout: PRNGKeyArray) -> tuple[Float[Array, ""], Any, Any]:
-    grad_of = jax.value_and_grad(self._loss, has_aux=True)
+    differentiated = jax.value_and_grad(self._loss, has_aux=True)
+
+    def grad_of(*args: Any) -> Any:
+      found, grads = differentiated(*args)
+      return found, grads if self.layout is None else self.layout.in_parts(grads)
+
     if self.accumulate == 1:
       (loss, collections), grads = grad_of(state.params, state.collections, batch, dropout)
       return loss, collections, grads
@@ -136,6 +166,7 @@ class _Gradient:
     self, params: Any, collections: Any, weighted: Weighted, dropout: PRNGKeyArray
   ) -> tuple[Float[Array, ""], Any]:
     batch, weights = weighted
+    params = params if self.layout is None else self.layout.in_use(params)
     labels = (batch.paths,) if batch.mixed is None else (batch.paths, batch.mixed.paths)
     outputs, updated = self.method.module.apply(
       {"params": params, **collections},

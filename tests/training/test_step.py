@@ -20,7 +20,7 @@ from hierjax.runs.run import Run
 from hierjax.training.optim import OptimConfig, Optimizer, frozen_statistics, make_optimizer
 from hierjax.training.phases import Phase
 from hierjax.training.state import init_state
-from hierjax.training.step import StepSettings, make_train_step
+from hierjax.training.step import StepSettings, make_train_step, parts_of_norms
 from hierjax.tree.label_tree import UNKNOWN, LabelTree
 from hierjax.types import Batch, Examples, Features, Mixed
 
@@ -136,8 +136,25 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(toy_tree, batch):
   masked = batch.replace(mask=np.array([1, 1, 1, 0, 1, 0, 1, 1], np.float32))
   _, whole, losses = run(toy_tree, masked)
   _, parts, losses4 = run(toy_tree, masked, config=OptimConfig(decay=((".*", 0.0),), accumulate=4))
-  np.testing.assert_allclose(losses, losses4, rtol=1e-5)
-  chex.assert_trees_all_close(whole.params, parts.params, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(losses, losses4, rtol=1e-6)
+  chex.assert_trees_all_close(whole.params, parts.params, rtol=0, atol=1e-6)
+
+
+def test_norms_have_the_statistics_of_each_part_of_a_batch_and_it_is_said(toy_tree, batch):
+  """The first part is rows 0, 2, 4, 6; the running average moves by the momentum of 0.9 for each."""
+  config = OptimConfig(decay=((".*", 0.0),), accumulate=2)
+  first, last, _ = run(toy_tree, batch, config=config, steps=1, norm=True)
+  dense = jax.device_get(first.params["backbone"]["dense"])
+  rows = batch.images @ dense["kernel"] + dense["bias"]
+  mean = 0.0
+  for part in (rows[::2], rows[1::2]):
+    mean = 0.9 * mean + 0.1 * part.mean(axis=0)
+  np.testing.assert_allclose(last.collections["batch_stats"]["backbone"]["norm"]["mean"], mean, rtol=1e-5, atol=1e-6)
+  phase = Phase(make_optimizer(config, first.params))
+  (line,) = parts_of_norms(phase, 2, 8, first.variables)
+  assert "batch norm has the statistics of each part of 4 images, and not of all 8" in line
+  assert not parts_of_norms(phase, 1, 8, first.variables)
+  assert not parts_of_norms(phase, 2, 8, {"params": first.params})
 
 
 def test_masked_examples_count_for_nothing(toy_tree, batch):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
+from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -43,6 +43,16 @@ def map_of(x: State) -> Float[Array, "b h w c"]:
   return x.map if isinstance(x, Tokens) else x
 
 
+def called(part: nn.Module, *inputs: Any, train: bool, method: str = "__call__") -> Any:
+  """Returns what a part of a network computes."""
+  return getattr(part, method)(*inputs, train=train)
+
+
+def remat(part: nn.Module, *inputs: Any, train: bool, method: str = "__call__") -> Any:
+  """Returns the same; the backward pass computes it anew from the inputs, which are all that the forward pass keeps."""
+  return nn.remat(partial(called, train=train, method=method))(part, *inputs)
+
+
 class Backbone(nn.Module):
   """A stem and a tuple of stages; the pooled vector is the global average of the last stage's map, or a top's.
 
@@ -55,24 +65,28 @@ class Backbone(nn.Module):
     top: `top(x, train) -> f32[b d]`, layers over what the last stage returns; None for the average of its map.
     layer_names: of plain networks: the names of the layers of each stage, whose maps `stage.layers(x, train)` returns,
       the stage's own last. () for networks that have no such names.
+    remat: whether the backward pass computes each stage anew, so that the forward pass keeps the maps between them
+      only.
   """
 
   stem: nn.Module
   stages: tuple[nn.Module, ...]
   top: nn.Module | None = None
   layer_names: tuple[tuple[str, ...], ...] = ()
+  remat: bool = False
 
   def __call__(self, images: State, train: bool = False) -> Features:
     """Returns the map after each stage, in the compute dtype, and the pooled vector `f32[b d]`."""
-    x = self.stem(images, train)
+    run = partial(remat if self.remat else called, train=train)
+    x = run(self.stem, images)
     maps: list[State] = []
     layers: list[tuple[State, ...]] = []
     for stage in self.stages:
       if self.layer_names:
-        layers.append(stage.layers(x, train))
+        layers.append(run(stage, x, method="layers"))
         x = layers[-1][-1]
       else:
-        x = stage(x, train)
+        x = run(stage, x)
       maps.append(map_of(x))
     pooled = jnp.mean(map_of(x).astype(jnp.float32), axis=(1, 2)) if self.top is None else self.top(x, train)
     return Features(tuple(maps), pooled, tuple(layers), self.layer_names)
@@ -80,6 +94,6 @@ class Backbone(nn.Module):
 
 def variant(build: Callable[..., Backbone], **fields: Any) -> Callable[..., Backbone]:
   """Returns `build` with other defaults; its fields and their description are those of `build`."""
-  made: Any = functools.partial(build, **fields)
+  made: Any = partial(build, **fields)
   made.__doc__, made.__annotations__ = build.__doc__, inspect.get_annotations(build, eval_str=True)
   return made
