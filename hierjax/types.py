@@ -27,6 +27,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.tree.given import (
   given_nodes,
@@ -257,6 +258,7 @@ class Prediction:
     return cls(paths[:, None], log_prob, (prob / own)[:, None], node_prob, paths, raw_consistent=True)
 
 
+@checked
 @struct.dataclass
 class DecodeOptions:
   """How paths are decoded from a distribution; static under jit. The options hold after every stage of the pipeline.

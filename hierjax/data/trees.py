@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from hierjax.config import checked
 from hierjax.data.config import DataConfig
 from hierjax.data.sources import features, folders, shapes, tfds
 from hierjax.errors import UserError
@@ -18,6 +19,7 @@ from hierjax.tree.open_tree import open_tree as open_tree_file
 _SHOWN = 5
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class TreeConfig:
   """The section `tree` of a config.

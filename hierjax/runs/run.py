@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from hierjax.config import unpack
+from hierjax.config import checked, unpack
 from hierjax.data.augment import check_views, eval_batch, train_batch
 from hierjax.data.config import DataConfig
 from hierjax.data.loader import LabelledImages, ProcessRows, TrainSteps, eval_batches, train_batches
@@ -41,6 +41,7 @@ _MOST_BYTES = 2**30  # of a batch of evaluation
 _TRIES = 20  # to read checkpoints which a trainer beside this process removes
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
   """The top level of a config.
@@ -131,6 +132,7 @@ class RunConfig:
     return ModelConfig(self.backbone, self.head, self.neck, self.dtype, self.merged)
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class FrozenConfig:
   """The section `frozen` of a config: the features of a frozen backbone, computed once and kept for the next run.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from hierjax.config import checked
 from hierjax.functional.decoding import beams
 from hierjax.functional.distributions import by_chain_rule
 from hierjax.functional.losses import path_cross_entropy
@@ -18,6 +19,7 @@ from hierjax.functional.paths import complete, single_path
 from hierjax.functional.search import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes, node_outputs
+from hierjax.nn.heads.defaults import HeadDefaults
 from hierjax.nn.heads.dhnn_rnn import (
   check_fields,
   check_unmerged,
@@ -32,7 +34,8 @@ from hierjax.tree.label_tree import ROOT, STOP, UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Scorer
 
 
-class DHNNSequenceHead(nn.Module):
+@checked
+class DHNNSequenceHead(HeadDefaults, nn.Module):
   """CNN-S2S (Koo et al., section 3.2): an encoder over the stages' vectors u_t, and a decoder that names node by node.
 
   The encoder is bidirectional, and its last states, side by side, are the decoder's first (READINGS K15). With
@@ -66,8 +69,6 @@ class DHNNSequenceHead(nn.Module):
       matrices of inputs and state of all gates are one orthogonal matrix (READINGS K15).
     dtype: of the products; weights, state and probabilities are float32.
   """
-
-  has_states: ClassVar[bool] = False
 
   num_nodes: int
   num_outputs: int
@@ -125,7 +126,7 @@ class DHNNSequenceHead(nn.Module):
     return self.num_nodes if self.own_level else self.num_outputs
 
   @property
-  def multilabel(self) -> bool:
+  def multilabel(self) -> bool:  # type: ignore[override]
     """Whether distributions have `node_score`."""
     return self.output == "sigmoid"
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.nn.layers.pyramid import adaptive_max_pool, resample
 from hierjax.nn.layers.recurrence.spatial import CELLS, DIRECTIONS, Neighbours, SpatialRNN, check_directions
@@ -68,6 +69,7 @@ class ContextPyramid(nn.Module):
     return resample(link(coarse).astype(jnp.float32), fine.shape[1], fine.shape[2], self.resample)
 
 
+@checked
 class ContextNeck(nn.Module):
   """The layers of Zuo et al. after the convolutions: `ContextPyramid`, flattened, then fc7 and fc8 of Table I:
 

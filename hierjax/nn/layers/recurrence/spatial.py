@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.nn.layers.recurrence.cells import FORWARD, GATES
 from hierjax.nn.layers.recurrence.grid_recurrence import Setting, Weights, recurrence
@@ -19,6 +20,7 @@ DIRECTIONS = ("nw", "ne", "sw", "se")
 Neighbours = bool | Literal["relu"]
 
 
+@checked
 def spatial_recurrence(
   x: Float[Array, "b h w c"],
   drive: Float[Array, "b h w d"] | None,
@@ -102,6 +104,7 @@ def check_directions(directions: tuple[str, ...]) -> None:
     raise UserError(f"directions = {directions!r}: one or more of {', '.join(DIRECTIONS)}, each at most once")
 
 
+@checked
 class SpatialRNN(nn.Module):
   """A spatial SRN or LSTM (eqs. 10-20) from several corners; see `spatial_recurrence`.
 
