@@ -46,8 +46,6 @@ class TreeConfig:
     """Raises UserError for a value outside its range."""
     if self.levels < 0:
       raise UserError(f"config.tree.levels = {self.levels}: must be 0 (all) or more")
-    if self.short_labels not in ("unknown", "stop"):
-      raise UserError(f"config.tree.short_labels = {self.short_labels!r}: choose from unknown, stop")
     if not self.source:
       raise UserError("config.tree.source = '': set images, for the tree of the labels, or the name or path of a tree")
 

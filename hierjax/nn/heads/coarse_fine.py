@@ -23,8 +23,6 @@ from hierjax.nn.heads.defaults import HeadDefaults
 from hierjax.tree.label_tree import UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features
 
-STRATEGIES = ("parallel", "coarse_to_fine", "fine_to_coarse")
-
 
 @checked
 class CoarseFineHead(HeadDefaults, nn.Module):
@@ -53,8 +51,6 @@ class CoarseFineHead(HeadDefaults, nn.Module):
 
   def __post_init__(self) -> None:
     """Raises ValueError for a field that makes no head."""
-    if self.strategy not in STRATEGIES:
-      raise ValueError(f"strategy = {self.strategy!r}: choose from {', '.join(STRATEGIES)}")
     if self.stop_at == "node":
       raise ValueError(
         "this head gives every image a label on each level, down to a leaf, but paths of this tree may end above one; "

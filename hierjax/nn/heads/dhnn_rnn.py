@@ -20,7 +20,7 @@ from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, level_outputs
 from hierjax.nn.heads.defaults import HeadDefaults
 from hierjax.nn.heads.multilabel import check_thresholds, check_weights, multilabel_loss
-from hierjax.nn.layers.recurrence.bidirectional import CELLS, Bidirectional
+from hierjax.nn.layers.recurrence.bidirectional import Bidirectional
 from hierjax.nn.layers.stage_sequence import Filters, Layer, StageSequence, Subsets
 from hierjax.tree.label_tree import UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Scorer
@@ -189,12 +189,6 @@ def check_fields(head: Any) -> None:
   """Raises ValueError for a field of a head of Koo et al. that makes none."""
   if head.width < 1 or head.layers < 1:
     raise ValueError(f"width = {head.width}, layers = {head.layers}: must be 1 or more")
-  if head.cell not in CELLS:
-    raise ValueError(f"cell = {head.cell!r}: choose from {', '.join(CELLS)}")
-  if head.orthogonal not in ("gates", "kernel"):
-    raise ValueError(f"orthogonal = {head.orthogonal!r}: choose from gates, kernel")
-  if head.output not in ("softmax", "sigmoid"):
-    raise ValueError(f"output = {head.output!r}: choose from softmax, sigmoid")
   if head.own_level and head.output == "softmax":
     raise ValueError("own_level = True: it is for several paths an image; set output = sigmoid, or own_level = False")
   check_weights(head.level_weights, len(head.level_offsets) - 1)

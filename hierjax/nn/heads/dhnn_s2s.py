@@ -94,8 +94,6 @@ class DHNNSequenceHead(HeadDefaults, nn.Module):
   def __post_init__(self) -> None:
     """Raises ValueError for a field that makes no head."""
     check_fields(self)
-    if self.feedback not in ("soft", "labels"):
-      raise ValueError(f"feedback = {self.feedback!r}: choose from soft, labels")
     if self.feedback == "labels" and self.output == "sigmoid":
       raise ValueError("feedback = 'labels': with output = sigmoid no step is fed a label; set soft")
     super().__post_init__()

@@ -115,10 +115,6 @@ class PathRNNHead(HeadDefaults, nn.Module):
     """Raises ValueError for a field that makes no head."""
     if self.width < 1 or (self.embed_width is not None and self.embed_width < 1):
       raise ValueError(f"width = {self.width}, embed_width = {self.embed_width}: must be 1 or more")
-    if self.softmax not in ("nodes", "siblings"):
-      raise ValueError(f"softmax = {self.softmax!r}: choose from nodes, siblings")
-    if self.reduction not in ("sum", "mean"):
-      raise ValueError(f"reduction = {self.reduction!r}: choose from sum, mean")
     if not 0 <= self.dropout < 1:
       raise ValueError(f"dropout = {self.dropout}: a rate is at least 0 and less than 1")
     super().__post_init__()
