@@ -44,7 +44,7 @@ OPTIONS = (
   "--import-mode=importlib --strict-markers -m 'not slow'"  # pyproject.toml's, without the checks of annotations
 )
 FOLDERS = ("tree", "functional", "data", "nn/heads", "runs", "training", "inference", "evaluation")
-PRELOADED = ("jax", "flax.linen", "optax", "orbax.checkpoint", "ml_collections", "PIL.Image")
+PRELOADED = ("jax", "flax.linen", "optax", "orbax.checkpoint", "ml_collections", "grain", "PIL.Image")
 COPIED = ("hierjax", "tests", "configs", "benchmarks", "docs", "train.py", "README.md", "pyproject.toml")
 
 _COMPARED = {

@@ -107,15 +107,13 @@ class RunConfig:
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no run can have."""
+    ordered = self.most_steps == 0 or self.least_steps <= self.most_steps <= 10**9
     laws = {
       "seed": (self.seed >= 0, "0 or more"),
       "batch_size": (0 < self.batch_size <= 1_000_000, "above 0, and at most 1,000,000"),
       "epochs": (0 <= self.epochs <= 100_000, "0, which keeps the initial weights, or more, and at most 100,000"),
       "least_steps": (0 <= self.least_steps <= 10**9, "0, or a number of steps"),
-      "most_steps": (
-        self.most_steps == 0 or self.least_steps <= self.most_steps <= 10**9,
-        f"0, or config.least_steps = {self.least_steps} or more",
-      ),
+      "most_steps": (ordered, f"0, or config.least_steps = {self.least_steps} or more"),
       "patience": (0 <= self.patience <= 100_000, "0 epochs or more"),
       "log_every": (self.log_every > 0, "above 0"),
       "eval_every": (self.eval_every >= 1e-6, "above 0: 1e-6 epochs or more"),

@@ -20,7 +20,6 @@ DIRECTIONS = ("nw", "ne", "sw", "se")
 Reads = Literal["neighbours", "own", "own_relu"]
 
 
-@checked
 def spatial_recurrence(
   x: Float[Array, "b h w c"],
   drive: Float[Array, "b h w d"] | None,
@@ -67,6 +66,8 @@ def spatial_recurrence(
   Raises:
     UserError: no such cell or direction, an empty map, or channels that do not match.
   """
+  if cell not in GATES:
+    raise UserError(f"cell = {cell!r}: choose from {', '.join(GATES)}")
   check_directions(directions)
   if 0 in x.shape[1:3]:
     raise UserError(f"a recurrence needs a map of one cell or more; the map has {x.shape[1]} x {x.shape[2]}")
