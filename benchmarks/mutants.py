@@ -4,9 +4,9 @@
 
 A mutation changes one place of one file: a comparison, an operator, a constant, a condition, `min` for `max`, or the
 start of a function, which then returns nothing. It is made in a temporary copy of the checkout, and the tests of that
-file run there, up to the first that fails: tests/FOLDER/test_NAME.py and the nearest tests that import the file, six
-files of tests in all, or else all in tests/FOLDER. The checks of annotations at run time, which users do not have, are
-off.
+file run there, up to the first that fails: tests/FOLDER/test_NAME.py, others of that name, the tests that import the file, and those that
+import what imports it, the nearest first, eight files of tests in all. The checks of annotations at run time, which users
+do not have, are off.
 
 A mutation is caught where a test fails that passes without it, or where the tests do not end in time and do without it.
 It survives where all pass, and is left out where they fail, or are too slow, without it. The order of the sample is a
@@ -31,7 +31,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ from typing import Any, NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MOST_TESTS = 6
+MOST_TESTS = 8
 OPTIONS = (
   "--import-mode=importlib --strict-markers -m 'not slow'"  # pyproject.toml's, without the checks of annotations
 )
@@ -150,13 +150,33 @@ def sample(root: Path, seed: int, folders: Sequence[str] = FOLDERS) -> Iterator[
 def tests_of(file: str, root: Path) -> list[str]:
   """Returns the tests of a file of the package, those of its own name first; see above."""
   inside = Path(file).with_suffix("")
-  package = ".".join(("hierjax", *inside.parent.parts))
-  imported = re.compile(rf"{re.escape(package)}\.{inside.name}\b|from {re.escape(package)} import .*\b{inside.name}\b")
   first = root / "tests" / inside.parent / f"test_{inside.name}.py"
+  sources = sorted((root / "hierjax").rglob("*.py"))
   tests = sorted((root / "tests").rglob("test_*.py"), key=lambda test: (_apart(test.parent, first.parent), test))
-  users = [test for test in tests if test != first and imported.search(test.read_text(encoding="utf-8"))]
-  own = [first] * first.is_file() + users
-  return [str(test) for test in own[:MOST_TESTS] or sorted((root / "tests" / inside.parts[0]).rglob("test_*.py"))]
+  found, modules, seen = (
+    [first] * first.is_file() + [test for test in tests if test.name == first.name],
+    [inside],
+    {inside},
+  )
+  while modules and len(found) < MOST_TESTS:
+    found = list(dict.fromkeys([*found, *_importing(modules, tests)]))
+    users = (path.relative_to(root / "hierjax").with_suffix("") for path in _importing(modules, sources))
+    modules = [user for user in users if user not in seen]
+    seen.update(modules)
+  return [str(test) for test in found[:MOST_TESTS]]
+
+
+def _importing(modules: Iterable[Path], files: Iterable[Path]) -> list[Path]:
+  """Returns the files that import one of the modules, each a path below hierjax/ without `.py`."""
+  imports = "|".join(_import_of(".".join(("hierjax", *module.parent.parts)), module.name) for module in modules)
+  return [file for file in files if imports and re.search(imports, file.read_text(encoding="utf-8"), re.MULTILINE)]
+
+
+def _import_of(package: str, name: str) -> str:
+  """Returns a pattern of the statements that import a module of a package, or the package."""
+  if name == "__init__":
+    return rf"import {package}( as|$)|from {package} import"
+  return rf"{package}\.{name}\b|from {package} import .*\b{name}\b"
 
 
 def _apart(a: Path, b: Path) -> int:

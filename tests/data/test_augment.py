@@ -126,7 +126,7 @@ def test_batches_are_made_and_features_pass_unchanged(images, key):
 def test_what_does_not_fit_is_refused(images, key):
   with pytest.raises(ValueError, match="crop = 12"):
     augmented(images, draws(0, np.arange(B)), key, crop=12)
-  with pytest.raises(ValueError, match="2 means"):
+  with pytest.raises(ValueError, match="2 means and 2 standard deviations for 3 channels"):
     view(jnp.asarray(images), Transform(4, mean=(0.5, 0.5), std=(0.2, 0.2)))
 
 
