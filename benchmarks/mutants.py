@@ -4,9 +4,9 @@
 
 A mutation changes one place of one file: a comparison, an operator, a constant, a condition, `min` for `max`, or the
 start of a function, which then returns nothing. It is made in a temporary copy of the checkout, and the tests of that
-file run there, up to the first that fails: tests/FOLDER/test_NAME.py, others of that name, the tests that import the file, and those that
-import what imports it, the nearest first, eight files of tests in all. The checks of annotations at run time, which users
-do not have, are off.
+file run there, up to the first that fails: tests/FOLDER/test_NAME.py, others of that name, the tests that import the
+file, and those that import what imports it, the nearest first, eight files of tests in all. The checks of annotations
+at run time, which users do not have, are off.
 
 A mutation is caught where a test fails that passes without it, or where the tests do not end in time and do without it.
 It survives where all pass, and is left out where they fail, or are too slow, without it. The order of the sample is a
@@ -303,16 +303,16 @@ class Table:
 
 
 def score(trial: Trial, mutations: Iterator[Mutation], minutes: float, table: Table) -> Counter[str]:
-  """Returns how many mutations have each verdict; prints and keeps those that are found in the given minutes."""
+  """Returns how many mutations have each verdict, up to the first that has none when the minutes are over."""
   ends, verdicts = time.monotonic() + 60 * minutes, Counter[str]()
   for mutation in mutations:
     verdict = table.verdict(mutation)
-    if verdict in ("", "survived", "left out"):
-      if time.monotonic() > ends:
-        break
+    if verdict in ("", "survived", "left out") and time.monotonic() < ends:
       verdict, why = trial.verdict(mutation)
       table.put(mutation, verdict, why)
       print(f"{verdict}: {mutation.file}:{mutation.line} {mutation.change}", flush=True)
+    if not verdict:
+      break
     verdicts[verdict] += 1
   return verdicts
 

@@ -150,6 +150,18 @@ def test_a_side_is_sampled_and_the_middle_of_the_range_is_evaluated():  # Koo et
   np.testing.assert_allclose(255 * found[0, :, 0, 0] / 2, expected, atol=0.05)
 
 
+def test_side_and_place_are_drawn_apart(key):
+  """A gradient over an image of 32 rows, resized to 16 to 32: each row of a crop is 32 / side of its own further."""
+  ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[:, None, None] * 4, (400, 32, 32, 3))
+  transform = Transform(16, mean=(0.0,) * 3, std=(1.0,) * 3, sides=(16, 32))
+  crops = np.asarray(jax.jit(augment, static_argnums=3)(ramp, draws(0, np.arange(400)), key, transform))
+  rows = crops[:, :, 8, 0] * 255 / 4
+  side = 32 / ((rows[:, 12] - rows[:, 3]) / 9)
+  start = (rows[:, 3] * side / 32 - 3) / np.maximum(side - 16, 1)  # the crop's first row, as a part of the way
+  roomy = side > 20
+  assert abs(np.corrcoef(side[roomy], start[roomy])[0, 1]) < 0.15
+
+
 def test_crops_see_all_of_an_image_that_is_stored_stretched():
   """An image of 40 x 80, stored as 64 x 64 and resized to 32 x 64: crops of 16 reach both of its ends."""
   columns = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, None, :, None] * 2, (60, 64, 64, 3))
