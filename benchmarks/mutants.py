@@ -1,12 +1,19 @@
 """The share of one-place mutations that the tests catch, on a seeded sample.
 
-    python benchmarks/mutants.py --minutes 30 --seed 0
+    python benchmarks/mutants.py --minutes 30 --seed 0 --table mutants.csv
 
 A mutation changes one place of one file: a comparison, an operator, a constant, a condition, `min` for `max`, or the
 start of a function, which then returns nothing. It is made in a temporary copy of the checkout, and the tests of that
-file run there: tests/FOLDER/test_NAME.py, and those in tests/FOLDER that import the file, or else all in tests/FOLDER.
-A mutation is caught where a test fails, or where the tests do not end in time, and missed where they pass. A file is
-left out where its tests fail without a mutation.
+file run there, up to the first that fails: tests/FOLDER/test_NAME.py, others of that name, the tests that import the
+file, and those that import what imports it, the nearest first, eight files of tests in all. The checks of annotations
+at run time, which users do not have, are off.
+
+A mutation is caught where a test fails that passes without it, or where the tests do not end in time and do without it.
+It survives where all pass, and is left out where they fail, or are too slow, without it. The order of the sample is a
+function of the seed and of each mutation, so that a change elsewhere in the code leaves it as it is.
+
+With `--table`, each verdict is a row of that file. A second run keeps the mutations that were caught, repeats those
+that survived, and goes on. A row whose verdict a person changes to `equivalent`, with the reason, is no longer run.
 """
 
 from __future__ import annotations
@@ -14,21 +21,30 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import csv
+import hashlib
+import multiprocessing
 import os
-import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+MOST_TESTS = 8
+OPTIONS = (
+  "--import-mode=importlib --strict-markers -m 'not slow'"  # pyproject.toml's, without the checks of annotations
+)
 FOLDERS = ("tree", "functional", "data", "nn/heads", "runs", "training", "inference", "evaluation")
+PRELOADED = ("jax", "flax.linen", "optax", "orbax.checkpoint", "ml_collections", "grain", "PIL.Image")
 COPIED = ("hierjax", "tests", "configs", "benchmarks", "docs", "train.py", "README.md", "pyproject.toml")
 
 _COMPARED = {
@@ -70,7 +86,7 @@ def places(parent: ast.AST) -> Iterator[tuple[Place, ast.AST]]:
 
 def mutated(node: ast.AST) -> ast.AST | None:
   """Returns the replacement of `node` in a mutation; None for a node without one."""
-  new = copy.deepcopy(node)
+  new: Any = copy.copy(node)
   match new:
     case ast.Compare(ops=[op, *others]) if type(op) in _COMPARED:
       new.ops = [_COMPARED[type(op)](), *others]
@@ -91,48 +107,128 @@ def mutated(node: ast.AST) -> ast.AST | None:
     case ast.Attribute(attr=name) if name in _NAMED:
       new.attr = _NAMED[name]
     case ast.FunctionDef(body=[_, _, *_]):
-      new.body.insert(0, ast.Return(ast.Constant(None)))
+      new.body = [ast.Return(ast.Constant(None)), *new.body]
     case _:
       return None
   return new
 
 
-def sample(root: Path, seed: int, folders: Sequence[str] = FOLDERS) -> Iterator[tuple[Path, int, str]]:
-  """Yields all mutations in random order: a file, a line of it, and the file's text with the mutation."""
+class Mutation(NamedTuple):
+  """One mutation: its name, the file below hierjax/, the line there, what changes in it, and the file's new text."""
+
+  name: str
+  file: str
+  line: int
+  change: str
+  text: str
+
+
+def sample(root: Path, seed: int, folders: Sequence[str] = FOLDERS) -> Iterator[Mutation]:
+  """Yields all mutations, in an order that depends on the seed and on each mutation's own file and code."""
   files = sorted(file for folder in folders for file in (root / "hierjax" / folder).rglob("*.py"))
-  modules = {file: ast.parse(file.read_text(encoding="utf-8")) for file in files}
-  found = [(file, place, node) for file in files for place, node in places(modules[file]) if mutated(node)]
-  random.Random(seed).shuffle(found)
-  for file, place, node in found:
+  modules = {
+    file.relative_to(root / "hierjax").as_posix(): ast.parse(file.read_text(encoding="utf-8")) for file in files
+  }
+  found, alike = [], Counter[str]()
+  for name, module in modules.items():
+    for place, node in places(module):
+      if new := mutated(node):
+        code = getattr(node, "name", None) or f"{ast.unparse(node)} {ast.unparse(new)}"
+        key = f"{seed} {name} {code}"
+        alike[key] += 1
+        found.append((hashlib.sha256(f"{key} {alike[key]}".encode()).hexdigest()[:12], name, place, node))
+  before = {name: ast.unparse(module).splitlines() for name, module in modules.items()}
+  for key, name, place, node in sorted(found, key=lambda entry: entry[0]):
     place.put(mutated(node))
-    text = ast.unparse(ast.fix_missing_locations(modules[file]))
+    text = ast.unparse(ast.fix_missing_locations(modules[name]))
     place.put(node)
-    yield file, getattr(node, "lineno", 0), text
+    pairs = zip(before[name], text.splitlines(), strict=False)
+    change = next((f"{old.strip()} -> {new.strip()}" for old, new in pairs if old != new), "")
+    yield Mutation(key, name, getattr(node, "lineno", 0), change, text)
 
 
-def tests_of(file: Path, root: Path) -> list[str]:
-  """Returns the tests of a file of the package, see above."""
-  inside = file.relative_to(root / "hierjax").with_suffix("")
-  folder = root / "tests" / inside.parent
-  package = ".".join(("hierjax", *inside.parent.parts))
-  imported = re.compile(rf"{re.escape(package)}\.{inside.name}\b|from {re.escape(package)} import .*\b{inside.name}\b")
-  tests = sorted((root / "tests" / inside.parts[0]).rglob("test_*.py"))
-  own = [t for t in tests if t == folder / f"test_{inside.name}.py" or imported.search(t.read_text(encoding="utf-8"))]
-  return [str(test) for test in own or tests]
+def tests_of(file: str, root: Path) -> list[str]:
+  """Returns the tests of a file of the package, those of its own name first; see above."""
+  inside = Path(file).with_suffix("")
+  first = root / "tests" / inside.parent / f"test_{inside.name}.py"
+  sources = sorted((root / "hierjax").rglob("*.py"))
+  tests = sorted((root / "tests").rglob("test_*.py"), key=lambda test: (_apart(test.parent, first.parent), test))
+  found, modules, seen = (
+    [first] * first.is_file() + [test for test in tests if test.name == first.name],
+    [inside],
+    {inside},
+  )
+  while modules and len(found) < MOST_TESTS:
+    found = list(dict.fromkeys([*found, *_importing(modules, tests)]))
+    users = (path.relative_to(root / "hierjax").with_suffix("") for path in _importing(modules, sources))
+    modules = [user for user in users if user not in seen]
+    seen.update(modules)
+  return [str(test) for test in found[:MOST_TESTS]]
 
 
-def passes(tests: list[str], root: Path, seconds: float) -> bool:
-  """Returns whether tests pass, and end in time."""
-  command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-  process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, process_group=0)
+def _importing(modules: Iterable[Path], files: Iterable[Path]) -> list[Path]:
+  """Returns the files that import one of the modules, each a path below hierjax/ without `.py`."""
+  imports = "|".join(_import_of(".".join(("hierjax", *module.parent.parts)), module.name) for module in modules)
+  return [file for file in files if imports and re.search(imports, file.read_text(encoding="utf-8"), re.MULTILINE)]
+
+
+def _import_of(package: str, name: str) -> str:
+  """Returns a pattern of the statements that import a module of a package, or the package."""
+  if name == "__init__":
+    return rf"import {package}( as|$)|from {package} import"
+  return rf"{package}\.{name}\b|from {package} import .*\b{name}\b"
+
+
+def _apart(a: Path, b: Path) -> int:
+  """Returns how many steps there are from one folder to another."""
+  return len(set(a.parents).union({a}) ^ set(b.parents).union({b}))
+
+
+def run_tests(tests: Sequence[str], root: Path, seconds: float) -> str:
+  """Returns how tests end: "passed", "slow" for not in time, "failed", or the name of the first that fails."""
+  server = multiprocessing.get_context("forkserver")
+  server.set_forkserver_preload(list(PRELOADED))
+  reader, writer = server.Pipe(duplex=False)
+  process = server.Process(target=_pytest, args=(tests, str(root), writer))
+  process.start()
+  writer.close()
+  process.join(seconds)
   try:
-    return process.wait(seconds) == 0
-  except subprocess.TimeoutExpired:
-    return False
+    return "slow" if process.is_alive() else reader.recv()
+  except EOFError:  # the process died
+    return "failed"
   finally:
-    if process.poll() is None:
-      os.killpg(process.pid, signal.SIGKILL)
-      process.wait()
+    if process.is_alive():
+      os.killpg(process.pid or 0, signal.SIGKILL)
+      process.join()
+
+
+def _pytest(tests: Sequence[str], root: str, writer: Connection) -> None:
+  """Runs tests in this process, which is a group of its own, without a word."""
+  os.setpgid(0, 0)
+  os.chdir(root)
+  os.environ |= {"PYTHONPATH": root, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # the former for commands that tests start
+  silence = os.open(os.devnull, os.O_WRONLY)
+  os.dup2(silence, 1)
+  os.dup2(silence, 2)
+  first = _First()
+  options = ["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={root}", "-o", f"addopts={OPTIONS}"]
+  code = pytest.main([*options, *tests], plugins=[first])
+  writer.send("passed" if code == 0 else first.failed or "failed")
+  writer.close()
+  os._exit(0)
+
+
+class _First:
+  """A plugin of pytest that keeps the name of the first test that fails."""
+
+  failed = ""
+
+  def pytest_runtest_logreport(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.failed and not self.failed:
+      self.failed = report.nodeid
+
+  pytest_collectreport = pytest_runtest_logreport
 
 
 def copied(source: Path, target: Path) -> Path:
@@ -147,33 +243,78 @@ def copied(source: Path, target: Path) -> Path:
   return target
 
 
-def score(root: Path, mutations: Iterator[tuple[Path, int, str]], minutes: float, limit: float) -> list[bool]:
-  """Returns for each mutation whether the tests catch it, and prints it; `limit` is in seconds, for one mutation.
+class Trial:
+  """Mutations of a copy of the checkout, whose files are changed and restored."""
 
-  The files of `root` are changed and restored.
-  """
-  ends, found, sound = time.monotonic() + 60 * minutes, [], {}
-  for file, line, text in mutations:
-    tests = tests_of(file, root)
-    if time.monotonic() > ends:
+  def __init__(self, root: Path, limit: float):
+    """Takes the copy, and the seconds that the tests of one mutation may take."""
+    self.root, self.limit = root, limit
+    self.sound: dict[tuple[str, ...], bool] = {}
+
+  def verdict(self, mutation: Mutation) -> tuple[str, str]:
+    """Returns "caught", "survived" or "left out", and how the tests ended."""
+    file = self.root / "hierjax" / mutation.file
+    tests, before = tests_of(mutation.file, self.root), file.read_text(encoding="utf-8")
+    self._write(file, mutation.text)
+    try:
+      ended = run_tests(tests, self.root, self.limit) if tests else "passed"
+    finally:
+      self._write(file, before)
+    if ended == "passed":
+      return "survived", ""
+    failed = tuple(tests) if ended in ("slow", "failed") else (ended,)
+    if failed not in self.sound:
+      self.sound[failed] = run_tests(failed, self.root, self.limit) == "passed"
+    return "caught" if self.sound[failed] else "left out", ended
+
+  def _write(self, file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+    for compiled in file.parent.glob(
+      f"__pycache__/{file.stem}.*.pyc"
+    ):  # Python compares the second and the length alone
+      compiled.unlink()
+
+
+class Table:
+  """The verdicts of mutations by their names, as rows of a file of comma-separated values, or in memory alone."""
+
+  FIELDS = ("mutation", "verdict", "file", "line", "change", "why")
+
+  def __init__(self, path: Path | None):
+    """Reads the rows of the file, where there is one."""
+    self.path, self.rows = path, dict[str, dict[str, str]]()
+    if path and path.exists():
+      with path.open(encoding="utf-8", newline="") as file:
+        self.rows = {row["mutation"]: row for row in csv.DictReader(file)}
+
+  def verdict(self, mutation: Mutation) -> str:
+    """Returns the verdict of a mutation; "" where there is none."""
+    return self.rows.get(mutation.name, {}).get("verdict", "")
+
+  def put(self, mutation: Mutation, verdict: str, why: str) -> None:
+    """Keeps a verdict, and writes the file."""
+    values = (mutation.name, verdict, mutation.file, str(mutation.line), mutation.change, why)
+    self.rows[mutation.name] = dict(zip(self.FIELDS, values, strict=True))
+    if self.path:
+      with self.path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, self.FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows.values())
+
+
+def score(trial: Trial, mutations: Iterator[Mutation], minutes: float, table: Table) -> Counter[str]:
+  """Returns how many mutations have each verdict, up to the first that has none when the minutes are over."""
+  ends, verdicts = time.monotonic() + 60 * minutes, Counter[str]()
+  for mutation in mutations:
+    verdict = table.verdict(mutation)
+    if verdict in ("", "survived", "left out") and time.monotonic() < ends:
+      verdict, why = trial.verdict(mutation)
+      table.put(mutation, verdict, why)
+      print(f"{verdict}: {mutation.file}:{mutation.line} {mutation.change}", flush=True)
+    if not verdict:
       break
-    if file not in sound:
-      sound[file] = bool(tests) and passes(tests, root, limit)
-      if not sound[file]:
-        print(f"left out: {file.relative_to(root)}, whose tests fail or take longer than {limit:g} s", flush=True)
-    if sound[file] and time.monotonic() < ends:
-      before = file.read_text(encoding="utf-8")
-      file.write_text(text, encoding="utf-8")
-      found.append(not passes(tests, root, limit))
-      file.write_text(before, encoding="utf-8")
-      print("caught" if found[-1] else "MISSED", f"{file.relative_to(root)}:{line} {_change(before, text)}", flush=True)
-  return found
-
-
-def _change(before: str, after: str) -> str:
-  """Returns the first line that differs, of both texts."""
-  lines = zip(ast.unparse(ast.parse(before)).splitlines(), after.splitlines(), strict=False)
-  return next((f"{old.strip()} -> {new.strip()}" for old, new in lines if old != new), "")
+    verdicts[verdict] += 1
+  return verdicts
 
 
 def main() -> None:
@@ -181,12 +322,17 @@ def main() -> None:
   parser.add_argument("--minutes", type=float, default=30.0, help="no mutation is begun after these")
   parser.add_argument("--seed", type=int, default=0, help="of the sample")
   parser.add_argument("--limit", type=float, default=300.0, help="seconds for the tests of one mutation")
+  parser.add_argument("--table", type=Path, help="a file to keep verdicts in, and to go on from")
   parser.add_argument("--folders", nargs="+", default=FOLDERS, help="the folders of hierjax/ that are sampled")
   args = parser.parse_args()
+  os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # which JAX reads once
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
   with tempfile.TemporaryDirectory() as temporary:
     root = copied(ROOT, Path(temporary).resolve())
-    found = score(root, sample(root, args.seed, args.folders), args.minutes, args.limit)
-  print(f"{sum(found)} of {len(found)} mutations are caught: {sum(found) / max(len(found), 1):.1%}")
+    verdicts = score(Trial(root, args.limit), sample(root, args.seed, args.folders), args.minutes, Table(args.table))
+  print(", ".join(f"{verdict}: {count}" for verdict, count in sorted(verdicts.items())))
+  counted = verdicts["caught"] + verdicts["survived"]
+  print(f"{verdicts['caught']} of {counted} mutations are caught: {verdicts['caught'] / max(counted, 1):.1%}")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from jaxtyping import AbstractArray, jaxtyped
+
 from hierjax.errors import UserError, did_you_mean
 
 T = TypeVar("T")
+C = TypeVar("C", bound=Callable[..., Any])
 
 REQUIRED = inspect.Parameter.empty
 _WORDS = {int: "a whole number", float: "a finite number", bool: "True or False", str: "text", type(None): "None"}
@@ -71,6 +74,7 @@ def _parameters(build: Callable[..., Any]) -> Mapping[str, Field]:
   }
 
 
+@functools.cache
 def _annotations(build: Callable[..., Any]) -> dict[str, Any]:
   """Returns the annotations of a class or function; none where they name what its module does not have."""
   try:
@@ -119,6 +123,39 @@ def unpack(build: Callable[..., T], section: Mapping[str, Any], where: str, **gi
     return build(**{key: frozen(value) for key, value in section.items()}, **given)
   except TypeError as error:  # a value of another kind
     raise UserError(f"config.{where}: a value is not of the kind that its key takes ({error})") from error
+
+
+def checked(build: C) -> C:
+  """Makes a function, a dataclass or a linen module refuse arguments of other kinds than its annotations say.
+
+  Sections of a config are checked by `unpack`; this is for those who call from Python. The shapes of arrays count too:
+  a letter stands for one number in all arguments of a call. A scalar of numpy or JAX will do for a number.
+
+  Raises:
+    UserError: when called so; it names the argument, its value, and the kind; see `misfit`.
+  """
+  inner: Any = build.__init__ if inspect.isclass(build) else build
+  signature = inspect.signature(inner)
+
+  @functools.wraps(inner)
+  def outer(*args: Any, **kwargs: Any) -> Any:
+    kinds = _annotations(build)
+    with jaxtyped("context"):
+      for key, value in signature.bind(*args, **kwargs).arguments.items():
+        if not _is_scalar(value, kinds.get(key)):
+          check_kind(value, kinds.get(key, Any), f"{build.__name__}: {key}")
+    return inner(*args, **kwargs)
+
+  if not inspect.isclass(build):
+    return outer  # type: ignore[return-value]
+  owner: Any = build
+  owner.__init__ = outer
+  return build
+
+
+def _is_scalar(value: Any, kind: Any) -> bool:
+  """Returns whether a value is a scalar of numpy or JAX, of a kind that is a number."""
+  return kind in _MOST and getattr(value, "shape", None) == () and (kind is float or value.dtype.kind in "iu")
 
 
 def unknown_key(key: str, allowed: Iterable[str]) -> UserError:
@@ -191,6 +228,9 @@ def misfit(value: Any, kind: Any) -> str:
       return f"a tuple of {len(kinds)}"
     wanted = [misfit(*pair) for pair in zip(value, kinds if fixed else itertools.repeat(kinds[0]), strict=False)]
     return next((f"a tuple, each entry {words}" for words in wanted if words), "")
+  if isinstance(kind, type) and issubclass(kind, AbstractArray):
+    like: Any = kind.dtype[Any, kind.dim_str]  # an array of any library
+    return "" if isinstance(value, like) else f"an array {kind.dtype.__name__}[{kind.dim_str}]"
   if kind in _MOST:
     number = type(value) is int or (kind is float and isinstance(value, float))
     if number and abs(value) > _MOST[kind]:
@@ -200,9 +240,9 @@ def misfit(value: Any, kind: Any) -> str:
 
 
 def shortened(value: Any) -> str:
-  """Returns a value as Python writes it, its middle left out where that is long."""
+  """Returns a value as Python writes it, its middle left out where that is long; of an array, its type and shape."""
   try:
-    text = repr(value)
+    text = f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else repr(value)
   except ValueError:  # a number of thousands of digits
     return "(too long to show)"
   return text if len(text) <= 200 else f"{text[:100]} ... {text[-50:]}"

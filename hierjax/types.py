@@ -27,6 +27,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.tree.given import (
   given_nodes,
@@ -257,6 +258,7 @@ class Prediction:
     return cls(paths[:, None], log_prob, (prob / own)[:, None], node_prob, paths, raw_consistent=True)
 
 
+@checked
 @struct.dataclass
 class DecodeOptions:
   """How paths are decoded from a distribution; static under jit. The options hold after every stage of the pipeline.
@@ -294,14 +296,8 @@ class DecodeOptions:
       raise UserError(f"config.decode.beam = {self.beam}: a beam keeps at least 1 path, and at most 10,000")
     if self.level < 0:
       raise UserError(f"config.decode.level = {self.level}: give 1 for the top level or more, or 0 for the last")
-    for name, value, allowed in (
-      ("restrict", self.restrict, ("tree", "raw")),
-      ("normalise", self.normalise, ("trained", "siblings")),
-      ("views", self.views, (1, 10)),
-      ("threshold_per", self.threshold_per, ("tree", "level")),
-    ):
-      if value not in allowed:
-        raise UserError(f"config.decode.{name} = {value!r}: choose from {', '.join(map(str, allowed))}")
+    if self.views not in (1, 10):
+      raise UserError(f"config.decode.views = {self.views}: choose from 1, 10")
     if any(not 0 <= threshold < 1 for threshold in self.thresholds):
       raise UserError(f"config.decode.thresholds = {self.thresholds}: each must be 0 or more, and less than 1")
 

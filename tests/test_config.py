@@ -38,6 +38,9 @@ def test_values_are_of_the_kind_of_an_annotation_or_it_is_said_in_words(kind, go
   [
     ("epochs", float("nan"), r"epochs = nan: must be a finite number"),
     ("epochs", 1e10, r"epochs = 10000000000\.0: .* at most 100,000"),
+    ("least_steps", -1, r"least_steps = -1: must be 0, or a number of steps"),
+    ("most_steps", -1, r"most_steps = -1: must be 0, or config\.least_steps = 0 or more"),
+    ("most_steps", 10**10, r"most_steps = 10000000000: must be 0, or config\.least_steps = 0 or more"),
     ("seed", 2**64, r"seed = 18446744073709551616: must be a whole number, at most"),
     ("batch_size", 16.5, r"batch_size = 16\.5: must be a whole number"),
     ("batch_size", 99999999999, r"batch_size = 99999999999: .* at most 1,000,000"),

@@ -14,7 +14,7 @@ import pytest
 
 from hierjax.config_files import load_config, show_config
 from hierjax.errors import UserError
-from hierjax.functional.metrics import METRICS, evaluate_batch
+from hierjax.functional.metrics import BATCH_METRICS, evaluate_batch
 from hierjax.nn.backbones.foreign import as_features
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
@@ -119,7 +119,7 @@ def test_a_decoding_rule_a_loss_and_a_metric_of_ones_own(tmp_path):
   (tmp_path / "my_functions.py").write_text(FUNCTIONS)
   own = ("--config.decode.rule=my_functions:last_leaves", "--config.head.criterion=my_functions:doubled")
   plain, run = (Run.from_config(load_config("quickstart:smoke,flat", [*TINY, *more])) for more in ((), own))
-  metrics = METRICS | {"top_level": importlib.import_module("my_functions").top_level}
+  metrics = BATCH_METRICS | {"top_level": importlib.import_module("my_functions").top_level}
   images = jax.random.normal(jax.random.key(0), (4, *run.example_shape))
   leaves = run.tree.leaves[[-1, -1, 0, 0]]
   paths = jnp.asarray(run.tree.encode(leaves))[:, None]

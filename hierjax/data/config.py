@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from hierjax.config import checked
 from hierjax.data.augment import Transform
 from hierjax.data.images.cache import CachePlace
 from hierjax.data.images.read_image import FITS, INTERPOLATIONS, MAX_PIXELS
@@ -24,6 +25,7 @@ _OR_WEIGHTS = "; or name pretrained weights that say it, config.init.weights"
 PARTIAL_LABELS = ("direct", "drop", "pseudo", "truth")
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
   """The section `data` of a config: the source of images, their splits, and their preparation.

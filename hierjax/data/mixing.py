@@ -58,7 +58,7 @@ def mixed_batch(batch: Batch, draw: Int[Array, "b 2"], key: PRNGKeyArray, settin
   other = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), batch)
   choice = jax.vmap(jax.random.bernoulli)(keys[:, 0]) if settings.mixup and settings.cutmix else settings.cutmix > 0
   cut = jnp.broadcast_to(jnp.asarray(choice), batch.mask.shape)
-  alpha = jnp.where(cut, settings.cutmix or 1.0, settings.mixup or 1.0)
+  alpha = jnp.where(cut, settings.cutmix, settings.mixup)  # one that is 0 is never chosen
   weight = jax.vmap(lambda k, a: jax.random.beta(k, a, a))(keys[:, 1], alpha)
   weight = jnp.where((batch.mask > 0) & (other.mask > 0), weight, 1.0)
   boxes = jax.vmap(lambda k, w: _box_of_area(k, 1 - w, batch.inputs.shape[1:3]))(keys[:, 2], weight)

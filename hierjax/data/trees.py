@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from hierjax.config import checked
 from hierjax.data.config import DataConfig
 from hierjax.data.sources import features, folders, shapes, tfds
 from hierjax.errors import UserError
@@ -18,6 +19,7 @@ from hierjax.tree.open_tree import open_tree as open_tree_file
 _SHOWN = 5
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class TreeConfig:
   """The section `tree` of a config.
@@ -44,8 +46,6 @@ class TreeConfig:
     """Raises UserError for a value outside its range."""
     if self.levels < 0:
       raise UserError(f"config.tree.levels = {self.levels}: must be 0 (all) or more")
-    if self.short_labels not in ("unknown", "stop"):
-      raise UserError(f"config.tree.short_labels = {self.short_labels!r}: choose from unknown, stop")
     if not self.source:
       raise UserError("config.tree.source = '': set images, for the tree of the labels, or the name or path of a tree")
 

@@ -7,6 +7,7 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.functional.distributions import block_parents, by_levels, shares, split_levels, sums
 from hierjax.functional.tree_arrays import TreeArrays
@@ -26,6 +27,7 @@ def check_alpha(alpha: float, depth: int, where: str) -> None:
     raise UserError(f"{where} = {alpha:g}: on a tree of {depth} levels it must be from 0 to {largest}")
 
 
+@checked
 def adapt(level_prob: Float[Array, "b e"], alpha: Float[Array, ""] | float, tree: TreeArrays) -> Float[Array, "b e"]:
   """Returns the level distributions moved by `alpha` towards such as agree: each level the sums of the level below.
 
@@ -67,6 +69,7 @@ def levels_agree(distribution: Distribution, depth: int) -> bool:
   return distribution.level_prob is None or set(distribution.summed_levels) >= set(range(depth - 1))
 
 
+@checked
 def adapted(distribution: Distribution, alpha: Float[Array, ""] | float, tree: TreeArrays) -> Distribution:
   """Returns the distribution whose level distributions are adapted and whose node probabilities follow them.
 

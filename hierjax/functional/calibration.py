@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.functional.distributions import end_probability, split_levels, sums_below
 from hierjax.functional.multilabel import smallest_above
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.types import Distribution, Leaf
 
 
+@checked
 def calibrated(distribution: Distribution, temperature: float | Leaf, tree: TreeArrays) -> Distribution:
   """Returns the distribution at a temperature T; T = 1 changes no bit.
 

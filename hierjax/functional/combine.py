@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.functional.distributions import by_levels, level_blocks
 from hierjax.functional.multilabel import smallest_above
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.types import Distribution
 
 
+@checked
 def mean_of_views(views: Distribution, tree: TreeArrays) -> Distribution:
   """Returns the mean of the probabilities of several views; a single view is itself.
 
@@ -34,6 +36,7 @@ def mean_of_views(views: Distribution, tree: TreeArrays) -> Distribution:
   return Distribution(node_prob, level_prob, known=known, summed_levels=views.summed_levels)
 
 
+@checked
 def mean_of_members(
   members: Sequence[Distribution], tree: TreeArrays, chosen: Float[Array, "m"] | None = None
 ) -> Distribution:

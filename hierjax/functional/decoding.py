@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
-from hierjax.config import lookup_or_import
+from hierjax.config import checked, lookup_or_import
 from hierjax.errors import UserError
 from hierjax.functional.costs import COSTS, Cost
 from hierjax.functional.distributions import end_probability, level_argmax, split_levels
@@ -26,6 +26,7 @@ from hierjax.types import DecodeOptions, Distribution, Prediction, Scorer
 Rule = Callable[[Distribution, TreeArrays, DecodeOptions], Paths]
 
 
+@checked
 def decode(distribution: Distribution, tree: TreeArrays, options: DecodeOptions) -> Prediction:
   """Returns the paths that `options.rule` decodes from a distribution, with its probabilities.
 

@@ -12,12 +12,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from hierjax.config import checked
 from hierjax.functional.distributions import by_siblings
 from hierjax.functional.paths import climb, ends
 from hierjax.functional.tree_arrays import TreeArrays, heights
 from hierjax.tree.label_tree import ROOT, STOP
 
 
+@checked
 def subtree_cross_entropy(logits: Float[Array, "b m"], nodes: Int[Array, "b"], tree: TreeArrays) -> Float[Array, "b"]:
   """Returns -log P(node), the likelihood of a subtree, under a softmax over the leaves:
 
@@ -43,6 +45,7 @@ def _leaves_below(nodes: Int[Array, "b"], tree: TreeArrays) -> Bool[Array, "b m"
   return (first <= number) & (number < end)
 
 
+@checked
 def hierarchical_cross_entropy(
   logits: Float[Array, "b m"], nodes: Int[Array, "b"], tree: TreeArrays, alpha: float = 0.1
 ) -> Float[Array, "b"]:
@@ -69,6 +72,7 @@ def hierarchical_cross_entropy(
   return loss
 
 
+@checked
 def soft_label_cross_entropy(
   logits: Float[Array, "b m"], nodes: Int[Array, "b"], tree: TreeArrays, beta: float = 10.0
 ) -> Float[Array, "b"]:
@@ -91,6 +95,7 @@ def soft_label_cross_entropy(
   return -own - jnp.where(below, 0.0, target * log_prob).sum(axis=1)
 
 
+@checked
 def soft_max_margin(
   logits: Float[Array, "b m"], nodes: Int[Array, "b"], tree: TreeArrays, scale: float = 1.0
 ) -> Float[Array, "b"]:
@@ -123,6 +128,7 @@ def _leaf_distances(nodes: Int[Array, "b"], tree: TreeArrays) -> Float[Array, "b
   return found
 
 
+@checked
 def conditional_cross_entropy(
   logits: Float[Array, "b o"], paths: Int[Array, "b l"], tree: TreeArrays
 ) -> Float[Array, "b"]:
@@ -166,6 +172,7 @@ def end_log_softmax(logits: Float[Array, "b e"], tree: TreeArrays) -> Float[Arra
   return jax.nn.log_softmax(jnp.where(may_end, logits.astype(jnp.float32), -jnp.inf), axis=1)
 
 
+@checked
 def end_cross_entropy(logits: Float[Array, "b e"], paths: Int[Array, "b l"], tree: TreeArrays) -> Float[Array, "b"]:
   """Returns the cross-entropy of the node y where a label ends, under one softmax over all ends (Koo et al., Table 2):
 
@@ -208,6 +215,7 @@ def level_cross_entropy(
   return jnp.where(nodes >= 0, -jax.nn.logsumexp(log_probs, axis=1, where=on_its_way), 0.0)
 
 
+@checked
 def path_cross_entropy(
   logits: Float[Array, "b l o"],
   paths: Int[Array, "b l"],
@@ -237,6 +245,7 @@ def path_cross_entropy(
   return _over_steps(losses * jnp.array(weights, jnp.float32)[None] if weights else losses, known, reduction)
 
 
+@checked
 def sibling_cross_entropy(
   logits: Float[Array, "b l w"],
   tokens: Int[Array, "b l w"],
@@ -266,8 +275,6 @@ def sibling_cross_entropy(
 def _over_steps(
   losses: Float[Array, "b l"], known: Bool[Array, "b l"], reduction: Literal["sum", "mean"]
 ) -> Float[Array, "b"]:
-  if reduction not in ("sum", "mean"):
-    raise ValueError(f"reduction = {reduction!r}: choose from sum, mean")
   total = jnp.where(known, losses, 0.0).sum(axis=-1)
   return total if reduction == "sum" else total / jnp.maximum(known.sum(axis=-1), 1).astype(jnp.float32)
 

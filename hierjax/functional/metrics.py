@@ -129,7 +129,7 @@ class Judged:
 
 
 class Metric(NamedTuple):
-  """One metric: an entry of `METRICS`.
+  """One metric: an entry of `BATCH_METRICS`.
 
   Attributes:
     values: `Judged -> [b]`, or `[b l]` for a metric by level: the value of each example.
@@ -140,7 +140,7 @@ class Metric(NamedTuple):
   counted: Callable[[Judged], Array]
 
 
-METRICS: dict[str, Metric] = {
+BATCH_METRICS: dict[str, Metric] = {
   "path_accuracy": Metric(lambda j: j.right, lambda j: j.known),
   "node_accuracy": Metric(lambda j: share_of_right_nodes(j.best, j.labels), lambda j: j.known),
   "mistake_severity_edges": Metric(lambda j: distance(j.best, j.labels), lambda j: j.known & ~j.right),
@@ -154,12 +154,12 @@ METRICS: dict[str, Metric] = {
 
 
 def metrics_with(names: Sequence[str]) -> dict[str, Metric]:
-  """Returns `METRICS` and further metrics, given as `package.module:thing`; their names are `thing`.
+  """Returns `BATCH_METRICS` and further metrics, given as `package.module:thing`; their names are `thing`.
 
   Raises:
     UserError: there is no such module or thing.
   """
-  return METRICS | {name.rpartition(":")[2]: lookup_or_import(METRICS, name, "metrics") for name in names}
+  return BATCH_METRICS | {name.rpartition(":")[2]: lookup_or_import(BATCH_METRICS, name, "metrics") for name in names}
 
 
 def judge(prediction: Prediction, labels: Int[Array, "b l"], tree: TreeArrays) -> Judged:
@@ -178,7 +178,7 @@ def judge(prediction: Prediction, labels: Int[Array, "b l"], tree: TreeArrays) -
 
 
 def evaluate_batch(
-  prediction: Prediction, batch: Batch, tree: TreeArrays, metrics: Mapping[str, Metric] = METRICS
+  prediction: Prediction, batch: Batch, tree: TreeArrays, metrics: Mapping[str, Metric] = BATCH_METRICS
 ) -> dict[str, Mean]:
   """Returns the metrics of a batch by name, each the mean over the examples that count.
 

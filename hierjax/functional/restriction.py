@@ -7,12 +7,14 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from hierjax.config import checked
 from hierjax.functional.distributions import end_probability, level_blocks, split_levels, sums_below
 from hierjax.functional.search import Carry
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.types import Distribution, Scorer
 
 
+@checked
 def restricted(distribution: Distribution, allowed: Bool[Array, "n"] | None, tree: TreeArrays) -> Distribution:
   """Returns the distribution given that the path ends at an allowed node; None allows all and changes nothing.
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from hierjax.config import checked
 from hierjax.functional.distributions import end_probability
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import PAD, ROOT, UNKNOWN
@@ -63,6 +64,7 @@ def surest_first(prediction: Prediction, tree: TreeArrays, options: DecodeOption
   return dataclasses.replace(prediction, paths=prediction.paths.at[:, 0].set(best))
 
 
+@checked
 def abstain(
   prediction: Prediction,
   threshold: Float[Array, ""] | float,

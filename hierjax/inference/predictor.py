@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from hierjax.config import checked
 from hierjax.data.images.read_image import BadImageError, to_grey
 from hierjax.errors import UserError
 from hierjax.inference.answers import HEADER, Answer, Row, paths_of, without_path
@@ -77,6 +78,7 @@ class Answers(list[Row]):
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
+@checked
 class Predictor:
   """A trained run that predicts label paths for images; it is loaded once, and compiled once a batch size."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hierjax.config import checked
 from hierjax.errors import UserError, did_you_mean
 from hierjax.functional.costs import COSTS
 from hierjax.runs.run import Run
@@ -19,6 +20,7 @@ from hierjax.types import DecodeOptions
 _SHOWN = 5
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Purpose:
   """What answers are for. The defaults ask for the best path.

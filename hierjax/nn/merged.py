@@ -10,11 +10,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.nn.backbones.backbone import Backbone, State, called, map_of, remat
 from hierjax.types import Features
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class MergedConfig:
   """The section `merged` of a config.
@@ -87,6 +89,7 @@ class _Pass(nn.Module):
     return x
 
 
+@checked
 def merge(build: Callable[[], nn.Module], shared: int, levels: Sequence[int]) -> MergedBackbone:
   """Returns a backbone's first stages with a branch of the others for each level (Fig. 2 d to g, READINGS D4, D9).
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from hierjax.config import REQUIRED, Field, fields_of, is_plain, lookup, lookup_or_import, unpack
+from hierjax.config import REQUIRED, Field, checked, fields_of, is_plain, lookup, lookup_or_import, unpack
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.backbones.backbone import Backbone
@@ -97,6 +97,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 _GIVEN = ("arrays", "branch_levels", "dtype", "parent", "name")
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """The sections of a config that describe a model.

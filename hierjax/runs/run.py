@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from hierjax.config import unpack
+from hierjax.config import checked, unpack
 from hierjax.data.augment import check_views, eval_batch, train_batch
 from hierjax.data.config import DataConfig
 from hierjax.data.loader import LabelledImages, ProcessRows, TrainSteps, eval_batches, train_batches
@@ -42,6 +42,7 @@ _MOST_BYTES = 2**30  # of a batch of evaluation
 _TRIES = 20  # to read checkpoints which a trainer beside this process removes
 
 
+@checked
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
   """The top level of a config.
@@ -112,15 +113,13 @@ class RunConfig:
 
   def __post_init__(self) -> None:
     """Raises UserError for a value that no run can have."""
+    ordered = self.most_steps == 0 or self.least_steps <= self.most_steps <= 10**9
     laws = {
       "seed": (self.seed >= 0, "0 or more"),
       "batch_size": (0 < self.batch_size <= 1_000_000, "above 0, and at most 1,000,000"),
       "epochs": (0 <= self.epochs <= 100_000, "0, which keeps the initial weights, or more, and at most 100,000"),
       "least_steps": (0 <= self.least_steps <= 10**9, "0, or a number of steps"),
-      "most_steps": (
-        self.most_steps == 0 or self.least_steps <= self.most_steps <= 10**9,
-        f"0, or config.least_steps = {self.least_steps} or more",
-      ),
+      "most_steps": (ordered, f"0, or config.least_steps = {self.least_steps} or more"),
       "patience": (0 <= self.patience <= 100_000, "0 epochs or more"),
       "log_every": (self.log_every > 0, "above 0"),
       "eval_every": (self.eval_every >= 1e-6, "above 0: 1e-6 epochs or more"),
@@ -139,6 +138,7 @@ class RunConfig:
     return ModelConfig(self.backbone, self.head, self.neck, self.dtype, self.merged, self.remat)
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class FrozenConfig:
   """The section `frozen` of a config: the features of a frozen backbone, computed once and kept for the next run.

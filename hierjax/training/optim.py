@@ -20,12 +20,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hierjax.config import lookup, misfit
+from hierjax.config import checked, lookup, misfit
 from hierjax.errors import UserError
 
 Groups = Sequence[Sequence[Any]]  # ordered (regex, value) pairs
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
   """The section `optim` of a config.

@@ -9,12 +9,14 @@ from typing import Any
 
 import jax
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.training.optim import OptimConfig, Optimizer, frozen_statistics, make_optimizer, parameter_names
 from hierjax.training.schedule import RunLength
 from hierjax.types import Variables
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class PhasesConfig:
   """The section `phases` of a config (READINGS K14).

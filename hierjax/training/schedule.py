@@ -13,7 +13,7 @@ import optax
 from flax import struct
 from jax.typing import ArrayLike
 
-from hierjax.config import lookup, unpack
+from hierjax.config import checked, lookup, unpack
 from hierjax.errors import UserError
 from hierjax.types import Leaf
 
@@ -55,6 +55,7 @@ class RunLength:
     return done == self.total_steps or int(done / every) > int((done - 1) / every)
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
   """The section `schedule` of a config; times are in epochs.

@@ -126,7 +126,7 @@ def test_batches_are_made_and_features_pass_unchanged(images, key):
 def test_what_does_not_fit_is_refused(images, key):
   with pytest.raises(ValueError, match="crop = 12"):
     augmented(images, draws(0, np.arange(B)), key, crop=12)
-  with pytest.raises(ValueError, match="2 means"):
+  with pytest.raises(ValueError, match="2 means and 2 standard deviations for 3 channels"):
     view(jnp.asarray(images), Transform(4, mean=(0.5, 0.5), std=(0.2, 0.2)))
 
 
@@ -148,6 +148,18 @@ def test_a_side_is_sampled_and_the_middle_of_the_range_is_evaluated():  # Koo et
   found = np.asarray(jax.jit(eval_batch, static_argnums=1)(examples, transform).inputs)  # resized to 48, rows 16 to 32
   expected = (np.arange(16) + 16 + 0.5) * 64 / 48 - 0.5
   np.testing.assert_allclose(255 * found[0, :, 0, 0] / 2, expected, atol=0.05)
+
+
+def test_side_and_place_are_drawn_apart(key):
+  """A gradient over an image of 32 rows, resized to 16 to 32: each row of a crop is 32 / side of its own further."""
+  ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[:, None, None] * 4, (400, 32, 32, 3))
+  transform = Transform(16, mean=(0.0,) * 3, std=(1.0,) * 3, sides=(16, 32))
+  crops = np.asarray(jax.jit(augment, static_argnums=3)(ramp, draws(0, np.arange(400)), key, transform))
+  rows = crops[:, :, 8, 0] * 255 / 4
+  side = 32 / ((rows[:, 12] - rows[:, 3]) / 9)
+  start = (rows[:, 3] * side / 32 - 3) / np.maximum(side - 16, 1)  # the crop's first row, as a part of the way
+  roomy = side > 20
+  assert abs(np.corrcoef(side[roomy], start[roomy])[0, 1]) < 0.15
 
 
 def test_crops_see_all_of_an_image_that_is_stored_stretched():

@@ -143,6 +143,16 @@ def test_a_label_that_is_the_roots_name_says_nothing(tmp_path):
     open_source(config, TREE, "train")
 
 
+@pytest.mark.parametrize(
+  ("names", "message"), [(("a.png",), r"labels; "), (("a.png", "b.png"), r"labels \(2 images do\)")]
+)
+def test_images_that_lie_in_no_folder_of_a_label_are_counted(tmp_path, names, message):
+  images_in(tmp_path, "animal/cat/c.png", "thing/cup/d.png", *names)
+  config = DataConfig(name="folder", root=str(tmp_path), **SMALL)
+  with pytest.raises(UserError, match=message):
+    open_source(config, open_tree(TreeConfig(), config), "train")
+
+
 def test_the_key_is_in_every_config():
   from configs import common
 

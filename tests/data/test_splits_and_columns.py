@@ -136,6 +136,12 @@ def test_columns_are_found_by_the_header_in_any_order(tmp_path, text):
   assert rows(table(tmp_path, text)[1]) == PLAIN
 
 
+def test_a_single_cell_is_a_path_where_other_rows_have_it_and_not_where_the_header_has(tmp_path):
+  text = "image,animal,cat\na.jpg,animal,dog\nb.jpg,animal/dog,\nc.jpg,animal/cat,\n"
+  found = [row.label for row in table(tmp_path, text, levels=("animal", "cat"))[1].rows]
+  assert found == [("animal", "dog"), ("animal", "dog"), ("animal/cat",)]
+
+
 def test_the_use_of_each_column_is_known(tmp_path):
   _, found = table(tmp_path, "id,image,family,species,split,note\n1,a.jpg,animal,cat,train,x\n")
   assert found.columns.roles == {
@@ -155,6 +161,12 @@ def test_a_column_that_is_hardly_a_level_is_none_without_being_named(tmp_path, c
   assert named.rows[3].label == ("dog", str(value(3)))
   with pytest.raises(UserError, match=r"config\.data\.levels = \(other,\)"):
     table(tmp_path, text.replace("kind", "note"))
+
+
+def test_a_named_column_is_the_one_of_that_name_and_else_the_one_of_those_words(tmp_path):
+  text = "image,kind,Kind,Other_Kind\na.jpg,cat,dog,fox\n"
+  labels = [table(tmp_path, text, levels=(name,))[1].rows[0].label for name in ("kind", " Kind", "other kind")]
+  assert labels == [("cat",), ("dog",), ("fox",)]
 
 
 def test_levels_that_cannot_be_told_are_asked_about(tmp_path):

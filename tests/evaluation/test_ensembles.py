@@ -26,7 +26,7 @@ from hierjax.evaluation.several_runs.ensembles import (
   subset_errors,
   subsets,
 )
-from hierjax.functional.metrics import METRICS
+from hierjax.functional.metrics import BATCH_METRICS
 from hierjax.inference.members import answers_of, open_ensemble, open_images
 from hierjax.inference.pipeline import Stages, answer
 from hierjax.inference.predictor import Predictor, find_images
@@ -471,8 +471,8 @@ def test_alpha_0_is_the_evaluation_of_the_run_itself(runs, tmp_path):
   plain, adapted_by_0 = (
     json.loads((tmp_path / "run" / "eval" / f"{n}.json").read_text()) for n in ("test", "test-alpha0")
   )
-  measured = {name: value for name, value in plain.items() if name in METRICS or name == "num_examples"}
-  assert {name: adapted_by_0[name] for name in measured} == measured and len(measured) == len(METRICS) + 1
+  measured = {name: value for name, value in plain.items() if name in BATCH_METRICS or name == "num_examples"}
+  assert {name: adapted_by_0[name] for name in measured} == measured and len(measured) == len(BATCH_METRICS) + 1
   assert adapted_by_0.keys() - plain.keys() == {"alpha", "members"}
   assert plain.keys() - adapted_by_0.keys() == {"loss", "step", "views", "examples", "temperature"}
 

@@ -11,7 +11,7 @@ from hierjax.errors import UserError
 from hierjax.evaluation.evaluate import eval_step, measure_split
 from hierjax.evaluation.metrics.rows import ScoredRows
 from hierjax.evaluation.metrics.table import METRICS
-from hierjax.functional.metrics import METRICS as OF_BATCHES
+from hierjax.functional.metrics import BATCH_METRICS
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.pipeline import Stages
 
@@ -31,7 +31,7 @@ def test_the_file_has_every_metric_and_its_interval(context_run, capsys):
   step, source, seen = eval_step(run.data.transform, Stages(run.options)), run.source("test"), []
   record = lambda *args: seen.append(step(*args)) or seen[-1]  # noqa: E731
   values, _ = measure_split(rows.kept(record), loaded, source)
-  for name in OF_BATCHES:
+  for name in BATCH_METRICS:
     if name in values:
       numbers = (np.array(every[name], np.float64) for every in (found, values))
       np.testing.assert_allclose(*numbers, rtol=1e-5, err_msg=name)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hierjax.errors import UserError
-from hierjax.evaluation.metrics.table import METRICS as TABLE
-from hierjax.functional.metrics import METRICS, Mean, Metric, evaluate_batch
+from hierjax.evaluation.metrics.table import METRICS
+from hierjax.functional.metrics import BATCH_METRICS, Mean, Metric, evaluate_batch
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import PAD, STOP, UNKNOWN
 from hierjax.types import Batch, Prediction
@@ -72,7 +72,7 @@ def judged(short_labels):
   return tree, prediction, batch, totals
 
 
-def measured(short_labels, metrics=METRICS):
+def measured(short_labels, metrics=BATCH_METRICS):
   """Returns each metric, or each level of one by level, as the sum of those of the two halves of the batch."""
   tree, prediction, batch, _ = judged(short_labels)
   half = [jax.tree.map(lambda x, s=s: x[s], (prediction, batch)) for s in (slice(0, 150), slice(150, None))]
@@ -87,7 +87,7 @@ def measured(short_labels, metrics=METRICS):
 @pytest.mark.parametrize("short_labels", ["unknown", "stop"])
 def test_metrics_are_those_of_plain_python(short_labels):
   totals, found = judged(short_labels)[3], measured(short_labels)
-  assert set(found) == set(totals) and {name.split("/")[0] for name in found} == set(METRICS)
+  assert set(found) == set(totals) and {name.split("/")[0] for name in found} == set(BATCH_METRICS)
   for name, values in totals.items():
     assert 0 < np.mean(values) < (6 if name == "mistake_severity_edges" else 1), name
     np.testing.assert_allclose(found[name], np.mean(values), rtol=1e-5, err_msg=name)
@@ -117,8 +117,8 @@ def test_right_predictions_score_better_than_wrong_ones():
     {name: np.mean(mean.value()) for name, mean in jax.jit(evaluate_batch)(p, batch, arrays).items()}
     for p in (right, wrong)
   )
-  for name in METRICS:
-    metric = TABLE[name]
+  for name in BATCH_METRICS:
+    metric = METRICS[name]
     if name == "mistake_severity_edges":
       assert np.isnan(good[name]) and bad[name] >= 1 and not metric.higher_is_better and metric.unit == "edges"
     else:
@@ -128,7 +128,7 @@ def test_right_predictions_score_better_than_wrong_ones():
 
 def test_a_metric_from_outside_stands_beside_those_of_the_table():
   mine = Metric(lambda j: j.best[:, 0] == j.labels[:, 0], lambda j: j.labels[:, 0] >= 0)
-  found, plain = measured("stop", METRICS | {"mine": mine}), measured("stop")
+  found, plain = measured("stop", BATCH_METRICS | {"mine": mine}), measured("stop")
   assert found == plain | {"mine": plain["level_accuracy/0"]}
   assert measured("stop", {"mine": mine}) == {"mine": plain["level_accuracy/0"]}
 

@@ -74,6 +74,11 @@ def test_html_nests_each_node_below_its_parent(rng):
   assert sorted(parsed.found) == sorted((depth_of[name], name) for name in tree.names)
 
 
+def test_twenty_children_of_a_node_are_drawn_where_no_number_is_given():
+  lines = list(render(from_paths([(f"n{i}",) for i in range(30)])))
+  assert len(lines) == 1 + 20 + 1 and lines[-1].endswith("... 10 more")
+
+
 def test_html_is_escaped_and_cut_at_200_nodes():
   names = ["<script>", *(f"n{i}" for i in range(300))]
   parsed = Items(from_paths([(name,) for name in names])._repr_html_())

@@ -11,6 +11,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.nn.backbones.backbone import Backbone, check_sizes, variant
 from hierjax.nn.backbones.plain import Entry
 from hierjax.nn.layers.depthwise import DepthwiseConv
@@ -104,6 +105,7 @@ class Top(nn.Module):
     return layer_norm(jnp.mean(x.astype(jnp.float32), axis=(1, 2)), EPSILON, "norm")
 
 
+@checked
 def convnext(
   widths: Sequence[int] = (96, 192, 384, 768),
   blocks: Sequence[int] = (3, 3, 9, 3),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.nn.backbones.backbone import Backbone, check_sizes
 from hierjax.nn.backbones.plain import Entry
 from hierjax.nn.backbones.preact import NormAct, conv
@@ -93,6 +94,7 @@ class Stage(nn.Module):
     return x if self.norm is None else self.norm(x, train)
 
 
+@checked
 def densenet(
   depth: int = 100, growth: int = 12, compression: float = 0.5, dropout: float = 0.0, dtype: Any = jnp.float32
 ) -> Backbone:

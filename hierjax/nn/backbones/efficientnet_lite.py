@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.nn.backbones.backbone import Backbone
 from hierjax.nn.backbones.preact import conv
 from hierjax.nn.layers.activation import relu6
@@ -116,6 +117,7 @@ def norm(name: str, symmetric: bool) -> Norm:
   return Norm(name, epsilon=1e-5 if symmetric else 1e-3, momentum=0.99)
 
 
+@checked
 def efficientnet_lite0(symmetric: bool = False, dtype: Any = jnp.float32) -> Backbone:
   """Returns EfficientNet-Lite0: 3.4M weights, 4.7M with ImageNet's classifier, trained at 224 pixels.
 
@@ -131,6 +133,7 @@ def efficientnet_lite0(symmetric: bool = False, dtype: Any = jnp.float32) -> Bac
   return _scaled(0, symmetric, dtype)
 
 
+@checked
 def efficientnet_lite1(symmetric: bool = False, dtype: Any = jnp.float32) -> Backbone:
   """Returns EfficientNet-Lite1: 4.1M weights, 5.4M with ImageNet's classifier, trained at 240 pixels.
 
@@ -141,6 +144,7 @@ def efficientnet_lite1(symmetric: bool = False, dtype: Any = jnp.float32) -> Bac
   return _scaled(1, symmetric, dtype)
 
 
+@checked
 def efficientnet_lite2(symmetric: bool = False, dtype: Any = jnp.float32) -> Backbone:
   """Returns EfficientNet-Lite2: 4.8M weights, 6.1M with ImageNet's classifier, trained at 260 pixels.
 
@@ -151,6 +155,7 @@ def efficientnet_lite2(symmetric: bool = False, dtype: Any = jnp.float32) -> Bac
   return _scaled(2, symmetric, dtype)
 
 
+@checked
 def efficientnet_lite3(symmetric: bool = False, dtype: Any = jnp.float32) -> Backbone:
   """Returns EfficientNet-Lite3: 6.9M weights, 8.2M with ImageNet's classifier, trained at 280 pixels, in timm at 300.
 
@@ -161,6 +166,7 @@ def efficientnet_lite3(symmetric: bool = False, dtype: Any = jnp.float32) -> Bac
   return _scaled(3, symmetric, dtype)
 
 
+@checked
 def efficientnet_lite4(symmetric: bool = False, dtype: Any = jnp.float32) -> Backbone:
   """Returns EfficientNet-Lite4: 11.7M weights, 13.0M with ImageNet's classifier, trained at 300 pixels, in timm at 380.
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.nn.backbones.backbone import Backbone
 from hierjax.types import Features, Inputs
@@ -17,6 +18,7 @@ from hierjax.types import Features, Inputs
 MODES = ("train", "deterministic")
 
 
+@checked
 class ForeignBackbone(nn.Module):
   """A backbone that is a linen module with arrays as its output.
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.nn.backbones.backbone import Backbone, check_sizes
 from hierjax.nn.layers.convolution import Conv
@@ -119,6 +120,7 @@ class Group(nn.Module):
     return (*found, nn.Dropout(self.dropout, broadcast_dims=self.drop_whole)(end, deterministic=not train))
 
 
+@checked
 def alexnet(widths: Sequence[int] = WIDTHS, lrn_alpha: float = LRN_ALPHA, dtype: Any = jnp.float32) -> Backbone:
   """Returns AlexNet's five convolutional layers as Table I has them (READINGS Z12): 3.7M weights.
 
@@ -137,6 +139,7 @@ def alexnet(widths: Sequence[int] = WIDTHS, lrn_alpha: float = LRN_ALPHA, dtype:
   return _trunk(((11, 4, 0), (5, 1, 2)), 23, widths, partial(Stage, alpha=lrn_alpha, dtype=dtype))
 
 
+@checked
 def sppnet(widths: Sequence[int] = WIDTHS, lrn_alpha: float = LRN_ALPHA, dtype: Any = jnp.float32) -> Backbone:
   """Returns the five convolutional layers of SPP-net and C-HRNN in Table I (READINGS Z11): 3.7M weights.
 
@@ -167,6 +170,7 @@ def _trunk(
   return Backbone(Entry(smallest), (*normed, *(stage(width, alpha=None) for width in widths[2:])), layer_names=names)
 
 
+@checked
 def cnn7(width: int = 192, dropout: Sequence[float] = (0.5, 0.5, 0.5), dtype: Any = jnp.float32) -> Backbone:
   """Returns CNN-7, the baseline of Guo et al. (Fig. 6, READINGS G10): 1.7M weights, and the classifier's.
 

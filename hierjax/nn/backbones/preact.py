@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.nn.backbones.backbone import Backbone, check_sizes
 from hierjax.nn.layers.convolution import Conv
 
@@ -111,6 +112,7 @@ def _preact(stem: Stem, widths: Sequence[int], blocks: int, block: partial[Block
   return Backbone(stem, tuple(stage(i, width) for i, width in enumerate(widths)))
 
 
+@checked
 def small_resnet(
   widths: Sequence[int] = (32, 64, 128),
   blocks: int = 1,
@@ -131,6 +133,7 @@ def small_resnet(
   return _preact(Stem(widths[0] if widths else 0, stem_stride, dtype), widths, blocks, block)
 
 
+@checked
 def preact_resnet(depth: int = 164, dropout: float = 0.0, dtype: Any = jnp.float32) -> Backbone:
   """Returns the pre-activation ResNet with bottlenecks of He et al. for images of 32 x 32: 1.7M weights for ResNet-164.
 
@@ -153,6 +156,7 @@ def preact_resnet(depth: int = 164, dropout: float = 0.0, dtype: Any = jnp.float
   return _preact(Stem(16, dtype=dtype), (64, 128, 256), blocks, block)
 
 
+@checked
 def wide_resnet(depth: int = 28, width: int = 10, dropout: float = 0.3, dtype: Any = jnp.float32) -> Backbone:
   """Returns WRN-depth-width for images of 32 x 32: 36.5M weights for WRN-28-10.
 
@@ -172,6 +176,7 @@ def wide_resnet(depth: int = 28, width: int = 10, dropout: float = 0.3, dtype: A
   return _preact(Stem(16, dtype=dtype), [width * w for w in (16, 32, 64)], (depth - 4) // 6, block)
 
 
+@checked
 def wider_resnet(
   widths: Sequence[int] = (256, 512, 1024), blocks: int = 3, dropout: float = 0.0, dtype: Any = jnp.float32
 ) -> Backbone:

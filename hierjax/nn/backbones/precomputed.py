@@ -5,11 +5,13 @@ from __future__ import annotations
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.nn.backbones.backbone import check_sizes
 from hierjax.types import Features
 
 
+@checked
 class PrecomputedFeatures(nn.Module):
   """A backbone without weights, whose inputs are another network's features (Guo et al. 2018, 4.1.2 and 4.2).
 

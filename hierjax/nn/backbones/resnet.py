@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.nn.backbones.backbone import Backbone, check_sizes
 from hierjax.nn.backbones.preact import Stage, conv
 from hierjax.nn.layers.attention import CBAM, SE
@@ -108,6 +109,7 @@ def resnet(
   return Backbone(Stem(width, dtype), tuple(stage(i, n) for i, n in enumerate(blocks)))
 
 
+@checked
 def resnet50(width: int = 64, dtype: Any = jnp.float32) -> Backbone:
   """Returns ResNet-50: 23.5M weights, 25.6M with ImageNet's classifier.
 
@@ -118,6 +120,7 @@ def resnet50(width: int = 64, dtype: Any = jnp.float32) -> Backbone:
   return resnet((3, 4, 6, 3), width, None, dtype)
 
 
+@checked
 def resnet152(width: int = 64, dtype: Any = jnp.float32) -> Backbone:
   """Returns ResNet-152: 58.1M weights, 60.2M with ImageNet's classifier.
 
@@ -128,6 +131,7 @@ def resnet152(width: int = 64, dtype: Any = jnp.float32) -> Backbone:
   return resnet((3, 8, 36, 3), width, None, dtype)
 
 
+@checked
 def se_resnet50(width: int = 64, reduction: int = 16, dtype: Any = jnp.float32) -> Backbone:
   """Returns SE-ResNet-50: 26.0M weights, 28.1M with ImageNet's classifier.
 
@@ -142,6 +146,7 @@ def se_resnet50(width: int = 64, reduction: int = 16, dtype: Any = jnp.float32) 
   return resnet((3, 4, 6, 3), width, _attention(SE, reduction), dtype)
 
 
+@checked
 def se_resnext50(width: int = 64, reduction: int = 16, groups: int = 32, dtype: Any = jnp.float32) -> Backbone:
   """Returns SE-ResNeXt-50 (32 x 4d), of the slides of Koo et al.: 25.5M weights, 27.6M with ImageNet's classifier.
 
@@ -160,6 +165,7 @@ def se_resnext50(width: int = 64, reduction: int = 16, groups: int = 32, dtype: 
   return resnet((3, 4, 6, 3), width, _attention(SE, reduction), dtype, groups)
 
 
+@checked
 def cbam_resnet50(width: int = 64, reduction: int = 16, dtype: Any = jnp.float32) -> Backbone:
   """Returns CBAM-ResNet-50: 26.0M weights, 28.1M with ImageNet's classifier.
 

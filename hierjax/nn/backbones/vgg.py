@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.nn.backbones.backbone import Backbone, check_sizes
 from hierjax.nn.backbones.plain import Entry
 from hierjax.nn.layers.convolution import Conv, Norm, conv_norm
@@ -79,6 +80,7 @@ class Top(nn.Module):
     return x.astype(jnp.float32)
 
 
+@checked
 def vgg16(
   width: int = 64,
   batch_norm: bool = False,

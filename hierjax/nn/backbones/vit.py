@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.nn.backbones.backbone import Backbone, Tokens, check_sizes, variant
 from hierjax.nn.layers.normalisation import layer_norm
@@ -118,6 +119,7 @@ class Top(nn.Module):
     return pooled if self.epsilon is None else layer_norm(pooled, self.epsilon, "norm")
 
 
+@checked
 def vit(
   width: int = 768,
   depth: int = 12,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +12,20 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
+from hierjax.config import checked
 from hierjax.functional.decoding import level_scorer
 from hierjax.functional.distributions import block_parents, by_chain_rule, level_blocks, log_sums
 from hierjax.functional.losses import level_cross_entropy
 from hierjax.functional.paths import complete, ends, single_path
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes
+from hierjax.nn.heads.defaults import HeadDefaults
 from hierjax.tree.label_tree import UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features
 
-STRATEGIES = ("parallel", "coarse_to_fine", "fine_to_coarse")
 
-
-class CoarseFineHead(nn.Module):
+@checked
+class CoarseFineHead(HeadDefaults, nn.Module):
   """Classifies every level on its own (section 3.1, Fig. 2).
 
   With `parallel` (strategy 3) each level's layer reads the image's features. With `coarse_to_fine` (strategy 1) only
@@ -42,9 +43,6 @@ class CoarseFineHead(nn.Module):
     dtype: of the products; weights and probabilities are float32.
   """
 
-  multilabel: ClassVar[bool] = False
-  has_states: ClassVar[bool] = False
-
   block_sizes: tuple[int, ...]
   stop_at: str
   strategy: Literal["parallel", "coarse_to_fine", "fine_to_coarse"] = "parallel"
@@ -53,8 +51,6 @@ class CoarseFineHead(nn.Module):
 
   def __post_init__(self) -> None:
     """Raises ValueError for a field that makes no head."""
-    if self.strategy not in STRATEGIES:
-      raise ValueError(f"strategy = {self.strategy!r}: choose from {', '.join(STRATEGIES)}")
     if self.stop_at == "node":
       raise ValueError(
         "this head gives every image a label on each level, down to a leaf, but paths of this tree may end above one; "
@@ -130,15 +126,6 @@ class CoarseFineHead(nn.Module):
     before = {} if self.strategy == "parallel" else {t: blocks[read] for read, t in itertools.pairwise(order)}
     layers = [dense_axes(f"levels_{t}", blocks[t], before.get(t)) for t in order]
     return {name: axes for layer in layers for name, axes in layer.items()}
-
-  @nn.nowrap
-  def validate(self, options: DecodeOptions) -> None:
-    """Accepts any options."""
-
-  @nn.nowrap
-  def describe(self, features: Features) -> list[str]:
-    """Returns nothing: the head chooses nothing by itself."""
-    return []
 
   def distribution(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions

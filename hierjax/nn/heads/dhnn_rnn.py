@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from hierjax.config import checked
 from hierjax.functional.distributions import by_chain_rule
 from hierjax.functional.losses import path_cross_entropy
 from hierjax.functional.multilabel import multilabel_distribution, step_cross_entropy
@@ -17,15 +18,17 @@ from hierjax.functional.paths import complete, single_path
 from hierjax.functional.search import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, level_outputs
+from hierjax.nn.heads.defaults import HeadDefaults
 from hierjax.nn.heads.multilabel import check_thresholds, check_weights, multilabel_loss
 from hierjax.nn.kept import KeptStages
-from hierjax.nn.layers.recurrence.bidirectional import CELLS, Bidirectional
+from hierjax.nn.layers.recurrence.bidirectional import Bidirectional
 from hierjax.nn.layers.stage_sequence import Filters, Layer, StageSequence, Subsets
 from hierjax.tree.label_tree import UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Scorer
 
 
-class DHNNHead(nn.Module):
+@checked
+class DHNNHead(HeadDefaults, nn.Module):
   """CNN-RNN of fixed path length (Koo et al., section 3.1): step t reads the stages in S_t, and names level t's node.
 
   With the residual arc, logits_t = W_t (u_t + A h_t) + b_t, where A makes h_t as long as u_t and is left out where it
@@ -57,8 +60,6 @@ class DHNNHead(nn.Module):
       matrices of inputs and state of all gates are one orthogonal matrix (READINGS K15).
     dtype: of the products; weights, state and probabilities are float32.
   """
-
-  has_states: ClassVar[bool] = False
 
   num_nodes: int
   level_offsets: tuple[int, ...]
@@ -119,7 +120,7 @@ class DHNNHead(nn.Module):
     self.bias = self.param("output_bias", nn.initializers.zeros, (depth, self.num_nodes), jnp.float32)
 
   @property
-  def multilabel(self) -> bool:
+  def multilabel(self) -> bool:  # type: ignore[override]
     """Whether distributions have `node_score`."""
     return self.output == "sigmoid"
 
@@ -196,12 +197,6 @@ def check_fields(head: Any) -> None:
   """Raises ValueError for a field of a head of Koo et al. that makes none."""
   if head.width < 1 or head.layers < 1:
     raise ValueError(f"width = {head.width}, layers = {head.layers}: must be 1 or more")
-  if head.cell not in CELLS:
-    raise ValueError(f"cell = {head.cell!r}: choose from {', '.join(CELLS)}")
-  if head.orthogonal not in ("gates", "kernel"):
-    raise ValueError(f"orthogonal = {head.orthogonal!r}: choose from gates, kernel")
-  if head.output not in ("softmax", "sigmoid"):
-    raise ValueError(f"output = {head.output!r}: choose from softmax, sigmoid")
   if head.own_level and head.output == "softmax":
     raise ValueError("own_level = True: it is for several paths an image; set output = sigmoid, or own_level = False")
   check_weights(head.level_weights, len(head.level_offsets) - 1)

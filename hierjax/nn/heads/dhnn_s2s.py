@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from hierjax.config import checked
 from hierjax.functional.decoding import beams
 from hierjax.functional.distributions import by_chain_rule
 from hierjax.functional.losses import path_cross_entropy
@@ -18,6 +19,7 @@ from hierjax.functional.paths import complete, single_path
 from hierjax.functional.search import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes, node_outputs
+from hierjax.nn.heads.defaults import HeadDefaults
 from hierjax.nn.heads.dhnn_rnn import (
   check_fields,
   check_unmerged,
@@ -33,7 +35,8 @@ from hierjax.tree.label_tree import ROOT, STOP, UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Scorer
 
 
-class DHNNSequenceHead(nn.Module):
+@checked
+class DHNNSequenceHead(HeadDefaults, nn.Module):
   """CNN-S2S (Koo et al., section 3.2): an encoder over the stages' vectors u_t, and a decoder that names node by node.
 
   The encoder is bidirectional, and its last states, side by side, are the decoder's first (READINGS K15). With
@@ -69,8 +72,6 @@ class DHNNSequenceHead(nn.Module):
     dtype: of the products; weights, state and probabilities are float32.
   """
 
-  has_states: ClassVar[bool] = False
-
   num_nodes: int
   num_outputs: int
   level_offsets: tuple[int, ...]
@@ -96,8 +97,6 @@ class DHNNSequenceHead(nn.Module):
   def __post_init__(self) -> None:
     """Raises ValueError for a field that makes no head."""
     check_fields(self)
-    if self.feedback not in ("soft", "labels"):
-      raise ValueError(f"feedback = {self.feedback!r}: choose from soft, labels")
     if self.feedback == "labels" and self.output == "sigmoid":
       raise ValueError("feedback = 'labels': with output = sigmoid no step is fed a label; set soft")
     super().__post_init__()
@@ -128,7 +127,7 @@ class DHNNSequenceHead(nn.Module):
     return self.num_nodes if self.own_level else self.num_outputs
 
   @property
-  def multilabel(self) -> bool:
+  def multilabel(self) -> bool:  # type: ignore[override]
     """Whether distributions have `node_score`."""
     return self.output == "sigmoid"
 

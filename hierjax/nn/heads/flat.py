@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +10,18 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from hierjax.config import lookup_or_import
+from hierjax.config import checked, lookup_or_import
 from hierjax.functional.distributions import by_leaves
 from hierjax.functional.losses import LEAF_LOSSES
 from hierjax.functional.paths import ends, single_path
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes
+from hierjax.nn.heads.defaults import HeadDefaults
 from hierjax.types import DecodeOptions, Distribution, Features
 
 
-class FlatHead(nn.Module):
+@checked
+class FlatHead(HeadDefaults, nn.Module):
   """A linear classifier of the leaves.
 
   A label that ends above a leaf trains it by the summed probability of the leaves below. It always predicts a leaf, so
@@ -34,9 +36,6 @@ class FlatHead(nn.Module):
     strength: the alpha of `hxe`, the beta of `soft_labels`, the scale of `soft_max_margin`; None for 0.1, 10 and 1.
     dtype: of the product; weights and probabilities are float32.
   """
-
-  multilabel: ClassVar[bool] = False
-  has_states: ClassVar[bool] = False
 
   num_leaves: int
   stop_at: str = "leaf"
@@ -79,10 +78,6 @@ class FlatHead(nn.Module):
   def weight_axes(self, tree: TreeArrays) -> WeightAxes:
     """Returns what the entries of the weights stand for; see `hierjax.nn.heads.axes`."""
     return dense_axes("output", np.asarray(tree.leaves).tolist())
-
-  @nn.nowrap
-  def validate(self, options: DecodeOptions) -> None:
-    """Accepts any options."""
 
   @nn.nowrap
   def describe(self, features: Features) -> list[str]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from hierjax.config import checked
 from hierjax.functional.distributions import sums_below
 from hierjax.functional.losses import are_below, end_cross_entropy, end_log_softmax, path_ends
 from hierjax.functional.paths import climb, ends, single_path
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes
+from hierjax.nn.heads.defaults import HeadDefaults
 from hierjax.tree.label_tree import STOP
 from hierjax.types import DecodeOptions, Distribution, Features
 
 
-class FlatEndsHead(nn.Module):
+@checked
+class FlatEndsHead(HeadDefaults, nn.Module):
   """A linear classifier of the nodes where labels end, leaves and inner nodes: the plain CNNs of Table 2.
 
   A node has the sum over the ends at and below it, so a right end has right ancestors (Koo et al., Remark 1). Where
@@ -31,9 +34,6 @@ class FlatEndsHead(nn.Module):
       training ends have probability 0.
     dtype: of the product; weights and probabilities are float32.
   """
-
-  multilabel: ClassVar[bool] = False
-  has_states: ClassVar[bool] = False
 
   num_leaves: int
   num_inner: int
@@ -61,15 +61,6 @@ class FlatEndsHead(nn.Module):
   def weight_axes(self, tree: TreeArrays) -> WeightAxes:
     """Returns what the entries of the weights stand for; see `hierjax.nn.heads.axes`."""
     return dense_axes("output", np.asarray(path_ends(tree)).tolist())
-
-  @nn.nowrap
-  def validate(self, options: DecodeOptions) -> None:
-    """Accepts any options."""
-
-  @nn.nowrap
-  def describe(self, features: Features) -> list[str]:
-    """Returns nothing: the head chooses nothing by itself."""
-    return []
 
   def distribution(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions

@@ -9,14 +9,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.functional.multilabel import multilabel_cross_entropy, multilabel_distribution
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes
+from hierjax.nn.heads.defaults import HeadDefaults
 from hierjax.types import DecodeOptions, Distribution, Features
 
 
-class MultiLabelHead(nn.Module):
+@checked
+class MultiLabelHead(HeadDefaults, nn.Module):
   """A sigmoid for each node of the tree: the plain CNNs of Koo et al., Table 3.
 
   Attributes:
@@ -27,8 +30,6 @@ class MultiLabelHead(nn.Module):
   """
 
   multilabel: ClassVar[bool] = True
-  has_states: ClassVar[bool] = False
-
   num_nodes: int
   level_offsets: tuple[int, ...]
   level_weights: tuple[float, ...] = ()
@@ -65,11 +66,6 @@ class MultiLabelHead(nn.Module):
   def validate(self, options: DecodeOptions) -> None:
     """Raises UserError for a number of thresholds that the tree does not have."""
     check_thresholds(options, len(self.level_offsets) - 1)
-
-  @nn.nowrap
-  def describe(self, features: Features) -> list[str]:
-    """Returns nothing: the head chooses nothing by itself."""
-    return []
 
   def distribution(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions

@@ -12,6 +12,7 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.functional.distributions import by_chain_rule, by_paths
 from hierjax.functional.losses import path_cross_entropy, sibling_cross_entropy
@@ -19,6 +20,7 @@ from hierjax.functional.paths import single_path
 from hierjax.functional.search import Step, beam_search, continuations, output_numbers
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes, node_outputs
+from hierjax.nn.heads.defaults import HeadDefaults
 from hierjax.nn.layers.recurrence.logit_scale import LogitScale, scaled_normal
 from hierjax.nn.layers.recurrence.sequence import LSTM, STRONG, LSTMCarry, by_gate
 from hierjax.nn.layers.window_products import window_products
@@ -72,7 +74,8 @@ class _Rows(nn.Module):
     return ChildOutputs(scale * states, kernel, scale * jnp.asarray(bias))
 
 
-class PathRNNHead(nn.Module):
+@checked
+class PathRNNHead(HeadDefaults, nn.Module):
   """Predicts a path node by node (eqs. 2-8).
 
   Step t is fed the node of step t-1, a learned START at first (READINGS G4), and the image, which enters all four gates
@@ -96,7 +99,6 @@ class PathRNNHead(nn.Module):
     dtype: of the products; weights, state and probabilities are float32.
   """
 
-  multilabel: ClassVar[bool] = False
   has_states: ClassVar[bool] = True
 
   num_nodes: int
@@ -113,10 +115,6 @@ class PathRNNHead(nn.Module):
     """Raises ValueError for a field that makes no head."""
     if self.width < 1 or (self.embed_width is not None and self.embed_width < 1):
       raise ValueError(f"width = {self.width}, embed_width = {self.embed_width}: must be 1 or more")
-    if self.softmax not in ("nodes", "siblings"):
-      raise ValueError(f"softmax = {self.softmax!r}: choose from nodes, siblings")
-    if self.reduction not in ("sum", "mean"):
-      raise ValueError(f"reduction = {self.reduction!r}: choose from sum, mean")
     if not 0 <= self.dropout < 1:
       raise ValueError(f"dropout = {self.dropout}: a rate is at least 0 and less than 1")
     super().__post_init__()
@@ -236,11 +234,6 @@ class PathRNNHead(nn.Module):
         "config.decode.restrict = raw: with config.head.softmax = siblings only the children of a node have a "
         "probability after it; set restrict = tree, or softmax = nodes"
       )
-
-  @nn.nowrap
-  def describe(self, features: Features) -> list[str]:
-    """Returns nothing: the head chooses nothing by itself."""
-    return []
 
   def distribution(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from hierjax.config import checked
 from hierjax.functional.distributions import by_siblings
 from hierjax.functional.losses import conditional_cross_entropy
 from hierjax.functional.paths import climb, ends, single_path
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes
+from hierjax.nn.heads.defaults import HeadDefaults
 from hierjax.tree.label_tree import STOP
 from hierjax.types import DecodeOptions, Distribution, Features
 
 
-class SiblingSoftmaxHead(nn.Module):
+@checked
+class SiblingSoftmaxHead(HeadDefaults, nn.Module):
   """A linear classifier of the children of each node: P(node) = P(parent) x its part of a softmax over the siblings.
 
   Where paths may end at inner nodes (`short_labels = stop`), the end is one more sibling below each inner node. Its
@@ -29,9 +32,6 @@ class SiblingSoftmaxHead(nn.Module):
     num_ends: inner nodes, where paths may end there; 0 elsewhere.
     dtype: of the product; weights and probabilities are float32.
   """
-
-  multilabel: ClassVar[bool] = False
-  has_states: ClassVar[bool] = False
 
   num_nodes: int
   num_ends: int
@@ -62,15 +62,6 @@ class SiblingSoftmaxHead(nn.Module):
     """Returns what the entries of the weights stand for; see `hierjax.nn.heads.axes`."""
     ends_at = dense_axes("ends", np.asarray(tree.inner).tolist()) if self.num_ends else {}
     return {**dense_axes("output", range(self.num_nodes)), **ends_at}
-
-  @nn.nowrap
-  def validate(self, options: DecodeOptions) -> None:
-    """Accepts any options."""
-
-  @nn.nowrap
-  def describe(self, features: Features) -> list[str]:
-    """Returns nothing: the head chooses nothing by itself."""
-    return []
 
   def distribution(
     self, features: Features, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions

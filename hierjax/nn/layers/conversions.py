@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.nn.layers.pooling import largest
 from hierjax.nn.layers.pyramid import adaptive_average_pool, adaptive_max_pool
@@ -49,6 +50,7 @@ class Target:
   filter: tuple[int, ...] = ()
 
 
+@checked
 class Conversion(nn.Module):
   """Conversion of a map a of D x H x W numbers to a vector of p = `size` numbers, g(a; alpha) of the paper.
 

@@ -11,15 +11,13 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
-from hierjax.nn.layers.conversions import KINDS, Conversion, MapShape, Target, conversion_summary
+from hierjax.nn.layers.conversions import Conversion, MapShape, Target, conversion_summary
 from hierjax.types import Features
 
 Layer = int | str  # a stage by its number, 1 nearest the image, or a layer of a plain network by its name
 Subsets = tuple[tuple[Layer, ...], ...]
 Filters = tuple[tuple[int, int, int], ...]
 Names = tuple[tuple[str, ...], ...]
-ORDERS = ("deep_first", "shallow_first")
-NORMS = ("none", "layer")
 _EPSILON = 1e-6
 
 
@@ -133,13 +131,6 @@ class StageSequence(nn.Module):
     """Raises ValueError for fields that are wrong for every backbone."""
     if self.size < 1 or self.side < 1:
       raise ValueError(f"size = {self.size}, side = {self.side}: must be 1 or more")
-    for name, value, allowed in (
-      ("conversion", self.conversion, KINDS),
-      ("order", self.order, ORDERS),
-      ("norm", self.norm, NORMS),
-    ):
-      if value not in allowed:
-        raise ValueError(f"{name} = {value!r}: choose from {', '.join(allowed)}")
     if any(f < 1 or g < 1 or z < 0 for f, g, z in self.filters):
       raise ValueError(f"filters = {self.filters}: F and G are 1 or more, and Z is 0 or more")
     if self.filters and self.conversion != "conv":

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.nn.layers.pyramid import adaptive_max_pool, resample
-from hierjax.nn.layers.recurrence.spatial import CELLS, DIRECTIONS, Neighbours, SpatialRNN, check_directions
+from hierjax.nn.layers.recurrence.spatial import DIRECTIONS, Reads, SpatialRNN, check_directions
 from hierjax.types import Features
 
 Scale = int | tuple[int, int]
@@ -26,18 +27,18 @@ class ContextPyramid(nn.Module):
 
       s_l(r,q) = sum_(j < l) W_jl h_j(r_j, q_j)                                                          (21)
 
-  Without `neighbours`, the links read the finer scale's own pooled map, so that no cell depends on another; with
-  `relu`, each has a ReLU as well (Z14).
+  Where cells read their `own` input, so do the links, of the finer scale's pooled map, and no cell depends on another;
+  with `own_relu`, each has a ReLU as well (Z14).
 
   Attributes: as of `ContextNeck`.
   """
 
-  cell: str = "lstm"
+  cell: Literal["none", "srn", "lstm"] = "lstm"
   scales: tuple[Scale, ...] = (1, 2, 3, 6)
   directions: tuple[str, ...] = DIRECTIONS
   links: bool = True
-  neighbours: Neighbours = True
-  resample: str = "overlap"
+  reads: Reads = "neighbours"
+  resample: Literal["overlap", "floor"] = "overlap"
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -52,7 +53,7 @@ class ContextPyramid(nn.Module):
       drive: Any = None
       if self.links and i > 0:
         drive = sum(self._link(j, i, contexts[j], below) for j in range(i))
-      layer = SpatialRNN(None, self.cell, self.directions, self.neighbours, self.dtype, name=f"scale_{i}")
+      layer = SpatialRNN(None, self.cell, self.directions, self.reads, self.dtype, name=f"scale_{i}")
       contexts.append(layer(below, drive))
     return pooled, tuple(contexts)
 
@@ -60,14 +61,15 @@ class ContextPyramid(nn.Module):
     # The product comes first: the coarser map has fewer cells. Links start at zero, as a C-MRNN has none: coarse
     # maps have large values, similar in all images, which would dominate the cells at first.
     # A ReLU of zero has no gradient.
-    start = nn.initializers.lecun_normal() if self.neighbours == "relu" else nn.initializers.zeros_init()
+    start = nn.initializers.lecun_normal() if self.reads == "own_relu" else nn.initializers.zeros_init()
     link = nn.Dense(fine.shape[-1], use_bias=False, kernel_init=start, dtype=self.dtype, name=f"link_{j}_{i}")
-    if self.neighbours is not True:
+    if self.reads != "neighbours":
       own = link(fine).astype(jnp.float32)
-      return nn.relu(own) if self.neighbours == "relu" else own
+      return nn.relu(own) if self.reads == "own_relu" else own
     return resample(link(coarse).astype(jnp.float32), fine.shape[1], fine.shape[2], self.resample)
 
 
+@checked
 class ContextNeck(nn.Module):
   """The layers of Zuo et al. after the convolutions: `ContextPyramid`, flattened, then fc7 and fc8 of Table I:
 
@@ -75,48 +77,42 @@ class ContextNeck(nn.Module):
 
   The pooled vector is the output of fc8, so that any head can follow (READINGS Z13). With other fields the same class
   is the paper's comparisons: C-MSRN and C-MLSTM (`links = False`), the modified CNN of section IV-C2
-  (`neighbours = False`), SPP-net (`cell = none`), and AlexNet's top (`cell = none, scales = (6,)`).
+  (`reads = own`), SPP-net (`cell = none`), and AlexNet's top (`cell = none, scales = (6,)`).
 
   Attributes:
     cell: of the recurrences: `srn`, `lstm`, or `none` for plain spatial pyramid pooling.
     scales: the grids, coarse to fine: n for n x n cells, or (rows, columns).
     directions: the corners that the recurrences start from.
     links: whether coarser scales drive the finer ones.
-    neighbours: whether a cell depends on others, of its scale and of coarser ones. If not, every matrix, those of the
-      links too, multiplies the cell's own pooled input; `relu` follows each by a ReLU, so that no two matrices add up
-      to one: the fair comparison at this number of weights. See `SpatialRNN`.
+    reads: `neighbours` for cells that depend on others, of their scale and of coarser ones. With `own`, every matrix,
+      those of the links too, multiplies the cell's own pooled input; `own_relu` follows each by a ReLU, so that no two
+      matrices add up to one: the fair comparison at this number of weights. See `SpatialRNN`.
     resample: from a coarse grid to a fine one: `overlap` or `floor`; see `hierjax.nn.layers.pyramid.resample`.
     hidden: widths of the dense layers, each with ReLU and dropout.
     dropout: rate on the context maps, where there is a recurrence, and on each dense layer.
     dtype: of the products; the weights and the result are float32.
   """
 
-  cell: str = "lstm"
+  cell: Literal["none", "srn", "lstm"] = "lstm"
   scales: tuple[Scale, ...] = (1, 2, 3, 6)
   directions: tuple[str, ...] = DIRECTIONS
   links: bool = True
-  neighbours: Neighbours = True
-  resample: str = "overlap"
+  reads: Reads = "neighbours"
+  resample: Literal["overlap", "floor"] = "overlap"
   hidden: tuple[int, ...] = (4096, 4096)
   dropout: float = 0.5
   dtype: Any = jnp.float32
 
   def __post_init__(self) -> None:
     """Raises UserError for a value outside its range."""
-    if self.cell not in ("none", *CELLS):
-      raise UserError(f"cell = {self.cell!r}: choose from none, {', '.join(CELLS)}")
     check_directions(self.directions)
-    if not isinstance(self.scales, tuple) or not all(map(_is_scale, self.scales)):
-      raise UserError(
-        f"scales = {self.scales!r}: a tuple; each is a whole number n of 1 or more, for n x n cells, or (rows, columns)"
-      )
+    if any(min(grid(scale)) < 1 for scale in self.scales):
+      raise UserError(f"scales = {self.scales}: each a number n of 1 or more, for n x n cells, or (rows, columns)")
     cells = [grid(scale)[0] * grid(scale)[1] for scale in self.scales]
     if not cells or sorted(set(cells)) != cells:
       raise UserError(f"scales = {self.scales}: one or more, coarse to fine, each of more cells than the one before")
-    if self.resample not in ("overlap", "floor"):
-      raise UserError(f"resample = {self.resample!r}: choose from overlap, floor")
-    if not isinstance(self.hidden, tuple) or not all(type(width) is int and width >= 1 for width in self.hidden):
-      raise UserError(f"hidden = {self.hidden!r}: a tuple of dense layers' widths, each a whole number of 1 or more")
+    if any(width < 1 for width in self.hidden):
+      raise UserError(f"hidden = {self.hidden}: the widths of the dense layers must be 1 or more")
     if not 0 <= self.dropout < 1:
       raise UserError(f"dropout = {self.dropout}: from 0 to below 1")
     super().__post_init__()
@@ -124,7 +120,7 @@ class ContextNeck(nn.Module):
   def setup(self) -> None:
     """Names the layers."""
     self.context = ContextPyramid(
-      self.cell, self.scales, self.directions, self.links, self.neighbours, self.resample, self.dtype
+      self.cell, self.scales, self.directions, self.links, self.reads, self.resample, self.dtype
     )
     self.dense = [
       nn.Dense(width, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name=f"hidden_{i}")
@@ -155,11 +151,6 @@ class ContextNeck(nn.Module):
 def grid(scale: Scale) -> tuple[int, int]:
   """Returns the rows and columns of a scale."""
   return (scale, scale) if isinstance(scale, int) else scale
-
-
-def _is_scale(scale: object) -> bool:
-  sides = scale if isinstance(scale, tuple) else (scale, scale)
-  return len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides)
 
 
 def _last_map(features: Features) -> Float[Array, "b h w c"]:

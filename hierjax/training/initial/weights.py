@@ -10,6 +10,7 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.nn.pretrained.files import shown
 from hierjax.nn.pretrained.named import find_weights
@@ -21,6 +22,7 @@ from hierjax.training.initial.extend import Carried, Weights, carried_over, leak
 from hierjax.types import Variables
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class InitConfig:
   """The section `init` of a config: the initial weights of a new run. A run that resumes does not read it.

@@ -6,6 +6,7 @@ import pytest
 
 import hierjax as hj
 from hierjax.errors import UserError
+from hierjax.evaluation.metrics.measure import label_paths
 from hierjax.functional.decoding import decode
 from hierjax.functional.distributions import by_leaves
 from hierjax.functional.tree_arrays import tree_arrays
@@ -67,6 +68,22 @@ def test_nodes_have_paths_and_no_probabilities(toy_tree):
   assert with_root["hierarchical_recall"] == (4 + 2 + 1) / (4 + 4 + 3)
 
 
+def test_labels_are_nodes_names_or_label_paths(toy_tree):
+  nodes = np.array([5, 6, 4], np.int32)
+  paths = toy_tree.encode(nodes)
+  for labels in (nodes, ["basenji", "animal/dog/leonberg", "cup"], paths, paths.tolist()):
+    np.testing.assert_array_equal(label_paths(labels, toy_tree), paths)
+  with pytest.raises(UserError, match="label paths of 2 levels; the tree has 3"):
+    label_paths(paths[:, :2], toy_tree)
+
+
+@pytest.mark.parametrize(("given", "message"), [(1, "3 of 4 have no column: [^.]*leonberg$"), (0, r", \.\.\.$")])
+def test_columns_that_are_missing_are_named_three_of_them(toy_tree, given, message):
+  names = ["cat"][:given]
+  with pytest.raises(UserError, match=message):
+    hj.Prediction.from_leaf_probs(np.ones((2, 4), np.float32), toy_tree, names=names)
+
+
 def test_a_path_may_end_at_an_inner_node(toy_tree):
   probs = np.array([[0.9, 0.1, 0.8, 0.1, 0.1, 0.2, 0.1]])
   found = hj.Prediction.from_node_probs(probs, toy_tree)
@@ -100,7 +117,7 @@ SUM = "sum to 1.5, not to 1"
     (lambda t: hj.Prediction.from_leaf_probs([[1.5, -0.5, 0, 0]], t), "image 0: .* in column 1 is -0.5.*softmax"),
     (lambda t: hj.Prediction.from_leaf_probs([[1, 0, 0, 0]], t, ["cat", "cup", "basenji", "wolf"]), "'wolf' is"),
     (lambda t: hj.Prediction.from_leaf_probs([[1, 0, 0, 0]], t, ["cat", "cup", "basenji", "dog"]), "'dog' is no leaf"),
-    (lambda t: hj.Prediction.from_leaf_probs([[1, 0, 0, 0]], t, ["cat", "cup", "cat", "basenji"]), "a column already"),
+    (lambda t: hj.Prediction.from_leaf_probs([[1, 0, 0, 0]], t, ["cup", "cat", "basenji", "cat"]), "'cat': .* already"),
     (lambda t: hj.Prediction.from_leaf_probs([[1, 0, 0]], t, ["cat", "cup", "basenji"]), "no column: .*leonberg"),
     (lambda t: hj.Prediction.from_node_probs([[1, 0.5, 0, 1, 0, 0, 0]], t), f"the top level {SUM}"),
     (

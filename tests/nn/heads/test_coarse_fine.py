@@ -9,7 +9,7 @@ import pytest
 from hierjax.functional.decoding import decode
 from hierjax.functional.metrics import evaluate_batch
 from hierjax.functional.tree_arrays import tree_arrays
-from hierjax.nn.heads.coarse_fine import STRATEGIES, CoarseFineHead
+from hierjax.nn.heads.coarse_fine import CoarseFineHead
 from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN, LabelTree
 from hierjax.types import Batch, DecodeOptions, Features
 from path_oracle import log_softmax, nodes_of
@@ -69,7 +69,7 @@ def decoded(name="even", known=None, **options):
   return jax.device_get(prediction)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ["parallel", "coarse_to_fine", "fine_to_coarse"])
 def test_each_layer_reads_what_its_strategy_says(strategy):
   head, features, variables = setting("even", strategy)
   layers = [jax.device_get(variables["params"][f"levels_{t}"]) for t in range(3)]

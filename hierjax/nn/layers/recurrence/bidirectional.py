@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from hierjax.errors import UserError
+from hierjax.config import checked
 from hierjax.nn.layers.recurrence.sequence import GRU, LSTM, STRONG, by_gate
 
 CELLS = {"lstm": LSTM, "gru": GRU}
@@ -27,6 +27,7 @@ _BIASES = {
 }
 
 
+@checked
 class Recurrence(nn.Module):
   """A recurrent layer with its own projection of the inputs, which is made for all steps at once.
 
@@ -52,8 +53,6 @@ class Recurrence(nn.Module):
 
   def setup(self) -> None:
     """Names the weights."""
-    if self.cell not in CELLS:
-      raise UserError(f"config.head.cell = {self.cell!r}: choose from {', '.join(CELLS)}")
     biases = _BIASES[self.cell, self.start]
     of_inputs = nn.initializers.lecun_normal() if self.start == "usual" else STRONG
     of_state = None
@@ -106,6 +105,7 @@ def _rows(
   return found
 
 
+@checked
 class Bidirectional(nn.Module):
   """Layers of two recurrences each, of which one reads the sequence backwards.
 

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.nn.layers.recurrence.cells import FORWARD, GATES
 from hierjax.nn.layers.recurrence.grid_recurrence import Setting, Weights, recurrence
 
-CELLS = tuple(GATES)
+Cell = Literal["srn", "lstm"]
 DIRECTIONS = ("nw", "ne", "sw", "se")
-Neighbours = bool | Literal["relu"]
+Reads = Literal["neighbours", "own", "own_relu"]
 
 
 def spatial_recurrence(
@@ -27,7 +28,7 @@ def spatial_recurrence(
   column_kernel: Float[Array, "k d g"],
   bias: Float[Array, "k g"],
   *,
-  cell: str,
+  cell: Cell,
   directions: tuple[str, ...],
 ) -> Float[Array, "b h w d"]:
   """Runs a recurrence over the map from each of k corners, and sums the states (Zuo et al., eqs. 10-20).
@@ -65,7 +66,8 @@ def spatial_recurrence(
   Raises:
     UserError: no such cell or direction, an empty map, or channels that do not match.
   """
-  check_cell(cell)
+  if cell not in GATES:
+    raise UserError(f"cell = {cell!r}: choose from {', '.join(GATES)}")
   check_directions(directions)
   if 0 in x.shape[1:3]:
     raise UserError(f"a recurrence needs a map of one cell or more; the map has {x.shape[1]} x {x.shape[2]}")
@@ -89,12 +91,6 @@ def spatial_recurrence(
   return recurrence(Setting(cell, directions), x, drive, Weights(input_kernel, row_kernel, column_kernel, bias))
 
 
-def check_cell(cell: str) -> None:
-  """Raises UserError for an unknown cell."""
-  if cell not in CELLS:
-    raise UserError(f"cell = {cell!r}: choose from {', '.join(CELLS)}")
-
-
 def check_directions(directions: tuple[str, ...]) -> None:
   """Raises UserError for no directions, an unknown one, or one that is given twice."""
   wrong = [d for d in directions if d not in DIRECTIONS]
@@ -102,6 +98,7 @@ def check_directions(directions: tuple[str, ...]) -> None:
     raise UserError(f"directions = {directions!r}: one or more of {', '.join(DIRECTIONS)}, each at most once")
 
 
+@checked
 class SpatialRNN(nn.Module):
   """A spatial SRN or LSTM (eqs. 10-20) from several corners; see `spatial_recurrence`.
 
@@ -109,17 +106,17 @@ class SpatialRNN(nn.Module):
     width: of the state; None for as many as the map has channels.
     cell: `srn` or `lstm`.
     directions: the corners that the recurrences start from.
-    neighbours: whether W^r and W^c multiply the neighbours' states. If not, they multiply the cell's own input, as in
-      the modified CNN of section IV-C2, which has the same weights and no context. The sum of three matrices is one
-      matrix, so only a third of them count, and a forget gate has nothing to forget. With `relu` all count: each
-      product has a ReLU of its own, and the forget gate's memory is the cell's input (READINGS Z14).
+    reads: what W^r and W^c multiply: the states of the cell's `neighbours`; or its `own` input, as in the modified CNN
+      of section IV-C2, which has the same weights and no context. The sum of three matrices is one matrix, so only a
+      third of them count, and a forget gate has nothing to forget. With `own_relu` all count: each product has a ReLU
+      of its own, and the forget gate's memory is the cell's input (READINGS Z14).
     dtype: of the products and of the states h in them; memories, sums, weights and the result are float32.
   """
 
   width: int | None = None
-  cell: str = "lstm"
+  cell: Cell = "lstm"
   directions: tuple[str, ...] = DIRECTIONS
-  neighbours: Neighbours = True
+  reads: Reads = "neighbours"
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -127,25 +124,23 @@ class SpatialRNN(nn.Module):
     self, x: Float[Array, "b h w c"], drive: Float[Array, "b h w d"] | None = None
   ) -> Float[Array, "b h w d"]:
     """Returns the sum of the states over the directions, float32. `drive` is a further term of all gates."""
-    check_cell(self.cell)
     check_directions(self.directions)
     k, channels = len(self.directions), x.shape[-1]
     width = channels if self.width is None else self.width
-    if self.neighbours is not True and channels != width:
-      where = f"neighbours = {self.neighbours}"
-      raise UserError(f"{where} needs as many channels as the width, {width}; the map has {channels}")
+    if self.reads != "neighbours" and channels != width:
+      raise UserError(f"reads = {self.reads} needs as many channels as the width, {width}; the map has {channels}")
     gates = GATES[self.cell] * width
     input_kernel = self.param("input_kernel", _each(nn.initializers.lecun_normal()), (k, channels, gates))
     row_kernel = self.param("row_kernel", _each(_orthogonal_by_gate), (k, width, gates))
     column_kernel = self.param("column_kernel", _each(_orthogonal_by_gate), (k, width, gates))
     bias = self.param("bias", nn.initializers.zeros_init(), (k, gates), jnp.float32)
     x = x.astype(self.dtype)
-    if self.neighbours is True:
+    if self.reads == "neighbours":
       return spatial_recurrence(
         x, drive, input_kernel, row_kernel, column_kernel, bias, cell=self.cell, directions=self.directions
       )
     memory: Any = 0.0
-    if self.neighbours == "relu":
+    if self.reads == "own_relu":
       pre = sum(nn.relu(_product(x, kernel)) for kernel in (input_kernel, row_kernel, column_kernel))
       memory = jnp.broadcast_to(x.astype(jnp.float32), (k, *x.shape))
     else:

@@ -101,7 +101,7 @@ def test_scanned_and_fast_lstm_are_one():
 
 
 def test_an_unknown_cell_is_refused():
-  with pytest.raises(UserError, match=r"config\.head\.cell = 'rnn': choose from lstm, gru"):
+  with pytest.raises(UserError, match=r"^Recurrence: cell = 'rnn': choose from lstm, gru"):
     Recurrence("rnn", 5).init(jax.random.key(1), X)
 
 

@@ -1,0 +1,21 @@
+"""What most heads answer alike, so that a head's own file has what is its own."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from hierjax.types import DecodeOptions, Features
+
+
+class HeadDefaults:
+  """A base beside `nn.Module`: of a head that predicts one path, takes any options and chooses nothing by itself."""
+
+  multilabel: ClassVar[bool] = False
+  has_states: ClassVar[bool] = False
+
+  def validate(self, options: DecodeOptions) -> None:
+    """Accepts any options."""
+
+  def describe(self, features: Features) -> list[str]:
+    """Returns nothing: the head chooses nothing by itself."""
+    return []
