@@ -21,6 +21,7 @@ ON_BAD_IMAGE = ("stop", "skip")
 ON_NO_LABEL = ("stop", "skip")
 MAX_SIDE = math.isqrt(MAX_PIXELS)
 _OR_WEIGHTS = "; or name pretrained weights that say it, config.init.weights"
+PACK = "pack.json"  # in a folder that `hierjax data pack` wrote
 PARTIAL_LABELS = ("direct", "drop", "pseudo", "truth")
 
 
@@ -217,6 +218,11 @@ class DataConfig:
     self.transform.check()
 
   @property
+  def is_pack(self) -> bool:
+    """Whether `root` is what `hierjax data pack` wrote, in place of a folder of images."""
+    return self.name == "folder" and bool(self.root) and (Path(self.root).expanduser() / PACK).is_file()
+
+  @property
   def decoding(self) -> str:
     """What the pixels of a decoded image depend on; in the names of the cache."""
     usual = self.interpolation == "bilinear"  # as it was before there was another
@@ -246,8 +252,11 @@ class DataConfig:
   def moved(self, root: str) -> DataConfig:
     """Returns the config of the set that lies in `root` now, and with it a file of labels that lay below the old root.
 
-    Where no such file is below `root`, only the images have moved.
+    Where no such file is below `root`, only the images have moved. A pack has the labels too.
     """
+    packed = dataclasses.replace(self, root=root, labels="", levels=(), folders="auto", ignore=())
+    if packed.is_pack:
+      return packed
     old, labels = (Path(os.path.abspath(Path(path).expanduser())) for path in (self.root, self.labels))
     moved = self.labels
     if self.root and self.labels and labels.is_relative_to(old):

@@ -174,7 +174,7 @@ def _read(found: Summary, data: DataConfig, tree_config: TreeConfig, open_images
   found.findings += check(draft, shape)
   found.tree = tree = open_tree(tree_config, data)
   found.counts = np.zeros(tree.num_nodes, np.int64)
-  if data.labels:
+  if data.labels and not data.is_pack:
     _read_table(found, data, tree)
   splits = folder_splits(data, tree)
   found.splits = dict.fromkeys(splits, 0)
@@ -210,6 +210,8 @@ def _read_table(found: Summary, data: DataConfig, tree: LabelTree) -> None:
 
 
 def _passed_over(data: DataConfig) -> Counter[str]:
+  if data.is_pack:
+    return Counter()
   counts: Counter[str] = Counter()
   root = Path(data.root).expanduser()
   images = 0
