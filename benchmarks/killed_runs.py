@@ -29,7 +29,7 @@ from hierjax.runs.peers import LOST
 Rng = np.random.Generator
 
 _CONFIGS = Path(__file__).parents[1] / "configs"
-_VALUES = ("checkpoint_every=0.15", "eval_every=0.5", "log_every=1", "epochs=3", "loggers=('jsonl',)")
+_VALUES = ("checkpoint_every=0.15", "eval_every=0.5", "log_every=1", "epochs=3", "calibrate=False", "loggers=('jsonl',)")
 _KILLS = 3  # of a run
 _OTHERS_S = 60  # until the other process has ended, on a machine with other work
 _LONGEST_S = 600  # of a run
@@ -160,9 +160,9 @@ def _killed(config: str, folder: Path, processes: int, seconds: float, rng: Rng)
 
 
 RUNS: dict[str, Callable[[Path, Rng], Iterator[str]]] = {
+  "kill -9 of one of two processes of a run": kills_of("quickstart.py:smoke", processes=2),
   "kill -9 of a run: CNN-RNN": kills_of("quickstart.py:smoke"),
   "kill -9 of a run: merged networks": kills_of("merged_cifar100.py:smoke"),
   "kill -9 of a run: DHNN": kills_of("dhnn_shapes.py:smoke"),
   "kill -9 of a run: C-HRNN": kills_of("chrnn_cifar100.py:smoke"),
-  "kill -9 of one of two processes of a run": kills_of("quickstart.py:smoke", processes=2),
 }

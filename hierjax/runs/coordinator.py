@@ -32,7 +32,8 @@ def joined(multihost: str, lost: Lost) -> Iterator[None]:
   Args:
     multihost: '' for a run of one process; 'auto' on Slurm, Open MPI, Cloud TPU or Kubernetes; or 'ADDRESS,N,I', the
       coordinator's host:port, the number of processes and the number of this one.
-    lost: called, from another thread, with a clause that says so where the coordinator ends while the context lasts.
+    lost: called, from another thread, with a clause that says so where the coordinator ends while the context lasts;
+      where that ends without an error, all processes wait for each other.
 
   Raises:
     UserError: the text is none of these, or the cluster could not be joined.
@@ -51,6 +52,7 @@ def joined(multihost: str, lost: Lost) -> Iterator[None]:
   finally:
     if relay is not None:
       relay.lost = None  # from here on the coordinator may end as it should
+  jax.distributed.shutdown()  # waits for all processes, so that the coordinator ends last
 
 
 def _places(multihost: str) -> tuple[str, int, int, Sequence[int] | None]:
