@@ -1,4 +1,4 @@
-"""Kills of training runs at any moment: rows of the table of `benchmarks/faults.py`.
+"""Kills of training runs, and evaluations beside them: rows of the table of `benchmarks/faults.py`.
 
 A run is killed up to three times, is started again each time, and must end in the same bits as one that nothing killed:
 all arrays of its last checkpoint, its losses and the metrics of its evaluation. Of two processes one is killed, and the
@@ -7,11 +7,12 @@ other one must end by itself, with its status and its sentence.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import json
 import multiprocessing
 import os
-import signal
 import socket
 import sys
 import time
@@ -23,13 +24,24 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from hierjax.cli.main import main
+from hierjax.errors import UserError
+from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.peers import LOST
+from hierjax.runs.run import Run
 
 Rng = np.random.Generator
 
 _CONFIGS = Path(__file__).parents[1] / "configs"
-_VALUES = ("checkpoint_every=0.15", "eval_every=0.5", "log_every=1", "epochs=3", "calibrate=False", "loggers=('jsonl',)")
+_VALUES = (
+  "checkpoint_every=0.15",
+  "eval_every=0.5",
+  "log_every=1",
+  "epochs=3",
+  "calibrate=False",
+  "loggers=('jsonl',)",
+)
 _KILLS = 3  # of a run
 _OTHERS_S = 60  # until the other process has ended, on a machine with other work
 _LONGEST_S = 600  # of a run
@@ -41,8 +53,6 @@ _SERVER.set_forkserver_preload(["benchmarks.killed_runs", "hierjax.cli.main", "h
 
 def train(words: Sequence[str], log: Path) -> None:
   """Runs `hierjax train` in this process, its output in a file."""
-  from hierjax.cli.main import main
-
   file = log.open("w")
   os.dup2(file.fileno(), 1)
   os.dup2(file.fileno(), 2)
@@ -65,9 +75,9 @@ class Started:
     processes: the processes.
   """
 
-  def __init__(self, config: str, folder: Path, count: int):
+  def __init__(self, config: str, folder: Path, count: int, values: Sequence[str] = _VALUES):
     self.folder = folder
-    words = [f"--config={_CONFIGS / config}", f"--workdir={folder / 'run'}", *(f"--config.{v}" for v in _VALUES)]
+    words = [f"--config={_CONFIGS / config}", f"--workdir={folder / 'run'}", *(f"--config.{v}" for v in values)]
     address, self.processes = f"127.0.0.1:{_free_port()}", []
     for number in range(count):
       joined = [f"--multihost={address},{count},{number}"] if count > 1 else []
@@ -159,7 +169,36 @@ def _killed(config: str, folder: Path, processes: int, seconds: float, rng: Rng)
     yield "noticed" if left else "unharmed" if finished and statuses[other] == 0 else "wrong"
 
 
+def evaluations(folder: Path, rng: Rng) -> Iterator[str]:
+  """Reads the weights that count beside a training that saves after each step, and every 20th time evaluates them."""
+  del rng
+  values = (*_VALUES, "epochs=1000", "checkpoint_every=0.01", "eval_every=0.01")
+  training, run_folder = Started("quickstart.py:smoke", folder, 1, values), RunFolder(folder / "run")
+  try:
+    while run_folder.newest_step() is None and training.wait(0.1) == [None]:
+      pass
+    run, words = Run.from_folder(run_folder), ["evaluate", str(run_folder.path), "--split", "validation"]
+    for number in itertools.count():
+      if number % 20 == 0:
+        with contextlib.redirect_stdout(io.StringIO()):
+          yield "unharmed" if main(words) == 0 else "wrong"
+      else:
+        yield _read(run, run_folder)
+      assert training.wait(0.0) == [None], training.said(0)
+  finally:
+    training.kill([0])
+
+
+def _read(run: Run, folder: RunFolder) -> str:
+  try:
+    run.restored_variables(folder, devices.data_mesh())
+  except UserError:
+    return "wrong"
+  return "unharmed"
+
+
 RUNS: dict[str, Callable[[Path, Rng], Iterator[str]]] = {
+  "reading and evaluating beside a training": evaluations,
   "kill -9 of one of two processes of a run": kills_of("quickstart.py:smoke", processes=2),
   "kill -9 of a run: CNN-RNN": kills_of("quickstart.py:smoke"),
   "kill -9 of a run: merged networks": kills_of("merged_cifar100.py:smoke"),

@@ -55,6 +55,16 @@ class Source(Protocol):
     """
 
 
+class FileSource(Source, Protocol):
+  """A source whose images are files, or were."""
+
+  def file_bytes(self, index: int) -> bytes:
+    """Returns the bytes of a file; raises OSError or UserError where it cannot be read."""
+
+
+FileSplits = Mapping[str, Callable[[], FileSource]]
+
+
 class StoredSource(Source, Protocol):
   """A source whose images are decoded each time they are read."""
 

@@ -59,14 +59,14 @@ def _places(multihost: str) -> tuple[str, int, int, Sequence[int] | None]:
   """Returns the coordinator's address, the number of processes, the number of this one, and its devices."""
   if multihost == "auto":
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    found = ClusterEnv.auto_detect_unset_distributed_params(address, None, None, None, None, _START_S)
-    if None in found[:3]:
+    address, n, i, devices = ClusterEnv.auto_detect_unset_distributed_params(address, None, None, None, None, _START_S)
+    if address is None or n is None or i is None:
       raise ValueError("this is no cluster that JAX knows")
-    return found
-  address, count, index = multihost.split(",")
-  if ":" not in address or not 0 <= int(index) < int(count):
+    return address, n, i, devices
+  place, count, index = multihost.split(",")
+  if ":" not in place or not 0 <= int(index) < int(count):
     raise ValueError("ADDRESS must be host:port, and I one of 0 .. N-1")
-  return address, int(count), int(index), None
+  return place, int(count), int(index), None
 
 
 def _join(address: str, count: int, index: int, devices: Sequence[int] | None, lost: Lost) -> Relay | None:

@@ -1,4 +1,4 @@
-"""Devices: the data mesh, batches onto it, and what is set before JAX makes them; the end of one of several processes."""
+"""Devices: the data mesh, batches onto it, what is set before they are made; the end of one of several processes."""
 
 from __future__ import annotations
 

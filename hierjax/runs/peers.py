@@ -73,7 +73,7 @@ def is_lost(error: Exception) -> bool:
 
 
 def end(folder: RunFolder, why: str) -> None:
-  """Prints why the run cannot go on, and from where it will, and ends the process at once; of several calls, the first."""
+  """Prints why the run cannot go on, and from where it will, and ends the process; the first call alone does."""
   _ending.acquire()
   step = folder.newest_step()
   start = "the start" if step is None else f"step {step}"

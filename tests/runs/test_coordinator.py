@@ -1,5 +1,6 @@
 """Joining the processes of a run, and the end of the one that coordinates them."""
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -65,14 +66,15 @@ def echo():
   server = socket.create_server(("127.0.0.1", 0))
   opened = []
 
+  def send_back(client):
+    while data := client.recv(100):
+      client.sendall(data)
+
   def serve():
-    while True:
-      try:
-        client, _ = server.accept()
-      except OSError:
-        return
-      opened.append(client)
-      threading.Thread(target=lambda: [client.sendall(data) for data in iter(lambda: client.recv(100), b"")]).start()
+    with contextlib.suppress(OSError):  # closed
+      while True:
+        opened.append(server.accept()[0])
+        threading.Thread(target=send_back, args=opened[-1:]).start()
 
   threading.Thread(target=serve, daemon=True).start()
   yield f"127.0.0.1:{server.getsockname()[1]}", lambda: [one.shutdown(socket.SHUT_RDWR) for one in opened]
@@ -126,5 +128,8 @@ def test_the_places_of_processes_in_words_and_by_a_cluster(monkeypatch):
 
 @pytest.mark.parametrize("text", ["here", "10.0.0.1,2,0", "10.0.0.1:1234,2,2", "10.0.0.1:1234,2,x", "auto"])
 def test_other_texts_are_refused(text):
-  with pytest.raises(UserError, match=f"--multihost={text}: give auto, or ADDRESS,N,I"), coordinator.joined(text, print):
+  with (
+    pytest.raises(UserError, match=f"--multihost={text}: give auto, or ADDRESS,N,I"),
+    coordinator.joined(text, print),
+  ):
     pass

@@ -63,7 +63,9 @@ def test_a_checkpoint_waits_for_room(small_disk, monkeypatch, capfd):
   out, err = capfd.readouterr()
   first, second = err.splitlines()
   assert not out and second == "there is room again: the run goes on"
-  assert first.startswith(f"warning: {small_disk / '2'}: the disk is full: 2,097,1") and " are free; the run waits" in first
+  assert (
+    first.startswith(f"warning: {small_disk / '2'}: the disk is full: 2,097,1") and " are free; the run waits" in first
+  )
   with closing(Checkpoints(small_disk, select_best=False)) as checkpoints:
     assert checkpoints.latest == 2 and not checkpoints.damaged
 
@@ -95,7 +97,9 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_costs_that_one_alone(sm
     filler.unlink()
     checkpoints.save(3, model, state(3)[1])
   said = capfd.readouterr().err.splitlines()
-  assert len(said) == 1 and said[0].startswith(f"warning: {small_disk / '2'}: the disk is full: 1,048,580 bytes are needed")
+  assert len(said) == 1 and said[0].startswith(
+    f"warning: {small_disk / '2'}: the disk is full: 1,048,580 bytes are needed"
+  )
   assert said[0].endswith("are free; the run goes on without this checkpoint")
   assert sorted(path.name for path in small_disk.iterdir()) == ["1", "3"]
 

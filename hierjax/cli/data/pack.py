@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
   with whole_folder(Path(args.out)) as folder:
     packed = write_pack(folder, data, open_tree(tree, data))
   counts = ", ".join(f"{name} {count:,}" for name, count in packed.images.items())
-  print(f"packed: {sum(packed.images.values()):,} images ({counts}), {packed.num_bytes / 2**20:,.1f} MiB, in {args.out}")
+  print(
+    f"packed: {sum(packed.images.values()):,} images ({counts}), {packed.num_bytes / 2**20:,.1f} MiB, in {args.out}"
+  )
   left_out = sum(understood.passed_over.values())
   print(f"left out: {left_out:,} other files and folders" if left_out else "left out: nothing")
   if packed.unreadable:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from tqdm import tqdm
 
 from hierjax.data.images.decode import parallel
 from hierjax.data.images.read_image import image_size, read_image
-from hierjax.data.source import Source
+from hierjax.data.source import FileSource, Source
 from hierjax.errors import UserError
 from hierjax.tree.checks.findings import Finding, Severity
 from hierjax.tree.label_tree import LabelTree
@@ -39,13 +38,6 @@ class ImageFacts:
   size: tuple[int, int] | None = None
   digest: str = ""
   fault: str = ""
-
-
-class FileSource(Source, Protocol):
-  """A source whose images are files."""
-
-  def file_bytes(self, index: int) -> bytes:
-    """Returns the bytes of a file; raises OSError or UserError where it cannot be read."""
 
 
 def inspect(sources: Mapping[str, FileSource], tree: LabelTree, threads: int) -> list[ImageFacts]:

@@ -13,7 +13,7 @@ from jaxtyping import Int, Integer, UInt8
 
 from hierjax.data.config import DataConfig
 from hierjax.data.images.read_image import image_extent, read_image
-from hierjax.data.source import Splits, deepest_nodes, file_content, pad_nodes, squares
+from hierjax.data.source import FileSplits, deepest_nodes, file_content, pad_nodes, squares
 from hierjax.data.sources.packs import TREE, pack_splits
 from hierjax.errors import UserError
 from hierjax.tree.builders import build
@@ -129,12 +129,12 @@ def _status(file: str) -> str:
   return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
+def folder_splits(config: DataConfig, tree: LabelTree) -> FileSplits:
   """Returns the splits of the images below `config.root`.
 
-  A pack has its own splits, see `packs.py`. With `config.labels`, see `read_label_table`; without a column of splits all images are training images. Otherwise the
-  folders of an image are its label path. Folders of `root` that have the names of splits are the splits, see
-  `split_folders`; without such folders all images below `root` are training images.
+  A pack has its own splits, see `packs.py`. With `config.labels`, see `read_label_table`; without a column of splits
+  all images are training images. Otherwise the folders of an image are its label path. Folders of `root` that have the
+  names of splits are the splits, see `split_folders`; without such folders all images below `root` are training images.
 
   Raises:
     UserError: there is no such folder, a part of it cannot be read, or an image's label is not in `tree`.
@@ -249,7 +249,7 @@ def _splits_remedy(table: LabelTable) -> str:
   )
 
 
-def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> Splits:
+def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> FileSplits:
   finder = LabelFinder(tree)
   labels: dict[str, dict[str, list[int]]] = {}
   split_of: dict[str, str] = {}

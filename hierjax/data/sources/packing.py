@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hierjax.data.config import PACK, DataConfig
-from hierjax.data.source import Source
+from hierjax.data.source import FileSource
 from hierjax.data.sources.folders import FolderSource, folder_splits
 from hierjax.data.sources.packs import FORMAT, MISSING, TREE, Index, checksum, file_of
 from hierjax.disk import check_room, said_where_full, sync
@@ -57,7 +57,8 @@ def write_pack(folder: Path, config: DataConfig, tree: LabelTree) -> Packed:
   sources = {split: _opened(opened) for split, opened in folder_splits(config, tree).items()}
   needed = sum(_size(file) for source in sources.values() for file in source.files)
   check_room(folder / PACK, needed, "make room, and run the same command again")
-  indices, unreadable = {}, []
+  indices: dict[str, Index] = {}
+  unreadable: list[str] = []
   with said_where_full(folder, needed), _bar(sources) as bar:
     for split, source in sources.items():
       records = file_of(folder, split, ".array_record")
@@ -69,7 +70,7 @@ def write_pack(folder: Path, config: DataConfig, tree: LabelTree) -> Packed:
   return Packed({split: len(index.names) for split, index in indices.items()}, total, unreadable)
 
 
-def _opened(split: Callable[[], Source]) -> FolderSource:
+def _opened(split: Callable[[], FileSource]) -> FolderSource:
   source = split()
   assert isinstance(source, FolderSource)  # of the set `folder`
   return source
