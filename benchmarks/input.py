@@ -201,6 +201,10 @@ def step_rate(images: ImageSet, rounds: int) -> float:
   return images.batch / statistics.median(times[1:])
 
 
+def _rounded(rate: float) -> str:
+  return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
+
+
 def rows(images: ImageSet, threads: list[int], rounds: int, with_step: bool) -> Iterator[list[str]]:
   """Yields the rows of a set: the medians, and the ratios of folder and pack to the decoder."""
   with tempfile.TemporaryDirectory() as name:
@@ -209,13 +213,13 @@ def rows(images: ImageSet, threads: list[int], rounds: int, with_step: bool) -> 
     config = DataConfig(name="folder", root=str(folder / "photos"), validation=0.0)
     (folder / "pack").mkdir()
     write_pack(folder / "pack", config, tree_of(config))
-    step = f"{step_rate(images, rounds):,.0f}" if with_step else ""
+    step = _rounded(step_rate(images, rounds)) if with_step else ""
     for count in threads:
       measured = sides(images, folder, count)
       found = [{side: measure() for side, measure in measured.items()} for _ in range(rounds)]
 
       def cell(side: str, found: list[dict[str, float]] = found) -> str:
-        text = f"{statistics.median(one[side] for one in found):,.0f}"
+        text = _rounded(statistics.median(one[side] for one in found))
         ratio = statistics.median(one[side] / one["decoder"] for one in found)
         return f"{text} ({ratio:.2f})" if side in ("folder", "pack") else text
 

@@ -34,6 +34,7 @@ class DataConfig:
       `arrays`, `features` (precomputed, see configs/features.py), or the name of a set of TensorFlow Datasets,
       such as `cifar100` or `imagenet2012`.
     root: the folder of the images, arrays or features, or TFDS's data folder; empty: $TFDS_DATA_DIR, or TFDS's default.
+      For `folder`, what `hierjax data pack` made of the folder does as well.
     labels: for `folder`, a CSV file of labels; empty: the folders that an image lies in are its label path.
     label_feature: for a set of TFDS, the feature whose classes are the labels: `label`; or a sequence of classes or a
       part of one, such as `bobjects/label`, for multi-label images. There, classes that are not in the tree are left
@@ -105,7 +106,8 @@ class DataConfig:
       out of the split. Images that `partial_labels` drops or gives pseudo-labels do not stop a run.
     all_bytes: whether all bytes of the images tell that they have changed since a run began. Otherwise these are the
       sizes of all files, and bytes of a thousand images, which finds other files, but no single changed pixel.
-    cache_mib: a set that takes no more MiB than this is decoded once, into memory.
+    cache_mib: a set that takes no more MiB than this is decoded once, into memory. Images of a larger one are decoded
+      for each batch, by `threads` threads, and no more than a few batches of it are in memory.
     cache_gib: decoded images are kept in `cache_folder`, where decoding takes more than half a second, so that the next
       run need not decode them. All sets there take at most so many GiB, and the least recently used go first; 0: none
       are kept. `hierjax data clear-cache` removes them.
