@@ -172,6 +172,7 @@ def _killed(config: str, folder: Path, processes: int, seconds: float, rng: Rng)
 def evaluations(folder: Path, rng: Rng) -> Iterator[str]:
   """Reads the weights that count beside a training that saves after each step, and every 20th time evaluates them."""
   del rng
+  os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")  # `evaluate` runs in this process, which has its devices already
   values = (*_VALUES, "epochs=1000", "checkpoint_every=0.01", "eval_every=0.01")
   training, run_folder = Started("quickstart.py:smoke", folder, 1, values), RunFolder(folder / "run")
   try:
@@ -179,7 +180,7 @@ def evaluations(folder: Path, rng: Rng) -> Iterator[str]:
       pass
     run, words = Run.from_folder(run_folder), ["evaluate", str(run_folder.path), "--split", "validation"]
     for number in itertools.count():
-      if number % 20 == 0:
+      if number % 20 == 19:
         with contextlib.redirect_stdout(io.StringIO()):
           yield "unharmed" if main(words) == 0 else "wrong"
       else:
