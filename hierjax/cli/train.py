@@ -95,11 +95,12 @@ def run(args: argparse.Namespace) -> int:
 
   logging.set_verbosity(logging.WARNING)
   config, workdir = _config_and_workdir(args)
-  folder = RunFolder(args.workdir or workdir)
+  workdir = args.workdir or workdir
+  folder = RunFolder(workdir)
   try:
     with coordinator.joined(args.multihost, functools.partial(peers.end, folder)):
       devices.prepare(_images_a_step(config))
-      loop.train_and_evaluate(config, str(folder.path))
+      loop.train_and_evaluate(config, workdir)
   except loop.Stopped as stopped:
     print(stopped)
     return 128 + stopped.signal
