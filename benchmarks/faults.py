@@ -1,7 +1,7 @@
 """Faults, tried at random: what they did, as the table of docs/reference/reliability.md.
 
   python -m benchmarks.faults --minutes 6 --seed 0
-  python -m benchmarks.faults --minutes 3 --only kill
+  python -m benchmarks.faults --minutes 60 --most 12 --only 'of a run'
 
 Each kind of fault gets the same share of the time. A fault is `noticed` where reading raises an error or makes the data
 anew, `unharmed` where what is read is bit for bit what was written, and `wrong` where it is anything else. With a seed
@@ -29,6 +29,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from benchmarks.killed_runs import RUNS
 from hierjax.data.images import cache
 from hierjax.errors import UserError
 from hierjax.runs import devices
@@ -236,6 +237,7 @@ FAULTS: dict[str, Callable[[Path, Rng], Iterator[str]]] = {
   "a reader beside a trainer": readers,
   "a damaged file of decoded images": bits_of_the_cache,
 }
+FAULTS |= RUNS
 
 
 def tried(name: str, seconds: float, seed: int, most: int | None = None) -> collections.Counter[str]:
@@ -257,6 +259,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--minutes", type=float, default=6.0)
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--most", type=int, default=None, metavar="N", help="faults of each kind")
   parser.add_argument("--only", default="", metavar="WORD", help="faults whose name has this word")
   parser.add_argument("--save-in", type=Path, help=argparse.SUPPRESS)
   args = parser.parse_args()
@@ -267,7 +270,7 @@ def main() -> None:
   wrong = 0
   chosen = [name for name in FAULTS if args.only in name]
   for name in chosen:
-    found = tried(name, 60 * args.minutes / len(chosen), args.seed)
+    found = tried(name, 60 * args.minutes / len(chosen), args.seed, args.most)
     wrong += found["wrong"]
     counts = (sum(found.values()), found["noticed"], found["unharmed"], found["wrong"])
     print(f"| {name} | {' | '.join(f'{count:,}' for count in counts)} |", flush=True)

@@ -4,9 +4,9 @@ r"""Times of train steps of CNN-RNN on CIFAR-100, against the same networks in P
   python -m benchmarks.train_step --networks cnn7 --rounds 3 --sides torch_eager_nhwc
 
 A step normalises a batch of bytes, computes loss and gradient, and updates all weights by SGD with Nesterov's momentum
-and weight decay. Random crops are in neither side; see pipeline.py. hierjax's side is `make_train_step`, on one device,
-as in `train.py` on a CPU, and on a device for each core that share a batch, which `train.py` does not do. PyTorch's
-convolutions pad both sides of a map and JAX's the end, so both sides do the same work on different numbers.
+and weight decay. Random crops are in neither side; see input.py. hierjax's side is `make_train_step`, on one device,
+and on a device for each core that share a batch, as in `train.py` on a CPU. PyTorch's convolutions pad both sides of a
+map and JAX's the end, so both sides do the same work on different numbers.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from hierjax.cli import compare, export, predict, push, report, serve, study, tr
 from hierjax.cli.common import Command, Parser, UsageError, indented
 from hierjax.cli.config import list_configs as config_list
 from hierjax.cli.config import show as config_show
-from hierjax.cli.data import check, clear_cache, demo, features, prepare, pseudo_label, show
+from hierjax.cli.data import check, clear_cache, demo, features, pack, prepare, pseudo_label, show
 from hierjax.cli.evaluate import command as evaluate
 from hierjax.cli.plot import adaptation, neighbours, predictions, states, tree
 from hierjax.cli.weights import import_weights as weights_import
@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Command] = {
   "data demo": demo,
   "data clear-cache": clear_cache,
   "data features": features,
+  "data pack": pack,
   "data pseudo-label": pseudo_label,
   "data prepare": prepare,
   "weights import": weights_import,

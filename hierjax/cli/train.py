@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,23 +89,25 @@ def run(args: argparse.Namespace) -> int:
   """Trains; returns 128 and the signal's number where a signal stopped the run."""
   from absl import logging
 
-  from hierjax.runs import devices, peers
+  from hierjax.runs import coordinator, devices, peers
   from hierjax.runs.folder import RunFolder
   from hierjax.training import loop
 
   logging.set_verbosity(logging.WARNING)
   config, workdir = _config_and_workdir(args)
+  workdir = args.workdir or workdir
+  folder = RunFolder(workdir)
   try:
-    devices.join(args.multihost)
-    devices.prepare(_images_a_step(config))
-    loop.train_and_evaluate(config, args.workdir or workdir)
+    with coordinator.joined(args.multihost, functools.partial(peers.end, folder)):
+      devices.prepare(_images_a_step(config))
+      loop.train_and_evaluate(config, workdir)
   except loop.Stopped as stopped:
     print(stopped)
     return 128 + stopped.signal
   except Exception as error:
     if args.multihost and peers.is_lost(error):
       line = str(error).strip().splitlines()[0][:200]
-      peers.end(RunFolder(args.workdir or workdir), f"another process of the run seems to have ended ({line})")
+      peers.end(folder, f"another process of the run seems to have ended ({line})")
     if args.multihost:  # one of several processes must end at once
       devices.fail(f"error: {error}" if isinstance(error, UserError | OSError) else traceback.format_exc())
     raise

@@ -22,6 +22,7 @@ ON_BAD_IMAGE = ("stop", "skip")
 ON_NO_LABEL = ("stop", "skip")
 MAX_SIDE = math.isqrt(MAX_PIXELS)
 _OR_WEIGHTS = "; or name pretrained weights that say it, config.init.weights"
+PACK = "pack.json"  # in a folder that `hierjax data pack` wrote
 PARTIAL_LABELS = ("direct", "drop", "pseudo", "truth")
 
 
@@ -35,6 +36,7 @@ class DataConfig:
       `arrays`, `features` (precomputed, see configs/features.py), or the name of a set of TensorFlow Datasets,
       such as `cifar100` or `imagenet2012`.
     root: the folder of the images, arrays or features, or TFDS's data folder; empty: $TFDS_DATA_DIR, or TFDS's default.
+      For `folder`, what `hierjax data pack` made of the folder does as well.
     labels: for `folder`, a CSV file of labels; empty: the folders that an image lies in are its label path.
     label_feature: for a set of TFDS, the feature whose classes are the labels: `label`; or a sequence of classes or a
       part of one, such as `bobjects/label`, for multi-label images. There, classes that are not in the tree are left
@@ -106,7 +108,8 @@ class DataConfig:
       out of the split. Images that `partial_labels` drops or gives pseudo-labels do not stop a run.
     all_bytes: whether all bytes of the images tell that they have changed since a run began. Otherwise these are the
       sizes of all files, and bytes of a thousand images, which finds other files, but no single changed pixel.
-    cache_mib: a set that takes no more MiB than this is decoded once, into memory.
+    cache_mib: a set that takes no more MiB than this is decoded once, into memory. Images of a larger one are decoded
+      for each batch, by `threads` threads, and no more than a few batches of it are in memory.
     cache_gib: decoded images are kept in `cache_folder`, where decoding takes more than half a second, so that the next
       run need not decode them. All sets there take at most so many GiB, and the least recently used go first; 0: none
       are kept. `hierjax data clear-cache` removes them.
@@ -219,6 +222,11 @@ class DataConfig:
     self.transform.check()
 
   @property
+  def is_pack(self) -> bool:
+    """Whether `root` is what `hierjax data pack` wrote, in place of a folder of images."""
+    return self.name == "folder" and bool(self.root) and (Path(self.root).expanduser() / PACK).is_file()
+
+  @property
   def decoding(self) -> str:
     """What the pixels of a decoded image depend on; in the names of the cache."""
     usual = self.interpolation == "bilinear"  # as it was before there was another
@@ -248,8 +256,11 @@ class DataConfig:
   def moved(self, root: str) -> DataConfig:
     """Returns the config of the set that lies in `root` now, and with it a file of labels that lay below the old root.
 
-    Where no such file is below `root`, only the images have moved.
+    Where no such file is below `root`, only the images have moved. A pack has the labels too.
     """
+    packed = dataclasses.replace(self, root=root, labels="", levels=(), folders="auto", ignore=())
+    if packed.is_pack:
+      return packed
     old, labels = (Path(os.path.abspath(Path(path).expanduser())) for path in (self.root, self.labels))
     moved = self.labels
     if self.root and self.labels and labels.is_relative_to(old):

@@ -16,6 +16,7 @@ from hierjax.data.sources import shapes
 from hierjax.data.sources.arrays import array_splits, noise_splits
 from hierjax.data.sources.features import feature_splits
 from hierjax.data.sources.folders import FolderSource, folder_splits
+from hierjax.data.sources.packs import PackSource
 from hierjax.data.sources.tfds import TfdsSource, tfds_splits
 from hierjax.data.split_names import CALIBRATION, split_name
 from hierjax.data.splits import parts_of_training
@@ -233,10 +234,10 @@ def _check_fits(source: Source, config: DataConfig) -> None:
 
 def _decoded(source: Source, config: DataConfig) -> Source:
   small = len(source) * np.prod(source.shape, dtype=np.int64) <= config.cache_mib * 2**20
-  if small and isinstance(source, (FolderSource, TfdsSource)):
+  if small and isinstance(source, (FolderSource, PackSource, TfdsSource)):
     source = in_memory(source, on_bad_image=config.on_bad_image, threads=config.threads, place=config.cache_place)
   if config.on_bad_image == "skip" and (
-    isinstance(source, FolderSource) or (isinstance(source, ArraySource) and source.bad)
+    isinstance(source, (FolderSource, PackSource)) or (isinstance(source, ArraySource) and source.bad)
   ):
     check_some_readable(source, config.threads)
   return source

@@ -55,6 +55,16 @@ class Source(Protocol):
     """
 
 
+class FileSource(Source, Protocol):
+  """A source whose images are files, or were."""
+
+  def file_bytes(self, index: int) -> bytes:
+    """Returns the bytes of a file; raises OSError or UserError where it cannot be read."""
+
+
+FileSplits = Mapping[str, Callable[[], FileSource]]
+
+
 class StoredSource(Source, Protocol):
   """A source whose images are decoded each time they are read."""
 
@@ -203,6 +213,13 @@ def what_changed(before: str, now: str) -> str:
   parts = zip(("labels", "names", "contents"), before.split("-"), now.split("-"), strict=False)
   names = [name for name, one, other in parts if one != other]
   return " and ".join(names) or ("contents" if before != now else "")
+
+
+def content_of_bytes(data: bytes, most: int) -> bytes:
+  """Returns what `file_content` does of a file with these bytes."""
+  size, part = len(data), most // 3
+  starts = (0,) if size <= most else (0, (size - part) // 2, size - part)
+  return f"{size} ".encode() + b"".join(data[start : start + (size if size <= most else part)] for start in starts)
 
 
 def file_content(file: str, most: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from jaxtyping import Int
 from hierjax.data.config import DataConfig
 from hierjax.data.images.image_files import ImageFacts, image_findings, inspect
 from hierjax.data.open_source import own_names
-from hierjax.data.source import Source
+from hierjax.data.source import FileSource, Source
 from hierjax.data.sources.folders import FaultyLabels, draft_of, folder_splits, label_table, labels_file
 from hierjax.data.trees import TreeConfig, open_tree
 from hierjax.errors import UserError
@@ -174,11 +175,11 @@ def _read(found: Summary, data: DataConfig, tree_config: TreeConfig, open_images
   found.findings += check(draft, shape)
   found.tree = tree = open_tree(tree_config, data)
   found.counts = np.zeros(tree.num_nodes, np.int64)
-  if data.labels:
+  if data.labels and not data.is_pack:
     _read_table(found, data, tree)
   splits = folder_splits(data, tree)
   found.splits = dict.fromkeys(splits, 0)
-  sources = {}
+  sources: dict[str, FileSource] = {}
   for name, opened in splits.items():
     sources[name] = source = opened()
     found.splits[name] = len(source)
@@ -210,6 +211,8 @@ def _read_table(found: Summary, data: DataConfig, tree: LabelTree) -> None:
 
 
 def _passed_over(data: DataConfig) -> Counter[str]:
+  if data.is_pack:
+    return Counter()
   counts: Counter[str] = Counter()
   root = Path(data.root).expanduser()
   images = 0
@@ -230,7 +233,7 @@ def _unused(found: Summary, data: DataConfig) -> list[Finding]:
   return [Finding("warning", "split not used", where, None, name, message) for name in unused]
 
 
-def _few(found: Summary, tree: LabelTree, sources: dict[str, Source], file: str) -> list[Finding]:
+def _few(found: Summary, tree: LabelTree, sources: Mapping[str, Source], file: str) -> list[Finding]:
   """Returns a warning of the leaves that have a single image to train on."""
   train = sources.get(found.uses.get("train", ""))
   if train is None:

@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from hierjax.disk import check_room, room, sync
+from hierjax.disk import NoRoom, check_room, is_full, room, sync, when_there_is_room
 from hierjax.errors import UserError
 from hierjax.runs.checkpoint_record import KEY, DamagedCheckpoint, Record, content, layout, read_record
 from hierjax.runs.devices import fetched
@@ -77,6 +77,7 @@ class Checkpoints:
     handlers = {name: ocp.StandardCheckpointHandler() for name in ("model", "training")}
     self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(**handlers))
     self._unsettled: int | None = None
+    self._needed = 0  # bytes of the last save
     self._failed = False  # whether a save could not be written
 
   def save(self, step: int, model: Any, training: Any, score: float | None = None) -> None:
@@ -88,15 +89,24 @@ class Checkpoints:
       training: the other item.
       score: the metric on validation, higher being better; None where it was not measured.
 
+    While there is no room on the disk, this waits for it. Where one process alone finds that the checkpoint before had
+    no room, it is left out.
+
     Raises:
-      UserError: there is no room on the disk, or was none for the checkpoint before.
+      UserError: there was no room for too long, or the checkpoint before could not be written.
     """
     if step in self._records:  # at the end of a run that saved its last step already
       return
-    self.wait()
+    try:
+      self.wait()
+    except NoRoom as error:
+      if jax.process_count() > 1:
+        raise
+      print(f"warning: {error.what}; the run goes on without this checkpoint", file=sys.stderr)
     # Orbax copies numpy arrays before it returns; of an array on several devices it would compile a slice for each.
     items = dict(zip(("model", "training"), fetched((model, training)), strict=True))
-    check_room(self._folder / str(step), num_bytes(items), self._goes_on())
+    self._needed = num_bytes(items)
+    when_there_is_room(lambda: check_room(self._folder / str(step), self._needed, self._goes_on()))
     record = Record.of(step, score, items)
     args = ocp.args.Composite(**{name: ocp.args.StandardSave(item) for name, item in items.items()})
     self._unsettled = step
@@ -254,6 +264,8 @@ class Checkpoints:
       if jax.process_index() == 0:
         _remove_leftovers(self._folder)  # they take the room that is missing
       path = self._folder / str(step)
+      if is_full(error):
+        raise NoRoom(path, self._needed, self._goes_on()) from error
       lines = str(error).strip().splitlines() or [type(error).__name__]
       raise UserError(
         f"{path} could not be written ({lines[0][:200]}); {room(path):,} bytes of the disk are free; {self._goes_on()}"

@@ -21,6 +21,7 @@ LOST = 75  # the exit status; EX_TEMPFAIL of sysexits.h
 
 _BEAT_S, _SILENT_S = 1, 18  # well before JAX itself aborts the process, with a trace of its threads
 _DONE = "done"
+_ending = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -72,7 +73,8 @@ def is_lost(error: Exception) -> bool:
 
 
 def end(folder: RunFolder, why: str) -> None:
-  """Prints why the run cannot go on, and from where it will, and ends the process at once."""
+  """Prints why the run cannot go on, and from where it will, and ends the process; the first call alone does."""
+  _ending.acquire()
   step = folder.newest_step()
   start = "the start" if step is None else f"step {step}"
   print(f"error: {why}; the same command on all processes goes on from {start}", file=sys.stderr, flush=True)

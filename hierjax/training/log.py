@@ -6,11 +6,12 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 
-from hierjax.disk import said_where_full
+from hierjax.disk import said_where_full, when_there_is_room
 from hierjax.runs.folder import RunFolder
 from hierjax.training.console import Console, Progress
 from hierjax.training.loggers import DEFAULT, opened, scalars
@@ -57,14 +58,17 @@ class MetricsLog:
     if not self._writes:
       return
     line = json.dumps({"step": step, "split": split, **metrics}) + "\n"
-    with said_where_full(self._path, len(line)):
-      self._file.write(line)
-      self._file.flush()
+    self._file.write(line)
+    when_there_is_room(partial(self._flush, len(line)))
     flat = scalars(metrics)
     for other in self._others:
       other.write(step, split, flat)
     if self._console:
       self._console.write(step, split, flat)
+
+  def _flush(self, needed: int) -> None:
+    with said_where_full(self._path, needed):  # what could not be written stays in the buffer
+      self._file.flush()
 
   def close(self) -> None:
     """Closes the files and the bar."""

@@ -83,7 +83,8 @@ class TensorBoard:
 
   def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
     """Writes the metrics of a split at a step."""
-    if _lost_events:
+    if _lost_events and self._events is not None:
+      print(f"training goes on without TensorBoard: {_lost_events[0]}", file=sys.stderr, flush=True)
       self._events = None
     if self._events is not None:
       for name, value in values.items():

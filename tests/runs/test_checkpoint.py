@@ -236,7 +236,8 @@ def test_too_little_room_is_one_sentence_with_path_needed_and_free_bytes(tmp_pat
   three(tmp_path)
   with closing(Checkpoints(tmp_path, select_best=True, create=True)) as checkpoints:
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**20 + 15))
-    needed = rf"{tmp_path / '10'}: the disk is too full: 1,048,592 bytes are needed, 1,048,591 are free; make room"
+    monkeypatch.setattr(disk, "WAIT_S", 0)
+    needed = rf"{tmp_path / '10'}: the disk is full: 1,048,592 bytes are needed, 1,048,591 are free; make room"
     with pytest.raises(UserError, match=needed + ", and the same command goes on from step 9$"):
       checkpoints.save(10, *state(10))
     checkpoints.check_room_for([])

@@ -51,6 +51,7 @@ def test_a_process_that_has_come_to_its_end_may_be_silent(tmp_path, ended):
 def test_the_sentence_names_the_step_and_the_status_is_the_documented_one(tmp_path, monkeypatch, capsys):
   statuses = []
   monkeypatch.setattr(peers.os, "_exit", statuses.append)
+  monkeypatch.setattr(peers, "_ending", threading.Lock())
   for step in (40, 80):
     (tmp_path / "checkpoints" / str(step) / "model").mkdir(parents=True)
   peers.end(RunFolder(tmp_path), "process 1 of the run has ended")

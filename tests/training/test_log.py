@@ -1,5 +1,6 @@
 import pytest
 
+from hierjax import disk
 from hierjax.errors import UserError
 from hierjax.runs.folder import RunFolder
 from hierjax.training.console import Progress
@@ -20,7 +21,8 @@ def test_the_rate_counts_the_images_and_the_seconds_since_its_last_start_without
   assert rate.per_second(14) == 32 / 2
 
 
-def test_a_full_disk_is_one_sentence_with_path_needed_and_free_bytes(tmp_path):
+def test_a_full_disk_is_one_sentence_with_path_needed_and_free_bytes(tmp_path, monkeypatch):
+  monkeypatch.setattr(disk, "WAIT_S", 0)
   log = MetricsLog(RunFolder(tmp_path), Progress(10, 4))
   log._file.close()
   with open("/dev/full", "w") as log._file:

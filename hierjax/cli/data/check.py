@@ -65,7 +65,7 @@ def _summary(args: argparse.Namespace) -> Summary:
   root = args.images or (args.source if is_folder else "")
   of_images = labels == args.source or (is_folder and args.images is None)
   if root and (of_images or args.format == "auto") and (labels or args.images or _has_images(root)):
-    data, tree = _sections(args.overrides, root, labels)
+    data, tree = sections(args.overrides, root, labels)
     return summarize(data, tree if of_images else replace(tree, source=args.source), open_images=not args.quick)
   if args.overrides:
     args.refuse(f"{args.overrides[0]}: name the folder of the images, --images, to check them by a config")
@@ -74,15 +74,16 @@ def _summary(args: argparse.Namespace) -> Summary:
 
 
 def _has_images(root: str) -> bool:
-  """Returns whether an image is below a folder; folders alone are a tree too."""
+  """Returns whether a folder is a pack, or an image is below it; folders alone are a tree too."""
   from pathlib import Path
 
+  from hierjax.data.config import DataConfig
   from hierjax.tree.readers.folders import walk
 
-  return any(folder.images for folder in walk(Path(root).expanduser()))
+  return DataConfig(name="folder", root=root).is_pack or any(folder.images for folder in walk(Path(root).expanduser()))
 
 
-def _sections(overrides: list[str], root: str, labels: str) -> tuple[DataConfig, TreeConfig]:
+def sections(overrides: list[str], root: str, labels: str) -> tuple[DataConfig, TreeConfig]:
   """Returns the sections `data` and `tree` of a run on these images, with the values of the command line."""
   from hierjax.config import unpack
   from hierjax.data.config import DataConfig

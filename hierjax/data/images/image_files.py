@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
 from hierjax.data.images.decode import parallel
-from hierjax.data.images.read_image import BadImageError, image_size, read_image
-from hierjax.data.source import Source
+from hierjax.data.images.read_image import image_size, read_image
+from hierjax.data.source import FileSource, Source
+from hierjax.errors import UserError
 from hierjax.tree.checks.findings import Finding, Severity
 from hierjax.tree.label_tree import LabelTree
 
@@ -40,10 +40,10 @@ class ImageFacts:
   fault: str = ""
 
 
-def inspect(sources: Mapping[str, Source], tree: LabelTree, threads: int) -> list[ImageFacts]:
-  """Opens all images of the splits, whose descriptions are their files, and returns the facts in order."""
+def inspect(sources: Mapping[str, FileSource], tree: LabelTree, threads: int) -> list[ImageFacts]:
+  """Opens all images of the splits, and returns the facts in order."""
   waiting = [
-    ImageFacts(source.describe(i), split, tree.path_text(int(source.nodes[i, 0])) if source.nodes[i, 0] >= 0 else "")
+    (source, i, ImageFacts(source.describe(i), split, _label(source, i, tree)))
     for split, source in sources.items()
     for i in range(len(source))
   ]
@@ -51,12 +51,18 @@ def inspect(sources: Mapping[str, Source], tree: LabelTree, threads: int) -> lis
     return list(bar)
 
 
-def _opened(facts: ImageFacts) -> ImageFacts:
+def _label(source: Source, index: int, tree: LabelTree) -> str:
+  node = int(source.nodes[index, 0])
+  return tree.path_text(node) if node >= 0 else ""
+
+
+def _opened(place: tuple[FileSource, int, ImageFacts]) -> ImageFacts:
+  source, index, facts = place
   try:
-    data = Path(facts.file).read_bytes()
+    data = source.file_bytes(index)
     read_image(data, _SMALL, name=facts.file)
     return dataclasses.replace(facts, size=image_size(data), digest=hashlib.sha256(data).hexdigest())
-  except BadImageError as error:
+  except UserError as error:
     return dataclasses.replace(facts, fault=str(error).removeprefix(f"{facts.file}: "))
   except OSError as error:
     return dataclasses.replace(facts, fault=f"cannot be read ({error.strerror})")

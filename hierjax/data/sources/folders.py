@@ -13,12 +13,14 @@ from jaxtyping import Int, Integer, UInt8
 
 from hierjax.data.config import DataConfig
 from hierjax.data.images.read_image import image_extent, read_image
-from hierjax.data.source import Splits, deepest_nodes, file_content, pad_nodes, squares
+from hierjax.data.source import FileSplits, deepest_nodes, file_content, pad_nodes, squares
+from hierjax.data.sources.packs import TREE, pack_splits
 from hierjax.errors import UserError
 from hierjax.tree.builders import build
 from hierjax.tree.draft import Draft
 from hierjax.tree.label_finder import LabelFinder
 from hierjax.tree.label_tree import ROOT, LabelTree
+from hierjax.tree.open_tree import open_draft
 from hierjax.tree.readers.folders import NO_LABEL, read_images_folder, split_folders, walk
 from hierjax.tree.readers.label_files import draft_of_labels, missing_images, named_with_lines
 from hierjax.tree.readers.label_rows import (
@@ -101,6 +103,10 @@ class FolderSource:
       return squares(len(indices), self.shape)
     return np.array([image_extent(self.files[i]) for i in indices.tolist()], np.int32).reshape(-1, 2)
 
+  def file_bytes(self, index: int) -> bytes:
+    """Returns the bytes of a file; raises OSError where it cannot be read."""
+    return Path(self.files[index]).read_bytes()
+
   def describe(self, index: int) -> str:
     """Returns the file's path."""
     return self.files[index]
@@ -123,17 +129,19 @@ def _status(file: str) -> str:
   return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
+def folder_splits(config: DataConfig, tree: LabelTree) -> FileSplits:
   """Returns the splits of the images below `config.root`.
 
-  With `config.labels`, see `read_label_table`; without a column of splits all images are training images. Otherwise the
-  folders of an image are its label path. Folders of `root` that have the names of splits are the splits, see
-  `split_folders`; without such folders all images below `root` are training images.
+  A pack has its own splits, see `packs.py`. With `config.labels`, see `read_label_table`; without a column of splits
+  all images are training images. Otherwise the folders of an image are its label path. Folders of `root` that have the
+  names of splits are the splits, see `split_folders`; without such folders all images below `root` are training images.
 
   Raises:
     UserError: there is no such folder, a part of it cannot be read, or an image's label is not in `tree`.
   """
   root = _root(config)
+  if config.is_pack:
+    return pack_splits(config, tree)
   if config.labels:
     return _csv_splits(labels_file(config), root, config, tree)
   splits = split_folders(root, config.split_rules)
@@ -143,7 +151,7 @@ def folder_splits(config: DataConfig, tree: LabelTree) -> Splits:
 
 
 def tree_of(config: DataConfig) -> LabelTree:
-  """Returns the label tree of the set: the folders of the training images, or all labels of the CSV file.
+  """Returns the label tree of the set: that of a pack, of the folders of training images, or of the CSV file's labels.
 
   Raises:
     UserError: there is no such folder or file, or it holds no tree.
@@ -153,6 +161,8 @@ def tree_of(config: DataConfig) -> LabelTree:
 
 def draft_of(config: DataConfig) -> Draft:
   """Returns the draft of `tree_of`."""
+  if config.is_pack:
+    return open_draft(_root(config) / TREE)
   if config.labels:
     path = labels_file(config)
     return draft_of_labels(label_table(path, config), str(path))
@@ -239,7 +249,7 @@ def _splits_remedy(table: LabelTable) -> str:
   )
 
 
-def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> Splits:
+def _csv_splits(path: Path, root: Path, config: DataConfig, tree: LabelTree) -> FileSplits:
   finder = LabelFinder(tree)
   labels: dict[str, dict[str, list[int]]] = {}
   split_of: dict[str, str] = {}
