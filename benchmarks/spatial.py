@@ -30,7 +30,7 @@ import numpy as np
 from benchmarks import spatial_torch
 from benchmarks.spatial_baselines import Products, nested_scan, with_gradient
 from hierjax.nn.layers.recurrence.cells import GATES
-from hierjax.nn.layers.recurrence.spatial import CELLS, DIRECTIONS, spatial_recurrence
+from hierjax.nn.layers.recurrence.spatial import DIRECTIONS, spatial_recurrence
 from hierjax.runs.devices import keep_memory
 
 SCANS: Mapping[str, Products] = {"plain_scan": "plain", "scan_by_cell": "by_cell", "scan_by_row": "by_row"}
@@ -59,8 +59,8 @@ class Case(NamedTuple):
       case = cls(cell, int(rows), int(columns), int(batch))
     except ValueError:
       case = cls("", 0, 0, 0)
-    if case.cell not in CELLS or min(case[1:]) < 1:
-      raise argparse.ArgumentTypeError(f"{text}: give CELL:HEIGHTxWIDTH:BATCH, with CELL one of {', '.join(CELLS)}")
+    if case.cell not in GATES or min(case[1:]) < 1:
+      raise argparse.ArgumentTypeError(f"{text}: give CELL:HEIGHTxWIDTH:BATCH, with CELL one of {', '.join(GATES)}")
     return case
 
   def __str__(self) -> str:

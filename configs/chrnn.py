@@ -25,7 +25,7 @@ def neck() -> dict:
     scales=(1, 2, 3, 6),
     directions=("nw", "ne", "sw", "se"),
     links=True,
-    reads="neighbours",
+    neighbours="states",
     resample="overlap",
     hidden=(4096, 4096),
     dropout=0.5,
@@ -68,12 +68,12 @@ def alex(c: mlc.ConfigDict) -> None:
 
 def modified_cnn(c: mlc.ConfigDict) -> None:
   """The modified CNN of section IV-C2: as many weights, each matrix on the cell's own input (READINGS Z14)."""
-  c.neck.reads = "own"
+  c.neck.neighbours = "input"
 
 
 def modified_cnn_relu(c: mlc.ConfigDict) -> None:
   """The same with a ReLU after each matrix: in the sum of `modified_cnn`, many count as one (READINGS Z14)."""
-  c.neck.reads = "own_relu"
+  c.neck.neighbours = "relu"
 
 
 def directions(c: mlc.ConfigDict, corners: tuple[str, ...]) -> None:

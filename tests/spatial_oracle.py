@@ -123,7 +123,7 @@ def own_input_only(x, drive, input_kernel, row_kernel, column_kernel, bias, *, c
 
 
 def own_input_with_relu(x, drive, input_kernel, row_kernel, column_kernel, bias, *, cell, directions):
-  """Returns `reads = own_relu` (Z14): a ReLU after each matrix, and a forget gate on the cell's own input."""
+  """Returns `neighbours = relu` (Z14): a ReLU after each matrix, and a forget gate on the cell's own input."""
   y = np.zeros((*x.shape[:3], row_kernel.shape[1]))
   for k in range(len(directions)):
     pre = sum(np.maximum(x @ kernel[k], 0) for kernel in (input_kernel, row_kernel, column_kernel)) + bias[k]
@@ -168,7 +168,7 @@ def rescale(h, rows, columns, mapping="overlap"):
   return y
 
 
-def layer_of_scales(x, scales, weights, links, cell, directions, mapping="overlap", reads="neighbours"):
+def layer_of_scales(x, scales, weights, links, cell, directions, mapping="overlap", neighbours="states"):
   """Returns the map of every scale, eqs. 21-24.
 
   Args:
@@ -179,17 +179,17 @@ def layer_of_scales(x, scales, weights, links, cell, directions, mapping="overla
     cell: `none` for the pooled maps alone.
     directions: of every scale.
     mapping: of `rescale`.
-    reads: `own` for `own_input_only`, `own_relu` for `own_input_with_relu`, and links that read the scale's own pooled
+    neighbours: `input` for `own_input_only`, `relu` for `own_input_with_relu`, and links that read the scale's own pooled
       map (Z14).
   """
-  run, maps = {"neighbours": recurrence, "own": own_input_only, "own_relu": own_input_with_relu}[reads], []
+  run, maps = {"states": recurrence, "input": own_input_only, "relu": own_input_with_relu}[neighbours], []
   for level, (rows, columns) in enumerate(scales):
     pooled, drive = max_pool(x, rows, columns), None
     for j, coarser in enumerate(maps):  # already the sum over the directions (Z9)
       if (j, level) in links:
-        read = rescale(coarser, rows, columns, mapping) if reads == "neighbours" else pooled
+        read = rescale(coarser, rows, columns, mapping) if neighbours == "states" else pooled
         driven = read @ links[j, level]
-        driven = np.maximum(driven, 0) if reads == "own_relu" else driven
+        driven = np.maximum(driven, 0) if neighbours == "relu" else driven
         drive = driven if drive is None else drive + driven  # eq. 21
     passed = cell == "none" or (rows, columns) == (1, 1)
     maps.append(pooled if passed else run(pooled, drive, *weights[level], cell=cell, directions=directions))

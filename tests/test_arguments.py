@@ -31,7 +31,7 @@ OTHERS = ("Conversion", "ForeignBackbone", "ModelConfig", "Purpose", "SpatialRNN
 BUILT = {
   **{build.__name__: build for build in (*SECTIONS.values(), RunConfig)},
   **{name: getattr(hierjax, name) for name in OTHERS},
-  **{getattr(b, "__name__", str(b)): b for t in PARTS.values() for b in t.values() if inspect.getmodule(b)},
+  **{getattr(b, "__name__", name): b for t in PARTS.values() for name, b in t.items() if inspect.getmodule(b)},
 }
 
 

@@ -6,11 +6,12 @@ import pytest
 
 from benchmarks import spatial
 from benchmarks.spatial_baselines import nested_scan
-from hierjax.nn.layers.recurrence.spatial import CELLS, DIRECTIONS
+from hierjax.nn.layers.recurrence.cells import GATES
+from hierjax.nn.layers.recurrence.spatial import DIRECTIONS
 from spatial_oracle import recurrence
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", GATES)
 @pytest.mark.parametrize("batched", [True, False], ids=["batched", "in turn"])
 @pytest.mark.parametrize("products", ["plain", "by_cell", "by_row"])
 def test_nested_scans_are_the_equations(cell, batched, products):

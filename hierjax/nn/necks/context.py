@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.nn.layers.pyramid import adaptive_max_pool, resample
-from hierjax.nn.layers.recurrence.spatial import DIRECTIONS, Reads, SpatialRNN, check_directions
+from hierjax.nn.layers.recurrence.spatial import DIRECTIONS, Neighbours, SpatialRNN, check_directions
 from hierjax.types import Features
 
 Scale = int | tuple[int, int]
@@ -28,7 +28,7 @@ class ContextPyramid(nn.Module):
       s_l(r,q) = sum_(j < l) W_jl h_j(r_j, q_j)                                                          (21)
 
   Where cells read their `own` input, so do the links, of the finer scale's pooled map, and no cell depends on another;
-  with `own_relu`, each has a ReLU as well (Z14).
+  with `relu`, each has a ReLU as well (Z14).
 
   Attributes: as of `ContextNeck`.
   """
@@ -37,7 +37,7 @@ class ContextPyramid(nn.Module):
   scales: tuple[Scale, ...] = (1, 2, 3, 6)
   directions: tuple[str, ...] = DIRECTIONS
   links: bool = True
-  reads: Reads = "neighbours"
+  neighbours: Neighbours = "states"
   resample: Literal["overlap", "floor"] = "overlap"
   dtype: Any = jnp.float32
 
@@ -53,7 +53,7 @@ class ContextPyramid(nn.Module):
       drive: Any = None
       if self.links and i > 0:
         drive = sum(self._link(j, i, contexts[j], below) for j in range(i))
-      layer = SpatialRNN(None, self.cell, self.directions, self.reads, self.dtype, name=f"scale_{i}")
+      layer = SpatialRNN(None, self.cell, self.directions, self.neighbours, self.dtype, name=f"scale_{i}")
       contexts.append(layer(below, drive))
     return pooled, tuple(contexts)
 
@@ -61,11 +61,11 @@ class ContextPyramid(nn.Module):
     # The product comes first: the coarser map has fewer cells. Links start at zero, as a C-MRNN has none: coarse
     # maps have large values, similar in all images, which would dominate the cells at first.
     # A ReLU of zero has no gradient.
-    start = nn.initializers.lecun_normal() if self.reads == "own_relu" else nn.initializers.zeros_init()
+    start = nn.initializers.lecun_normal() if self.neighbours == "relu" else nn.initializers.zeros_init()
     link = nn.Dense(fine.shape[-1], use_bias=False, kernel_init=start, dtype=self.dtype, name=f"link_{j}_{i}")
-    if self.reads != "neighbours":
+    if self.neighbours != "states":
       own = link(fine).astype(jnp.float32)
-      return nn.relu(own) if self.reads == "own_relu" else own
+      return nn.relu(own) if self.neighbours == "relu" else own
     return resample(link(coarse).astype(jnp.float32), fine.shape[1], fine.shape[2], self.resample)
 
 
@@ -77,15 +77,15 @@ class ContextNeck(nn.Module):
 
   The pooled vector is the output of fc8, so that any head can follow (READINGS Z13). With other fields the same class
   is the paper's comparisons: C-MSRN and C-MLSTM (`links = False`), the modified CNN of section IV-C2
-  (`reads = own`), SPP-net (`cell = none`), and AlexNet's top (`cell = none, scales = (6,)`).
+  (`neighbours = input`), SPP-net (`cell = none`), and AlexNet's top (`cell = none, scales = (6,)`).
 
   Attributes:
     cell: of the recurrences: `srn`, `lstm`, or `none` for plain spatial pyramid pooling.
     scales: the grids, coarse to fine: n for n x n cells, or (rows, columns).
     directions: the corners that the recurrences start from.
     links: whether coarser scales drive the finer ones.
-    reads: `neighbours` for cells that depend on others, of their scale and of coarser ones. With `own`, every matrix,
-      those of the links too, multiplies the cell's own pooled input; `own_relu` follows each by a ReLU, so that no two
+    neighbours: `states` for cells that depend on others, of their scale and of coarser ones. With `input`, every matrix,
+      those of the links too, multiplies the cell's own pooled input; `relu` follows each by a ReLU, so that no two
       matrices add up to one: the fair comparison at this number of weights. See `SpatialRNN`.
     resample: from a coarse grid to a fine one: `overlap` or `floor`; see `hierjax.nn.layers.pyramid.resample`.
     hidden: widths of the dense layers, each with ReLU and dropout.
@@ -97,7 +97,7 @@ class ContextNeck(nn.Module):
   scales: tuple[Scale, ...] = (1, 2, 3, 6)
   directions: tuple[str, ...] = DIRECTIONS
   links: bool = True
-  reads: Reads = "neighbours"
+  neighbours: Neighbours = "states"
   resample: Literal["overlap", "floor"] = "overlap"
   hidden: tuple[int, ...] = (4096, 4096)
   dropout: float = 0.5
@@ -120,7 +120,7 @@ class ContextNeck(nn.Module):
   def setup(self) -> None:
     """Names the layers."""
     self.context = ContextPyramid(
-      self.cell, self.scales, self.directions, self.links, self.reads, self.resample, self.dtype
+      self.cell, self.scales, self.directions, self.links, self.neighbours, self.resample, self.dtype
     )
     self.dense = [
       nn.Dense(width, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name=f"hidden_{i}")

@@ -46,7 +46,7 @@ def maps_by_the_equations(neck, params, x):
   scales = [(s, s) if isinstance(s, int) else s for s in neck.scales]
   weights = {n: [layers[f"scale_{n}"][w] for w in WEIGHTS] for n in range(len(scales)) if f"scale_{n}" in layers}
   links = {tuple(map(int, name.split("_")[1:])): layers[name]["kernel"] for name in layers if name.startswith("link")}
-  return layer_of_scales(x, scales, weights, links, neck.cell, neck.directions, neck.resample, neck.reads)
+  return layer_of_scales(x, scales, weights, links, neck.cell, neck.directions, neck.resample, neck.neighbours)
 
 
 def flat(maps):
@@ -71,9 +71,9 @@ def near(a, b):
     ContextNeck("srn", scales=(1, 2, 3), hidden=(6, 5)),
     ContextNeck("lstm", scales=(1, (2, 1), (3, 4)), directions=("ne", "sw"), hidden=(6,)),
     ContextNeck("lstm", scales=(2, 3), links=False, directions=("se",), hidden=()),
-    ContextNeck("srn", scales=(1, 2, 3), reads="own", hidden=()),
-    ContextNeck("lstm", scales=(1, 2, 3), reads="own_relu", directions=("nw", "se"), hidden=()),
-    ContextNeck("srn", scales=(1, 2), reads="own_relu", hidden=()),
+    ContextNeck("srn", scales=(1, 2, 3), neighbours="input", hidden=()),
+    ContextNeck("lstm", scales=(1, 2, 3), neighbours="relu", directions=("nw", "se"), hidden=()),
+    ContextNeck("srn", scales=(1, 2), neighbours="relu", hidden=()),
     ContextNeck("srn", scales=(1, 2, 5), resample="floor", directions=("nw",), hidden=()),
     ContextNeck("none", scales=(1, 2, 3), hidden=(6, 5)),
   ],
@@ -111,7 +111,7 @@ def test_gradients_reach_the_map_and_every_weight_as_the_equations_say(rng):
     assert abs(slope) > 1e-6
 
 
-@pytest.mark.parametrize("reads", ["neighbours", "own", "own_relu"])
+@pytest.mark.parametrize("neighbours", ["states", "input", "relu"])
 @pytest.mark.parametrize(
   ("cell", "links", "published"),
   [
@@ -121,8 +121,8 @@ def test_gradients_reach_the_map_and_every_weight_as_the_equations_say(rng):
     ("lstm", False, 9_830_400 - 6 * 256**2),
   ],
 )
-def test_the_published_numbers_of_weights(cell, links, published, reads):
-  shapes = shapes_of(ContextNeck(cell, links=links, reads=reads), 1, 13, 13, 256)["context"]
+def test_the_published_numbers_of_weights(cell, links, published, neighbours):
+  shapes = shapes_of(ContextNeck(cell, links=links, neighbours=neighbours), 1, 13, 13, 256)["context"]
   weights = [leaf for path, leaf in jax.tree_util.tree_flatten_with_path(shapes)[0] if path[-1].key != "bias"]
   assert sum(leaf.size for leaf in weights) == published
   assert {leaf.shape[-2] for leaf in weights} == {256}
@@ -130,7 +130,7 @@ def test_the_published_numbers_of_weights(cell, links, published, reads):
 
 @pytest.mark.parametrize("cell", ["srn", "lstm"])
 def test_a_cell_of_the_modified_cnn_reads_its_own_input_alone(rng, cell):
-  neck = ContextNeck(cell, scales=(1, 2, 3), reads="own", hidden=())
+  neck = ContextNeck(cell, scales=(1, 2, 3), neighbours="input", hidden=())
   x, params = single(draw(rng, neck, 1, 6, 6, 3))
 
   @jax.jit
@@ -146,10 +146,10 @@ def test_a_cell_of_the_modified_cnn_reads_its_own_input_alone(rng, cell):
 
 
 @pytest.mark.parametrize("cell", ["srn", "lstm"])
-@pytest.mark.parametrize(("reads", "own", "links"), [("own", (12, 36), 3), ("own_relu", (36, 144), 6)])
-def test_how_many_matrices_learn_something_of_their_own(rng, cell, reads, own, links):
+@pytest.mark.parametrize(("neighbours", "own", "links"), [("input", (12, 36), 3), ("relu", (36, 144), 6)])
+def test_how_many_matrices_learn_something_of_their_own(rng, cell, neighbours, own, links):
   """Of the paper's 36 and 144 matrices within scales and 6 links (READINGS Z14): those whose gradients differ."""
-  neck = ContextNeck(cell, reads=reads, hidden=())
+  neck = ContextNeck(cell, neighbours=neighbours, hidden=())
   x, weigh = single((rng.normal(-1, 1, size=(16, 6, 6, 3)), rng.normal(size=(1, 50 * 3))))
 
   @jax.jit

@@ -17,7 +17,7 @@ from hierjax.nn.layers.recurrence.grid_recurrence import Setting, Weights, recur
 
 Cell = Literal["srn", "lstm"]
 DIRECTIONS = ("nw", "ne", "sw", "se")
-Reads = Literal["neighbours", "own", "own_relu"]
+Neighbours = Literal["states", "input", "relu"]
 
 
 def spatial_recurrence(
@@ -106,9 +106,9 @@ class SpatialRNN(nn.Module):
     width: of the state; None for as many as the map has channels.
     cell: `srn` or `lstm`.
     directions: the corners that the recurrences start from.
-    reads: what W^r and W^c multiply: the states of the cell's `neighbours`; or its `own` input, as in the modified CNN
-      of section IV-C2, which has the same weights and no context. The sum of three matrices is one matrix, so only a
-      third of them count, and a forget gate has nothing to forget. With `own_relu` all count: each product has a ReLU
+    neighbours: what W^r and W^c multiply: the `states` of the cell's neighbours; or its own `input`, as in the modified
+      CNN of section IV-C2, which has the same weights and no context. The sum of three matrices is one matrix, so only a
+      third of them count, and a forget gate has nothing to forget. With `relu` all count: each product has a ReLU
       of its own, and the forget gate's memory is the cell's input (READINGS Z14).
     dtype: of the products and of the states h in them; memories, sums, weights and the result are float32.
   """
@@ -116,7 +116,7 @@ class SpatialRNN(nn.Module):
   width: int | None = None
   cell: Cell = "lstm"
   directions: tuple[str, ...] = DIRECTIONS
-  reads: Reads = "neighbours"
+  neighbours: Neighbours = "states"
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -127,20 +127,22 @@ class SpatialRNN(nn.Module):
     check_directions(self.directions)
     k, channels = len(self.directions), x.shape[-1]
     width = channels if self.width is None else self.width
-    if self.reads != "neighbours" and channels != width:
-      raise UserError(f"reads = {self.reads} needs as many channels as the width, {width}; the map has {channels}")
+    if self.neighbours != "states" and channels != width:
+      raise UserError(
+        f"neighbours = {self.neighbours} needs as many channels as the width, {width}; the map has {channels}"
+      )
     gates = GATES[self.cell] * width
     input_kernel = self.param("input_kernel", _each(nn.initializers.lecun_normal()), (k, channels, gates))
     row_kernel = self.param("row_kernel", _each(_orthogonal_by_gate), (k, width, gates))
     column_kernel = self.param("column_kernel", _each(_orthogonal_by_gate), (k, width, gates))
     bias = self.param("bias", nn.initializers.zeros_init(), (k, gates), jnp.float32)
     x = x.astype(self.dtype)
-    if self.reads == "neighbours":
+    if self.neighbours == "states":
       return spatial_recurrence(
         x, drive, input_kernel, row_kernel, column_kernel, bias, cell=self.cell, directions=self.directions
       )
     memory: Any = 0.0
-    if self.reads == "own_relu":
+    if self.neighbours == "relu":
       pre = sum(nn.relu(_product(x, kernel)) for kernel in (input_kernel, row_kernel, column_kernel))
       memory = jnp.broadcast_to(x.astype(jnp.float32), (k, *x.shape))
     else:

@@ -344,7 +344,7 @@ def test_the_module_is_the_recurrence_and_has_its_weights(rng, key, cell):
 
 @pytest.mark.parametrize("cell", GATES)
 def test_without_neighbours_a_cell_depends_on_itself_alone(rng, key, cell):
-  layer, arguments = layer_and_arguments(rng, cell, reads="own")
+  layer, arguments = layer_and_arguments(rng, cell, neighbours="input")
   x, drive, *weights = jax.tree.map(jnp.asarray, single(arguments))
 
   @functools.partial(jax.jit, static_argnums=0)
@@ -356,8 +356,8 @@ def test_without_neighbours_a_cell_depends_on_itself_alone(rng, key, cell):
   y, moves = influence(layer)
   np.testing.assert_allclose(y, own_input_only(*arguments, cell=cell, directions=DIRECTIONS), atol=1e-5)
   assert np.argwhere(moves).tolist() == [[1, 1]]
-  assert (influence(layer.clone(reads="neighbours"))[1] > 0).all()
-  shapes = [jax.eval_shape(SpatialRNN(4, cell, reads=reads).init, key, x) for reads in ("neighbours", "own")]
+  assert (influence(layer.clone(neighbours="states"))[1] > 0).all()
+  shapes = [jax.eval_shape(SpatialRNN(4, cell, neighbours=n).init, key, x) for n in ("states", "input")]
   assert jax.tree.map(jnp.shape, shapes[0]) == jax.tree.map(jnp.shape, shapes[1])
 
 
@@ -423,7 +423,7 @@ def test_the_module_refuses_before_it_makes_weights(key):
     ({"cell": "gru"}, None, ("gru", "srn", "lstm")),
     ({"directions": ()}, None, DIRECTIONS),
     ({"directions": ("nw", "north")}, None, ("north", *DIRECTIONS)),
-    ({"reads": "own"}, None, ("3", "4")),
+    ({"neighbours": "input"}, None, ("3", "4")),
     ({}, jnp.zeros((1, 2, 2, 3)), ("drive", "4")),
   ):
     with pytest.raises(UserError) as caught:
