@@ -179,8 +179,8 @@ def layer_of_scales(x, scales, weights, links, cell, directions, mapping="overla
     cell: `none` for the pooled maps alone.
     directions: of every scale.
     mapping: of `rescale`.
-    neighbours: `input` for `own_input_only`, `relu` for `own_input_with_relu`, and links that read the scale's own pooled
-      map (Z14).
+    neighbours: `input` for `own_input_only`, `relu` for `own_input_with_relu`, and links that read the scale's own
+      pooled map (Z14).
   """
   run, maps = {"states": recurrence, "input": own_input_only, "relu": own_input_with_relu}[neighbours], []
   for level, (rows, columns) in enumerate(scales):

@@ -84,8 +84,8 @@ class ContextNeck(nn.Module):
     scales: the grids, coarse to fine: n for n x n cells, or (rows, columns).
     directions: the corners that the recurrences start from.
     links: whether coarser scales drive the finer ones.
-    neighbours: `states` for cells that depend on others, of their scale and of coarser ones. With `input`, every matrix,
-      those of the links too, multiplies the cell's own pooled input; `relu` follows each by a ReLU, so that no two
+    neighbours: `states` for cells that depend on others, of their scale and of coarser ones. With `input`, every
+      matrix, those of the links too, multiplies the cell's own pooled input; `relu` follows each by a ReLU, so that no two
       matrices add up to one: the fair comparison at this number of weights. See `SpatialRNN`.
     resample: from a coarse grid to a fine one: `overlap` or `floor`; see `hierjax.nn.layers.pyramid.resample`.
     hidden: widths of the dense layers, each with ReLU and dropout.

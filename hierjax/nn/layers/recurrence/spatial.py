@@ -107,7 +107,7 @@ class SpatialRNN(nn.Module):
     cell: `srn` or `lstm`.
     directions: the corners that the recurrences start from.
     neighbours: what W^r and W^c multiply: the `states` of the cell's neighbours; or its own `input`, as in the modified
-      CNN of section IV-C2, which has the same weights and no context. The sum of three matrices is one matrix, so only a
+      CNN of section IV-C2, which has the same weights and no context. The sum of three matrices is one, so only a
       third of them count, and a forget gate has nothing to forget. With `relu` all count: each product has a ReLU
       of its own, and the forget gate's memory is the cell's input (READINGS Z14).
     dtype: of the products and of the states h in them; memories, sums, weights and the result are float32.
