@@ -85,8 +85,8 @@ class ContextNeck(nn.Module):
     directions: the corners that the recurrences start from.
     links: whether coarser scales drive the finer ones.
     neighbours: `states` for cells that depend on others, of their scale and of coarser ones. With `input`, every
-      matrix, those of the links too, multiplies the cell's own pooled input; `relu` follows each by a ReLU, so that no two
-      matrices add up to one: the fair comparison at this number of weights. See `SpatialRNN`.
+      matrix, those of the links too, multiplies the cell's own pooled input; `relu` follows each by a ReLU, so that no
+      two matrices add up to one: the fair comparison at this number of weights. See `SpatialRNN`.
     resample: from a coarse grid to a fine one: `overlap` or `floor`; see `hierjax.nn.layers.pyramid.resample`.
     hidden: widths of the dense layers, each with ReLU and dropout.
     dropout: rate on the context maps, where there is a recurrence, and on each dense layer.
