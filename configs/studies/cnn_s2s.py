@@ -3,19 +3,24 @@
   hierjax study cnn_s2s --config.data.root=PHOTOS --workdir=runs/cnn_s2s
   hierjax study cnn_s2s --config.data.name=cifar100 --config.tree.source=cifar100_wordnet --config.data.size=128 \
     --config.frozen.views=0 --config.most_steps=2500 --config.patience=0 --workdir=runs/cnn_s2s_cifar100
+
+The rows `means` read means of the maps in place of maxima, normalised, and the deepest stage at the last step.
 """
 
 from hierjax.study.plan import Row, Study
 
 CONFIG = "dhnn_photographs:frozen_lite0,general"
-NORM, DEEP_LAST = "head.norm=layer", "head.order=shallow_first"
+MEANS = ("head.conversion=pool_average", "head.size=1280", "head.norm=layer", "head.order=shallow_first")
+NORM, DEEPEST = ("head.norm=layer",), "head.maps=(5,)"
 
 ROWS = (
   Row("flat", f"{CONFIG},cnn"),
+  Row("S2S, means", CONFIG, MEANS),
+  Row("S2S, means, deepest alone", CONFIG, (*MEANS, DEEPEST)),
   Row("S2S", CONFIG),
-  Row("S2S, norm", CONFIG, (NORM,)),
-  Row("S2S, norm, deepest last", CONFIG, (NORM, DEEP_LAST)),
-  Row("S2S, norm, labels", CONFIG, (NORM, "head.feedback=labels")),
+  Row("S2S, norm", CONFIG, NORM),
+  Row("S2S, norm, deepest alone", CONFIG, (*NORM, DEEPEST)),
+  Row("S2S, norm, labels", CONFIG, (*NORM, "head.feedback=labels")),
 )
 
 

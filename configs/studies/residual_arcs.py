@@ -3,21 +3,24 @@
   hierjax study residual_arcs --config.data.root=PHOTOS --workdir=runs/residual_arcs
   hierjax study residual_arcs --config.data.name=cifar100 --config.tree.source=cifar100 --config.data.size=128 \
     --config.frozen.views=0 --config.most_steps=2500 --config.patience=0 --workdir=runs/residual_arcs_cifar100
+
+The rows `means` read means of the maps in place of maxima, normalised, and the deepest stage at the last step.
 """
 
 from hierjax.study.plan import Row, Study
 
 CONFIG = "dhnn_photographs:frozen_lite0"
-NORM, DEEP_LAST = "head.norm=layer", "head.order=shallow_first"
+MEANS = ("head.conversion=pool_average", "head.size=1280", "head.norm=layer", "head.order=shallow_first")
+NORM = ("head.norm=layer",)
 
 ROWS = (
   Row("flat", f"{CONFIG},cnn"),
+  Row("RNN, means", CONFIG, MEANS),
+  Row("RNN-Resi, means", f"{CONFIG},residual", MEANS),
   Row("RNN", CONFIG),
   Row("RNN-Resi", f"{CONFIG},residual"),
-  Row("RNN, norm", CONFIG, (NORM,)),
-  Row("RNN-Resi, norm", f"{CONFIG},residual", (NORM,)),
-  Row("RNN, norm, deepest last", CONFIG, (NORM, DEEP_LAST)),
-  Row("RNN-Resi, norm, deepest last", f"{CONFIG},residual", (NORM, DEEP_LAST)),
+  Row("RNN, norm", CONFIG, NORM),
+  Row("RNN-Resi, norm", f"{CONFIG},residual", NORM),
 )
 
 
