@@ -1,26 +1,28 @@
 """Joining the processes of a run; the end of the first one, the coordinator of JAX, ends the others with a sentence.
 
 JAX itself aborts a process, with a trace of its threads, as soon as its connection to the coordinator is closed. So the
-other processes connect through a relay in themselves, which sees the end of the connection, and keeps it from JAX.
+other processes connect through a relay, a small process beside each, which sees the end of the connection, and keeps it
+from JAX.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import socket
+import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 from jax._src.clusters import ClusterEnv  # `auto` needs the address that JAX finds, which nothing public returns
 
 from hierjax.errors import UserError
+from hierjax.runs import relay
 
 _START_S = 300  # until all processes have started
 _HEARTBEAT_S = 30  # without a sign of a process, after which JAX ends the others; by default 100
-_BYTES = 2**16
+_ANSWER_S = 10  # for the relay's answer
 
 Lost = Callable[[str], None]
 
@@ -43,16 +45,18 @@ def joined(multihost: str, lost: Lost) -> Iterator[None]:
     return
   print(f"waiting for the other processes of the run, --multihost={multihost}", file=sys.stderr, flush=True)
   try:
-    relay = _join(*_places(multihost), lost)
+    between = _join(*_places(multihost), lost)
   except (ValueError, RuntimeError, OSError) as error:
     allowed = "auto, or ADDRESS,N,I such as 10.0.0.1:1234,2,0"
     raise UserError(f"--multihost={multihost}: give {allowed} ({error})") from error
   try:
     yield
   finally:
-    if relay is not None:
-      relay.lost = None  # from here on the coordinator may end as it should
+    if between is not None:
+      between.lost = None  # from here on the coordinator may end as it should
   jax.distributed.shutdown()  # waits for all processes, so that the coordinator ends last
+  if between is not None:
+    between.close()
 
 
 def _places(multihost: str) -> tuple[str, int, int, Sequence[int] | None]:
@@ -70,69 +74,72 @@ def _places(multihost: str) -> tuple[str, int, int, Sequence[int] | None]:
 
 
 def _join(address: str, count: int, index: int, devices: Sequence[int] | None, lost: Lost) -> Relay | None:
-  relay = None if index == 0 else Relay(address)
+  between = None if index == 0 else Relay(address)
   jax.distributed.initialize(
-    address if relay is None else relay.address,
+    address if between is None else between.address,
     count,
     index,
     devices,
     initialization_timeout=_START_S,
     heartbeat_timeout_seconds=_HEARTBEAT_S,
   )
-  if relay is not None:
-    relay.lost = lost
-  return relay
+  if between is not None:
+    between.lost = lost
+  return between
 
 
 class Relay:
-  """A server on this machine that passes bytes on, between its clients and an address elsewhere.
+  """A process that passes bytes on, between JAX here and the coordinator; see `hierjax.runs.relay`.
 
   Attributes:
-    address: of the server, host:port.
-    lost: called, in place of closing a client's connection, with the reason when the other end has closed; None at
-      first, when connections are closed as they would be without the relay.
+    address: of its server on this machine, host:port.
+    lost: called, from another thread, with the reason when the coordinator has closed a connection, which then stays
+      open here; None at first, when connections are closed as they would be without the relay.
   """
 
   def __init__(self, address: str):
-    """Starts the server; nothing needs to answer at `address` yet.
+    """Starts the process; nothing needs to answer at `address` yet.
 
     Args:
       address: host:port.
     """
     host, _, port = address.rpartition(":")
-    self.lost: Lost | None = None
-    self._target = host.strip("[]"), int(port)
-    self._server = socket.create_server(("127.0.0.1", 0))
-    self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
-    _start(self._serve)
+    command = [sys.executable, "-I", relay.__file__, host.strip("[]"), port]
+    # A session of its own: Ctrl-C and the signals of a terminal are for this process, which ends it.
+    self._process = subprocess.Popen(
+      command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert self._process.stdout is not None
+    self.address = f"127.0.0.1:{int(self._process.stdout.readline())}"
+    self._lost: Lost | None = None
+    self._done = threading.Event()
+    self._watcher = threading.Thread(target=self._watch, args=(self._process.stdout,), daemon=True)
+    self._watcher.start()
 
-  def _serve(self) -> None:
-    while True:
-      client, _ = self._server.accept()
-      try:
-        target = socket.create_connection(self._target)
-      except OSError:  # it has not started yet: the client tries again
-        client.close()
-        continue
-      for one in (client, target):
-        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-      _start(self._pass_on, client, target)
-      _start(self._pass_on, target, client, self._target_closed)
+  @property
+  def lost(self) -> Lost | None:
+    """What is called; see the class."""
+    return self._lost
 
-  def _pass_on(self, source: socket.socket, sink: socket.socket, closed: Callable[[], None] | None = None) -> None:
+  @lost.setter
+  def lost(self, lost: Lost | None) -> None:
+    self._lost = lost
+    self._done.clear()
+    assert self._process.stdin is not None
     with contextlib.suppress(OSError):
-      while data := source.recv(_BYTES):
-        sink.sendall(data)
-    if closed is not None:
-      closed()
-    for one in (source, sink):
-      with contextlib.suppress(OSError):
-        one.shutdown(socket.SHUT_RDWR)
+      print("free" if lost is None else "guard", file=self._process.stdin, flush=True)
+    self._done.wait(_ANSWER_S)
 
-  def _target_closed(self) -> None:
-    if self.lost is not None:
-      self.lost("process 0 of the run, which coordinates the others, has ended, or cannot be reached any more")
+  def _watch(self, lines: Iterable[str]) -> None:
+    for line in lines:
+      if line.strip() == "done":
+        self._done.set()
+      elif self._lost is not None:
+        self._lost("process 0 of the run, which coordinates the others, has ended, or cannot be reached any more")
 
-
-def _start(function: Callable[..., None], *args: object) -> None:
-  threading.Thread(target=function, args=args, daemon=True).start()
+  def close(self) -> None:
+    """Ends the process."""
+    assert self._process.stdin is not None
+    self._process.stdin.close()
+    self._process.wait()
+    self._watcher.join()

@@ -27,6 +27,7 @@ import jax
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.classifier import ModelMethod
@@ -42,6 +43,7 @@ _WORDS = f"a tuple with {DATA}, {MODEL} or None for each of its axes, or {FSDP} 
 _MIB = 2**20
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class ShardingConfig:
   """The section `sharding` of a config: how devices divide the weights. A run may go on with other values.

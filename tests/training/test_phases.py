@@ -124,7 +124,7 @@ def test_what_is_frozen_keeps_its_bits_and_the_schedule_survives_a_stop(tmp_path
   [
     ({"alternate": 1.5}, r"config\.phases\.alternate = 1\.5: .*0 to 1"),
     ({"period": 0.0}, r"config\.phases\.period = 0\.0: must be more than 0 epochs"),
-    ({"frozen": ("^backbone/",)}, r"config\.phases\.frozen = .*: must be a tuple of regexes for each turn"),
+    ({"frozen": ("^backbone/",)}, r"frozen = .*: must be a tuple, each entry a tuple"),
     (
       {"alternate": 0.5, "frozen": (("^trunk/",),)},
       r"config\.phases\.frozen: '\^trunk/' .*backbone/conv",

@@ -158,12 +158,13 @@ def unstretched(images: UInt8[np.ndarray, "m h w c"], extents: Int[np.ndarray, "
   found = images.copy()
   side = images.shape[1:3]
   for row, (height, width) in enumerate(extents.tolist()):
-    tall, wide = (size * min(height, width) / own for size, own in zip(side, (height, width), strict=True))
-    top, left = (side[0] - tall) / 2, (side[1] - wide) / 2
-    grey = images.shape[3] == 1
-    image = Image.fromarray(images[row, ..., 0] if grey else images[row])
-    image = image.resize(side[::-1], _FILTERS["bilinear"], box=(left, top, left + wide, top + tall))
-    found[row] = np.array(image)[..., None] if grey else np.array(image)
+    if height * side[1] != width * side[0]:
+      tall, wide = (size * min(height, width) / own for size, own in zip(side, (height, width), strict=True))
+      top, left = (side[0] - tall) / 2, (side[1] - wide) / 2
+      grey = images.shape[3] == 1
+      image = Image.fromarray(images[row, ..., 0] if grey else images[row])
+      image = image.resize(side[::-1], _FILTERS["bilinear"], box=(left, top, left + wide, top + tall))
+      found[row] = np.array(image)[..., None] if grey else np.array(image)
   return found
 
 
