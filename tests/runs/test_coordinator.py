@@ -56,8 +56,9 @@ def test_the_end_of_the_coordinator_is_a_sentence_and_a_status(dies, tmp_path):
       assert [process.communicate(timeout=60)[1].count("\n") for process in (first, second)] == [1, 1]
       assert [first.returncode, second.returncode] == [0, 0]
   finally:
-    first.kill()
-    second.kill()
+    for process in (first, second):
+      process.kill()
+      process.communicate()
 
 
 @pytest.fixture
