@@ -102,16 +102,16 @@ def trained(case, sharding, steps=STEPS, rows=slice(None), **optim):
 
 
 def main():
-  with coordinator.joined(sys.argv[1], print):
-    rows = slice(4 * jax.process_index(), 4 * jax.process_index() + 4)
-    over_processes = ShardingConfig(rules=(("^head/", "nodes"), (".*", "fsdp")), model=4, least=1)
-    for name in sys.argv[2:]:
-      case = CASES[name]
-      sharding = over_processes if name in ("flat", "multilabel") else PARTS
-      losses, state, _ = trained(case, sharding, rows=rows)
-      whole = devices.fetched(state.params)
-      total = sum(float(np.abs(x).sum()) for x in jax.tree.leaves(whole))
-      print(json.dumps({"case": name, "losses": losses, "weights": total}), flush=True)
+  coordinator.join(sys.argv[1])
+  rows = slice(4 * jax.process_index(), 4 * jax.process_index() + 4)
+  over_processes = ShardingConfig(rules=(("^head/", "nodes"), (".*", "fsdp")), model=4, least=1)
+  for name in sys.argv[2:]:
+    case = CASES[name]
+    sharding = over_processes if name in ("flat", "multilabel") else PARTS
+    losses, state, _ = trained(case, sharding, rows=rows)
+    whole = devices.fetched(state.params)
+    total = sum(float(np.abs(x).sum()) for x in jax.tree.leaves(whole))
+    print(json.dumps({"case": name, "losses": losses, "weights": total}), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,9 +97,9 @@ def run(args: argparse.Namespace) -> int:
   workdir = args.workdir or workdir
   folder = RunFolder(workdir)
   try:
-    with coordinator.joined(args.multihost, functools.partial(peers.end, folder)):
-      devices.prepare(_images_a_step(config))
-      loop.train_and_evaluate(config, workdir)
+    coordinator.join(args.multihost)
+    devices.prepare(_images_a_step(config))
+    loop.train_and_evaluate(config, workdir)
   except loop.Stopped as stopped:
     print(stopped)
     return 128 + stopped.signal

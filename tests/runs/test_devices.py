@@ -46,11 +46,11 @@ from jax.experimental import multihost_utils
 from hierjax.runs import coordinator, devices
 
 coordinator._HEARTBEAT_S = 10  # the first process is waited for that long
-with coordinator.joined(f"127.0.0.1:{sys.argv[1]},2,{sys.argv[2]}", print):
-  multihost_utils.sync_global_devices("begun")
-  if sys.argv[2] == "1":
-    devices.fail("error: no such image")
-  multihost_utils.sync_global_devices("ended")
+coordinator.join(f"127.0.0.1:{sys.argv[1]},2,{sys.argv[2]}")
+multihost_utils.sync_global_devices("begun")
+if sys.argv[2] == "1":
+  devices.fail("error: no such image")
+multihost_utils.sync_global_devices("ended")
 """
 
 
