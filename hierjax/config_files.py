@@ -35,15 +35,7 @@ class ConfigFile:
 
   def module(self) -> types.ModuleType:
     """Runs the file; raises UserError where it has no `get_config` or cannot be run."""
-    make_configs_importable()
-    name = f"hierjax_config_{self.path.stem}"
-    spec = importlib.util.spec_from_file_location(name, self.path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-      spec.loader.exec_module(module)
-    except (ImportError, SyntaxError, NameError) as error:
-      raise UserError(f"{self.path}: {type(error).__name__}: {error}") from error
+    module = run_file(self.path)
     if "get_config" not in vars(module):
       raise UserError(f"{self.path} is not a config: it has no function get_config; choose from {', '.join(names())}")
     return module
@@ -135,7 +127,20 @@ def _described(module: types.ModuleType, name: str) -> tuple[str, str, tuple[tup
   return name, " ".join(first.split()), tuple(map(tuple, vars(module).get("KINDS", ())))
 
 
-def make_configs_importable() -> None:
+def run_file(path: Path) -> types.ModuleType:
+  """Runs the file of a config or a study; raises UserError where it cannot be run."""
+  _make_configs_importable()
+  spec = importlib.util.spec_from_file_location(f"hierjax_file_{path.stem}", path)
+  assert spec is not None and spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except (ImportError, SyntaxError, NameError) as error:
+    raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+  return module
+
+
+def _make_configs_importable() -> None:
   """Lets config files say `from configs import common`, whatever folder they are in."""
   package = sys.modules.setdefault("configs", types.ModuleType("configs"))
   found = list(getattr(package, "__path__", ()))

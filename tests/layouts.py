@@ -12,7 +12,7 @@ import numpy as np
 
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.registry import ModelConfig, make_method
-from hierjax.runs import coordinator, devices
+from hierjax.runs import devices
 from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.phases import Phase
 from hierjax.training.sharding import ShardingConfig, layout_of
@@ -102,7 +102,7 @@ def trained(case, sharding, steps=STEPS, rows=slice(None), **optim):
 
 
 def main():
-  coordinator.join(sys.argv[1])
+  devices.join(sys.argv[1])
   rows = slice(4 * jax.process_index(), 4 * jax.process_index() + 4)
   over_processes = ShardingConfig(rules=(("^head/", "nodes"), (".*", "fsdp")), model=4, least=1)
   for name in sys.argv[2:]:

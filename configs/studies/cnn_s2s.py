@@ -7,11 +7,11 @@
 The rows `means` read means of the maps in place of maxima, normalised, and the deepest stage at the last step.
 """
 
+from configs.studies.residual_arcs import MEANS, NORM
 from hierjax.study.plan import Row, Study
 
 CONFIG = "dhnn_photographs:frozen_lite0,general"
-MEANS = ("head.conversion=pool_average", "head.size=1280", "head.norm=layer", "head.order=shallow_first")
-NORM, DEEPEST = ("head.norm=layer",), "head.maps=(5,)"
+DEEPEST = "head.maps=(5,)"
 
 ROWS = (
   Row("flat", f"{CONFIG},cnn"),

@@ -30,13 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  """Trains what is not trained yet, and writes study.md, study.csv and study.png."""
+  """Trains what is not trained yet, and writes study.md, study.csv and study.png; returns as `train` does."""
   extras.require("report")
   from hierjax.runs.folder import write_table, write_whole
   from hierjax.study.picture import picture
   from hierjax.study.plan import Row, load_study
   from hierjax.study.results import HEADER, csv_rows, markdown, results_of
   from hierjax.study.runs import Finished, StudyRuns, TimeOver, time_limit
+  from hierjax.training.loop import Stopped
 
   if not 0 <= args.minutes < 1e6:
     args.refuse(f"--minutes {args.minutes:g}: give a number of 0 or more")
@@ -45,12 +46,13 @@ def run(args: argparse.Namespace) -> int:
   complete: list[tuple[Row, list[Finished]]] = []
   try:
     with time_limit(args.minutes):
-      complete.extend(StudyRuns(study, folder, tuple(args.overrides)).rows())
+      for row in StudyRuns(study, folder, tuple(args.overrides)).rows():
+        complete.append(row)
   except TimeOver:
-    pass
-  over = len(complete) < len(study.rows)
-  if over:
     print(f"{len(complete)} of {len(study.rows)} rows are complete; the same command goes on")
+  except Stopped as stopped:
+    print(stopped)
+    return 128 + stopped.signal
   if not any(row.name == study.baseline for row, _ in complete):
     return 0
   results = results_of(study, complete)

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
   """Trains; returns 128 and the signal's number where a signal stopped the run."""
   from absl import logging
 
-  from hierjax.runs import coordinator, devices, peers
+  from hierjax.runs import devices, peers
   from hierjax.runs.folder import RunFolder
   from hierjax.training import loop
 
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
   workdir = args.workdir or workdir
   folder = RunFolder(workdir)
   try:
-    coordinator.join(args.multihost)
+    devices.join(args.multihost)
     devices.prepare(_images_a_step(config))
     loop.train_and_evaluate(config, workdir)
   except loop.Stopped as stopped:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hierjax.errors import UserError
-from hierjax.nn.layers.conversions import WITHOUT_WEIGHTS, Conversion
+from hierjax.nn.layers.conversions import WITHOUT_WEIGHTS, Conversion, Kind
 from hierjax.types import Features
 
 
@@ -37,7 +37,7 @@ class KeptStages:
     strict: see `hierjax.nn.layers.conversions.Target`.
   """
 
-  conversion: str
+  conversion: Kind
   size: int
   strict: bool = False
 
@@ -48,7 +48,7 @@ class KeptStages:
         f"config.head.conversion = {self.conversion!r} has weights, so what it makes of the maps changes while the "
         f"head trains; choose {' or '.join(WITHOUT_WEIGHTS)}"
       )
-    convert = Conversion(self.conversion, self.size, strict=self.strict, parent=None)  # type: ignore[arg-type]
+    convert = Conversion(self.conversion, self.size, strict=self.strict, parent=None)
     return jnp.concatenate([convert.apply({}, jnp.asarray(stage)) for stage in features.stages], axis=1)
 
   def features(self, vector: Float[Array, "b d"]) -> Features:

@@ -1,4 +1,4 @@
-"""Devices: the mesh, batches onto it and arrays from it, what is set before; the end of one of several processes."""
+"""Devices and processes: the mesh, batches onto it, arrays from it, and joining a multi-process run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from hierjax.errors import UserError
 
 AXES = ("data", "model")  # of a mesh; most have the first alone
+# Seconds without a sign of a process, after which the others end too; by default jax waits for 100.
+_HEARTBEAT = 30
 _MOST_CPU_DEVICES = 8
 _LEAST_IMAGES = 8  # of a batch on each CPU device
 
@@ -67,6 +69,33 @@ def devices_in_use() -> str:
   kinds = sorted({d.device_kind for d in devices})
   processes = f"{jax.process_count()} processes, " if jax.process_count() > 1 else ""
   return f"{processes}{len(devices)} x {', '.join(kinds)} ({devices[0].platform}), jax {jax.__version__}"
+
+
+def join(multihost: str) -> None:
+  """Joins the run's other processes, before any other use of JAX.
+
+  Args:
+    multihost: '' for a run of one process; 'auto' on Slurm, Open MPI, Cloud TPU or Kubernetes; or 'ADDRESS,N,I', the
+      coordinator's host:port, the number of processes and the number of this one.
+
+  Raises:
+    UserError: the text is none of these, or the cluster could not be joined.
+  """
+  if not multihost:
+    return
+  print(f"waiting for the other processes of the run, --multihost={multihost}", file=sys.stderr, flush=True)
+  try:
+    if multihost == "auto":
+      jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT)
+      return
+    address, count, index = multihost.split(",")
+    n, i = int(count), int(index)
+    if ":" not in address or not 0 <= i < n:
+      raise ValueError("ADDRESS must be host:port, and I one of 0 .. N-1")
+    jax.distributed.initialize(address, n, i, heartbeat_timeout_seconds=_HEARTBEAT)
+  except (ValueError, RuntimeError) as error:
+    allowed = "auto, or ADDRESS,N,I such as 10.0.0.1:1234,2,0"
+    raise UserError(f"--multihost={multihost}: give {allowed} ({error})") from error
 
 
 def fail(message: str) -> NoReturn:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from hierjax.config_files import CONFIGS, make_configs_importable
+from hierjax.config_files import CONFIGS, run_file
 from hierjax.errors import UserError, did_you_mean
 
 STUDIES = CONFIGS / "studies"
@@ -111,14 +110,7 @@ def load_study(spec: str) -> Study:
       f"there is no study {spec!r}{did_you_mean(Path(spec).stem, names())} (choose from {', '.join(names())}, or name "
       "a file FILE.py)"
     )
-  make_configs_importable()
-  loader = importlib.util.spec_from_file_location(f"hierjax_study_{path.stem}", path)
-  assert loader is not None and loader.loader is not None
-  module = importlib.util.module_from_spec(loader)
-  try:
-    loader.loader.exec_module(module)
-  except (ImportError, SyntaxError, NameError) as error:
-    raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+  module = run_file(path)
   study = module.get_study() if hasattr(module, "get_study") else None
   if not isinstance(study, Study):
     raise UserError(f"{path} is not a study: it needs a function get_study() that returns a hierjax.study.plan.Study")

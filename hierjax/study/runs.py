@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from safetensors.numpy import load_file, save
 
+from hierjax.config import read_json
 from hierjax.config_files import load_config
 from hierjax.errors import UserError
 from hierjax.evaluation.evaluate import evaluate_with_facts
@@ -43,7 +45,7 @@ class Finished:
     validation: its best path accuracy on validation; None without validation images.
     metrics: by name, of all test images.
     samples: by name, `f64[k *l]`, the same of k samples of the images, the same ones for every run.
-    about: minutes, devices, commit and versions of its training.
+    about: minutes, devices and commit of its training, and the images: split, checksum and number.
   """
 
   folder: RunFolder
@@ -56,26 +58,35 @@ class Finished:
 
 @contextlib.contextmanager
 def time_limit(minutes: float) -> Iterator[None]:
-  """Ends the work inside by TimeOver, at the next step of a training, after so many minutes; 0 for none."""
+  """Ends the work inside by TimeOver after so many minutes, a training after its checkpoint; 0: there is no limit."""
+  if not minutes:
+    yield
+    return
+  over = threading.Event()
 
-  def over(number: int, frame: Any) -> None:
-    del number, frame
-    raise TimeOver
+  def end() -> None:
+    over.set()
+    os.kill(os.getpid(), signal.SIGTERM)  # a training has a handler of its own, which saves a checkpoint first
 
-  before = signal.signal(signal.SIGTERM, over)  # a training has a handler of its own, which saves a checkpoint first
-  timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGTERM)) if minutes else None
+  def received(number: int, frame: Any) -> None:
+    del frame
+    if over.is_set():
+      raise TimeOver
+    signal.signal(number, before)  # from somebody else: its usual effect
+    os.kill(os.getpid(), number)
+
+  before = signal.signal(signal.SIGTERM, received)
+  timer = threading.Timer(60 * minutes, end)
+  timer.daemon = True
+  timer.start()
   try:
-    if timer:
-      timer.daemon = True
-      timer.start()
     yield
   except Stopped as stopped:
-    if stopped.signal != signal.SIGTERM:
-      raise
-    raise TimeOver from stopped
+    if over.is_set():
+      raise TimeOver from stopped
+    raise
   finally:
-    if timer:
-      timer.cancel()
+    timer.cancel()
     signal.signal(signal.SIGTERM, before)
 
 
@@ -106,17 +117,25 @@ class StudyRuns:
       yield row, [best, *(self.finished(row, best.settings, seed) for seed in others)]
 
   def finished(self, row: Row, settings: tuple[str, ...], seed: int) -> Finished:
-    """Returns a run, which is trained and measured first if it is not yet."""
+    """Returns a run, which is trained and measured first if it is not yet.
+
+    Raises:
+      UserError: as `rows`; or the run that is there has another config.
+    """
     name = "-".join(filter(None, (*settings, f"seed{seed}")))
     folder = RunFolder(self.folder / folder_name(row.name) / folder_name(name))
+    flags = [f"--config.{one}" for one in (*self.study.settings, *row.settings, *settings, f"seed={seed}")]
+    config = load_config(row.config, [*flags, *self.overrides])
     if not (folder.path / _RESULT).exists():
       print(f"== {row.name}, {name}", flush=True)
-      flags = [f"--config.{one}" for one in (*self.study.settings, *row.settings, *settings, f"seed={seed}")]
-      config = load_config(row.config, [*flags, *self.overrides])
       devices.prepare(config["batch_size"])
       train_and_evaluate(config, str(folder.path))
-      _measure(folder, devices.data_mesh(), settings)
-    return _read(folder, settings)
+      _measure(folder, devices.data_mesh(), _checksum(config))
+    return _read(folder, settings, _checksum(config))
+
+
+def _checksum(config: Mapping[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(config, sort_keys=True, default=list).encode()).hexdigest()
 
 
 def _on_validation(run: Finished) -> float:
@@ -125,7 +144,7 @@ def _on_validation(run: Finished) -> float:
   return run.validation
 
 
-def _measure(folder: RunFolder, mesh: Mesh, settings: Sequence[str]) -> None:
+def _measure(folder: RunFolder, mesh: Mesh, config: str) -> None:
   """Writes a run's metrics on the images that it is judged on, and those of samples of these images."""
   found, facts = evaluate_with_facts(folder, mesh)
   if facts is None:
@@ -133,7 +152,7 @@ def _measure(folder: RunFolder, mesh: Mesh, settings: Sequence[str]) -> None:
   write_whole(folder.path / _SAMPLES, save(resampled(facts, metrics_for(facts))))
   metrics = {name: found[name] for name in metrics_for(facts)}
   images = {"split": found["split"], "checksum": found["data"]["checksum"], "images": found["num_examples"]}
-  result = {"settings": list(settings), "validation": _best_on_validation(folder), **images, "metrics": metrics}
+  result = {"config": config, "validation": _best_on_validation(folder), **images, "metrics": metrics}
   write_whole(folder.path / _RESULT, json.dumps(result, indent=2).encode())
 
 
@@ -143,13 +162,18 @@ def _best_on_validation(folder: RunFolder) -> float | None:
   return max(scores, default=None)
 
 
-def _read(folder: RunFolder, settings: tuple[str, ...]) -> Finished:
-  result = json.loads((folder.path / _RESULT).read_text(encoding="utf-8"))
+def _read(folder: RunFolder, settings: tuple[str, ...], config: str) -> Finished:
+  result = read_json(folder.path / _RESULT, "what `hierjax study` writes")
+  if result.get("config") != config:
+    raise UserError(
+      f"{folder.path} was trained with another config than the study has now: choose another --workdir, or remove it"
+    )
   samples = load_file(folder.path / _SAMPLES)
   sessions = read_sessions(folder)
+  newest = sessions[-1] if sessions else {}
   about = {
     "minutes": sum(session.get("seconds") or 0.0 for session in sessions) / 60,
-    **{key: sessions[-1].get(key, "") for key in ("devices", "commit", "versions")},
+    **{key: newest.get(key, "") for key in ("devices", "commit")},
     **{key: result[key] for key in ("split", "checksum", "images")},
   }
   return Finished(folder, settings, result["validation"], result["metrics"], samples, about)

@@ -85,16 +85,14 @@ class OptimConfig:
           raise UserError(f"config.optim.{name}: {group!r} must be a pair of a regex and a number of 0 or more{words}")
     if not 0 < self.layer_decay <= 1:
       raise UserError(f"config.optim.layer_decay = {self.layer_decay}: must be above 0 and at most 1")
-    if isinstance(self.keep_statistics, str) or not set(self.keep_statistics) <= {"backbone", "neck", "head"}:
+    if not set(self.keep_statistics) <= {"backbone", "neck", "head"}:
       raise UserError(
         f"config.optim.keep_statistics = {self.keep_statistics!r}: name backbone, neck or head, as a tuple"
       )
-    if isinstance(self.clip_groups, str):
-      raise UserError(f"config.optim.clip_groups = {self.clip_groups!r}: must be a tuple, e.g. {(self.clip_groups,)!r}")
     for pattern in self.clip_groups:
       try:
         re.compile(pattern)
-      except (re.error, TypeError) as error:
+      except re.error as error:
         raise UserError(f"config.optim.clip_groups: {pattern!r} is not a valid regex ({error})") from None
 
   def peak_lr(self, batch_size: int) -> float:

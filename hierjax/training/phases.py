@@ -39,7 +39,7 @@ class PhasesConfig:
       raise UserError(f"config.phases.alternate = {self.alternate}: must be a fraction of the run, 0 to 1")
     if self.period <= 0:
       raise UserError(f"config.phases.period = {self.period}: must be more than 0 epochs")
-    if not self.frozen or any(isinstance(turn, str) or not turn for turn in self.frozen):
+    if not self.frozen or not all(self.frozen):
       raise UserError(
         f"config.phases.frozen = {self.frozen!r}: must be a tuple of regexes for each turn, e.g. (('^backbone/',), "
         "('^head/',))"

@@ -69,10 +69,8 @@ class ShardingConfig:
     for name, bound in (("data", 0), ("model", 1), ("least", 1)):
       if getattr(self, name) < bound:
         raise UserError(f"config.sharding.{name} = {getattr(self, name)}: must be {bound} or more")
-    if isinstance(self.rules, str):
-      raise UserError(f"config.sharding.rules = {self.rules!r}: must be (regex, axes) pairs: (('.*', {self.rules!r}),)")
     for rule in self.rules:
-      if isinstance(rule, str) or len(rule) != 2 or not isinstance(rule[0], str):
+      if len(rule) != 2 or not isinstance(rule[0], str):
         raise UserError(f"config.sharding.rules: {rule!r} must be a pair of a regex and {_WORDS}")
       try:
         re.compile(rule[0])

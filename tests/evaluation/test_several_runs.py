@@ -160,8 +160,8 @@ def test_predict_says_where_no_path_passes_and_which_thresholds_are_none(run, tm
 
 EVALUATE = """
 import sys
-from hierjax.runs import coordinator, devices
-coordinator.join(sys.argv[2])
+from hierjax.runs import devices
+devices.join(sys.argv[2])
 from hierjax.evaluation.evaluate import SplitSettings, evaluate_run
 from hierjax.runs.folder import RunFolder
 evaluate_run(RunFolder(sys.argv[1]), devices.data_mesh(), SplitSettings("train"))

@@ -13,6 +13,7 @@ from hierjax.study import runs
 from hierjax.study.plan import Row, Study, load_study, names
 from hierjax.study.runs import Finished, StudyRuns, TimeOver, time_limit
 from hierjax.training.loop import Stopped
+from hierjax.training.signals import stop_signals
 
 STUDY = """
 from hierjax.study.plan import Row, Study
@@ -42,6 +43,9 @@ def test_a_study_trains_each_run_once_and_writes_its_table(tmp_path, monkeypatch
   monkeypatch.setattr(runs, "train_and_evaluate", lambda *_: pytest.fail("a run was trained again"))
   assert main(command) == 0
   assert (tmp_path / "out" / "study.md").read_text() == text
+  capsys.readouterr()
+  assert main([*command, "--config.batch_size=8"]) == 1
+  assert "flat-head/seed3 was trained with another config" in capsys.readouterr().err
 
 
 def stub(folder, settings, validation):
@@ -72,13 +76,25 @@ def test_the_values_of_the_best_candidate_on_validation_train_with_the_other_see
 def test_the_time_limit_stops_a_training_after_its_checkpoint_and_anything_else_at_once():
   with pytest.raises(TimeOver), time_limit(0.002):
     time.sleep(5)
-  with pytest.raises(TimeOver), time_limit(0.0):
+  with pytest.raises(TimeOver), time_limit(0.002), stop_signals() as signals:
+    while signals.received is None:  # as a training does
+      time.sleep(0.01)
+    raise Stopped(signals.received, 3, 9)
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("minutes", [0.0, 5.0])
+def test_a_signal_of_somebody_else_is_no_end_of_the_time(minutes):
+  with pytest.raises(Stopped), time_limit(minutes):
     raise Stopped(signal.SIGTERM, 3, 9)
-  with pytest.raises(Stopped), time_limit(0.0):
-    raise Stopped(signal.SIGINT, 3, 9)
-  with time_limit(0.0):
-    pass
-  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and os.getpid()
+  seen = []
+  before = signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
+  try:
+    with time_limit(minutes):
+      os.kill(os.getpid(), signal.SIGTERM)
+  finally:
+    signal.signal(signal.SIGTERM, before)
+  assert seen == [1]
 
 
 @pytest.mark.parametrize("name", names())

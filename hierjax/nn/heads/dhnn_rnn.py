@@ -21,8 +21,9 @@ from hierjax.nn.heads.axes import WeightAxes, level_outputs
 from hierjax.nn.heads.defaults import HeadDefaults
 from hierjax.nn.heads.multilabel import check_thresholds, check_weights, multilabel_loss
 from hierjax.nn.kept import KeptStages
+from hierjax.nn.layers.conversions import Kind
 from hierjax.nn.layers.recurrence.bidirectional import Bidirectional
-from hierjax.nn.layers.stage_sequence import Filters, Layer, StageSequence, Subsets
+from hierjax.nn.layers.stage_sequence import Filters, Layer, MapNorm, Order, StageSequence, Subsets
 from hierjax.tree.label_tree import UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Scorer
 
@@ -72,14 +73,14 @@ class DHNNHead(HeadDefaults, nn.Module):
   cell: Literal["lstm", "gru"] = "lstm"
   residual: bool = True
   level_weights: tuple[float, ...] = ()
-  conversion: Literal["linear", "conv", "pool", "pool_average", "pool_linear", "pool_dense", "dense"] = "pool"
+  conversion: Kind = "pool"
   side: int = 4
   strict: bool = False
   subsets: Subsets = ()
-  order: Literal["deep_first", "shallow_first"] = "deep_first"
+  order: Order = "deep_first"
   maps: tuple[Layer, ...] = ()
   filters: Filters = ()
-  norm: Literal["none", "layer"] = "none"
+  norm: MapNorm = "none"
   orthogonal: Literal["gates", "kernel"] = "gates"
   dtype: Any = jnp.float32
 

@@ -29,8 +29,9 @@ from hierjax.nn.heads.dhnn_rnn import (
   validate_options,
 )
 from hierjax.nn.kept import KeptStages
+from hierjax.nn.layers.conversions import Kind
 from hierjax.nn.layers.recurrence.bidirectional import Bidirectional, Recurrence
-from hierjax.nn.layers.stage_sequence import Filters, Layer, Subsets
+from hierjax.nn.layers.stage_sequence import Filters, Layer, MapNorm, Order, Subsets
 from hierjax.tree.label_tree import ROOT, STOP, UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Scorer
 
@@ -83,14 +84,14 @@ class DHNNSequenceHead(HeadDefaults, nn.Module):
   cell: Literal["lstm", "gru"] = "lstm"
   feedback: Literal["soft", "labels"] = "soft"
   level_weights: tuple[float, ...] = ()
-  conversion: Literal["linear", "conv", "pool", "pool_average", "pool_linear", "pool_dense", "dense"] = "pool"
+  conversion: Kind = "pool"
   side: int = 4
   strict: bool = False
   subsets: Subsets = ()
-  order: Literal["deep_first", "shallow_first"] = "deep_first"
+  order: Order = "deep_first"
   maps: tuple[Layer, ...] = ()
   filters: Filters = ()
-  norm: Literal["none", "layer"] = "none"
+  norm: MapNorm = "none"
   orthogonal: Literal["gates", "kernel"] = "gates"
   dtype: Any = jnp.float32
 

@@ -15,7 +15,7 @@ from hierjax.errors import UserError
 from hierjax.nn.layers.pooling import largest
 from hierjax.nn.layers.pyramid import adaptive_average_pool, adaptive_max_pool
 
-KINDS = ("linear", "conv", "pool", "pool_average", "pool_linear", "pool_dense", "dense")
+Kind = Literal["linear", "conv", "pool", "pool_average", "pool_linear", "pool_dense", "dense"]
 WITHOUT_WEIGHTS = ("pool", "pool_average")
 
 _HE = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
@@ -76,7 +76,7 @@ class Conversion(nn.Module):
     filter: see `Target`.
   """
 
-  kind: Literal["linear", "conv", "pool", "pool_average", "pool_linear", "pool_dense", "dense"]
+  kind: Kind
   size: int
   side: int = 4
   strict: bool = False

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from hierjax.config import checked
 from hierjax.errors import UserError
-from hierjax.nn.layers.conversions import Conversion, MapShape, Target, conversion_summary
+from hierjax.nn.layers.conversions import Conversion, Kind, MapShape, Target, conversion_summary
 from hierjax.types import Features
 
 Layer = int | str  # a stage by its number, 1 nearest the image, or a layer of a plain network by its name
 Subsets = tuple[tuple[Layer, ...], ...]
 Filters = tuple[tuple[int, int, int], ...]
 Names = tuple[tuple[str, ...], ...]
+Order = Literal["deep_first", "shallow_first"]
+MapNorm = Literal["none", "layer"]
 _EPSILON = 1e-6
 
 
+@checked
 class StageSequence(nn.Module):
   """The sequence u_1, u_2, ... of Koo et al.: u_t is the mean over the stages s in S_t of their converted maps,
 
@@ -46,14 +50,14 @@ class StageSequence(nn.Module):
   size: int
   subsets: Subsets = ()
   steps: int = 0
-  order: str = "deep_first"
-  conversion: str = "pool"
+  order: Order = "deep_first"
+  conversion: Kind = "pool"
   side: int = 4
   strict: bool = False
   dtype: Any = jnp.float32
   maps: tuple[Layer, ...] = ()
   filters: Filters = ()
-  norm: str = "none"
+  norm: MapNorm = "none"
 
   @nn.compact
   def __call__(self, features: Features) -> Float[Array, "b t p"]:
@@ -62,7 +66,7 @@ class StageSequence(nn.Module):
     read = self._read(subsets, features)
     vectors = {
       layer: Conversion(
-        self.conversion,  # type: ignore[arg-type]
+        self.conversion,
         self.size,
         self.side,
         self.strict,

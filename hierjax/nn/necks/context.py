@@ -27,7 +27,7 @@ class ContextPyramid(nn.Module):
 
       s_l(r,q) = sum_(j < l) W_jl h_j(r_j, q_j)                                                          (21)
 
-  Where cells read their `own` input, so do the links, of the finer scale's pooled map, and no cell depends on another;
+  With `neighbours = input`, the links too read the finer scale's own pooled map, so that no cell depends on another;
   with `relu`, each has a ReLU as well (Z14).
 
   Attributes: as of `ContextNeck`.

@@ -48,8 +48,6 @@ class InitConfig:
 
   def __post_init__(self) -> None:
     """Raises UserError for a value outside its range, or values that contradict each other."""
-    if isinstance(self.skip, str):
-      raise UserError(f"config.init.skip = {self.skip!r}: must be a tuple of regexes, e.g. {(self.skip,)!r}")
     if self.run and self.weights:
       raise UserError(
         f"config.init.run = {self.run!r} and config.init.weights = {self.weights!r}: a run starts from one of "
