@@ -1,8 +1,8 @@
 """Kills of training runs, and evaluations beside them: rows of the table of `benchmarks/faults.py`.
 
 A run is killed up to three times, is started again each time, and must end in the same bits as one that nothing killed:
-all arrays of its last checkpoint, its losses and the metrics of its evaluation. Of two processes one is killed, and the
-other one must end by itself, with its status and its sentence.
+all arrays of its last checkpoint, its losses and the metrics of its evaluation. Of two processes the second one is
+killed, and the first must end by itself, with its status and its sentence.
 """
 
 from __future__ import annotations
@@ -156,17 +156,16 @@ def _killed(config: str, folder: Path, processes: int, seconds: float, rng: Rng)
     run = Started(config, folder, processes)
     if None not in run.wait(rng.uniform(0.0, seconds)):
       return
-    one = int(rng.integers(processes))
     if processes == 1 or "steps of" not in run.said(0) or None not in run.wait(2.0):
       run.kill(range(processes))  # before they have begun, a process waits for the others
       yield "unharmed"
       continue
-    run.kill([one])
-    statuses, other = run.wait(_OTHERS_S), 1 - one
+    run.kill([1])  # JAX itself aborts the others where the first process ends
+    status = run.wait(_OTHERS_S)[0]
     finished = "path accuracy" in run.said(0) or "trained" in run.said(0)
-    left = statuses[other] == LOST and "goes on from" in run.said(other)
+    left = status == LOST and "goes on from" in run.said(0)
     run.kill(range(processes))
-    yield "noticed" if left else "unharmed" if finished and statuses[other] == 0 else "wrong"
+    yield "noticed" if left else "unharmed" if finished and status == 0 else "wrong"
 
 
 def evaluations(folder: Path, rng: Rng) -> Iterator[str]:
@@ -200,7 +199,7 @@ def _read(run: Run, folder: RunFolder) -> str:
 
 RUNS: dict[str, Callable[[Path, Rng], Iterator[str]]] = {
   "reading and evaluating beside a training": evaluations,
-  "kill -9 of one of two processes of a run": kills_of("quickstart.py:smoke", processes=2),
+  "kill -9 of the second of two processes of a run": kills_of("quickstart.py:smoke", processes=2),
   "kill -9 of a run: CNN-RNN": kills_of("quickstart.py:smoke"),
   "kill -9 of a run: merged networks": kills_of("merged_cifar100.py:smoke"),
   "kill -9 of a run: DHNN": kills_of("dhnn_shapes.py:smoke"),

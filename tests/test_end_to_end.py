@@ -28,7 +28,7 @@ from hierjax.runs import devices
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.training.log import MetricsLog
+from hierjax.training.logs.metrics_log import MetricsLog
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ["--config=configs/quickstart.py:smoke", "--config.data.examples=160", "--config.log_every=2",

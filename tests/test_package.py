@@ -83,8 +83,8 @@ def test_without_extras_the_core_works_and_other_commands_name_what_they_lack(tm
 
 def test_training_without_tensorboard_says_so_once_and_logs_to_metrics_jsonl(monkeypatch, tmp_path, capsys):
   from hierjax.runs.folder import RunFolder
-  from hierjax.training.console import Progress
-  from hierjax.training.log import MetricsLog
+  from hierjax.training.logs.console import Progress
+  from hierjax.training.logs.metrics_log import MetricsLog
 
   monkeypatch.setitem(sys.modules, "tensorboardX", None)
   folder = RunFolder(tmp_path)

@@ -29,12 +29,12 @@ from hierjax.runs.folder import RunFolder
 from hierjax.runs.peers import watched
 from hierjax.runs.provenance import session
 from hierjax.runs.run import Run, counting_step, judged_split
-from hierjax.training.console import Progress
 from hierjax.training.frozen import check_frozen, on_frozen_features
 from hierjax.training.initial.from_weights import config_of_run
 from hierjax.training.initial.weights import InitConfig, start_weights, started
-from hierjax.training.log import ImageRate, MetricsLog
-from hierjax.training.loggers import check_loggers
+from hierjax.training.logs.console import Progress
+from hierjax.training.logs.loggers import check_loggers
+from hierjax.training.logs.metrics_log import ImageRate, MetricsLog
 from hierjax.training.minutes import Minutes
 from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import Phases, PhasesConfig, make_phases

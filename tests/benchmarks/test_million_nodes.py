@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.million_nodes import LAYOUTS, arguments, main, trained, write_set
 from hierjax.cli.main import main as hierjax
-from hierjax.training.log import MetricsLog
+from hierjax.training.logs.metrics_log import MetricsLog
 
 NODES, WIDTH = 3000, 8
 

@@ -24,7 +24,7 @@ from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.training import loop
-from hierjax.training.log import MetricsLog
+from hierjax.training.logs.metrics_log import MetricsLog
 from hierjax.tree.label_tree import LabelTree
 
 WIDTH = 8

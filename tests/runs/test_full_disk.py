@@ -15,8 +15,8 @@ from hierjax import disk
 from hierjax.runs import checkpoint
 from hierjax.runs.checkpoint import Checkpoints
 from hierjax.runs.folder import RunFolder
-from hierjax.training.console import Progress
-from hierjax.training.log import MetricsLog
+from hierjax.training.logs.console import Progress
+from hierjax.training.logs.metrics_log import MetricsLog
 
 MIB = 2**20
 

@@ -9,7 +9,7 @@ import pytest
 from configs import common
 from hierjax.runs.folder import RunFolder
 from hierjax.training import loop
-from hierjax.training.log import ImageRate
+from hierjax.training.logs.metrics_log import ImageRate
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import pytest
 from hierjax import disk
 from hierjax.errors import UserError
 from hierjax.runs.folder import RunFolder
-from hierjax.training.console import Progress
-from hierjax.training.log import ImageRate, MetricsLog
+from hierjax.training.logs.console import Progress
+from hierjax.training.logs.metrics_log import ImageRate, MetricsLog
 
 
 def test_the_rate_counts_the_images_and_the_seconds_since_its_last_start_without_pauses():

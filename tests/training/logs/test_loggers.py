@@ -12,9 +12,9 @@ import pytest
 
 from hierjax.errors import UserError
 from hierjax.runs.folder import RunFolder
-from hierjax.training.console import Progress
-from hierjax.training.log import MetricsLog
-from hierjax.training.loggers import check_loggers, scalars
+from hierjax.training.logs.console import Progress
+from hierjax.training.logs.loggers import check_loggers, scalars
+from hierjax.training.logs.metrics_log import MetricsLog
 
 METRICS = {"loss": 0.5, "level_accuracy": [0.75, None, 0.25], "exact_match": None}
 

@@ -13,8 +13,8 @@ import jax
 
 from hierjax.disk import said_where_full, when_there_is_room
 from hierjax.runs.folder import RunFolder
-from hierjax.training.console import Console, Progress
-from hierjax.training.loggers import DEFAULT, opened, scalars
+from hierjax.training.logs.console import Console, Progress
+from hierjax.training.logs.loggers import DEFAULT, opened, scalars
 
 
 class MetricsLog:

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from hierjax.runs.folder import RunFolder
-from hierjax.training.console import Console, Progress
-from hierjax.training.log import MetricsLog
+from hierjax.training.logs.console import Console, Progress
+from hierjax.training.logs.metrics_log import MetricsLog
 
 PROGRESS = Progress(total_steps=100, batch_size=8, steps_per_epoch=40.0)
 
