@@ -117,7 +117,7 @@ def test_a_logger_of_others_is_imported(tmp_path, monkeypatch):
 
 
 def test_the_logger_of_the_documentation_is_one(tmp_path, monkeypatch, capsys):
-  page = (Path(__file__).parents[2] / "docs" / "how_to" / "logging.md").read_text(encoding="utf-8")
+  page = (Path(__file__).parents[3] / "docs" / "how_to" / "logging.md").read_text(encoding="utf-8")
   names = {}
   exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names)  # noqa: S102 (our own page)
   monkeypatch.setitem(sys.modules, "mine", types.SimpleNamespace(**names))
