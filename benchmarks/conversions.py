@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from benchmarks.chrnn_step import normalised
 from benchmarks.spatial import Side, interleaved, load_average, machine, table_head, table_row
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.classifier import ModelMethod
-from hierjax.nn.layers.conversions import KINDS
+from hierjax.nn.layers.conversions import Kind
 from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.training.optim import OptimConfig, make_optimizer
@@ -92,7 +92,7 @@ def examples(batch: int, side: int) -> Examples:
 
 def table(args: argparse.Namespace) -> str:
   batch = jax.tree.map(jnp.asarray, examples(args.batch, args.side))
-  methods = {name: method_of(args.network, name, args.size, args.width) for name in ("", *KINDS)}
+  methods = {name: method_of(args.network, name, args.size, args.width) for name in ("", *get_args(Kind))}
   made = {name: lowered(method, batch) for name, method in methods.items()}
   times = interleaved(
     {name: stepping(methods[name], compiled, start, batch) for name, (compiled, start, _) in made.items()}, args.rounds

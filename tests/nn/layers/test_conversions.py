@@ -1,5 +1,7 @@
 """Conversions: the sizes that the appendices of Koo et al. ask for, and the numbers of section 3.3."""
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,8 @@ import pytest
 
 from hierjax.errors import UserError
 from hierjax.nn.layers.conversions import (
-  KINDS,
   Conversion,
+  Kind,
   MapShape,
   Target,
   conversion_summary,
@@ -46,7 +48,7 @@ def test_the_stages_of_a_network_at_224(extent, expected):
   assert window(extent, 4) == expected
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", get_args(Kind))
 @pytest.mark.parametrize(("shape", "size"), [((6, 6, 5), 48), ((7, 3, 40), 32), ((1, 1, 3), 20)])
 def test_any_map_becomes_a_vector_of_the_size(kind, shape, size):
   _, y, _ = converted(kind, (2, *shape), size=size)
