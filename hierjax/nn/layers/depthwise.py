@@ -130,18 +130,18 @@ def _kernel_gradient(window: _Window, x: Array, shape: tuple[int, ...], gradient
   padded = _padded(x, (pads[0], pads[1]))
   size, offsets = (1, (rows - 1) * s + k, (columns - 1) * t + m, shape[3]), list(np.ndindex(rows, columns))
 
-  def add_block(number: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+  def add_block(number: Array, total: Array) -> Array:
     image, i, j = number // (down * across), number // across % down * rows, number % across * columns
     cells = lax.dynamic_slice(padded, (image, i * s, j * t, 0), size)[0].astype(jnp.float32)
     by = lax.dynamic_slice(g, (image, i, j, 0), (1, rows, columns, shape[3]))[0].astype(jnp.float32)
     for r, c in offsets:
-      row = cells[r * s : r * s + k]
-      sums = tuple(total + row[:, q + c * t] * by[r : r + 1, c] for q, total in enumerate(sums))
-    return sums
+      read = lax.slice(cells, (r * s, c * t, 0), (r * s + k, c * t + m, shape[3]))
+      total = total + read * lax.slice(by, (r, c, 0), (r + 1, c + 1, shape[3]))
+    return total
 
-  zeros = tuple(jnp.zeros((k, shape[3]), jnp.float32) for _ in range(m))
-  sums = lax.fori_loop(0, len(x) * down * across, add_block, zeros)
-  return jnp.stack(sums, axis=1).reshape(shape).astype(gradient.dtype)
+  zeros = jnp.zeros((k, m, shape[3]), jnp.float32)
+  total = lax.fori_loop(0, len(x) * down * across, add_block, zeros)
+  return total.reshape(shape).astype(gradient.dtype)
 
 
 def _blocks(size: int) -> tuple[int, int]:
@@ -182,7 +182,9 @@ def _padded(x: Float[Array, "b h w c"], pads: Pads) -> Float[Array, "b h2 w2 c"]
 
 def _taps(window: _Window, padded: Array, shape: tuple[int, ...]) -> list[tuple[int, int, Array]]:
   """Returns row and column of each cell of the kernel, and the cells of the padded map that it reads."""
-  k, m = shape[:2]
-  s, t = window.strides
+  (k, m), (s, t), (b, _, _, c) = shape[:2], window.strides, padded.shape
   rows, columns = (padded.shape[1] - k) // s, (padded.shape[2] - m) // t
-  return [(p, q, padded[:, p : p + rows * s + 1 : s, q : q + columns * t + 1 : t]) for p in range(k) for q in range(m)]
+  return [
+    (p, q, lax.slice(padded, (0, p, q, 0), (b, p + rows * s + 1, q + columns * t + 1, c), (1, s, t, 1)))
+    for p, q in np.ndindex(k, m)
+  ]
