@@ -1,5 +1,6 @@
 """Strict switches for every test, one folder of compiled programs for all runs of the tests, and shared fixtures."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -68,6 +69,11 @@ def pytest_ignore_collect(collection_path, config):
   if config.option.markexpr == "fast" and collection_path.is_file() and TESTS in collection_path.parents:
     return None if _within(collection_path.relative_to(TESTS).as_posix(), FAST) else True
   return None
+
+
+def pytest_collection_finish():
+  gc.freeze()  # modules, checks of signatures and tests stay: they are half of what each collection goes through
+  gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_collection_modifyitems(items):

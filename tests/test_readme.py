@@ -56,7 +56,7 @@ def test_the_commands_on_own_images_work_in_order(tmp_path, monkeypatch, capsys)
   assert len(OWN_IMAGES) == 8
   for command in OWN_IMAGES:
     program, *words = shlex.split(command.replace("runs/", f"{tmp_path}/").replace("--images 400", "--images 150"))
-    words += ["--config.least_steps=100", "--config.frozen.views=0"] * (words[0] == "train")
+    words += ["--config.least_steps=100", "--config.frozen.views=0", "--config.data.size=96"] * (words[0] == "train")
     assert program == "hierjax" and main(words) == 0, f"{command}\n{capsys.readouterr().err}"
   measured = json.loads((tmp_path / "mine" / "eval" / "validation.json").read_text())
   assert measured["path_accuracy"] > 0.3  # of 31 kinds

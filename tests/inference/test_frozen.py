@@ -105,7 +105,7 @@ STAGES = dict(backbone=dict(name="small_resnet", widths=(8, 12), blocks=1))
   ids=["flat", "dhnn_s2s", "dhnn_rnn"],
 )
 def test_training_on_kept_features_is_training_with_the_images(tmp_path, own):
-  changes = dict(data__mirror=False, data__pad=0, epochs=2.0, **own)
+  changes = dict(data__mirror=False, data__pad=0, epochs=1.0, calibrate=False, **own)
   if "head" in own and own["head"]["name"] == "dhnn_rnn":
     changes["tree__levels"] = 2
   kept = train_and_evaluate(config_of(tmp_path, **changes), str(tmp_path / "kept"))
