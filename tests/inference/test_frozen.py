@@ -100,7 +100,10 @@ STAGES = dict(backbone=dict(name="small_resnet", widths=(8, 12), blocks=1))
   [
     {},
     dict(head=dict(name="dhnn_s2s", width=4, size=40), **STAGES),  # 12 and 8 channels: 1 and 2 x 2 places, and zeros
-    dict(head=dict(name="dhnn_rnn", width=4, size=10, conversion="pool_average", layers=1), **STAGES),
+    pytest.param(
+      dict(head=dict(name="dhnn_rnn", width=4, size=10, conversion="pool_average", layers=1), **STAGES),
+      marks=pytest.mark.slow,
+    ),
   ],
   ids=["flat", "dhnn_s2s", "dhnn_rnn"],
 )
