@@ -123,11 +123,12 @@ def ends_of(folder: Path) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
   return {"step": step} | arrays, losses, metrics
 
 
-def same(ends: Any, others: Any) -> bool:
-  """Returns whether two results of `ends_of` are equal to the bit."""
+def unequal(ends: Any, others: Any) -> list[str]:
+  """Returns the names of what is not equal to the bit in two results of `ends_of`."""
   (arrays, *texts), (other_arrays, *other_texts) = ends, others
-  equal = jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), arrays, other_arrays)
-  return all(jax.tree.leaves(equal)) and texts == other_texts
+  alike = jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), arrays, other_arrays)
+  equal = (all(jax.tree.leaves(alike)), *(a == b for a, b in zip(texts, other_texts, strict=True)))
+  return [name for name, right in zip(("checkpoint", "losses", "metrics"), equal, strict=True) if not right]
 
 
 def kills_of(config: str, processes: int = 1) -> Callable[[Path, Rng], Iterator[str]]:
@@ -143,9 +144,12 @@ def kills_of(config: str, processes: int = 1) -> Callable[[Path, Rng], Iterator[
     for number in itertools.count():
       (own := folder / str(number)).mkdir()
       results = list(itertools.islice(_killed(config, own, processes, seconds, rng), _KILLS))
-      statuses = Started(config, own, processes).wait(_LONGEST_S)
-      right = not any(statuses) and same(ends_of(own), reference)
-      yield from (result if right else "wrong" for result in results)
+      last = Started(config, own, processes)
+      statuses = last.wait(_LONGEST_S)
+      wrong = [f"statuses {statuses}"] if any(statuses) else unequal(ends_of(own), reference)
+      if wrong:
+        _tell(f"not as without kills: {', '.join(wrong)}", last)
+      yield from ("wrong" if wrong else result for result in results)
 
   return kills
 
@@ -165,7 +169,15 @@ def _killed(config: str, folder: Path, processes: int, seconds: float, rng: Rng)
     finished = "path accuracy" in run.said(0) or "trained" in run.said(0)
     left = status == LOST and "goes on from" in run.said(0)
     run.kill(range(processes))
-    yield "noticed" if left else "unharmed" if finished and status == 0 else "wrong"
+    result = "noticed" if left else "unharmed" if finished and status == 0 else "wrong"
+    if result == "wrong":
+      _tell(f"the second process was killed, and the first has the status {status}", run)
+    yield result
+
+
+def _tell(what: str, run: Started) -> None:
+  """Prints what is wrong with a run, and the end of what its first process printed."""
+  print(f"{run.folder}: {what}\n{run.said(0)[-2000:]}", file=sys.stderr, flush=True)
 
 
 def evaluations(folder: Path, rng: Rng) -> Iterator[str]:

@@ -1,12 +1,9 @@
 """The grid of coarse labels, for one pair: S_fine, pseudo-labels, both again, and a table that needs no training."""
 
-import pytest
-
 from benchmarks import coarse_labels_table
 from benchmarks.coarse_labels_table import main
 
 
-@pytest.mark.slow
 def test_one_pair_end_to_end(tmp_path, capsys, monkeypatch):
   command = ["--pairs", "f20c10", "--heads", "flat", "--arms", "fine", "pseudo", "--words", "smoke"]
   command += ["--workdir", str(tmp_path / "runs"), "--picture", str(tmp_path / "figure8.png")]

@@ -100,15 +100,12 @@ STAGES = dict(backbone=dict(name="small_resnet", widths=(8, 12), blocks=1))
   [
     {},
     dict(head=dict(name="dhnn_s2s", width=4, size=40), **STAGES),  # 12 and 8 channels: 1 and 2 x 2 places, and zeros
-    pytest.param(
-      dict(head=dict(name="dhnn_rnn", width=4, size=10, conversion="pool_average", layers=1), **STAGES),
-      marks=pytest.mark.slow,
-    ),
+    dict(head=dict(name="dhnn_rnn", width=4, size=10, conversion="pool_average", layers=1), **STAGES),
   ],
   ids=["flat", "dhnn_s2s", "dhnn_rnn"],
 )
 def test_training_on_kept_features_is_training_with_the_images(tmp_path, own):
-  changes = dict(data__mirror=False, data__pad=0, epochs=1.0, calibrate=False, **own)
+  changes = dict(data__mirror=False, data__pad=0, epochs=2.0, calibrate=False, **own)
   if "head" in own and own["head"]["name"] == "dhnn_rnn":
     changes["tree__levels"] = 2
   kept = train_and_evaluate(config_of(tmp_path, **changes), str(tmp_path / "kept"))

@@ -44,9 +44,8 @@ WITH_LEVELS = [kind for kind in KINDS if kind.startswith("coarse_fine")] + ["dhn
 
 
 def staged(kinds):
-  """Returns the kinds; those whose distributions are made as those of another one belong to the slow tests."""
-  alike = ("coarse_fine coarse_to_fine", "coarse_fine fine_to_coarse", "dhnn_s2s labels", "path_rnn siblings")
-  return [pytest.param(kind, marks=pytest.mark.slow) if kind in alike else kind for kind in kinds]
+  """Returns the kinds; two strategies, whose distributions are made as those of the third, belong to the slow tests."""
+  return [pytest.param(kind, marks=pytest.mark.slow) if "_to_" in kind else kind for kind in kinds]
 
 
 ONLY, THRESHOLD = 1, 0.3  # a restriction allows the leaves from this one on

@@ -39,10 +39,7 @@ def kept(loss, params):
   return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pullback))
 
 
-@pytest.mark.parametrize(
-  "name",
-  ["context neck", "path_rnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dhnn_s2s", "merged"))],
-)
+@pytest.mark.parametrize("name", ["context neck", "path_rnn", "dhnn_s2s", "merged"])
 def test_what_is_computed_anew_changes_nothing_but_memory(name):
   """Weights, loss, statistics with dropout's draws, and the gradient."""
   case = CASES[name]

@@ -40,13 +40,7 @@ def whole():
   return of
 
 
-# Each output layer that has rows of its own kind; the others have the rows of one of these.
-USUAL = ("flat", "path_rnn", "dhnn_s2s", "context neck", "merged")
-
-
-@pytest.mark.parametrize(
-  "name", [pytest.param(name, marks=[] if name in USUAL else pytest.mark.slow) for name in CASES]
-)
+@pytest.mark.parametrize("name", CASES)
 def test_divided_weights_have_the_losses_of_whole_ones(name, whole):
   losses, state, layout = trained(CASES[name], PARTS)
   expected, reference, _ = whole(name)

@@ -83,7 +83,7 @@ def test_a_wandb_that_does_not_start_is_one_sentence(wandb, tmp_path, monkeypatc
 
 def test_wandb_itself_offline(tmp_path):
   pytest.importorskip("wandb", reason="the extra wandb is not installed")
-  code = "from training.test_loggers import *; write(RunFolder(sys.argv[1]), 'jsonl', 'wandb')"
+  code = "from training.logs.test_loggers import *; write(RunFolder(sys.argv[1]), 'jsonl', 'wandb')"
   environment = os.environ | {"WANDB_MODE": "offline", "PYTHONPATH": str(Path(__file__).parents[2])}
   subprocess.run([sys.executable, "-c", code, tmp_path], env=environment, check=True, timeout=300)
   assert list(tmp_path.glob("wandb/offline-run-*"))
