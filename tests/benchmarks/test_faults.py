@@ -43,9 +43,9 @@ def test_ends_that_differ_in_a_bit_are_not_the_same(change):
     )
     for _ in range(2)
   )
-  assert killed_runs.same(ends, others)
+  assert not killed_runs.unequal(ends, others)
   change(*others)
-  assert not killed_runs.same(ends, others)
+  assert killed_runs.unequal(ends, others)
 
 
 def test_a_wrong_number_would_be_seen(tmp_path, monkeypatch):
