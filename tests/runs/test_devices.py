@@ -1,5 +1,6 @@
 """What the process is told before devices are asked for, and how one of several ends."""
 
+import os
 import platform
 import socket
 import subprocess
@@ -14,13 +15,16 @@ from hierjax.runs.devices import fail
 # calls fault in both ways: a small allocation may lie where their buffer was, until the heap has room for both.
 FAULTS = """
 import resource, statistics, sys
-import jax, jax.numpy as jnp
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from hierjax.runs.devices import keep_memory
 
 if sys.argv[1] == "prepared":
   keep_memory()
-program = jax.jit(lambda x: jnp.broadcast_to(x, (64, 1 << 18)) * 2)
-x, faults = jnp.ones(1 << 18), []
+jax.config.update("jax_num_cpu_devices", int(sys.argv[2]))
+program = jax.jit(lambda x: jnp.broadcast_to(x[:, None], (x.shape[0], 64, 1 << 17)) * 2)
+sharding = NamedSharding(Mesh(np.array(jax.devices()), "d"), PartitionSpec("d"))
+x, faults = jax.device_put(jnp.ones((2, 1 << 17)), sharding), []
 for _ in range(50):
   before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
   jax.block_until_ready(program(x))
@@ -30,9 +34,12 @@ print(statistics.median_low(faults))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-def test_a_program_finds_the_pages_of_its_large_buffers_again():
+@pytest.mark.parametrize("cpus", ["1", "2"])
+def test_a_program_finds_the_pages_of_its_large_buffers_again(cpus):
   def faults(word):
-    return int(subprocess.run([sys.executable, "-c", FAULTS, word], capture_output=True, check=True, text=True).stdout)
+    command = [sys.executable, "-c", FAULTS, word, cpus]
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    return int(subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout)
 
   if faults("default") < 1000:
     pytest.skip("pages are so large here that no more of them are faulted in without it")
