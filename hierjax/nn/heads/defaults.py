@@ -7,6 +7,12 @@ from typing import ClassVar
 from hierjax.types import DecodeOptions, Features
 
 
+def check_dropout(rate: float) -> None:
+  """Raises ValueError for a rate outside its range."""
+  if not 0 <= rate < 1:
+    raise ValueError(f"dropout = {rate}: a rate is at least 0 and less than 1")
+
+
 class HeadDefaults:
   """A base beside `nn.Module`: of a head that predicts one path, takes any options and chooses nothing by itself."""
 

@@ -16,7 +16,7 @@ from hierjax.functional.losses import LEAF_LOSSES
 from hierjax.functional.paths import ends, single_path
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes
-from hierjax.nn.heads.defaults import HeadDefaults
+from hierjax.nn.heads.defaults import HeadDefaults, check_dropout
 from hierjax.types import DecodeOptions, Distribution, Features
 
 
@@ -34,6 +34,7 @@ class FlatHead(HeadDefaults, nn.Module):
     criterion: the loss: one of `hierjax.functional.losses.LEAF_LOSSES`: `cross_entropy`, `hxe`, `soft_labels` or
       `soft_max_margin`; or `package.module:function`.
     strength: the alpha of `hxe`, the beta of `soft_labels`, the scale of `soft_max_margin`; None for 0.1, 10 and 1.
+    dropout: rate on the image's features.
     dtype: of the product; weights and probabilities are float32.
   """
 
@@ -41,10 +42,12 @@ class FlatHead(HeadDefaults, nn.Module):
   stop_at: str = "leaf"
   criterion: str = "cross_entropy"
   strength: float | None = None
+  dropout: float = 0.0
   dtype: Any = jnp.float32
 
   def __post_init__(self) -> None:
-    """Raises ValueError for a strength that no loss has."""
+    """Raises ValueError for a strength that no loss has, and for a rate outside its range."""
+    check_dropout(self.dropout)
     if self.strength is not None and (self.strength < 0 or self.criterion == "cross_entropy"):
       raise ValueError(f"strength = {self.strength}: must be 0 or more, of a criterion other than cross_entropy")
     super().__post_init__()
@@ -55,17 +58,19 @@ class FlatHead(HeadDefaults, nn.Module):
     arrays: TreeArrays,
     criterion: str = "cross_entropy",
     strength: float | None = None,
+    dropout: float = 0.0,
     dtype: Any = jnp.float32,
   ) -> FlatHead:
     """Returns the head for a tree."""
-    return cls(arrays.num_leaves, arrays.stop_at, criterion, strength, dtype)
+    return cls(arrays.num_leaves, arrays.stop_at, criterion, strength, dropout, dtype)
 
   @nn.compact
   def __call__(
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False
   ) -> Float[Array, "b m"]:
     """Returns the logits of the leaves, in the order of `tree.leaves`; `targets` are not read."""
-    return nn.Dense(self.num_leaves, dtype=self.dtype, name="output")(features.pooled).astype(jnp.float32)
+    pooled = nn.Dropout(self.dropout)(features.pooled, deterministic=not train)
+    return nn.Dense(self.num_leaves, dtype=self.dtype, name="output")(pooled).astype(jnp.float32)
 
   @nn.nowrap
   def loss(self, outputs: Float[Array, "b m"], paths: Int[Array, "b *p l"], tree: TreeArrays) -> Float[Array, "b"]:

@@ -20,7 +20,7 @@ from hierjax.functional.paths import single_path
 from hierjax.functional.search import Step, beam_search, continuations, output_numbers
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes, node_outputs
-from hierjax.nn.heads.defaults import HeadDefaults
+from hierjax.nn.heads.defaults import HeadDefaults, check_dropout
 from hierjax.nn.layers.recurrence.logit_scale import LogitScale, scaled_normal
 from hierjax.nn.layers.recurrence.sequence import LSTM, STRONG, LSTMCarry, by_gate
 from hierjax.nn.layers.window_products import window_products
@@ -115,8 +115,7 @@ class PathRNNHead(HeadDefaults, nn.Module):
     """Raises ValueError for a field that makes no head."""
     if self.width < 1 or (self.embed_width is not None and self.embed_width < 1):
       raise ValueError(f"width = {self.width}, embed_width = {self.embed_width}: must be 1 or more")
-    if not 0 <= self.dropout < 1:
-      raise ValueError(f"dropout = {self.dropout}: a rate is at least 0 and less than 1")
+    check_dropout(self.dropout)
     super().__post_init__()
 
   @classmethod

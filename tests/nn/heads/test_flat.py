@@ -66,3 +66,16 @@ def test_it_warns_where_labels_may_end_above_a_leaf(toy_tree):
   assert described("unknown") == []
   (line,) = described("stop")
   assert "config.tree.short_labels = stop" in line and "path_rnn" in line
+
+
+def test_dropout_zeroes_features_in_training_and_scales_the_others_by_what_is_kept(rng):
+  pooled = jnp.asarray(rng.normal(size=(5, 40)).astype(np.float32))
+  head = FlatHead(40, dropout=0.75)
+  variables = {"params": {"output": {"kernel": jnp.eye(40), "bias": jnp.zeros(40)}}}
+  np.testing.assert_array_equal(head.apply(variables, Features((), pooled)), pooled)
+  for seed in range(3):
+    read = head.apply(variables, Features((), pooled), train=True, rngs={"dropout": jax.random.key(seed)})
+    np.testing.assert_allclose(read, np.where(np.asarray(read) != 0, 4 * pooled, 0), rtol=1e-6)
+    assert 0 < (read != 0).sum() < read.size
+  with pytest.raises(ValueError, match="dropout = 1.0"):
+    FlatHead(40, dropout=1.0)
