@@ -23,6 +23,7 @@ if TYPE_CHECKING:
   from hierjax.functional.losses import hierarchical_cross_entropy as hierarchical_cross_entropy
   from hierjax.functional.losses import path_cross_entropy as path_cross_entropy
   from hierjax.functional.losses import sibling_cross_entropy as sibling_cross_entropy
+  from hierjax.functional.losses import smoothed_cross_entropy as smoothed_cross_entropy
   from hierjax.functional.losses import soft_label_cross_entropy as soft_label_cross_entropy
   from hierjax.functional.losses import soft_max_margin as soft_max_margin
   from hierjax.functional.losses import subtree_cross_entropy as subtree_cross_entropy
@@ -107,6 +108,7 @@ _MODULES = {
   "hierarchical_cross_entropy": "hierjax.functional.losses",
   "path_cross_entropy": "hierjax.functional.losses",
   "sibling_cross_entropy": "hierjax.functional.losses",
+  "smoothed_cross_entropy": "hierjax.functional.losses",
   "soft_label_cross_entropy": "hierjax.functional.losses",
   "soft_max_margin": "hierjax.functional.losses",
   "subtree_cross_entropy": "hierjax.functional.losses",

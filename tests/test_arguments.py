@@ -55,6 +55,7 @@ LOGITS, NODES, PATHS = jnp.zeros((4, 5)), jnp.zeros(4, jnp.int32), jnp.zeros((4,
   [
     ("hierarchical_cross_entropy", (LOGITS, NODES[:, None]), r"nodes = int32\[4, 1\]: must be an array Int\[b\]"),
     ("soft_label_cross_entropy", (LOGITS, NODES[:3]), r"nodes = int32\[3\]"),
+    ("smoothed_cross_entropy", (LOGITS, NODES[:2]), r"nodes = int32\[2\]"),
     ("soft_max_margin", (LOGITS, NODES.astype(jnp.float32)), r"nodes = float32\[4\]: must be an array Int"),
     ("subtree_cross_entropy", (LOGITS[0], NODES), r"logits = float32\[5\]: must be an array Float\[b m\]"),
     ("path_cross_entropy", (LOGITS, PATHS), r"logits = float32\[4, 5\]: must be an array Float\[b l o\]"),

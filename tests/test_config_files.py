@@ -27,7 +27,12 @@ def test_a_config_is_found_by_name_and_by_path_from_any_folder(spec, tmp_path, m
   monkeypatch.chdir(tmp_path)
   assert find_config(spec).path == CONFIGS / "quickstart.py" and find_config(spec).variant == ""
   assert find_config(f"{spec}:flat,smoke").variant == "flat,smoke"
-  assert load_config(f"{spec}:flat")["head"] == {"name": "flat", "criterion": "cross_entropy", "strength": None}
+  assert load_config(f"{spec}:flat")["head"] == {
+    "name": "flat",
+    "criterion": "cross_entropy",
+    "strength": None,
+    "dropout": 0.0,
+  }
 
 
 def test_a_file_of_ones_own_uses_the_common_module(tmp_path, monkeypatch):
@@ -56,7 +61,7 @@ def test_a_file_of_ones_own_uses_the_common_module(tmp_path, monkeypatch):
     (
       "quickstart",
       ["--config.head.name=flat", "--config.head.width=3"],
-      ["config.head.width", "allowed: criterion, name, strength"],
+      ["config.head.width", "allowed: criterion, dropout, name, strength"],
     ),
     ("quickstart", ["--config.head.reduction=maen"], ["config.head.reduction = 'maen'", "sum, mean", "'mean'?"]),
     ("quickstart", ["--config.batch_size=1.5"], ["config.batch_size = 1.5", "whole number"]),

@@ -96,6 +96,26 @@ def soft_label_cross_entropy(
 
 
 @checked
+def smoothed_cross_entropy(
+  logits: Float[Array, "b m"], nodes: Int[Array, "b"], tree: TreeArrays, epsilon: float = 0.1
+) -> Float[Array, "b"]:
+  """Returns the cross-entropy with label smoothing (Szegedy et al. 2016, Rethinking the Inception architecture, 7):
+
+      L = -(1 - epsilon) log P(node) - epsilon / M sum_(leaves m) log p_m,   p = softmax(z),
+
+  for M leaves, with P of `subtree_cross_entropy`. For ROOT the loss is 0, and so is its gradient.
+
+  Args:
+    logits: one a leaf, in the order of `tree.leaves`.
+    nodes: the deepest known node of each label.
+    tree: the tree.
+    epsilon: 0 to 1; 0 is `subtree_cross_entropy`.
+  """
+  uniform = -jax.nn.log_softmax(logits.astype(jnp.float32), axis=1).mean(axis=1)
+  return jnp.where(nodes == ROOT, 0.0, (1 - epsilon) * subtree_cross_entropy(logits, nodes, tree) + epsilon * uniform)
+
+
+@checked
 def soft_max_margin(
   logits: Float[Array, "b m"], nodes: Int[Array, "b"], tree: TreeArrays, scale: float = 1.0
 ) -> Float[Array, "b"]:
@@ -283,9 +303,10 @@ LEAF_LOSSES: dict[str, Callable[..., Array]] = {
   "cross_entropy": subtree_cross_entropy,
   "hxe": hierarchical_cross_entropy,
   "soft_labels": soft_label_cross_entropy,
+  "label_smoothing": smoothed_cross_entropy,
   "soft_max_margin": soft_max_margin,
 }
 """Losses of a softmax over the leaves, `(logits f32[b m], nodes i32[b], tree) -> f32[b]`, by name.
 
-Those after the first have a fourth argument, their strength: alpha, beta, or the scale.
+Those after the first have a fourth argument, their strength: alpha, beta, epsilon, or the scale.
 """

@@ -135,6 +135,11 @@ def soft_labels(tree, prob, node, beta):
   return -target[below].sum() * np.log(prob[below].sum()) - (target[~below] * np.log(prob[~below])).sum()
 
 
+def smoothed(tree, prob, node, epsilon):
+  below = np.array([node in (ROOT, *tree.path(leaf)) for leaf in tree.leaves.tolist()])
+  return 0.0 if node == ROOT else -(1 - epsilon) * np.log(prob[below].sum()) - epsilon * np.log(prob).mean()
+
+
 def margin(tree, prob, node, scale):
   heights, whole = lca_heights(tree, node)
   below = np.array([node in (ROOT, *tree.path(leaf)) or node == ROOT for leaf in tree.leaves.tolist()])
@@ -143,7 +148,12 @@ def margin(tree, prob, node, scale):
 
 @pytest.mark.parametrize(
   ("name", "oracle", "strength", "default"),
-  [("hxe", hxe, 0.4, 0.1), ("soft_labels", soft_labels, 4.0, 10.0), ("soft_max_margin", margin, 2.5, 1.0)],
+  [
+    ("hxe", hxe, 0.4, 0.1),
+    ("soft_labels", soft_labels, 4.0, 10.0),
+    ("label_smoothing", smoothed, 0.3, 0.1),
+    ("soft_max_margin", margin, 2.5, 1.0),
+  ],
 )
 def test_losses_that_weigh_mistakes_by_the_tree(rng, name, oracle, strength, default):
   """Of every node of a tree with leaves on several levels, and of an unknown label."""
@@ -169,7 +179,7 @@ def test_losses_that_weigh_mistakes_by_the_tree(rng, name, oracle, strength, def
 def test_their_limits_are_the_likelihood_of_the_subtree(rng, toy_tree):
   arrays, nodes = tree_arrays(toy_tree), jnp.arange(ROOT, 7, dtype=jnp.int32)
   logits = jnp.asarray(rng.normal(size=(8, 4)), jnp.float32)
-  limits = {"hxe": 0.0, "soft_labels": 400.0, "soft_max_margin": 0.0}
+  limits = {"hxe": 0.0, "soft_labels": 400.0, "label_smoothing": 0.0, "soft_max_margin": 0.0}
   found = jax.jit(lambda x: {name: LEAF_LOSSES[name](x, nodes, arrays, limit) for name, limit in limits.items()})(
     logits
   )

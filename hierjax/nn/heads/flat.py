@@ -31,9 +31,10 @@ class FlatHead(HeadDefaults, nn.Module):
   Attributes:
     num_leaves: leaves of the tree.
     stop_at: where paths of the tree may end.
-    criterion: the loss: one of `hierjax.functional.losses.LEAF_LOSSES`: `cross_entropy`, `hxe`, `soft_labels` or
-      `soft_max_margin`; or `package.module:function`.
-    strength: the alpha of `hxe`, the beta of `soft_labels`, the scale of `soft_max_margin`; None for 0.1, 10 and 1.
+    criterion: the loss: one of `hierjax.functional.losses.LEAF_LOSSES`: `cross_entropy`, `hxe`, `soft_labels`,
+      `label_smoothing` or `soft_max_margin`; or `package.module:function`.
+    strength: the alpha of `hxe`, the beta of `soft_labels`, the epsilon of `label_smoothing`, the scale of
+      `soft_max_margin`; None for 0.1, 10, 0.1 and 1.
     dropout: rate on the image's features.
     dtype: of the product; weights and probabilities are float32.
   """
@@ -50,6 +51,8 @@ class FlatHead(HeadDefaults, nn.Module):
     check_dropout(self.dropout)
     if self.strength is not None and (self.strength < 0 or self.criterion == "cross_entropy"):
       raise ValueError(f"strength = {self.strength}: must be 0 or more, of a criterion other than cross_entropy")
+    if self.criterion == "label_smoothing" and (self.strength or 0) > 1:
+      raise ValueError(f"strength = {self.strength}: with criterion = label_smoothing it must be from 0 to 1")
     super().__post_init__()
 
   @classmethod

@@ -77,5 +77,7 @@ def test_dropout_zeroes_features_in_training_and_scales_the_others_by_what_is_ke
     read = head.apply(variables, Features((), pooled), train=True, rngs={"dropout": jax.random.key(seed)})
     np.testing.assert_allclose(read, np.where(np.asarray(read) != 0, 4 * pooled, 0), rtol=1e-6)
     assert 0 < (read != 0).sum() < read.size
-  with pytest.raises(ValueError, match="dropout = 1.0"):
+  with pytest.raises(ValueError, match=r"dropout = 1\.0"):
     FlatHead(40, dropout=1.0)
+  with pytest.raises(ValueError, match=r"strength = 1\.5: with criterion = label_smoothing it must be from 0 to 1"):
+    FlatHead(40, criterion="label_smoothing", strength=1.5)

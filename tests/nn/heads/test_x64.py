@@ -24,6 +24,7 @@ HEADS = {
   "dhnn_s2s_labels": {"name": "dhnn_s2s", "feedback": "labels", **DHNN},
   "flat_hxe": {"name": "flat", "criterion": "hxe"},
   "flat_soft_labels": {"name": "flat", "criterion": "soft_labels"},
+  "flat_label_smoothing": {"name": "flat", "criterion": "label_smoothing"},
   "flat_soft_max_margin": {"name": "flat", "criterion": "soft_max_margin"},
   "multilabel": {"name": "multilabel"},
   "sibling_softmax": {"name": "sibling_softmax"},
