@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+from jax.experimental import multihost_utils
 
 from hierjax.runs.folder import RunFolder
 
@@ -26,16 +27,22 @@ _ending = threading.Lock()
 
 @contextlib.contextmanager
 def watched(folder: RunFolder) -> Iterator[None]:
-  """Ends this process with the status LOST where another one is silent for 18 seconds, while the context lasts."""
+  """Ends this process with the status LOST where another one is silent for 18 seconds, while the context lasts.
+
+  All processes enter it together, each with a first number written, and leave it together, unless by an exception.
+  """
   if jax.process_count() == 1:
     yield
     return
   own = folder.path / f".alive-{jax.process_index()}"
+  own.write_text(_now())
+  multihost_utils.sync_global_devices("the processes of the run watch each other")
   stop = threading.Event()
   watch = threading.Thread(target=_watch, args=(folder, stop), daemon=True)
   watch.start()
   try:
     yield
+    multihost_utils.sync_global_devices("the processes of the run have watched each other")
   finally:
     stop.set()
     watch.join()
@@ -44,17 +51,21 @@ def watched(folder: RunFolder) -> Iterator[None]:
 
 def _watch(folder: RunFolder, stop: threading.Event) -> None:
   files = [folder.path / f".alive-{number}" for number in range(jax.process_count())]
-  texts = [_text(file) for file in files]  # of an earlier run, maybe
-  since: dict[int, float] = {}  # of the processes that have been seen, when last
+  texts = [_text(file) for file in files]
+  since = [time.monotonic()] * len(files)  # when each was seen last
   while not stop.wait(_BEAT_S):
     with contextlib.suppress(OSError):
-      files[jax.process_index()].write_text(str(time.monotonic_ns()))
+      files[jax.process_index()].write_text(_now())
     for number, file in enumerate(files):
       now = _text(file)
       if now not in ("", texts[number]):
         texts[number], since[number] = now, time.monotonic()
-      elif now != _DONE and number in since and time.monotonic() - since[number] > _SILENT_S:
+      elif now not in ("", _DONE) and time.monotonic() - since[number] > _SILENT_S:
         end(folder, f"process {number} of the run has ended, or has not answered for {_SILENT_S} seconds")
+
+
+def _now() -> str:
+  return str(time.monotonic_ns())
 
 
 def _text(file: Path) -> str:

@@ -30,6 +30,7 @@ from hierjax.runs.peers import watched
 from hierjax.runs.provenance import session
 from hierjax.runs.run import Run, counting_step, judged_split
 from hierjax.training.frozen import check_frozen, on_frozen_features
+from hierjax.training.initial.extend import Weights
 from hierjax.training.initial.from_weights import config_of_run
 from hierjax.training.initial.weights import InitConfig, start_weights, started
 from hierjax.training.logs.console import Progress
@@ -80,7 +81,8 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   check_processes(config, RunFolder(workdir))
   training = _set_up(config, workdir)
   first_step = _fit(training, config)
-  return _finish(training, first_step)
+  with watched(training.folder):
+    return _finish(training, first_step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,9 +200,12 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
   closing = contextlib.closing
   with contextlib.ExitStack() as stack:
     stack.enter_context(closing(folder))
-    state, checkpoints = _opened(training, config, resumes)
-    stack.enter_context(closing(checkpoints))
+    shapes = jax.eval_shape(training.make_variables)
+    taken, origin = ({}, "") if resumes else start_weights(training.init, training.run, shapes, training.layout.mesh)
+    claim(folder, config, training.run, training.train)
     stack.enter_context(watched(folder))
+    state, checkpoints = _opened(training, taken, origin)
+    stack.enter_context(closing(checkpoints))
     start = int(state.step)
     if start < total_steps:
       stack.enter_context(session(folder, start))
@@ -221,12 +226,9 @@ def _fit(training: _Training, config: Mapping[str, Any]) -> int:
   return start
 
 
-def _opened(training: _Training, config: Mapping[str, Any], resumes: bool) -> tuple[TrainState, Checkpoints]:
-  """Claims the run's folder and returns the state that the run starts or resumes from, and its checkpoints."""
+def _opened(training: _Training, taken: Weights, origin: str) -> tuple[TrainState, Checkpoints]:
+  """Returns the state that the run starts from, with weights that are taken, or resumes from, and its checkpoints."""
   run, folder, layout = training.run, training.folder, training.layout
-  shapes = jax.eval_shape(training.make_variables)
-  taken, origin = ({}, "") if resumes else start_weights(training.init, run, shapes, layout.mesh)
-  claim(folder, config, run, training.train)
   checkpoints = Checkpoints(folder.checkpoints, select_best=training.validation is not None, create=True)
   optimizer = training.phases.all[-1].optimizer
   state = restored_or_new(
@@ -235,7 +237,7 @@ def _opened(training: _Training, config: Mapping[str, Any], resumes: bool) -> tu
   if origin:
     _say(origin)
   if int(state.step) < training.length.total_steps:
-    _say(_summary(training, shapes["params"], int(state.step)))
+    _say(_summary(training, jax.eval_shape(training.make_variables)["params"], int(state.step)))
     for remark in run.describe():
       _say(remark)
   return state, checkpoints

@@ -5,6 +5,7 @@ import time
 
 import jax
 import pytest
+from jax.experimental import multihost_utils
 
 from hierjax.runs import peers
 from hierjax.runs.folder import RunFolder
@@ -15,6 +16,7 @@ def ended(monkeypatch):
   """Makes this process the first of two; what ends it is kept in the list."""
   lost = []
   monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(multihost_utils, "sync_global_devices", lambda name: None)
   monkeypatch.setattr(peers, "_BEAT_S", 0.01)
   monkeypatch.setattr(peers, "_SILENT_S", 0.2)
   monkeypatch.setattr(peers, "end", lambda folder, why: lost.append(why))
@@ -41,6 +43,13 @@ def test_a_silent_process_ends_this_one_and_a_living_one_does_not(tmp_path, ende
   assert (tmp_path / ".alive-0").read_text() == "done"
 
 
+def test_one_that_ends_right_after_the_start_is_noticed(tmp_path, ended):
+  (tmp_path / ".alive-1").write_text("1")  # its first number, and its last
+  with peers.watched(RunFolder(tmp_path)):
+    time.sleep(0.5)
+  assert ended
+
+
 def test_a_process_that_has_come_to_its_end_may_be_silent(tmp_path, ended):
   (tmp_path / ".alive-1").write_text("done")
   with peers.watched(RunFolder(tmp_path)):
@@ -59,6 +68,17 @@ def test_the_sentence_names_the_step_and_the_status_is_the_documented_one(tmp_pa
   assert capsys.readouterr().err == (
     "error: process 1 of the run has ended; the same command on all processes goes on from step 80\n"
   )
+
+
+def test_all_begin_together_with_a_number_written_and_end_together(tmp_path, monkeypatch, ended):
+  own, met = tmp_path / ".alive-0", []
+  monkeypatch.setattr(multihost_utils, "sync_global_devices", lambda name: met.append(own.read_text()))
+  with peers.watched(RunFolder(tmp_path)):
+    assert len(met) == 1 and met[0].isdigit()
+  assert len(met) == 2 and met[1] != "done"
+  with pytest.raises(KeyError), peers.watched(RunFolder(tmp_path)):
+    raise KeyError("of this process alone, so the others do not come")
+  assert len(met) == 3
 
 
 def test_one_process_watches_nothing(tmp_path):
