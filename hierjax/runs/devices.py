@@ -150,9 +150,20 @@ def keep_memory() -> None:
   fifth of the time of small networks, and more than a third of EfficientNet's. All threads allocate from one heap: the
   further ones of glibc are too small for such buffers, and the programs of several devices run in threads.
   """
-  if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
+  if (library := _glibc()) is None:
     return
   trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
   library.mallopt(arena_max, 1)
   library.mallopt(trim_threshold, -1)  # never
   library.mallopt(mmap_max, 0)  # what is mapped by itself is returned to the system when freed
+
+
+def return_memory() -> None:
+  """Returns what is free and was kept to the system, before and after another program runs, with buffers of its own."""
+  if (library := _glibc()) is not None:
+    library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+  library = ctypes.CDLL(None) if sys.platform == "linux" else None
+  return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None

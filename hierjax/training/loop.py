@@ -81,6 +81,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   check_processes(config, RunFolder(workdir))
   training = _set_up(config, workdir)
   first_step = _fit(training, config)
+  devices.return_memory()
   with watched(training.folder):
     return _finish(training, first_step)
 
@@ -311,7 +312,9 @@ class _Steps:
     self._check_finite()
     training, layout = self._training, self._training.layout
     loaded = LoadedRun(training.folder, training.run, done, layout.gathered(self.state), layout.mesh)
+    devices.return_memory()
     scores, _ = measure_split(self._validation_step, loaded, validation)
+    devices.return_memory()
     for name, value in scores.items():
       if not all(map(math.isfinite, jax.tree.leaves(value))):
         raise _diverged(f"the {name} on validation", done, self.checkpoints)

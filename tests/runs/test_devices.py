@@ -46,6 +46,31 @@ def test_a_program_finds_the_pages_of_its_large_buffers_again(cpus):
   assert faults("prepared") < 100
 
 
+# Prints the MiB of memory of a process that has freed 504 of 512, before and after it returns them.
+KEEPS = """
+import numpy as np
+from hierjax.runs import devices
+
+def print_memory():
+  print(next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmRSS")))
+
+devices.keep_memory()
+arrays = [np.ones(1 << 20) for _ in range(64)]
+last = arrays.pop()
+del arrays
+print_memory()
+devices.return_memory()
+print_memory()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_memory_is_kept_until_it_is_returned():
+  found = subprocess.run([sys.executable, "-c", KEEPS], capture_output=True, check=True, text=True).stdout
+  kept, returned = map(int, found.split())
+  assert kept - returned > 400
+
+
 # Joins a run of two processes, of which the second fails and the first waits for it.
 FAILS = """
 import sys
