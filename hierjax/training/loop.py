@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hierjax.config import unpack
@@ -43,7 +42,7 @@ from hierjax.training.schedule import RunLength, ScheduleConfig, make_schedule
 from hierjax.training.sharding import Layout, ShardingConfig, layout_of
 from hierjax.training.signals import StopSignals, stop_signals
 from hierjax.training.start import check_processes, claim, restored_or_new
-from hierjax.training.state import TrainState, init_state
+from hierjax.training.state import TrainState, all_finite, init_state
 from hierjax.training.step import StepSettings, TrainStep, make_train_step, parts_of_norms
 from hierjax.types import Examples, Variables
 
@@ -327,7 +326,7 @@ class _Steps:
 
   def _save(self, done: int, score: float | None) -> None:
     self._check_finite()
-    if not _all_finite(self.state.model):
+    if not all_finite(self.state.model):
       raise _diverged("a weight", done, self.checkpoints)
     self.checkpoints.save(done, self.state.model, self.state.training, score)
     self._minutes.restart()
@@ -336,12 +335,6 @@ class _Steps:
     bad_step = int(self.state.bad_step)
     if bad_step >= 0:
       raise _diverged("the loss or its gradient", bad_step, self.checkpoints)
-
-
-@jax.jit
-def _all_finite(model: Any) -> jax.Array:
-  """Returns whether weights and statistics are finite; the loss of a step does not show it for its own update."""
-  return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(model)]).all()
 
 
 def _diverged(what: str, step: int, checkpoints: Checkpoints) -> Diverged:

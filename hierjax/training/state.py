@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -73,3 +74,9 @@ def init_state(variables: Any, optimizer: Optimizer) -> TrainState:
     loss_count=jnp.int32(0),
     bad_step=jnp.int32(-1),
   )
+
+
+@jax.jit
+def all_finite(model: Any) -> jax.Array:
+  """Returns whether weights and statistics are finite; the loss of a step does not show it for its own update."""
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(model)]).all()
