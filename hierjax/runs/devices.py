@@ -144,7 +144,7 @@ def _share_cores(batch_size: int) -> None:
 
 
 def keep_memory() -> None:
-  """Keeps what is freed for the next allocation, where the C library is glibc; before any other thread allocates.
+  """Keeps what is freed for the next allocation, where the C library is glibc. Call it before threads are started.
 
   Otherwise large buffers go back to the system after each step and are faulted in again, page by page, in the next: a
   fifth of the time of small networks, and more than a third of EfficientNet's. All threads allocate from one heap: the
@@ -159,7 +159,10 @@ def keep_memory() -> None:
 
 
 def return_memory() -> None:
-  """Returns what is free and was kept to the system, before and after another program runs, with buffers of its own."""
+  """Gives free memory back to the system, where the C library is glibc.
+
+  Call it before and after another program runs: its buffers are not those that are kept for this one.
+  """
   if (library := _glibc()) is not None:
     library.malloc_trim(0)
 

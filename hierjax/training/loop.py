@@ -237,7 +237,7 @@ def _opened(training: _Training, taken: Weights, origin: str) -> tuple[TrainStat
   if origin:
     _say(origin)
   if int(state.step) < training.length.total_steps:
-    _say(_summary(training, jax.eval_shape(training.make_variables)["params"], int(state.step)))
+    _say(_summary(training, state.params, int(state.step)))
     for remark in run.describe():
       _say(remark)
   return state, checkpoints
