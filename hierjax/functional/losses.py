@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hierjax.config import checked
 from hierjax.functional.distributions import by_siblings
-from hierjax.functional.paths import climb, ends
+from hierjax.functional.paths import before, climb, ends
 from hierjax.functional.tree_arrays import TreeArrays, heights
 from hierjax.tree.label_tree import ROOT, STOP
 
@@ -242,12 +242,16 @@ def path_cross_entropy(
   tree: TreeArrays,
   reduction: Literal["sum", "mean"] = "sum",
   weights: tuple[float, ...] = (),
+  epsilon: float = 0.0,
 ) -> Float[Array, "b"]:
   """Returns the cross-entropy of a label path y_1, y_2, ..., the likelihood of the path (Guo et al., eq. 8; G1):
 
-      L = -sum_t w_t log softmax(z_t)[y_t],   over the steps t that have a target
+      L = -sum_t w_t sum_m q_t[m] log softmax(z_t)[m],   over the steps t that have a target,
+      q_t[m] = (1 - epsilon) [m = y_t] + epsilon [m in C_t] / |C_t|
 
-  STOP is a target where the head has an output for it; PAD and UNKNOWN are not. An example without targets has loss 0.
+  where C_t are the children of y_(t-1), and STOP where a path can end there. With epsilon = 0, as in the paper, L is
+  -sum_t w_t log softmax(z_t)[y_t]; above it is label smoothing (Szegedy et al. 2016, eq. 7) over what can follow. STOP
+  is a target where the head has an output for it; PAD and UNKNOWN are not. An example without targets has loss 0.
 
   Args:
     logits: z_t of each step, one for each node and then STOP's.
@@ -255,12 +259,15 @@ def path_cross_entropy(
     tree: the tree.
     reduction: `mean` divides by the number of targets.
     weights: w_t of each step (Koo et al., section 3.1); () for 1.
+    epsilon: 0 to 1.
   """
   known = (paths >= 0) | ((paths == STOP) & tree.has_stop)
   targets = jnp.where(paths == STOP, tree.num_nodes, paths)
   targets = jnp.where(known, targets, 0)
   logits = logits.astype(jnp.float32)
   picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+  if epsilon:
+    picked = _smoothed(picked, logits, _can_follow(before(paths), tree), epsilon)
   losses = jax.nn.logsumexp(logits, axis=-1) - picked
   return _over_steps(losses * jnp.array(weights, jnp.float32)[None] if weights else losses, known, reduction)
 
@@ -272,10 +279,12 @@ def sibling_cross_entropy(
   allowed: Bool[Array, "b l w"],
   paths: Int[Array, "b l"],
   reduction: Literal["sum", "mean"] = "sum",
+  epsilon: float = 0.0,
 ) -> Float[Array, "b"]:
   """Returns the cross-entropy of a label path y_1, y_2, ... under a softmax over the children C_t of y_(t-1):
 
-      L = -sum_t (z_t[y_t] - log sum_(m in C_t) exp(z_t[m])),   over the steps t with y_t in C_t
+      L = -sum_t sum_(m in C_t) q_t[m] (z_t[m] - log sum_(i in C_t) exp(z_t[i])),   over the steps t with y_t in C_t,
+      q_t[m] = (1 - epsilon) [m = y_t] + epsilon / |C_t|
 
   C_t includes STOP where a path can end at y_(t-1). PAD, UNKNOWN and nodes outside of C_t are not targets.
 
@@ -285,11 +294,31 @@ def sibling_cross_entropy(
     allowed: whether a token is in C_t.
     paths: the targets.
     reduction: `mean` divides by the number of targets.
+    epsilon: 0 to 1; above 0 it is label smoothing.
   """
   target = allowed & (tokens == paths[..., None])
   known = target.any(axis=-1)
-  mass = jax.nn.logsumexp(logits, axis=-1, where=allowed)
-  return _over_steps(mass - jnp.where(target, logits, 0.0).sum(axis=-1), known, reduction)
+  picked = jnp.where(target, logits, 0.0).sum(axis=-1)
+  if epsilon:
+    picked = _smoothed(picked, logits, allowed, epsilon)
+  return _over_steps(jax.nn.logsumexp(logits, axis=-1, where=allowed) - picked, known, reduction)
+
+
+def _smoothed(
+  picked: Float[Array, "b l"], logits: Float[Array, "b l o"], allowed: Bool[Array, "b l o"], epsilon: float
+) -> Float[Array, "b l"]:
+  """Returns the logit of each target, with a share of the mean of those that are allowed."""
+  mean = jnp.where(allowed, logits, 0.0).sum(axis=-1) / jnp.maximum(allowed.sum(axis=-1), 1).astype(jnp.float32)
+  return (1 - epsilon) * picked + epsilon * mean
+
+
+def _can_follow(nodes: Int[Array, "b l"], tree: TreeArrays) -> Bool[Array, "b l o"]:
+  """Returns which outputs can follow each node: its children, and STOP where a path may end at it."""
+  found = jnp.asarray(tree.parent)[None, None] == nodes[..., None]
+  if not tree.has_stop:
+    return found
+  may_end = (nodes >= 0) & jnp.asarray(tree.may_end)[jnp.maximum(nodes, 0)]
+  return jnp.concatenate([found, may_end[..., None]], axis=-1)
 
 
 def _over_steps(

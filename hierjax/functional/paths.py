@@ -29,6 +29,11 @@ def ends(paths: Int[Array, "*b l"]) -> Int[Array, "*b"]:
   return jnp.maximum(paths.max(axis=-1), ROOT)  # breadth-first: the deepest node has the largest number
 
 
+def before(paths: Int[Array, "*b l"]) -> Int[Array, "*b l"]:
+  """Returns the node before each step of a path: ROOT at first, and after a token."""
+  return jnp.concatenate([jnp.full_like(paths[..., :1], ROOT), jnp.maximum(paths[..., :-1], ROOT)], axis=-1)
+
+
 def climb(nodes: Int[Array, "*b"], tree: TreeArrays) -> Int[Array, "*b l"]:
   """Returns the path from the top level down to each of `nodes`, PAD after it; all PAD for ROOT."""
   parent = jnp.asarray(tree.parent)
@@ -48,7 +53,6 @@ def complete(known: Int[Array, "b l"], tree: TreeArrays) -> Int[Array, "b l"]:
 
 def are_walks(paths: Int[Array, "*b l"], tree: TreeArrays) -> Bool[Array, "*b"]:
   """Returns whether the nodes of each path, up to its first token, lead from the top level from parent to child."""
-  above = jnp.concatenate([jnp.full_like(paths[..., :1], ROOT), paths[..., :-1]], axis=-1)
-  is_edge = jnp.asarray(tree.parent)[jnp.maximum(paths, 0)] == above
+  is_edge = jnp.asarray(tree.parent)[jnp.maximum(paths, 0)] == before(paths)
   going = jnp.cumprod(paths >= 0, axis=-1) == 1
   return (is_edge | ~going).all(axis=-1) & going[..., 0]

@@ -12,6 +12,7 @@ from hierjax.functional.losses import (
   sibling_cross_entropy,
   subtree_cross_entropy,
 )
+from hierjax.functional.paths import before
 from hierjax.functional.search import continuations, output_numbers
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.label_tree import PAD, ROOT, STOP, UNKNOWN
@@ -94,6 +95,42 @@ def test_a_softmax_over_siblings_is_the_share_of_what_can_follow(rng, toy_tree, 
   np.testing.assert_allclose(mean, np.array(expected) / counts, rtol=1e-5, atol=1e-6)
   assert jnp.isfinite(gradient).all() and (gradient[0] == 0).all() and (gradient[-1, 1:] == 0).all()
   assert counts[-1] == 1
+
+
+@pytest.mark.parametrize("short_labels", ["unknown", "stop"])
+@pytest.mark.parametrize("softmax", ["nodes", "siblings"])
+def test_label_smoothing_spreads_a_share_over_what_can_follow(rng, toy_tree, short_labels, softmax):
+  """As a sum over targets that are written out, for every label of the tree; without a share it is the loss without."""
+  paths = toy_tree.encode(np.arange(-1, 7), short_labels)
+  arrays = tree_arrays(toy_tree, short_labels)
+  logits = rng.normal(size=(*paths.shape, arrays.num_outputs)).astype(np.float32)
+  expected = []
+  for steps, path in zip(logits, paths.tolist(), strict=True):
+    total, node = 0.0, ROOT
+    for step, token in zip(steps, path, strict=True):
+      may_stop = arrays.has_stop and node != ROOT and (toy_tree.is_leaf(node) or short_labels == "stop")
+      following = [*toy_tree.children(node), *[7] * may_stop]
+      if token >= 0 or (token == STOP and arrays.has_stop):
+        target = dict.fromkeys(following, 0.3 / len(following))
+        target[7 if token == STOP else token] += 0.7
+        those = following if softmax == "siblings" else list(range(arrays.num_outputs))
+        log_prob = dict(zip(those, log_softmax(step[those]), strict=True))
+        total -= sum(share * log_prob[m] for m, share in target.items())
+      node = max(token, ROOT)
+    expected.append(total)
+
+  def losses(logits, epsilon):
+    if softmax == "nodes":
+      return path_cross_entropy(logits, jnp.asarray(paths), arrays, epsilon=epsilon)
+    tokens, allowed = continuations(before(jnp.asarray(paths)), arrays)
+    window = jnp.take_along_axis(logits, output_numbers(tokens, arrays), axis=-1)
+    return sibling_cross_entropy(window, tokens, allowed, jnp.asarray(paths), epsilon=epsilon)
+
+  found, gradient = jax.jit(jax.value_and_grad(lambda x: losses(x, 0.3).sum()))(jnp.asarray(logits))
+  np.testing.assert_allclose(jax.jit(lambda x: losses(x, 0.3))(logits), expected, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(found, np.sum(expected), rtol=1e-5)
+  assert jnp.isfinite(gradient).all() and (gradient[0] == 0).all()
+  assert (np.asarray(losses(jnp.asarray(logits), 0.0))[1:] != np.array(expected)[1:]).any()
 
 
 @pytest.mark.parametrize("token", [PAD, UNKNOWN])

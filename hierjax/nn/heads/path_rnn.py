@@ -16,7 +16,7 @@ from hierjax.config import checked
 from hierjax.errors import UserError
 from hierjax.functional.distributions import by_chain_rule, by_paths
 from hierjax.functional.losses import path_cross_entropy, sibling_cross_entropy
-from hierjax.functional.paths import single_path
+from hierjax.functional.paths import before, single_path
 from hierjax.functional.search import Step, beam_search, continuations, output_numbers
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes, node_outputs
@@ -94,6 +94,7 @@ class PathRNNHead(HeadDefaults, nn.Module):
     dropout: rate on the image's features.
     softmax: over all `nodes`, or over `siblings`.
     reduction: of the loss over the steps, `sum` or `mean` (READINGS G1).
+    label_smoothing: 0 to 1; the share of each step's target that is spread over all that can follow the node before.
     exact_inner_nodes: node probabilities are exact up to this many inner nodes, which costs a step for each; in larger
       trees they are lower bounds, from the paths of the beam.
     dtype: of the products; weights, state and probabilities are float32.
@@ -108,6 +109,7 @@ class PathRNNHead(HeadDefaults, nn.Module):
   dropout: float = 0.0
   softmax: Literal["nodes", "siblings"] = "nodes"
   reduction: Literal["sum", "mean"] = "sum"
+  label_smoothing: float = 0.0
   exact_inner_nodes: int = 512
   dtype: Any = jnp.float32
 
@@ -116,6 +118,8 @@ class PathRNNHead(HeadDefaults, nn.Module):
     if self.width < 1 or (self.embed_width is not None and self.embed_width < 1):
       raise ValueError(f"width = {self.width}, embed_width = {self.embed_width}: must be 1 or more")
     check_dropout(self.dropout)
+    if not 0 <= self.label_smoothing <= 1:
+      raise ValueError(f"label_smoothing = {self.label_smoothing}: must be from 0 to 1")
     super().__post_init__()
 
   @classmethod
@@ -149,12 +153,12 @@ class PathRNNHead(HeadDefaults, nn.Module):
     label to go on from.
     """
     start = jnp.full((features.pooled.shape[0], 1), ROOT, jnp.int32)
-    states = self._states(features, start if targets is None else _before(single_path(targets)), train)
+    states = self._states(features, start if targets is None else before(single_path(targets)), train)
     return self._logits(states) if self.softmax == "nodes" else self.output(states, self.scale())
 
   def states(self, features: Features, paths: Int[Array, "b l"]) -> Float[Array, "b l w"]:
     """Returns the LSTM's h after each step, when fed START and then the nodes of `paths` but for the last."""
-    return self._states(features, _before(paths))
+    return self._states(features, before(paths))
 
   def _states(self, features: Features, previous: Int[Array, "b l"], train: bool = False) -> Float[Array, "b l w"]:
     return self.lstm(self._labels_gates(previous) + self.image_gates(features, train)[:, None])
@@ -212,10 +216,10 @@ class PathRNNHead(HeadDefaults, nn.Module):
     """Returns the loss over the known steps (eq. 8); see `path_cross_entropy` and `sibling_cross_entropy`."""
     paths = single_path(paths)
     if not isinstance(outputs, ChildOutputs):
-      return path_cross_entropy(outputs, paths, tree, self.reduction)
-    tokens, allowed = continuations(jnp.maximum(_before(paths), ROOT), tree)
+      return path_cross_entropy(outputs, paths, tree, self.reduction, epsilon=self.label_smoothing)
+    tokens, allowed = continuations(before(paths), tree)
     logits = outputs.logits(output_numbers(tokens, tree), tree.has_stop, self.dtype)
-    return sibling_cross_entropy(logits, tokens, allowed, paths, self.reduction)
+    return sibling_cross_entropy(logits, tokens, allowed, paths, self.reduction, self.label_smoothing)
 
   @nn.nowrap
   def weight_axes(self, tree: TreeArrays) -> WeightAxes:
@@ -274,8 +278,3 @@ def _products_of_first(
 ) -> Float[Array, "b k g"]:
   """Returns the products of `labels[where]`, all of which are among the first `size` of `labels`."""
   return jnp.take(head.label(head.embed(labels[:size])), where, axis=0)
-
-
-def _before(paths: Int[Array, "b l"]) -> Int[Array, "b l"]:
-  """Returns what each step of a path is fed: the node before, ROOT at first."""
-  return jnp.concatenate([jnp.full_like(paths[:, :1], ROOT), paths[:, :-1]], axis=1)

@@ -256,6 +256,18 @@ def test_siblings_have_the_shares_of_the_nodes_logits(setting):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_smoothed_labels_reach_the_loss_of_both_softmaxes(setting):
+  _, arrays, nodes, features, its_weights = setting
+  targets = jnp.array([[0, 2, 6], [1, 4, STOP], [0, UNKNOWN, UNKNOWN]], jnp.int32)
+  for head, weights in ((nodes, its_weights), with_siblings(setting)):
+    outputs = head.apply(weights, features, targets)
+    plain, tenth, fifth = (
+      head.clone(label_smoothing=epsilon).loss(outputs, targets, arrays) for epsilon in (0.0, 0.1, 0.2)
+    )
+    np.testing.assert_allclose(tenth - plain, (fifth - plain) / 2, rtol=1e-3, atol=1e-5)  # it is linear in the share
+    assert (jnp.abs(tenth - plain) > 1e-3).all()
+
+
 def every_path(tree, node=-1, path=()):
   """Yields all paths of a tree in which a path may end anywhere."""
   for child in tree.children(node):
@@ -393,6 +405,8 @@ def test_sizes_dtype_and_refusals(setting):
   for sizes in ({"width": 0}, {"embed_width": 0}, {"embed_width": -3}):
     with pytest.raises(ValueError, match="must be 1 or more"):
       PathRNNHead(7, 8, **sizes)
+  with pytest.raises(ValueError, match=r"label_smoothing = 1\.5: must be from 0 to 1"):
+    PathRNNHead(7, 8, label_smoothing=1.5)
   with pytest.raises(ValueError, match="choose from sum, mean"):
     PathRNNHead(7, 8, reduction="max")
   with pytest.raises(ValueError, match="multi-label head"):
