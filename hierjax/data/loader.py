@@ -10,7 +10,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Generator
 
-import grain
 import numpy as np
 from jaxtyping import Int
 
@@ -202,6 +201,8 @@ class _Batches:
 
 
 def _stream(batches: _Batches, threads: int) -> Generator[Examples, None, None]:
+  import grain  # takes a tenth of a second, which commands that train nothing need not wait for
+
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
   iterator = iter(grain.MapDataset.source(batches).to_iter_dataset(options))
   try:

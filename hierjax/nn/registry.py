@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from flax import nnx
 
 from hierjax.config import REQUIRED, Field, checked, fields_of, is_plain, lookup, lookup_or_import, unpack
 from hierjax.errors import UserError
@@ -204,7 +204,8 @@ def _builder(part: str, name: Any) -> Callable[..., Any]:
   """Returns the function that makes a part from its settings."""
   where = f"config.{part}.name = {name!r}"
   found = lookup_or_import(PARTS[part], name, f"{part}.name")
-  if isinstance(found, type) and issubclass(found, nnx.Module):
+  nnx = sys.modules.get("flax.nnx")  # its import takes a fifth of a second, and a subclass has imported it
+  if nnx and isinstance(found, type) and issubclass(found, nnx.Module):
     raise UserError(
       f"{where}: this is an nnx module; name a function that returns a linen one, made by flax.nnx.bridge.ToLinen (see "
       "hierjax.ForeignBackbone)"

@@ -163,6 +163,17 @@ def test_importing_and_helping_load_no_library():
   assert result.stdout.splitlines()[-1] == "[]"
 
 
+def test_predicting_and_evaluating_load_no_library_that_they_do_not_need():
+  """Each of these takes a tenth to a half of a second."""
+  others = ("matplotlib", "scipy.stats", "scipy.special", "grain", "flax.nnx", "tensorflow", "jinja2")
+  code = (
+    "import sys, hierjax.inference.predictor, hierjax.evaluation.evaluate;"
+    f"print([m for m in {others} if m in sys.modules])"
+  )
+  result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+  assert result.stdout.splitlines()[-1] == "[]"
+
+
 def test_json_of_a_check_is_one_object_with_every_finding(tmp_path, capsys):
   path = tmp_path / "e.csv"
   path.write_text("parent,child\nroot,a\nroot,b\nb,a\n")

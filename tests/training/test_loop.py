@@ -16,12 +16,12 @@ from hierjax.training.logs.metrics_log import ImageRate
 def train(tmp_path, monkeypatch):
   """Trains steps of an epoch each; after each, validation says the next of `scores`, or raises it."""
 
-  def train(scores, decay=0.0, eval_every=1.0, early=0.0, **schedule):
+  def train(scores, decay=0.0, eval_every=1.0, early=0.0, log_every=1, folder="run", **schedule):
     c = common.base()
     c.patience = early
     c.tree.source = c.data.name = "shapes"
     c.data.examples, c.data.resize, c.data.crop = 16, 16, 16
-    c.epochs, c.batch_size, c.log_every, c.optim.lr, c.data.validation = 9.0, 16, 1, 1e-3, 0.1
+    c.epochs, c.batch_size, c.log_every, c.optim.lr, c.data.validation = 9.0, 16, log_every, 1e-3, 0.1
     c.backbone = dict(name="small_resnet", widths=(4,), blocks=1)
     c.head = dict(name="flat")
     c.optim.decay = ((".*", decay),)
@@ -36,7 +36,7 @@ def train(tmp_path, monkeypatch):
       return {"num_examples": 2, "loss": found[0], "path_accuracy": found[1], "level_accuracy": [found[1], None]}, {}
 
     monkeypatch.setattr(loop, "measure_split", evaluate)
-    loop.train_and_evaluate(c.to_dict(), str(tmp_path / "run"))
+    loop.train_and_evaluate(c.to_dict(), str(tmp_path / folder))
 
   return train
 
@@ -45,11 +45,20 @@ def train(tmp_path, monkeypatch):
 def lines(tmp_path):
   """Returns the lines of metrics.jsonl of a split."""
 
-  def lines(split):
-    found = map(json.loads, RunFolder(tmp_path / "run").metric_lines())
+  def lines(split, folder="run"):
+    found = map(json.loads, RunFolder(tmp_path / folder).metric_lines())
     return [line for line in found if line["split"] == split]
 
   return lines
+
+
+def test_a_logged_loss_is_the_mean_of_the_steps_since_the_line_before(train, lines):
+  train(9 * [(0.5, 0.1)])
+  train(9 * [(0.5, 0.1)], log_every=3, folder="thirds")
+  losses = [line["loss"] for line in lines("train")]
+  thirds = [line["loss"] for line in lines("train", "thirds")]
+  assert [line["step"] for line in lines("train", "thirds")] == [3, 6, 9]
+  assert thirds == pytest.approx([sum(losses[first : first + 3]) / 3 for first in (0, 3, 6)], rel=1e-5)
 
 
 @pytest.mark.parametrize(

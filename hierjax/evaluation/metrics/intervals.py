@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import ndtri
 
 from hierjax.evaluation.metrics.facts import Facts, Sample
 from hierjax.evaluation.metrics.table import METRICS, Metric
@@ -95,7 +95,7 @@ def wilson(facts: Facts, metric: Metric) -> Float[np.ndarray, "*l 2"]:
   assert metric.values is not None
   right, counted = metric.values(facts)
   k, n = (right & counted).sum(axis=0).astype(np.float64), counted.sum(axis=0).astype(np.float64)
-  z = ndtri((1 + _SHARE) / 2)
+  z = NormalDist().inv_cdf((1 + _SHARE) / 2)
   with np.errstate(invalid="ignore", divide="ignore"):
     middle, spread = (k + z**2 / 2) / (n + z**2), z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
   found: np.ndarray = np.where(n[..., None] > 0, np.stack([middle - spread, middle + spread], axis=-1), np.nan)
