@@ -181,7 +181,7 @@ class Checkpoints:
 
   def _checked(self, step: int, items: Mapping[str, Any]) -> Any:
     folder, args = self._folder / str(step), {n: ocp.args.StandardRestore(item) for n, item in items.items()}
-    record = self._records[step] if step in self._records else read_record(folder)
+    record = read_record(folder)
     try:
       restored = self._orbax.restore(folder, args=ocp.args.Composite(**args))
     except Exception as error:  # for damaged files tensorstore and orbax raise many types
