@@ -7,7 +7,7 @@
 The rows `means` read means of the maps in place of maxima, normalised, and the deepest stage at the last step.
 """
 
-from configs.studies.residual_arcs import MEANS, NORM
+from configs.studies.residual_arcs import MEANS
 from hierjax.study.plan import Row, Study
 
 CONFIG = "dhnn_photographs:frozen_lite0,general"
@@ -18,9 +18,6 @@ ROWS = (
   Row("S2S, means", CONFIG, MEANS),
   Row("S2S, means, deepest alone", CONFIG, (*MEANS, DEEPEST)),
   Row("S2S", CONFIG),
-  Row("S2S, norm", CONFIG, NORM),
-  Row("S2S, norm, deepest alone", CONFIG, (*NORM, DEEPEST)),
-  Row("S2S, norm, labels", CONFIG, (*NORM, "head.feedback=labels")),
 )
 
 

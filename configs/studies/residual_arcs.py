@@ -11,7 +11,6 @@ from hierjax.study.plan import Row, Study
 
 CONFIG = "dhnn_photographs:frozen_lite0"
 MEANS = ("head.conversion=pool_average", "head.size=1280", "head.norm=layer", "head.order=shallow_first")
-NORM = ("head.norm=layer",)
 
 ROWS = (
   Row("flat", f"{CONFIG},cnn"),
@@ -19,8 +18,6 @@ ROWS = (
   Row("RNN-Resi, means", f"{CONFIG},residual", MEANS),
   Row("RNN", CONFIG),
   Row("RNN-Resi", f"{CONFIG},residual"),
-  Row("RNN, norm", CONFIG, NORM),
-  Row("RNN-Resi, norm", f"{CONFIG},residual", NORM),
 )
 
 
