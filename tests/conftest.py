@@ -52,6 +52,10 @@ FAST = (
   "training/test_optim.py",
 )
 NOT_FAST = (
+  "data/test_mixing.py",  # these four compile programs over images
+  "data/test_packs.py",
+  "data/test_photo_augment.py",
+  "functional/test_restriction.py",
   "data/test_tfds.py::test_real_cifar100",
   "functional/test_combine.py",  # ensembles of every kind of head
   "test_package.py::test_without_extras_the_core_works_and_other_commands_name_what_they_lack",
