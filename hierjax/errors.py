@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -11,6 +11,11 @@ class UserError(ValueError):
 
   Entry points print the message alone, without a traceback.
   """
+
+
+def few(texts: Sequence[str], most: int = 5, separator: str = ", ") -> str:
+  """Returns the first of many texts, and "..." where there are more."""
+  return separator.join([*texts[:most], *["..."] * (len(texts) > most)])
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

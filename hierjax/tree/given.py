@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hierjax.errors import UserError
+from hierjax.errors import UserError, few
 from hierjax.tree.label_finder import LabelFinder, split_path
 from hierjax.tree.label_tree import PAD, ROOT, LabelTree
 
 ROUNDING = 1e-3  # how far the probabilities of an image may sum from 1
-_SHOWN = 3
 
 
 class RowError(UserError):
@@ -140,8 +139,8 @@ def _order(
     raise UserError(f"column {again!r}: the {kind} has a column already")
   missing = np.setdiff1d(nodes, found)
   if len(missing):
-    few = ", ".join(tree.path_text(node) for node in missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-    raise UserError(f"{len(missing):,} of {len(nodes):,} have no column: {few}")
+    shown = few([tree.path_text(node) for node in missing], 3)
+    raise UserError(f"{len(missing):,} of {len(nodes):,} have no column: {shown}")
   return np.searchsorted(nodes, found)
 
 

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hierjax.errors import did_you_mean
+from hierjax.errors import did_you_mean, few
 from hierjax.tree.label_tree import LabelTree, TreeError
 
-_SHOWN = 5
 _MOST_COMPARED = 5000
 
 
@@ -44,7 +43,7 @@ class LabelFinder:
       return nodes[0]
     if not nodes:
       raise KeyError(f"{name!r} is neither an id nor a leaf of {self._tree.root_name!r}")
-    places = ", ".join(self._tree.path_text(node) for node in nodes[:_SHOWN])
+    places = few([self._tree.path_text(node) for node in nodes])
     raise KeyError(f"{name!r} names {len(nodes)} nodes: {places}")
 
   def node(self, label: Sequence[str]) -> int:
@@ -72,7 +71,7 @@ class LabelFinder:
       if len(nodes) == 1:
         return nodes[0]
       if len(nodes) > 1:
-        places = ", ".join(self._tree.path_text(node) for node in nodes[:_SHOWN]) + ", ..." * (len(nodes) > _SHOWN)
+        places = few([self._tree.path_text(node) for node in nodes])
         raise KeyError(
           f"{missing.args[0]}; {label[0]!r} names {len(nodes)} nodes further down: {places}; give the whole path of one"
         ) from None
@@ -111,6 +110,6 @@ def class_nodes(tree: LabelTree, class_names: Sequence[str], absent: int | None 
     except KeyError as error:
       faults.append(error.args[0])
   if faults:
-    shown = "; ".join(faults[:_SHOWN]) + ("; ..." if len(faults) > _SHOWN else "")
+    shown = few(faults, separator="; ")
     raise TreeError(f"{len(faults)} of {len(class_names)} classes cannot be found in {tree!r}: {shown}")
   return np.asarray(nodes, dtype=np.int32)

@@ -11,11 +11,10 @@ from tqdm import tqdm
 from hierjax.data.images.decode import parallel
 from hierjax.data.images.read_image import image_size, read_image
 from hierjax.data.source import FileSource, Source
-from hierjax.errors import UserError
+from hierjax.errors import UserError, few
 from hierjax.tree.checks.findings import Finding, Severity
 from hierjax.tree.label_tree import LabelTree
 
-_SHOWN = 5
 _SMALL = 16
 
 
@@ -86,7 +85,7 @@ def _duplicates(group: Sequence[ImageFacts]) -> Finding:
   splits = sorted({fact.split for fact in group})
   labels = sorted({fact.label for fact in group})
   kind = "image in several splits" if len(splits) > 1 else "duplicate image"
-  files = ", ".join(fact.file for fact in others[:_SHOWN]) + (", ..." if len(others) > _SHOWN else "")
+  files = few([fact.file for fact in others])
   across = f"; they are in the splits {' and '.join(splits)}" if len(splits) > 1 else ""
   unlike = f"; their labels differ: {', '.join(labels)}" if len(labels) > 1 else ""
   return Finding("warning", kind, first.file, None, first.label, f"has the same bytes as {files}{across}{unlike}")

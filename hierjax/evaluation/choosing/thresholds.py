@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Float
 
-from hierjax.errors import UserError
+from hierjax.errors import UserError, few
 from hierjax.functional.multilabel import F1, GRID, label_nodes, passing
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.inference.loaded_run import LoadedRun
@@ -69,9 +69,8 @@ def options_with_thresholds(loaded: LoadedRun) -> DecodeOptions:
   if jax.process_index() == 0:
     keep_choice(folder, Choice("thresholds", list(chosen), thresholds_conditions(step, run.options), about))
     if unseen:
-      few = ", ".join(unseen[:3]) + (", ..." if len(unseen) > 3 else "")
       print(
-        f"thresholds: no validation image has a label that ends at {few} ({len(unseen)} leaves of "
+        f"thresholds: no validation image has a label that ends at {few(unseen, 3)} ({len(unseen)} leaves of "
         f"{len(run.tree.leaves)}): the choice takes no account of these",
         file=sys.stderr,
       )

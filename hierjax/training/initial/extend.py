@@ -15,14 +15,13 @@ from jaxtyping import Array, Float
 
 from hierjax.data.open_source import carved_parts
 from hierjax.data.source import data_checksum, what_changed
-from hierjax.errors import UserError
+from hierjax.errors import UserError, few
 from hierjax.nn.heads.axes import Axis
 from hierjax.runs.run import Run
 from hierjax.tree.label_tree import ROOT, LabelTree
 from hierjax.types import Leaf
 
 Weights = dict[tuple[str, ...], Any]  # arrays, or shapes, by (collection, part, ..., name)
-_SHOWN = 5
 
 
 @struct.dataclass
@@ -76,8 +75,7 @@ def node_changes(old: LabelTree, new: LabelTree) -> str:
 
 
 def _listed(names: list[str]) -> str:
-  more = ", ..." if len(names) > _SHOWN else ""
-  return f"{len(names)} ({', '.join(names[:_SHOWN])}{more})" if names else "none"
+  return f"{len(names)} ({few(names)})" if names else "none"
 
 
 def carried_over(saved: Weights, shapes: Weights, old: Run, new: Run) -> Weights:

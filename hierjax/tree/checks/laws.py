@@ -5,11 +5,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 
+from hierjax.errors import few
 from hierjax.tree.checks.findings import Finding
 from hierjax.tree.draft import MAX_DEPTH, Draft, Structure
 from hierjax.tree.label_tree import ROOT
-
-_FEW = 5
 
 
 def check(draft: Draft, shape: Structure) -> list[Finding]:
@@ -113,8 +112,7 @@ def _single_child_chains(draft: Draft, shape: Structure) -> Iterator[Finding]:
   if not chains:
     return
   top = chains[0][0]
-  others = ", ".join(repr(draft.text_of(chain[0])) for chain in chains[1 : 1 + _FEW])
-  others += ", ..." if len(chains) > 1 + _FEW else ""
+  others = few([repr(draft.text_of(chain[0])) for chain in chains[1:]])
   more = f"; so {'has' if len(chains) == 2 else 'have'} {len(chains) - 1:,} more: {others}" if len(chains) > 1 else ""
   message = f"has a single child: {_walk(draft, chains[0])}; there is nothing to choose there{more}"
   yield Finding("warning", "single-child chain", draft.file, draft.line_of(top), draft.text_of(top), message)
