@@ -40,7 +40,6 @@ from hierjax.types import Variables
 DATA, MODEL = devices.AXES
 FSDP, NODES = "fsdp", "nodes"
 _WORDS = f"a tuple with {DATA}, {MODEL} or None for each of its axes, or {FSDP} or {NODES}"
-_MIB = 2**20
 
 
 @checked
@@ -307,4 +306,4 @@ def bytes_a_device(tree: Any, shardings: Any) -> int:
 
 
 def _mib(count: int) -> str:
-  return f"{count / _MIB:,.1f}"
+  return f"{count / 2**20:,.1f}"

@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import chex
 import jax
 import numpy as np
 import pytest
 from compiled_programs import FLAGS
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from layouts import CASES, FSDP, PARTS, WHOLE, toy_tree, trained
 
 from hierjax.errors import UserError
@@ -21,6 +22,7 @@ from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints, num_bytes, template
+from hierjax.training import sharding
 from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.sharding import ShardingConfig, bytes_a_device, layout_of
 
@@ -65,6 +67,14 @@ def test_fsdp_leaves_a_device_a_part_of_every_weight_and_of_its_momentum(whole):
   assert jax.tree.map(lambda x: x.sharding.spec, momentum) == jax.tree.map(lambda x: x.sharding.spec, state.params)
 
 
+def test_what_a_device_holds_is_printed_in_mib():
+  shapes = SimpleNamespace(params={"w": jax.ShapeDtypeStruct((3, 2**20), "float32")}, opt_state=())
+  mesh = devices.data_mesh()
+  lies = SimpleNamespace(params={"w": NamedSharding(mesh, PartitionSpec(None, "data"))}, opt_state=())
+  (line,) = sharding._lines(mesh, shapes, lies)
+  assert line == "a device (4 data) holds 3.0 of 12.0 MiB of weights and 0.0 of 0.0 MiB of the optimiser's state"
+
+
 def test_whole_weights_are_the_default_and_change_nothing(whole):
   _, state, layout = whole("flat")
   assert not layout.divides and all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
@@ -84,11 +94,11 @@ def test_a_checkpoint_moves_between_layouts(tmp_path):
   _, first, _ = trained(CASES["flat"], PARTS, steps=2)
   reference = jax.device_get((first.model, first.training))
   state = first
-  for step, sharding in enumerate((WHOLE, FSDP, PARTS), 2):
+  for step, parts in enumerate((WHOLE, FSDP, PARTS), 2):
     checkpoints = Checkpoints(tmp_path / "checkpoints", select_best=False, create=True)
     checkpoints.save(step, state.model, state.training)
     checkpoints.wait()
-    _, like, _ = trained(CASES["flat"], sharding, steps=0)
+    _, like, _ = trained(CASES["flat"], parts, steps=0)
     shapes = template(like, jax.tree.map(lambda x: x.sharding, like))
     model, training, _ = checkpoints.restore_latest(shapes.model, shapes.training)
     checkpoints.close()
