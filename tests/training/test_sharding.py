@@ -7,14 +7,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import chex
 import jax
 import numpy as np
 import pytest
 from compiled_programs import FLAGS
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 from layouts import CASES, FSDP, PARTS, WHOLE, toy_tree, trained
 
 from hierjax.errors import UserError
@@ -68,11 +67,7 @@ def test_fsdp_leaves_a_device_a_part_of_every_weight_and_of_its_momentum(whole):
 
 
 def test_what_a_device_holds_is_printed_in_mib():
-  shapes = SimpleNamespace(params={"w": jax.ShapeDtypeStruct((3, 2**20), "float32")}, opt_state=())
-  mesh = devices.data_mesh()
-  lies = SimpleNamespace(params={"w": NamedSharding(mesh, PartitionSpec(None, "data"))}, opt_state=())
-  (line,) = sharding._lines(mesh, shapes, lies)
-  assert line == "a device (4 data) holds 3.0 of 12.0 MiB of weights and 0.0 of 0.0 MiB of the optimiser's state"
+  assert [sharding._mib(count) for count in (0, 1_572_864, 2**40)] == ["0.0", "1.5", "1,048,576.0"]
 
 
 def test_whole_weights_are_the_default_and_change_nothing(whole):
