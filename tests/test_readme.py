@@ -22,7 +22,8 @@ from hierjax.runs import devices
 
 ROOT = Path(__file__).parents[1]
 HOW_TO = ROOT / "docs" / "how_to"
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+NOTES = sorted((ROOT / "benchmarks" / "notes").glob("*.md"))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *NOTES)
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
