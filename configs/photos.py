@@ -37,7 +37,7 @@ def get_config(variant: str = "") -> mlc.ConfigDict:
   c.data.pad = 0
   c.data.crop_area = CROP_AREA
   c.data.jitter = (0.2, 0.2, 0.2)
-  c.head = dict(name="path_rnn", width=256, softmax="nodes", dropout=0.2)
+  c.head = dict(name="path_rnn", width=256, softmax="nodes", dropout=0.2, label_smoothing=0.1)
   pretrained(c)
   frozen(c)
   return common.apply(c, variant, KINDS)
