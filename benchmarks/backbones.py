@@ -16,7 +16,6 @@ made.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -201,15 +200,17 @@ def peak_mib(case: Case, name: str) -> float:
 
 
 def print_peak(case: Case, name: str) -> None:
-  before = resident_mib()
+  before = memory_mib("VmRSS")
   (side,) = sides_of(case, [name]).values()
   for _ in range(3):
     side()
-  print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)
+  print(memory_mib("VmHWM") - before)
 
 
-def resident_mib() -> float:
-  return float(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+def memory_mib(field: str) -> float:
+  """Returns a size of this process; `ru_maxrss` would be at least what its parent had when it started this one."""
+  (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{field}:"))
+  return int(line.split()[1]) / 1024
 
 
 def row(case: Case, names: list[str], rounds: int, memory: bool) -> list[str]:
