@@ -45,7 +45,10 @@ OPTIONS = (
 )
 FOLDERS = ("tree", "functional", "data", "nn/heads", "runs", "training", "inference", "evaluation")
 PRELOADED = ("jax", "flax.linen", "optax", "orbax.checkpoint", "ml_collections", "grain", "PIL.Image")
-COPIED = ("hierjax", "tests", "configs", "benchmarks", "docs", "train.py", "README.md", "pyproject.toml")
+COPIED = (
+  "hierjax", "tests", "configs", "benchmarks", "docs", "scripts", "train.py", "pyproject.toml", "mkdocs.yml",
+  "requirements.txt", "README.md", "CONTRIBUTING.md", "CITATION.cff",
+)  # fmt: skip
 
 _COMPARED = {
   ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
