@@ -13,6 +13,12 @@ def check_dropout(rate: float) -> None:
     raise ValueError(f"dropout = {rate}: a rate is at least 0 and less than 1")
 
 
+def check_label_smoothing(share: float) -> None:
+  """Raises ValueError for a share outside its range."""
+  if not 0 <= share <= 1:
+    raise ValueError(f"label_smoothing = {share}: must be from 0 to 1")
+
+
 class HeadDefaults:
   """A base beside `nn.Module`: of a head that predicts one path, takes any options and chooses nothing by itself."""
 

@@ -18,7 +18,7 @@ from hierjax.functional.paths import complete, single_path
 from hierjax.functional.search import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, level_outputs
-from hierjax.nn.heads.defaults import HeadDefaults
+from hierjax.nn.heads.defaults import HeadDefaults, check_label_smoothing
 from hierjax.nn.heads.multilabel import check_thresholds, check_weights, multilabel_loss
 from hierjax.nn.kept import KeptStages
 from hierjax.nn.layers.conversions import Kind
@@ -48,6 +48,8 @@ class DHNNHead(HeadDefaults, nn.Module):
     cell: `lstm` or `gru` (READINGS K9).
     residual: whether there is a residual arc.
     level_weights: w_t of the loss; () for 1.
+    label_smoothing: with softmax, 0 to 1; the share of a step's target that is spread over all that can follow the node
+      before.
     conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_average`, `pool_linear`, `pool_dense` or
       `dense`; see `hierjax.nn.layers.conversions.Conversion`.
     side: of the map that a conversion makes before the vector.
@@ -73,6 +75,7 @@ class DHNNHead(HeadDefaults, nn.Module):
   cell: Literal["lstm", "gru"] = "lstm"
   residual: bool = True
   level_weights: tuple[float, ...] = ()
+  label_smoothing: float = 0.0
   conversion: Kind = "pool"
   side: int = 4
   strict: bool = False
@@ -147,7 +150,9 @@ class DHNNHead(HeadDefaults, nn.Module):
     """Returns sum_t w_t CE(y_t, softmax(o_t)) over the steps that are known, or the sum over the nodes' sigmoids."""
     if self.output == "sigmoid":
       return several_paths_loss(self, outputs, paths, tree)
-    return path_cross_entropy(outputs, single_path(paths), tree, weights=self.level_weights)
+    return path_cross_entropy(
+      outputs, single_path(paths), tree, weights=self.level_weights, epsilon=self.label_smoothing
+    )
 
   @nn.nowrap
   def weight_axes(self, tree: TreeArrays) -> WeightAxes:
@@ -200,6 +205,11 @@ def check_fields(head: Any) -> None:
     raise ValueError(f"width = {head.width}, layers = {head.layers}: must be 1 or more")
   if head.own_level and head.output == "softmax":
     raise ValueError("own_level = True: it is for several paths an image; set output = sigmoid, or own_level = False")
+  check_label_smoothing(head.label_smoothing)
+  if head.label_smoothing and head.output == "sigmoid":
+    raise ValueError(
+      f"label_smoothing = {head.label_smoothing}: it is for one path an image; set output = softmax, or 0"
+    )
   check_weights(head.level_weights, len(head.level_offsets) - 1)
   stage_sequence(head, 0, parent=None).check()
 

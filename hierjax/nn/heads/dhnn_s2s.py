@@ -58,6 +58,8 @@ class DHNNSequenceHead(HeadDefaults, nn.Module):
     cell: `lstm` or `gru` (READINGS K9).
     feedback: `soft` or `labels`.
     level_weights: w_t of the loss; () for 1.
+    label_smoothing: with softmax, 0 to 1; the share of a step's target that is spread over all that can follow the node
+      before.
     conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_average`, `pool_linear`, `pool_dense` or
       `dense`; see `hierjax.nn.layers.conversions.Conversion`.
     side: of the map that a conversion makes before the vector.
@@ -84,6 +86,7 @@ class DHNNSequenceHead(HeadDefaults, nn.Module):
   cell: Literal["lstm", "gru"] = "lstm"
   feedback: Literal["soft", "labels"] = "soft"
   level_weights: tuple[float, ...] = ()
+  label_smoothing: float = 0.0
   conversion: Kind = "pool"
   side: int = 4
   strict: bool = False
@@ -195,7 +198,9 @@ class DHNNSequenceHead(HeadDefaults, nn.Module):
     """Returns sum_t w_t CE(y_t, softmax(o_t)) over the known steps, STOP's included, or the sum over the sigmoids."""
     if self.output == "sigmoid":
       return several_paths_loss(self, outputs, paths, tree)
-    return path_cross_entropy(outputs, single_path(paths), tree, weights=self.level_weights)
+    return path_cross_entropy(
+      outputs, single_path(paths), tree, weights=self.level_weights, epsilon=self.label_smoothing
+    )
 
   @nn.nowrap
   def weight_axes(self, tree: TreeArrays) -> WeightAxes:

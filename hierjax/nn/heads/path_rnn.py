@@ -20,7 +20,7 @@ from hierjax.functional.paths import before, single_path
 from hierjax.functional.search import Step, beam_search, continuations, output_numbers
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes, node_outputs
-from hierjax.nn.heads.defaults import HeadDefaults, check_dropout
+from hierjax.nn.heads.defaults import HeadDefaults, check_dropout, check_label_smoothing
 from hierjax.nn.layers.recurrence.logit_scale import LogitScale, scaled_normal
 from hierjax.nn.layers.recurrence.sequence import LSTM, STRONG, LSTMCarry, by_gate
 from hierjax.nn.layers.window_products import window_products
@@ -118,8 +118,7 @@ class PathRNNHead(HeadDefaults, nn.Module):
     if self.width < 1 or (self.embed_width is not None and self.embed_width < 1):
       raise ValueError(f"width = {self.width}, embed_width = {self.embed_width}: must be 1 or more")
     check_dropout(self.dropout)
-    if not 0 <= self.label_smoothing <= 1:
-      raise ValueError(f"label_smoothing = {self.label_smoothing}: must be from 0 to 1")
+    check_label_smoothing(self.label_smoothing)
     super().__post_init__()
 
   @classmethod

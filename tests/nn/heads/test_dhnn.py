@@ -118,6 +118,17 @@ def test_the_loss_weighs_levels():
   np.testing.assert_allclose(head.loss(outputs, paths, arrays), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["dhnn_rnn", "dhnn_s2s"])
+def test_smoothed_labels_reach_the_loss(name):
+  arrays = tree_arrays(FIXED)
+  outputs = jax.random.normal(jax.random.key(0), (2, 2, arrays.num_outputs))
+  paths = jnp.array([[0, 3], [1, UNKNOWN]], jnp.int32)
+  head = method(FIXED, name, label_smoothing=0.2, level_weights=(3.0, 0.5)).module.head
+  expected = path_cross_entropy(outputs, paths, arrays, weights=(3.0, 0.5), epsilon=0.2)
+  np.testing.assert_allclose(head.loss(outputs, paths, arrays), expected, rtol=1e-6)
+  assert (head.loss(outputs, paths, arrays) != head.clone(label_smoothing=0.0).loss(outputs, paths, arrays)).all()
+
+
 def numpy_feedback(head, variables, example, tokens=None):
   """Returns the decoder's log-probabilities at each step, fed the softmax of the one before, or the tokens."""
   p = jax.tree.map(lambda w: np.asarray(w, np.float64), variables["params"])
@@ -250,6 +261,8 @@ def test_the_conversion_of_each_stage_is_described():
       "config.head.conversion = 'max': choose from linear, conv, pool, pool_average, pool_linear, pool_dense, dense",
     ),
     ("dhnn_s2s", {"own_level": True}, "own_level = True: it is for several paths an image; set output = sigmoid"),
+    ("dhnn_rnn", {"label_smoothing": -0.1}, "label_smoothing = -0.1: must be from 0 to 1"),
+    ("dhnn_s2s", {"output": "sigmoid", "label_smoothing": 0.1}, "label_smoothing = 0.1: it is for one path an image"),
     ("dhnn_rnn", {"order": "random"}, "config.head.order = 'random': choose from deep_first, shallow_first"),
     ("dhnn_rnn", {"width": 0}, "width = 0, layers = 3: must be 1 or more"),
     ("dhnn_s2s", {"feedback": "hard"}, "config.head.feedback = 'hard': choose from soft, labels"),
