@@ -38,8 +38,8 @@ from hierjax.training.optim import OptimConfig
 from hierjax.training.phases import PhasesConfig, make_phases
 from hierjax.training.schedule import RunLength
 from hierjax.training.sections import resolved
-from hierjax.training.state import init_state
-from hierjax.training.step import StepSettings, make_train_step
+from hierjax.training.state import TrainState, init_state
+from hierjax.training.step import StepSettings, TrainStep, make_train_step
 from hierjax.tree.builders import from_paths
 from hierjax.types import Examples, Features
 
@@ -96,29 +96,22 @@ def lowered(run: Run, devices: int, platforms: Iterable[str] = PLATFORMS) -> Ste
   mesh = AbstractMesh((devices,), ("data",))
   whole, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
   images = -(-run.config.batch_size // PART)
-  shapes = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), run.example_shape))
-  optim = unpack(OptimConfig, run.config.optim, "optim")
-  phases = make_phases(unpack(PhasesConfig, run.config.phases, "phases"), optim, shapes, RunLength(10.0, 100))
-  phase = phases.all[-1]
-  state = jax.eval_shape(lambda variables: init_state(variables, phase.optimizer), shapes)
-  accumulate = optim.accumulate
-  settings = StepSettings(lambda step: jnp.float32(0.1), run.augment, jax.random.key(1), accumulate)
+  step, state = step_of(run)
 
   def placed(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
   method = placed(run.method, whole)
-  train = jax.jit(make_train_step(phase, settings), donate_argnums=1, out_shardings=whole)
+  train = jax.jit(step, donate_argnums=1, out_shardings=whole)
   traced = train.trace(method, placed(state, whole), placed(examples_of(run, images * devices), rows))
   flop = flop_of(traced.jaxpr.jaxpr)
-  twice = jax.make_jaxpr(make_train_step(phase, settings))(run.method, state, examples_of(run, 2 * images * devices))
-  fixed = 2 * flop - flop_of(twice.jaxpr)  # of weights alone, on every device
+  fixed = 2 * flop - flop_of_step(run, 2 * images * devices)  # of weights alone, on every device
 
   def predict(method: Any, variables: Any, examples: Examples) -> Any:
     return method.predict(variables, run.preprocess(examples).inputs, None, run.options)
 
   predicting = jax.jit(predict).trace(
-    method, placed(shapes, whole), placed(examples_of(run, images * devices, kept=False), rows)
+    method, placed(variables_of(run), whole), placed(examples_of(run, images * devices, kept=False), rows)
   )
   texts = {p: tuple(t.lower(lowering_platforms=(p,)).as_text() for t in (traced, predicting)) for p in platforms}
   return Step(
@@ -130,6 +123,28 @@ def lowered(run: Run, devices: int, platforms: Iterable[str] = PLATFORMS) -> Ste
     images * (kept_bytes(run, 2) - kept_bytes(run, 1)),
     texts,
   )
+
+
+def variables_of(run: Run) -> Any:
+  """Returns the shapes of a run's variables."""
+  return jax.eval_shape(lambda: run.init_variables(jax.random.key(0), run.example_shape))
+
+
+def step_of(run: Run) -> tuple[TrainStep, TrainState]:
+  """Returns a run's train step, that of its last phase, and the shapes of its state."""
+  shapes = variables_of(run)
+  optim = unpack(OptimConfig, run.config.optim, "optim")
+  phases = make_phases(unpack(PhasesConfig, run.config.phases, "phases"), optim, shapes, RunLength(10.0, 100))
+  phase = phases.all[-1]
+  state = jax.eval_shape(lambda variables: init_state(variables, phase.optimizer), shapes)
+  settings = StepSettings(lambda step: jnp.float32(0.1), run.augment, jax.random.key(1), optim.accumulate)
+  return make_train_step(phase, settings), state
+
+
+def flop_of_step(run: Run, images: int) -> float:
+  """Returns the FLOP of a train step of so many images on one device, traced and not compiled; see `flop_of`."""
+  step, state = step_of(run)
+  return flop_of(jax.make_jaxpr(step)(run.method, state, examples_of(run, images)).jaxpr)
 
 
 def examples_of(run: Run, count: int, kept: bool = True) -> Examples:
@@ -150,8 +165,7 @@ def examples_of(run: Run, count: int, kept: bool = True) -> Examples:
 
 def features_of(run: Run) -> Features:
   """Returns the shapes of the features of one image."""
-  module = run.method.module
-  shapes = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), run.example_shape))
+  module, shapes = run.method.module, variables_of(run)
   image = jax.ShapeDtypeStruct((1, *run.example_shape), jnp.float32)
   found: Features = jax.eval_shape(lambda v, x: module.apply(v, x, method="backbone_features"), shapes, image)
   return found
@@ -159,8 +173,7 @@ def features_of(run: Run) -> Features:
 
 def kept_bytes(run: Run, count: int) -> int:
   """Returns the bytes that the forward pass of so many images keeps for the backward pass."""
-  shapes = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), run.example_shape))
-  collections = dict(shapes)
+  collections = dict(variables_of(run))
   params = collections.pop("params")
   paths = jax.ShapeDtypeStruct((count, 1, run.tree.depth), jnp.int32)
   inputs: Any = jax.ShapeDtypeStruct((count, *run.example_shape), jnp.float32)

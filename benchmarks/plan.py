@@ -44,6 +44,10 @@ class Chip:
   link_gbs: float
   on_host: int
 
+  def seconds(self, flop: float) -> float:
+    """Returns the seconds of so many operations."""
+    return flop / (self.tflops * 1e12 * self.reached)
+
 
 CHIPS = {
   "TPU v5e": Chip(tflops=197, reached=0.3, memory_gb=16, link_gbs=200, on_host=4),
@@ -148,8 +152,7 @@ def kept(job: Job, nodes: int) -> dict[str, float]:
 
 def compute_seconds(job: Job, nodes: int, chip: Chip) -> float:
   """Returns the seconds of a step's products: those of the backbone, and 6 a weight and image of the output layer."""
-  flop = job.images * (job.gflop * 1e9 + 6 * job.width * nodes)
-  return flop / (chip.tflops * 1e12 * chip.reached)
+  return chip.seconds(job.images * (job.gflop * 1e9 + 6 * job.width * nodes))
 
 
 def goodput(save_minutes: float, every_minutes: float, lost_a_day: float, restart_minutes: float) -> float:

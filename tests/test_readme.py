@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 HOW_TO = ROOT / "docs" / "how_to"
 NOTES = sorted((ROOT / "benchmarks" / "notes").glob("*.md"))
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *NOTES)
-CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
