@@ -23,6 +23,7 @@ from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.pipeline import Stages
 from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints
+from hierjax.runs.choices import kept_temperatures
 from hierjax.runs.estimate import Estimate
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.peers import watched
@@ -299,10 +300,9 @@ class _Steps:
 
   def _log(self, done: int, metrics: Mapping[str, jax.Array]) -> None:
     self._check_finite()
-    speed = self._rate.per_second(done)
-    loss = float(self.state.loss_sum) / int(self.state.loss_count)
-    values = {name: float(value) for name, value in metrics.items()}
-    self.log.write(done, "train", values | {"loss": loss, "images_per_second": speed})
+    values = {"loss": float(self.state.loss_sum) / int(self.state.loss_count)}
+    values["images_per_second"] = self._rate.per_second(done)
+    self.log.write(done, "train", {name: float(value) for name, value in metrics.items()} | values)
     zeros = {"loss_sum": np.float32(0), "loss_count": np.int32(0)}
     self.state = dataclasses.replace(self.state, **jax.device_put(zeros, self._whole))
     self._rate.restart(done)
@@ -379,15 +379,17 @@ def _finish(training: _Training, first_step: int) -> dict[str, Any]:
   if not total_steps:
     _say(f"the initial weights are in {folder.path}; with epochs = 0 the run is neither trained nor evaluated")
     return {}
-  if first_step < total_steps and (fitted := calibrate_run(run, folder, training.layout.mesh)):
+  step, mesh = counting_step(folder), training.layout.mesh
+  fitted = None if step in kept_temperatures(folder) else calibrate_run(run, folder, mesh)
+  if fitted:
     _say(str(fitted))
   if training.judged is None:
     _say(f"trained {total_steps} steps in {folder.path}; the set has no test or validation images to evaluate on")
     return {}
   found = folder.evaluation(folder.evaluation_name(training.judged, training.judged, run.images_of(training.judged)))
-  wanted = (counting_step(folder), run.options.views)
-  if first_step < total_steps or found is None or (found["step"], found["views"]) != wanted:
-    found = evaluate_run(folder, training.layout.mesh, opened=run.opened)
+  new = fitted is not None or first_step < total_steps
+  if new or found is None or (found["step"], found["views"]) != (step, run.options.views):
+    found = evaluate_run(folder, mesh, opened=run.opened)
   if jax.process_index() == 0:
     print_metrics(folder, found)
   return found

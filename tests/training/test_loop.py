@@ -7,6 +7,7 @@ import json
 import pytest
 
 from configs import common
+from hierjax.runs.choices import kept_temperatures
 from hierjax.runs.folder import RunFolder
 from hierjax.training import loop
 from hierjax.training.logs.metrics_log import ImageRate
@@ -50,6 +51,23 @@ def lines(tmp_path):
     return [line for line in found if line["split"] == split]
 
   return lines
+
+
+def test_a_run_that_ended_before_its_temperature_was_fitted_fits_it_when_it_goes_on(train, tmp_path, monkeypatch):
+  def end(*_):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loop, "calibrate_run", end)
+    with pytest.raises(KeyboardInterrupt):
+      train(9 * [(0.5, 0.1)])
+  folder = RunFolder(tmp_path / "run")
+  assert kept_temperatures(folder) == {}
+  train([])
+  (temperature,) = kept_temperatures(folder).values()
+  assert json.loads((folder.path / "eval" / "test.json").read_text())["temperature"] == pytest.approx(temperature)
+  monkeypatch.setattr(loop, "calibrate_run", end)
+  train([])  # it has one
 
 
 def test_a_logged_loss_is_the_mean_of_the_steps_since_the_line_before(train, lines):
