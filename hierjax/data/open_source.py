@@ -165,7 +165,7 @@ def _labelled(images: View, config: DataConfig, split: str) -> View:
   known = has_label(images.nodes)
   if known.all():
     return images
-  count, first = int((~known).sum()), images.describe(int(np.argmin(known)))
+  count, first = int((~known).sum()), images.name_of(int(np.argmin(known)))
   what = f"{count:,} of {len(images):,} {split} images {'has' if count == 1 else 'have'} no label, {first} the first"
   if config.on_no_label == "stop":
     raise UserError(f"{what}: label them, or set config.data.on_no_label = skip to leave them out")

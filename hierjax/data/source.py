@@ -40,7 +40,7 @@ class Source(Protocol):
   def read(self, indices: Integer[np.ndarray, "m"]) -> Images:
     """Returns images, all of `shape`; raises BadImageError for one that cannot be read."""
 
-  def describe(self, index: int) -> str:
+  def name_of(self, index: int) -> str:
     """Returns the name of an image in messages, such as its file."""
 
   def extents(self, indices: Integer[np.ndarray, "m"]) -> Int[np.ndarray, "m 2"]:
@@ -89,7 +89,7 @@ class ArraySource:
     images: `u8[n h w c]`, or precomputed features `f32[n d]`.
     nodes: `i32[n p]`, as in `Source`.
     name: of the set in messages.
-    describe_image: returns the name of an image in messages; by default its number in the set.
+    image_name: returns the name of an image in messages; by default its number in the set.
     bad: the faults of the images that could not be read, by number.
     stored: the `content` of the source that they were decoded from; by default it is that of the rows.
     stretched: `i32[n 2]`, height and width of the images that were stretched to squares; None where they were not.
@@ -98,7 +98,7 @@ class ArraySource:
   images: np.ndarray
   nodes: np.ndarray
   name: str = "arrays"
-  describe_image: Callable[[int], str] | None = None
+  image_name: Callable[[int], str] | None = None
   bad: Mapping[int, str] = dataclasses.field(default_factory=dict)
   stored: Callable[[int, int], bytes] | None = None
   stretched: np.ndarray | None = None
@@ -128,9 +128,9 @@ class ArraySource:
         raise BadImageError(self.bad[int(index)])
     return np.asarray(self.images[indices])
 
-  def describe(self, index: int) -> str:
+  def name_of(self, index: int) -> str:
     """Returns the name of an image in messages."""
-    return self.describe_image(index) if self.describe_image else f"{self.name} example {index}"
+    return self.image_name(index) if self.image_name else f"{self.name} example {index}"
 
   def extents(self, indices: Integer[np.ndarray, "m"]) -> Int[np.ndarray, "m 2"]:
     """Returns heights and widths; see `Source`."""
@@ -167,9 +167,9 @@ class View:
     """Returns images; raises BadImageError as the other source does."""
     return self.source.read(self.indices[indices])
 
-  def describe(self, index: int) -> str:
+  def name_of(self, index: int) -> str:
     """Returns the name of an image in messages."""
-    return self.source.describe(int(self.indices[index]))
+    return self.source.name_of(int(self.indices[index]))
 
   def extents(self, indices: Integer[np.ndarray, "m"]) -> Int[np.ndarray, "m 2"]:
     """Returns heights and widths; see `Source`."""
@@ -194,7 +194,7 @@ def data_checksum(source: Source, all_bytes: bool = False) -> str:
     source: the images.
     all_bytes: of all images, for the contents; otherwise of their sizes, and of 12 KiB each of a thousand of them.
   """
-  names = "\n".join(os.path.basename(source.describe(i)) for i in range(len(source)))
+  names = "\n".join(os.path.basename(source.name_of(i)) for i in range(len(source)))
   named = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
   return f"{labels_checksum(source)}-{named}-{_contents_checksum(source, all_bytes)}"
 

@@ -271,7 +271,7 @@ def _examples(run: Run, source: Source, answers: Mapping[int, Int[np.ndarray, "k
   """Returns images of a split by name, with their labels and predicted paths."""
   return [
     {
-      "image": source.describe(number),
+      "image": source.name_of(number),
       "label": "; ".join(run.tree.path_text(node) for node in source.nodes[number].tolist() if node >= 0),
       "predicted": "; ".join(run.tree.nodes_text(path[path >= 0].tolist()) for path in paths if path[0] >= 0),
     }

@@ -138,7 +138,7 @@ def _write_split(made_by: LoadedRun, source: Source, folder: Path) -> int:
         numbers.append(np.asarray(examples.draw)[real, 1])
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
-          raise UserError(f"the features of {source.describe(int(numbers[-1][np.argmin(finite)]))} are not finite")
+          raise UserError(f"the features of {source.name_of(int(numbers[-1][np.argmin(finite)]))} are not finite")
         bar.update(len(rows))
         yield rows
 

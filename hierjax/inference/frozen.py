@@ -118,5 +118,5 @@ def _computed(loaded: LoadedRun, source: Source, views: int) -> Float32[np.ndarr
 def _check_finite(rows: Float32[np.ndarray, "b v d"], real: Bool[np.ndarray, "b"], source: Source, first: int) -> None:
   bad = real & ~np.isfinite(rows).all(axis=(1, 2))
   if bad.any():
-    name = source.describe(first + int(np.argmax(bad)))
+    name = source.name_of(first + int(np.argmax(bad)))
     raise UserError(f"{name}: its features are not finite; the weights of the backbone, config.init, may be damaged")

@@ -234,7 +234,7 @@ def answers_of(ensemble: Ensemble, images: Images) -> Generator[Answered, None, 
       ]
       mask = functools.reduce(jnp.minimum, [examples.mask for examples in read])
       for part, (_, _, sums, right) in zip(ensemble.parts, found, strict=True):
-        name_of = lambda row, first=first: images.source.describe(first + row)  # noqa: E731
+        name_of = lambda row, first=first: images.source.name_of(first + row)  # noqa: E731
         _check_sums(part, np.asarray(sums), np.asarray(right | (mask[:, None] == 0)), name_of)
       yield Answered(read[0].paths, mask, tuple(row[0] for row in found), tuple(row[1] for row in found))
       first += len(read[0].mask)

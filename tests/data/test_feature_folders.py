@@ -46,7 +46,7 @@ def test_rows_are_read_by_number_from_the_disk(tmp_path, features):
   np.testing.assert_array_equal(train.nodes[:, 0], nodes)
   assert test.nodes.tolist() == [[CUP, CAT], [CAT, PAD]] and test.shape == (4,)
   assert isinstance(train.source.features, np.memmap)
-  assert train.describe(3) == f"{tmp_path / 'train' / 'features.npy'} row 3"
+  assert train.name_of(3) == f"{tmp_path / 'train' / 'features.npy'} row 3"
   assert open_source(config(tmp_path), TREE, "validation") is None
   kept = [len(open_source(config(tmp_path, validation=0.4), TREE, split)) for split in ("train", "validation")]
   assert sum(kept) == 6 and min(kept) > 0

@@ -199,7 +199,7 @@ def test_a_random_set_of_images_is_read_as_it_was_meant(tmp_path, seed):
   for split in SPLITS:
     source = open_source(config, tree, split, opened)
     for i in range(len(source)):
-      name = os.path.basename(source.describe(i))
+      name = os.path.basename(source.name_of(i))
       try:
         pixels = source.read(np.array([i]))[0].astype(int)
         shade = meant[name][2]

@@ -99,7 +99,7 @@ def test_a_pack_gives_the_same_tree_names_checksums_and_batches(kind, sides, req
     jax.tree.map(np.testing.assert_array_equal, given, wanted)
     if source is not None:
       places = ((source, config.root), (found, ours.root))
-      names = [[one.describe(i).removeprefix(root) for i in range(len(one))] for one, root in places]
+      names = [[one.name_of(i).removeprefix(root) for i in range(len(one))] for one, root in places]
       assert names[0] == names[1]
       assert data_checksum(found) == data_checksum(source)
       assert data_checksum(found, all_bytes=True) == data_checksum(source, all_bytes=True)

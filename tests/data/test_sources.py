@@ -75,8 +75,8 @@ def test_suffixes_in_capitals_count_and_hidden_or_other_files_do_not(photos):
 
 def test_the_order_is_that_of_the_names(photos):
   one, two = (open_source(folder_config(photos), TREE, "train") for _ in range(2))
-  names = [one.describe(i) for i in range(len(one))]
-  assert names == [two.describe(i) for i in range(len(two))]
+  names = [one.name_of(i) for i in range(len(one))]
+  assert names == [two.name_of(i) for i in range(len(two))]
   of_cup = [name for name in names if "cup" in name]
   assert of_cup == sorted(of_cup)
 
@@ -210,7 +210,7 @@ def test_a_csv_file_with_splits(photos):
   )
   config = csv_config(photos, text, validation=0.1)
   assert [len(open_source(config, TREE, split)) for split in ("train", "validation", "test")] == [2, 1, 1]
-  assert "2.png" in open_source(config, TREE, "test").describe(0)
+  assert "2.png" in open_source(config, TREE, "test").name_of(0)
   own = csv_config(
     photos, text.replace("Val", "FOLD 3"), validation=0.1, validation_split="Fold 3", train_split="Train"
   )
@@ -224,7 +224,7 @@ def test_a_csv_file_is_looked_for_below_the_images_too(photos, monkeypatch, tmp_
     tree_of(config)
   for place, image in ((photos, "thing/cup/1.png"), (tmp_path, "thing/cup/2.png")):
     (place / "labels.csv").write_text(f"image,a,b\n{image},thing,cup\n")
-    assert open_source(config, TREE, "train").describe(0).endswith(image) and len(tree_of(config).leaves) == 1
+    assert open_source(config, TREE, "train").name_of(0).endswith(image) and len(tree_of(config).leaves) == 1
 
 
 def test_images_of_a_csv_file_that_are_no_files(photos):
@@ -333,7 +333,7 @@ def test_a_bad_image_that_is_skipped_is_counted_and_never_counts(photos, monkeyp
   (photos / "thing" / "cup" / "4.png").write_bytes(b"broken")
   source = open_source(folder_config(photos, on_bad_image="skip"), TREE, "train")
   assert any("1 of 42 images" in message for message in messages) and any("4.png" in message for message in messages)
-  bad = next(i for i in range(len(source)) if source.describe(i).endswith("cup/4.png"))
+  bad = next(i for i in range(len(source)) if source.name_of(i).endswith("cup/4.png"))
   images, faults = decode.read_or_skip(source, np.arange(len(source)), "skip")
   assert list(faults) == [bad] and not images[bad].any() and images[bad - 1].all()
   with pytest.raises(BadImageError, match=r"4\.png"):
@@ -387,7 +387,7 @@ def test_stretched_images_are_other_images(tmp_path, cache_mib, monkeypatch):
 def test_kept_images_are_not_believed_when_files_changed_or_the_cache_is_damaged(photos, monkeypatch):
   monkeypatch.setattr(decode, "_WORTH_SAVING_S", 0.0)
   before = open_source(folder_config(photos), TREE, "train")
-  cup = next(i for i in range(len(before)) if before.describe(i).endswith("cup/7.png"))
+  cup = next(i for i in range(len(before)) if before.name_of(i).endswith("cup/7.png"))
   write(photos / "thing" / "cup" / "7", 250)
   after = open_source(folder_config(photos), TREE, "train")
   assert after.read(np.array([cup]))[0, 0, 0, 0] == 250
@@ -569,7 +569,7 @@ def test_the_validation_split_is_the_same_for_the_top_levels(photos):
   config = folder_config(photos, validation=0.3)
   cut = open_source(config, TREE.truncated(1), "validation", Opened(TREE))
   whole = open_source(config, TREE, "validation")
-  assert [cut.describe(i) for i in range(len(cut))] == [whole.describe(i) for i in range(len(whole))]
+  assert [cut.name_of(i) for i in range(len(cut))] == [whole.name_of(i) for i in range(len(whole))]
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5, 0.9])
@@ -587,10 +587,10 @@ def test_validation_is_stratified_exact_disjoint_and_by_seed(rng, fraction):
 def test_a_train_and_a_validation_split_share_no_image(photos):
   config = folder_config(photos, validation=0.3)
   train, validation = (open_source(config, TREE, split) for split in ("train", "validation"))
-  names = [{source.describe(i) for i in range(len(source))} for source in (train, validation)]
+  names = [{source.name_of(i) for i in range(len(source))} for source in (train, validation)]
   assert not names[0] & names[1] and len(names[0] | names[1]) == 42
   for source in (train, validation):
-    np.testing.assert_array_equal(source.read(np.array([4]))[0], read_image(source.describe(4), 4))
+    np.testing.assert_array_equal(source.read(np.array([4]))[0], read_image(source.name_of(4), 4))
   with pytest.raises(UserError, match=r"\b42; .*config\.data\.validation=0"):
     open_source(folder_config(photos, validation=0.001), TREE, "validation")
 

@@ -63,7 +63,7 @@ def config(folder, **changes):
 def test_classes_become_nodes_and_images_squares(prepared, cache_mib):
   source = open_source(config(prepared, cache_mib=cache_mib), TREE, "train")
   images = source.read(np.arange(12))
-  assert images.shape == (12, 8, 8, 3) and source.describe(3).startswith("tiny/1.0.0 train example")
+  assert images.shape == (12, 8, 8, 3) and source.name_of(3).startswith("tiny/1.0.0 train example")
   labels = {
     int(image[0, 0, 0]) // 10 % 3: TREE.names[node] for image, node in zip(images, source.nodes[:, 0], strict=True)
   }

@@ -53,7 +53,7 @@ def test_features_are_those_of_the_backbone_and_their_views_are_augmented(tmp_pa
   rows = np.arange(len(source))
   assert found.shape == (3, 8) and len(found) == len(source)
   np.testing.assert_array_equal(found.nodes, source.nodes)
-  assert found.describe(3) == source.describe(3)
+  assert found.name_of(3) == source.name_of(3)
   pixels = source.read(rows).astype(np.float32) / 255
   images = (pixels - np.array(of.run.data.mean, np.float32)) / np.array(of.run.data.std, np.float32)
   backbone = of.run.method.module.backbone

@@ -58,7 +58,7 @@ def test_a_folder_has_the_images_that_training_finds_in_it(tmp_path, monkeypatch
   (root / "a").symlink_to(tmp_path / "elsewhere")
   trained = open_source(DataConfig(name="folder", root=str(root), validation=0.0), from_folder(root), "train")
   found = [str(file) for file in find_images([str(root)])]
-  assert found == [trained.describe(i) for i in range(len(trained))] == [str(root / "a/z.png"), str(root / "b/y.png")]
+  assert found == [trained.name_of(i) for i in range(len(trained))] == [str(root / "a/z.png"), str(root / "b/y.png")]
 
   entries = folders._entries
 

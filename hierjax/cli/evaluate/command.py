@@ -211,7 +211,7 @@ def _adapted(
   purpose, images = purpose_of(args), open_images(ensemble, args.split)
   stages = Stages(ensemble.whole.run.options, only=purpose.nodes(ensemble.tree))
   errors, metrics = subset_errors(ensemble, alphas, stages), all_metrics(ensemble, alphas, stages)
-  rows = _rows(ensemble, alphas, stages)
+  rows = _answered_rows(ensemble, alphas, stages)
   fold(ensemble, images, errors, metrics, *rows)
   found = _every_metric(alphas, metrics_of(metrics), rows)
   about = _About(purpose.name, purpose.conditions(ensemble.tree))
@@ -219,7 +219,7 @@ def _adapted(
   return _report(ensemble, images.split, measured, out)
 
 
-def _rows(ensemble: Ensemble, alphas: tuple[float, ...], stages: Stages) -> list[AnsweredRows]:
+def _answered_rows(ensemble: Ensemble, alphas: tuple[float, ...], stages: Stages) -> list[AnsweredRows]:
   """Returns a taker of the scores of the answers at each alpha."""
   from hierjax.evaluation.metrics.rows import AnsweredRows
 
@@ -261,7 +261,7 @@ def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -
   shown = (0.0, 1.0 if alpha is None else alpha)
   sums, metrics = subset_errors(ensemble, alphas, stages), all_metrics(ensemble, shown, stages)
   masses = node_masses(ensemble, node)
-  rows = _rows(ensemble, shown, stages)
+  rows = _answered_rows(ensemble, shown, stages)
   fold(ensemble, images, sums, metrics, masses, *rows)
   errors = errors_of(sums, ensemble, alphas)
   found = _every_metric(shown, metrics_of(metrics), rows)

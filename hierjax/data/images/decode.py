@@ -99,7 +99,7 @@ def in_memory(
     logging.warning("%s: %d of %d images cannot be read", source.name, len(bad), len(source))
     report_skipped(bad.values())
   extents = source.extents(np.arange(len(source)))
-  return ArraySource(images, source.nodes, source.name, source.describe, bad, source.content, extents)
+  return ArraySource(images, source.nodes, source.name, source.name_of, bad, source.content, extents)
 
 
 def _report_kept(path: Path | None) -> None:
@@ -136,7 +136,7 @@ def check_some_readable(source: Source, threads: int) -> None:
   ]
   if faulty:
     rows, message = faulty[0]
-    whole = "of this split" if len(faulty) == len(classes) else f"of the class of {source.describe(int(rows[0]))}"
+    whole = "of this split" if len(faulty) == len(classes) else f"of the class of {source.name_of(int(rows[0]))}"
     more = f", nor of {len(faulty) - 1} other classes" if 1 < len(faulty) < len(classes) else ""
     raise UserError(f"no image {whole} can be read{more}; the first fault: {message}")
 

@@ -42,7 +42,7 @@ class ImageFacts:
 def inspect(sources: Mapping[str, FileSource], tree: LabelTree, threads: int) -> list[ImageFacts]:
   """Opens all images of the splits, and returns the facts in order."""
   waiting = [
-    (source, i, ImageFacts(source.describe(i), split, _label(source, i, tree)))
+    (source, i, ImageFacts(source.name_of(i), split, _label(source, i, tree)))
     for split, source in sources.items()
     for i in range(len(source))
   ]

@@ -53,10 +53,10 @@ class FeatureSource:
     rows = np.asarray(self.features[indices])
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
-      raise BadImageError(f"{self.describe(int(indices[np.argmin(finite)]))} has values that are NaN or infinite")
+      raise BadImageError(f"{self.name_of(int(indices[np.argmin(finite)]))} has values that are NaN or infinite")
     return rows
 
-  def describe(self, index: int) -> str:
+  def name_of(self, index: int) -> str:
     """Returns the name of a vector in messages."""
     return f"{self.file} row {index}"
 

@@ -107,7 +107,7 @@ class FolderSource:
     """Returns the bytes of a file; raises OSError where it cannot be read."""
     return Path(self.files[index]).read_bytes()
 
-  def describe(self, index: int) -> str:
+  def name_of(self, index: int) -> str:
     """Returns the file's path."""
     return self.files[index]
 

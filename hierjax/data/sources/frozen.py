@@ -42,12 +42,12 @@ class FrozenFeatures:
     rows = np.asarray(self.features[indices])
     good = np.isfinite(rows).all(axis=(1, 2))
     if not good.all():
-      raise BadImageError(f"{self.describe(int(indices[np.argmin(good)]))} cannot be read")
+      raise BadImageError(f"{self.name_of(int(indices[np.argmin(good)]))} cannot be read")
     return rows
 
-  def describe(self, index: int) -> str:
+  def name_of(self, index: int) -> str:
     """Returns the name of an image in messages."""
-    return self.source.describe(index)
+    return self.source.name_of(index)
 
   def extents(self, indices: Integer[np.ndarray, "m"]) -> Int[np.ndarray, "m 2"]:
     """Returns ones: features have neither height nor width."""

@@ -128,7 +128,7 @@ class PackSource:
     """Returns decoded images; raises BadImageError for one that cannot be decoded, and as `file_bytes` does."""
     images = np.empty((len(indices), *self.shape), np.uint8)
     for row, (index, data) in enumerate(zip(indices.tolist(), self._files_in_turn(indices), strict=True)):
-      name = self.describe(index)
+      name = self.name_of(index)
       images[row] = read_image(data, self.shape[0], self._fit, name, interpolation=self._interpolation)
     return images
 
@@ -144,7 +144,7 @@ class PackSource:
       return squares(len(indices), self.shape)
     return np.array([image_extent(data) for data in self._files_in_turn(indices)], np.int32).reshape(-1, 2)
 
-  def describe(self, index: int) -> str:
+  def name_of(self, index: int) -> str:
     """Returns the path that the file would have below the pack."""
     return os.path.join(self._records.parent, self._index.names[index])
 
@@ -159,10 +159,10 @@ class PackSource:
     try:
       found: list[bytes] = self._reader.read(indices) if indices else []
     except Exception as error:  # of a damaged file: several types, of C++
-      raise DamagedPack(self._records, f"{self.describe(indices[0])} cannot be read ({_line(error)})") from None
+      raise DamagedPack(self._records, f"{self.name_of(indices[0])} cannot be read ({_line(error)})") from None
     for index, data in zip(indices, found, strict=True):
       if len(data) != max(0, self._index.sizes[index]) or zlib.crc32(data) != self._index.crcs[index]:
-        raise DamagedPack(self._records, f"{self.describe(index)} has other bytes than it had")
+        raise DamagedPack(self._records, f"{self.name_of(index)} has other bytes than it had")
     return found
 
 

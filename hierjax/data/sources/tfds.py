@@ -115,7 +115,7 @@ class TfdsSource:
     records = self._records.__getitems__(indices.tolist()) if len(indices) else []
     for row, (index, record) in enumerate(zip(indices.tolist(), records, strict=True)):
       images[row] = read_image(
-        record["image"], self.shape[0], self._fit, self.describe(index), interpolation=self._interpolation
+        record["image"], self.shape[0], self._fit, self.name_of(index), interpolation=self._interpolation
       )
     return images
 
@@ -126,7 +126,7 @@ class TfdsSource:
     records = self._records.__getitems__(indices.tolist())
     return np.array([image_extent(record["image"]) for record in records], np.int32)
 
-  def describe(self, index: int) -> str:
+  def name_of(self, index: int) -> str:
     """Returns the name of an image in messages."""
     return f"{self.name} example {index}"
 

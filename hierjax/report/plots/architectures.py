@@ -119,7 +119,7 @@ def draw_architectures(out: RunFolder, found: Sequence[Architecture], size: int 
   A panel for each level and one for the path; a line for each architecture, in a band of one standard deviation.
   """
   pictures = out.path / "pictures"
-  write_table(pictures / "architectures.csv", HEADER, _rows(found, size))
+  write_table(pictures / "architectures.csv", HEADER, _csv_rows(found, size))
   panels = list(found[0].accuracy)
   rows, columns = grid(len(panels), _COLUMNS)
   across, down = _LEFT + _WIDTH, _CAPTION + _HEIGHT + _BOTTOM
@@ -161,7 +161,7 @@ def _legend(page: Page, left: float, top: float, found: Sequence[Architecture]) 
   page.text(left, top + 3 * _LINE / 2, "over so many of them", width=_LEGEND, colour=GREY)
 
 
-def _rows(found: Sequence[Architecture], size: int) -> Iterator[tuple[object, ...]]:
+def _csv_rows(found: Sequence[Architecture], size: int) -> Iterator[tuple[object, ...]]:
   """Yields the rows of the CSV file, as HEADER names their columns."""
   for one in found:
     for what in one.accuracy:

@@ -116,4 +116,4 @@ def _comparison_rows(found: Comparison, shown: Sequence[np.ndarray]) -> Iterator
         for a in found.predictions
       ]
       gain = f"{found.gain(by)[image]:.6f}"
-      yield found.names[by], place, found.source.describe(image), label, gain, *answers[0], *answers[1]
+      yield found.names[by], place, found.source.name_of(image), label, gain, *answers[0], *answers[1]

@@ -153,4 +153,4 @@ def _consistency_rows(found: Consistency) -> Iterator[tuple[object, ...]]:
   for image in np.flatnonzero(found.counted).tolist():
     numbers = (f"{p:.6f}" for p in found.probability[image].ravel().tolist())
     label = found.tree.path_text(int(found.source.nodes[image, 0]))
-    yield found.source.describe(image), label, int(found.inside[image]), *numbers
+    yield found.source.name_of(image), label, int(found.inside[image]), *numbers

@@ -107,4 +107,4 @@ def _neighbours_rows(answer: Neighbours) -> Iterator[tuple[object, ...]]:
 def _region(answer: Neighbours, source: Source, image: int, cell: int) -> tuple[object, ...]:
   labels = " | ".join(answer.run.tree.path_text(node) for node in source.nodes[image].tolist() if node >= 0)
   pixels = [f"{answer.run.data.crop * edge:g}" for edge in dataclasses.astuple(answer.grid.box(cell))]
-  return source.describe(image), labels, *divmod(cell, answer.grid.columns), *pixels
+  return source.name_of(image), labels, *divmod(cell, answer.grid.columns), *pixels

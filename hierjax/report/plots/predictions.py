@@ -158,5 +158,5 @@ def _predictions_rows(found: PathSheet) -> Iterator[tuple[object, ...]]:
       label = found.run.tree.path_text(int(found.source.nodes[image, 0]))
       for level, part in enumerate(path_lines(found, image), 1):
         right = "" if part.right is None else int(part.right)
-        row = found.source.describe(image), label, level, part.name, f"{part.probability:.6f}", right
+        row = found.source.name_of(image), label, level, part.name, f"{part.probability:.6f}", right
         yield group, sizes[group], place, *row

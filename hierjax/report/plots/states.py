@@ -110,6 +110,6 @@ def _states_rows(found: States) -> Iterator[tuple[object, ...]]:
     top, whole = found.same_label(step, whole=False), found.same_label(step, whole=True)
     for i, (image, nearest) in enumerate(zip(step.images.tolist(), step.nearest.tolist(), strict=True)):
       place = ("", "") if step.places is None else tuple(f"{x:.4f}" for x in step.places[i])
-      neighbour = ("", "", "") if nearest == NONE else (found.source.describe(nearest), int(top[i]), int(whole[i]))
+      neighbour = ("", "", "") if nearest == NONE else (found.source.name_of(nearest), int(top[i]), int(whole[i]))
       label, predicted = tree.path_text(int(found.labels[image])), tree.path_text(int(ends[image]))
-      yield found.source.describe(image), label, predicted, number, *place, *neighbour
+      yield found.source.name_of(image), label, predicted, number, *place, *neighbour

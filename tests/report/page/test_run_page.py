@@ -69,7 +69,7 @@ def test_the_pictures_are_those_of_the_set_and_names_are_text(folder):
   pictures = [Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) for uri in page.data["pictures"]]
   assert len(pictures) == 48 and {np.asarray(picture).tobytes() for picture in pictures} == known
   assert {name for name, *_ in page.data["images"]} == {
-    source.describe(i).removeprefix(f"{Run.from_folder(folder).data.root}/") for i in range(48)
+    source.name_of(i).removeprefix(f"{Run.from_folder(folder).data.root}/") for i in range(48)
   }
 
 

@@ -136,7 +136,7 @@ def test_the_table_and_the_picture_say_the_same(sheet, tmp_path, monkeypatch):
   assert [t for t in texts if t[:2] in ("0.", "1.")] == [f"{float(row['probability']):.2f}" for row in rows]
   for group, images in sheet.chosen.items():
     own = [row for row in rows if row["group"] == group]
-    named = [sheet.source.describe(image) for image in images.tolist()]
+    named = [sheet.source.name_of(image) for image in images.tolist()]
     assert list(dict.fromkeys(row["image"] for row in own)) == named and len(named) == int(own[-1]["place"])
   sizes = {row["group"]: row["in_group"] for row in rows}
   right, partly, wrong = (int(mask.sum()) for mask in sheet.predictions.groups.values())

@@ -119,7 +119,7 @@ def test_the_table_the_summary_and_the_picture_say_what_was_found(folder, found)
   assert sorted(p.name for p in path.parent.iterdir()) == ["states.csv", "states.png"]
   rows = list(csv.DictReader(path.with_suffix(".csv").read_text(encoding="utf-8").splitlines()))
   assert tuple(rows[0]) == HEADER and len(rows) == sum(len(step.images) for step in found.steps)
-  tree, names = found.run.tree, [found.source.describe(i) for i in range(30)]
+  tree, names = found.run.tree, [found.source.name_of(i) for i in range(30)]
   lines = states_table(found).splitlines()
   assert lines[0].startswith("30 images of train")
   for number, (step, line) in enumerate(zip(found.steps, lines[3 : 3 + len(found.steps)], strict=True), 1):

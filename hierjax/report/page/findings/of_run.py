@@ -81,7 +81,7 @@ def _names(run: Run, source: Source, numbers: np.ndarray) -> Callable[[int], str
   root = os.path.join(os.path.abspath(os.path.expanduser(run.data.root)), "") if run.data.root else ""
 
   def name_of(row: int) -> str:
-    name = source.describe(int(numbers[row]))
+    name = source.name_of(int(numbers[row]))
     return name.removeprefix(root) if root else name
 
   return name_of

@@ -94,7 +94,7 @@ def comparison(pair: Pair) -> dict[str, Any]:
   p = mcnemar(counts[0][1], counts[1][0])
   return {
     "names": pair.names,
-    "rows": _rows(pair),
+    "rows": _metric_rows(pair),
     "counts": [[f"{count:,}" for count in row] for row in counts],
     "images": f"{int(pair.counted.sum()):,}",
     "p": f"{p:.3g}" if p >= _LEAST else f"less than {_LEAST:g}",
@@ -113,7 +113,7 @@ def _verdict(names: Sequence[str], counts: Sequence[Sequence[int]], p: float) ->
   return f"Chance alone seldom makes such a difference: of whole paths, {better} is better on images of this kind."
 
 
-def _rows(pair: Pair) -> list[dict[str, str]]:
+def _metric_rows(pair: Pair) -> list[dict[str, str]]:
   """Returns the main metrics of both, and the 95% interval of their difference over images, in pairs."""
   ones, others = values_of(pair.first.facts), values_of(pair.second.facts)
   names, rows = pair.first.tree.named_levels, []
