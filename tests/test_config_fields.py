@@ -66,6 +66,7 @@ TOGETHER = {
   "init.run": "--config.init.weights=",
   "init.sha256": "--config.init.weights=lite0",
   "head.feedback": "--config.head.output=softmax",  # a step that is fed labels predicts one path
+  "head.label_smoothing": "--config.head.output=softmax",
   "head.output": "--config.head.feedback=soft",
   "head.own_level": "--config.head.output=sigmoid --config.head.feedback=soft",
   "head.strength": "--config.head.criterion=hxe",
