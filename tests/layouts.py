@@ -68,8 +68,8 @@ def batch_of(tree, rows=slice(None)):
   return jax.tree.map(lambda x: x[rows], examples)
 
 
-def trained(case, sharding, steps=STEPS, rows=slice(None), **optim):
-  """Returns the losses, the state after them, and the layout; the batch is the same in each step."""
+def started(case, sharding, rows=slice(None), **optim):
+  """Returns the train step, its arguments, and the layout."""
   tree = tree_of(case)
   config = OptimConfig(**{"lr": 0.05, "name": "sgd", **optim})
   widths = (4, 8, 8) if case["head"]["name"] == "dhnn_rnn" else (4, 8)  # a stage a level
@@ -94,7 +94,13 @@ def trained(case, sharding, steps=STEPS, rows=slice(None), **optim):
     layout=layout,
   )
   step = jax.jit(make_train_step(Phase(optimizer), settings), donate_argnums=1, out_shardings=layout.of_step)
-  state, losses, method = jax.jit(make, out_shardings=layout.state)(), [], layout.reading(method)
+  return step, (layout.reading(method), jax.jit(make, out_shardings=layout.state)(), batch), layout
+
+
+def trained(case, sharding, steps=STEPS, rows=slice(None), **optim):
+  """Returns the losses, the state after them, and the layout; the batch is the same in each step."""
+  step, (method, state, batch), layout = started(case, sharding, rows, **optim)
+  losses = []
   for _ in range(steps):
     state, metrics = step(method, state, batch)
     losses.append(float(metrics["loss"]))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from compiled_programs import FLAGS
 from jax.sharding import PartitionSpec
-from layouts import CASES, FSDP, PARTS, WHOLE, toy_tree, trained
+from layouts import CASES, FSDP, PARTS, WHOLE, started, toy_tree, trained
 
 from hierjax.errors import UserError
 from hierjax.functional.tree_arrays import tree_arrays
@@ -55,6 +55,30 @@ def test_divided_weights_have_the_losses_of_whole_ones(name, whole):
     assert held == bytes_a_device(tree, jax.tree.map(lambda x: x.sharding, tree))
     assert held < 0.65 * num_bytes(tree)  # two devices share each; some weights are of odd sizes
   assert layout.divides
+
+
+def inner_collectives(text):
+  """Returns the collectives in compiled HLO that are not in its entry computation, but in a branch or a loop."""
+  found, entry = [], False
+  for line in text.splitlines():
+    if line.endswith("{") and not line.startswith(" "):
+      entry = line.startswith("ENTRY")
+    elif not entry and (match := re.search(r" (all-reduce|all-gather|all-to-all|collective-permute)(-start)?\(", line)):
+      found.append(match[1])
+  return found
+
+
+SUMMED_IN_LOOPS = pytest.mark.xfail(strict=True, reason="their scans sum the gradients of a kernel step by step")
+
+
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=[SUMMED_IN_LOOPS] * name.startswith("dhnn")) for name in CASES]
+)
+def test_devices_meet_in_no_branch_and_no_loop(name):
+  """XLA runs a branch beside what follows it; CPU devices that enter two collectives in two orders wait for ever."""
+  step, args, _ = started(CASES[name], WHOLE)
+  text = step.lower(*args).compile().as_text()
+  assert " all-reduce(" in text and not inner_collectives(text)
 
 
 def test_fsdp_leaves_a_device_a_part_of_every_weight_and_of_its_momentum(whole):

@@ -160,7 +160,7 @@ class PathRNNHead(HeadDefaults, nn.Module):
     return self._states(features, before(paths))
 
   def _states(self, features: Features, previous: Int[Array, "b l"], train: bool = False) -> Float[Array, "b l w"]:
-    return self.lstm(self._labels_gates(previous) + self.image_gates(features, train)[:, None])
+    return self.lstm(self._label_gates(previous) + self.image_gates(features, train)[:, None])
 
   def image_gates(self, features: Features, train: bool = False) -> Float[Array, "b g"]:
     """Returns W_v v + b, which is the same at every step."""
@@ -188,22 +188,12 @@ class PathRNNHead(HeadDefaults, nn.Module):
     return carry, (logits if candidates is None else jnp.take_along_axis(logits, candidates, axis=-1)) - mass
 
   def _label_gates(self, previous: Int[Array, "#b k"]) -> Float[Array, "#b k g"]:
-    """Returns W_x x of the nodes that one step is fed."""
+    """Returns W_x x of the nodes that steps are fed."""
     rows = jnp.maximum(previous, ROOT) + 1
     if self.num_nodes >= previous.size:
       return self.label(self.embed(rows))
     # Each label's product once, rather than one for each time that it occurs.
     return jnp.take(self.label(self.embed.embedding), rows, axis=0)
-
-  def _labels_gates(self, previous: Int[Array, "b l"]) -> Float[Array, "b l g"]:
-    """Returns the same for all steps, from the products of the labels that occur: on real paths, few of the nodes."""
-    if self.num_nodes >= previous.size:
-      return self._label_gates(previous)
-    labels, where = jnp.unique(jnp.maximum(previous, ROOT) + 1, return_inverse=True, size=self.num_nodes + 1)
-    sizes = [-(-len(labels) // parts) for parts in (4, 2, 1)]
-    products = [functools.partial(_products_of_first, size) for size in sizes]
-    enough = (where.max() >= jnp.array(sizes[:-1])).sum()
-    return nn.switch(enough, products, self, labels, where)
 
   def _logits(self, h: Float[Array, "b k w"]) -> Float[Array, "b k o"]:
     return self.scale() * self.output(h).astype(jnp.float32)
@@ -270,10 +260,3 @@ class PathRNNHead(HeadDefaults, nn.Module):
       return after
 
     return step
-
-
-def _products_of_first(
-  size: int, head: PathRNNHead, labels: Int[Array, "n"], where: Int[Array, "b k"]
-) -> Float[Array, "b k g"]:
-  """Returns the products of `labels[where]`, all of which are among the first `size` of `labels`."""
-  return jnp.take(head.label(head.embed(labels[:size])), where, axis=0)
