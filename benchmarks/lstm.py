@@ -6,9 +6,9 @@ r"""Times of the LSTM of a CNN-RNN head, forward and gradient, against nn.RNN an
 All sides have the same weights, labels and images, and are checked for agreement: h_t is a function of the embedding of
 the label before step t, of the image, and of h_{t-1}. hierjax's side is `PathRNNHead.states`. nn.RNN over
 OptimizedLSTMCell and torch.nn.LSTM have one input a step, so label and image are concatenated. `torch_hoisted` is
-written by hand, with the projections of labels and image outside the loop. hierjax projects each label that occurs
-once: with 120 nodes, as in CIFAR-100, all occur; with 1785 random ones most; on the first steps of paths to random
-leaves of the ImageNet tree of the package a sixth.
+written by hand, with the projections of labels and image outside the loop. hierjax projects each node
+once: with 120 nodes, as in CIFAR-100, all occur among the labels; with 1785 random ones most; on the first steps of
+paths to random leaves of the ImageNet tree of the package a sixth.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hierjax.config import checked
 from hierjax.functional.distributions import by_siblings
-from hierjax.functional.paths import before, climb, ends
+from hierjax.functional.paths import before, climb, ends, may_stop
 from hierjax.functional.tree_arrays import TreeArrays, heights
 from hierjax.tree.label_tree import ROOT, STOP
 
@@ -317,8 +317,7 @@ def _can_follow(nodes: Int[Array, "b l"], tree: TreeArrays) -> Bool[Array, "b l 
   found = jnp.asarray(tree.parent)[None, None] == nodes[..., None]
   if not tree.has_stop:
     return found
-  may_end = (nodes >= 0) & jnp.asarray(tree.may_end)[jnp.maximum(nodes, 0)]
-  return jnp.concatenate([found, may_end[..., None]], axis=-1)
+  return jnp.concatenate([found, may_stop(nodes, tree)[..., None]], axis=-1)
 
 
 def _over_steps(

@@ -34,6 +34,11 @@ def before(paths: Int[Array, "*b l"]) -> Int[Array, "*b l"]:
   return jnp.concatenate([jnp.full_like(paths[..., :1], ROOT), jnp.maximum(paths[..., :-1], ROOT)], axis=-1)
 
 
+def may_stop(nodes: Int[Array, "*b"], tree: TreeArrays) -> Bool[Array, "*b"]:
+  """Returns whether a path may end at each of `nodes`; not at ROOT, for a path has at least one node."""
+  return (nodes >= 0) & jnp.asarray(tree.may_end)[jnp.maximum(nodes, 0)]
+
+
 def climb(nodes: Int[Array, "*b"], tree: TreeArrays) -> Int[Array, "*b l"]:
   """Returns the path from the top level down to each of `nodes`, PAD after it; all PAD for ROOT."""
   parent = jnp.asarray(tree.parent)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from hierjax.functional.paths import complete
+from hierjax.functional.paths import complete, may_stop
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.tree.label_tree import PAD, ROOT, STOP
 from hierjax.types import DecodeOptions, Leaf
@@ -57,10 +57,9 @@ def continuations(previous: Int[Array, "b k"], tree: TreeArrays) -> tuple[Int[Ar
   nodes = jnp.minimum(nodes, jnp.where(first < end, end - 1, start))
   if not tree.has_stop:
     return nodes, real
-  may_stop = (previous >= 0) & jnp.asarray(tree.may_end)[jnp.maximum(previous, 0)]
   return (
     jnp.concatenate([nodes, jnp.full_like(first, STOP)], axis=-1),
-    jnp.concatenate([real, may_stop[..., None]], axis=-1),
+    jnp.concatenate([real, may_stop(previous, tree)[..., None]], axis=-1),
   )
 
 
