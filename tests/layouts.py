@@ -30,7 +30,8 @@ HEADS = {
   "path_rnn": {"width": 8},
   "path_rnn_siblings": {"name": "path_rnn", "width": 8, "softmax": "siblings"},
   "dhnn_rnn": {"width": 8},
-  "dhnn_s2s": {"width": 8},
+  "dhnn_s2s": {"width": 8, "cell": "gru"},
+  "dhnn_s2s_labels": {"name": "dhnn_s2s", "width": 8, "feedback": "labels"},
 }
 CONTEXT = {"name": "context", "cell": "lstm", "scales": (1, 2), "hidden": (8,), "dropout": 0.0}
 CASES = {name: {"head": {"name": name, **fields}} for name, fields in HEADS.items()} | {

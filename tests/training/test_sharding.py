@@ -57,28 +57,29 @@ def test_divided_weights_have_the_losses_of_whole_ones(name, whole):
   assert layout.divides
 
 
-def inner_collectives(text):
-  """Returns the collectives in compiled HLO that are not in its entry computation, but in a branch or a loop."""
-  found, entry = [], False
+def collectives(text):
+  """Returns the collectives in compiled HLO, by the computation that they are in; a branch or a loop is one."""
+  found, computation = {}, ""
   for line in text.splitlines():
     if line.endswith("{") and not line.startswith(" "):
-      entry = line.startswith("ENTRY")
-    elif not entry and (match := re.search(r" (all-reduce|all-gather|all-to-all|collective-permute)(-start)?\(", line)):
-      found.append(match[1])
+      computation = "ENTRY" if line.startswith("ENTRY") else line.split()[0]
+    elif match := re.search(r" (all-reduce|all-gather|all-to-all|collective-permute)(-start)?\(", line):
+      found.setdefault(computation, []).append(match[1])
   return found
 
 
-SUMMED_IN_LOOPS = pytest.mark.xfail(strict=True, reason="their scans sum the gradients of a kernel step by step")
-
-
-@pytest.mark.parametrize(
-  "name", [pytest.param(name, marks=[SUMMED_IN_LOOPS] * name.startswith("dhnn")) for name in CASES]
-)
+@pytest.mark.parametrize("name", CASES)
 def test_devices_meet_in_no_branch_and_no_loop(name):
   """XLA runs a branch beside what follows it; CPU devices that enter two collectives in two orders wait for ever."""
   step, args, _ = started(CASES[name], WHOLE)
-  text = step.lower(*args).compile().as_text()
-  assert " all-reduce(" in text and not inner_collectives(text)
+  assert set(collectives(step.lower(*args).compile().as_text())) == {"ENTRY"}
+
+
+def test_parts_of_a_batch_meet_in_one_loop_that_all_else_waits_for():
+  """Beside it is the number of examples alone, which the loop divides by."""
+  step, args, _ = started(CASES["flat"], WHOLE, accumulate=2)
+  found = collectives(step.lower(*args).compile().as_text())
+  assert found.pop("ENTRY") == ["all-reduce"] and len(found) == 1
 
 
 def test_fsdp_leaves_a_device_a_part_of_every_weight_and_of_its_momentum(whole):

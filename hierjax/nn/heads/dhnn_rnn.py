@@ -18,7 +18,7 @@ from hierjax.functional.paths import complete, single_path
 from hierjax.functional.search import lookup_step
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, level_outputs
-from hierjax.nn.heads.defaults import HeadDefaults, check_label_smoothing
+from hierjax.nn.heads.defaults import HeadDefaults, check_dropout, check_label_smoothing
 from hierjax.nn.heads.multilabel import check_thresholds, check_weights, multilabel_loss
 from hierjax.nn.kept import KeptStages
 from hierjax.nn.layers.conversions import Kind
@@ -48,6 +48,7 @@ class DHNNHead(HeadDefaults, nn.Module):
     cell: `lstm` or `gru` (READINGS K9).
     residual: whether there is a residual arc.
     level_weights: w_t of the loss; () for 1.
+    dropout: rate on the vectors u_t, and on the recurrence's h_t.
     label_smoothing: with softmax, 0 to 1; the share of a step's target that is spread over all that can follow the node
       before.
     conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_average`, `pool_linear`, `pool_dense` or
@@ -75,6 +76,7 @@ class DHNNHead(HeadDefaults, nn.Module):
   cell: Literal["lstm", "gru"] = "lstm"
   residual: bool = True
   level_weights: tuple[float, ...] = ()
+  dropout: float = 0.0
   label_smoothing: float = 0.0
   conversion: Kind = "pool"
   side: int = 4
@@ -115,6 +117,7 @@ class DHNNHead(HeadDefaults, nn.Module):
     """Names the weights."""
     depth = len(self.level_offsets) - 1
     self.sequence = stage_sequence(self, depth)
+    self.drop = nn.Dropout(self.dropout)
     self.recurrence = Bidirectional(self.cell, self.width, self.layers, self.dtype, whole=self.orthogonal == "kernel")
     aligns = self.residual and 2 * self.width != self.size
     self.align = nn.Dense(self.size, use_bias=False, dtype=self.dtype) if aligns else None
@@ -137,8 +140,8 @@ class DHNNHead(HeadDefaults, nn.Module):
     self, features: Features, targets: Int[Array, "b *p l"] | None = None, train: bool = False
   ) -> Float[Array, "b l n"]:
     """Returns the logits of all nodes at each step; `targets` are not read."""
-    u = self.sequence(features)
-    h = self.recurrence(u)[1]
+    u = self.drop(self.sequence(features), deterministic=not train)
+    h = self.drop(self.recurrence(u)[1], deterministic=not train)
     if self.residual:
       h = u + (h if self.align is None else self.align(h).astype(jnp.float32))
     kernel = jnp.asarray(self.kernel).astype(self.dtype)
@@ -205,6 +208,7 @@ def check_fields(head: Any) -> None:
     raise ValueError(f"width = {head.width}, layers = {head.layers}: must be 1 or more")
   if head.own_level and head.output == "softmax":
     raise ValueError("own_level = True: it is for several paths an image; set output = sigmoid, or own_level = False")
+  check_dropout(head.dropout)
   check_label_smoothing(head.label_smoothing)
   if head.label_smoothing and head.output == "sigmoid":
     raise ValueError(

@@ -58,6 +58,7 @@ class DHNNSequenceHead(HeadDefaults, nn.Module):
     cell: `lstm` or `gru` (READINGS K9).
     feedback: `soft` or `labels`.
     level_weights: w_t of the loss; () for 1.
+    dropout: rate on the vectors u_t, and on the decoder's h_t before the outputs; the state is whole.
     label_smoothing: with softmax, 0 to 1; the share of a step's target that is spread over all that can follow the node
       before.
     conversion: of a stage's map into a vector: `linear`, `conv`, `pool`, `pool_average`, `pool_linear`, `pool_dense` or
@@ -86,6 +87,7 @@ class DHNNSequenceHead(HeadDefaults, nn.Module):
   cell: Literal["lstm", "gru"] = "lstm"
   feedback: Literal["soft", "labels"] = "soft"
   level_weights: tuple[float, ...] = ()
+  dropout: float = 0.0
   label_smoothing: float = 0.0
   conversion: Kind = "pool"
   side: int = 4
@@ -118,6 +120,7 @@ class DHNNSequenceHead(HeadDefaults, nn.Module):
   def setup(self) -> None:
     """Names the weights."""
     self.sequence = stage_sequence(self, 0)
+    self.drop = nn.Dropout(self.dropout)
     # The paper asks for orthogonal matrices and is silent on the rest. With the usual values the label that a step is
     # fed moves its logits by a twentieth of what it does with these, and half of the backbone's gradient is missing.
     whole = self.orthogonal == "kernel"
@@ -149,48 +152,60 @@ class DHNNSequenceHead(HeadDefaults, nn.Module):
     """
     if self.feedback == "labels":
       start = jnp.full((len(features.pooled), 1), UNKNOWN, jnp.int32)
-      return self._fed_labels(features, start if targets is None else single_path(targets))
-    return self._fed_back(features)
+      return self._fed_labels(features, start if targets is None else single_path(targets), train)
+    return self._fed_back(features, train=train)
 
-  def encode(self, features: Features) -> Any:
+  def encode(self, features: Features, train: bool = False) -> Any:
     """Returns the decoder's first state."""
-    return self.encoder(self.sequence(features))[0]
+    return self.encoder(self.drop(self.sequence(features), deterministic=not train))[0]
 
-  def step(self, carry: Any, fed: Float[Array, "*b p"]) -> tuple[Any, Float[Array, "*b o"]]:
+  def step(self, carry: Any, fed: Float[Array, "*b p"], train: bool = False) -> tuple[Any, Float[Array, "*b o"]]:
     """Returns the state after a step, and its logits."""
     carry, h = self.decoder.step(carry, fed)
-    return carry, self.scores(h).astype(jnp.float32)
+    return carry, self._logits(h, train)
+
+  def _logits(self, h: Float[Array, "*b w"], train: bool) -> Float[Array, "*b o"]:
+    return self.scores(self.drop(h, deterministic=not train)).astype(jnp.float32)
 
   def label(self, outputs: Int[Array, "*b"]) -> Float[Array, "*b p"]:
     """Returns what an output, by its number, is fed back as; -1 is START."""
     return self.embed(jnp.where(outputs < 0, self._outputs, outputs))
 
-  def _fed_labels(self, features: Features, paths: Int[Array, "b l"]) -> Float[Array, "b l o"]:
+  def _fed_labels(self, features: Features, paths: Int[Array, "b l"], train: bool) -> Float[Array, "b l o"]:
     numbers = jnp.where(paths == STOP, self.num_nodes, jnp.maximum(paths, 0))
     before = jnp.concatenate([jnp.full_like(numbers[:, :1], -1), numbers[:, :-1]], axis=1)
-    _, h = self.decoder.run(self.encode(features), self.label(before))
-    return self.scores(h).astype(jnp.float32)
+    _, h = self.decoder.run(self.encode(features, train), self.label(before))
+    return self._logits(h, train)
 
-  def _fed_back(self, features: Features, known: Int[Array, "b l"] | None = None) -> Float[Array, "b l o"]:
+  def _fed_back(
+    self, features: Features, known: Int[Array, "b l"] | None = None, train: bool = False
+  ) -> Float[Array, "b l o"]:
     """Returns the logits when each step is fed what the one before says, or its label where that is known."""
     batch, depth = len(features.pooled), len(self.level_offsets) - 1
     known = jnp.full((batch, depth), UNKNOWN, jnp.int32) if known is None else known
 
     def advance(head: DHNNSequenceHead, carry: Any, now: tuple[Array, Array]) -> tuple[Any, Array]:
       (state, fed), (known, level) = carry, now
-      state, logits = head.step(state, fed)
+      state, logits = head.step(state, fed, train)
       given = (known >= 0) | (known == STOP)
       certain = head.label(jnp.where(known == STOP, head.num_nodes, jnp.maximum(known, 0)))
       own = jax.nn.sigmoid(logits) * level if head.own_level else jax.nn.softmax(logits, axis=-1)
       soft = own @ head.embed.embedding[:-1]
       return (state, jnp.where(given[:, None], certain, soft)), logits
 
-    scan = nn.scan(advance, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1)
+    scan = nn.scan(
+      advance,
+      variable_broadcast="params",
+      split_rngs={"params": False, "dropout": True},
+      in_axes=1,
+      out_axes=1,
+      unroll=depth,  # as in `LSTM.run`
+    )
     start = self.label(jnp.full((batch,), -1, jnp.int32))
     levels = np.repeat(np.eye(depth, dtype=np.float32), np.diff(self.level_offsets), axis=1)
     levels = np.pad(levels, ((0, 0), (0, self._outputs - self.num_nodes)))
     now = known, jnp.broadcast_to(levels, (batch, *levels.shape))
-    logits: Array = scan(self, (self.encode(features), start), now)[1]
+    logits: Array = scan(self, (self.encode(features, train), start), now)[1]
     return logits
 
   @nn.nowrap

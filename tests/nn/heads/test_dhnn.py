@@ -129,6 +129,52 @@ def test_smoothed_labels_reach_the_loss(name):
   assert (head.loss(outputs, paths, arrays) != head.clone(label_smoothing=0.0).loss(outputs, paths, arrays)).all()
 
 
+def is_kept_or_zero(read, whole, rate):
+  """Whether numbers are zero or, of the others, what dropout of this rate makes of them, and both occur."""
+  kept = read != 0
+  np.testing.assert_allclose(read, np.where(kept, whole / (1 - rate), 0), rtol=1e-4, atol=1e-5)
+  return 0 < kept.sum() < kept.size
+
+
+def read_vectors(head, variables, *args, **how):
+  """Returns what passes through the head's dropout in a call, first to last."""
+
+  def of_dropout(module, method):
+    return module.name == "drop"
+
+  found = head.apply(variables, FEATURES, *args, capture_intermediates=of_dropout, mutable=["intermediates"], **how)
+  return found[1]["intermediates"]["drop"]["__call__"]
+
+
+def test_dropout_of_the_fixed_length_head_is_on_vectors_and_states_in_training_alone():
+  head = method(FIXED, "dhnn_rnn", dropout=0.75, layers=1).module.head
+  variables = started(head)
+  u = read_vectors(head, variables)[0]
+  np.testing.assert_array_equal(u, head.apply(variables, FEATURES, method=lambda head, x: head.sequence(x)))
+  dropped, states = read_vectors(head, variables, train=True, rngs={"dropout": jax.random.key(0)})
+  assert is_kept_or_zero(dropped, u, 0.75)
+  whole = head.apply(variables, dropped, method=lambda head, u: head.recurrence(u)[1])
+  assert is_kept_or_zero(states, whole, 0.75)
+
+
+@pytest.mark.parametrize("feedback", ["soft", "labels"])
+def test_dropout_of_the_sequence_head_is_on_vectors_and_states_in_training_alone(feedback):
+  head = method(VARIABLE, "dhnn_s2s", dropout=0.75, feedback=feedback).module.head
+  variables = started(head)
+  keys = {"dropout": jax.random.key(0)}
+  encode = functools.partial(head.apply, variables, FEATURES, method="encode")
+  assert (encode(True, rngs=keys)[0] != encode()[0]).any()
+  fed, carry = jnp.ones((3, 16)), encode()
+  (_, c), whole = head.apply(variables, carry, fed, method="step")
+  (_, dropped), read = head.apply(variables, carry, fed, True, method="step", rngs=keys)
+  np.testing.assert_array_equal(c, dropped)  # the state is whole
+  assert (read != whole).any()
+  paths = jnp.asarray(VARIABLE.encode(np.zeros((3, 1), int)))
+  calls = [head.apply(variables, FEATURES, paths, train, rngs=keys) for train in (False, True)]
+  assert (calls[0] != calls[1]).any()
+  np.testing.assert_array_equal(calls[0], head.clone(dropout=0.0).apply(variables, FEATURES, paths, True))
+
+
 def numpy_feedback(head, variables, example, tokens=None):
   """Returns the decoder's log-probabilities at each step, fed the softmax of the one before, or the tokens."""
   p = jax.tree.map(lambda w: np.asarray(w, np.float64), variables["params"])

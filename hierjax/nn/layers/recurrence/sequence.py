@@ -145,6 +145,8 @@ class GRU(nn.Module):
 
 
 def _run(cell: LSTM | GRU, carry: Any, inputs: Float[Array, "b l g"]) -> tuple[Any, Float[Array, "b l w"]]:
+  # Unrolled, since the gradient of the cell's weights would be summed over the devices in each step of a loop; see
+  # "Several devices of a CPU" in docs/reference/reliability.md.
   def step(cell: LSTM | GRU, carry: Any, x: Float[Array, "b g"]) -> tuple[Any, Float[Array, "b w"]]:
     found: tuple[Any, Array] = cell.step(carry, x)
     return found
@@ -155,6 +157,7 @@ def _run(cell: LSTM | GRU, carry: Any, inputs: Float[Array, "b l g"]) -> tuple[A
     split_rngs={"params": False},
     in_axes=1,
     out_axes=1,
+    unroll=inputs.shape[1],
   )
   found: tuple[Any, Array] = scan(cell, carry, inputs)
   return found
