@@ -19,6 +19,15 @@ def fastest_flags() -> str:
 FLAGS = fastest_flags()
 
 
+def flags_beside(given: str, devices: int) -> str:
+  """Returns the flags of tests on so many devices and those that are given, each once.
+
+  They are a part of the key of a compiled program, and the workers of pytest are given those of pytest itself.
+  """
+  own = [*FLAGS.split(), f"--xla_force_host_platform_device_count={devices}"]
+  return " ".join([flag for flag in own if flag not in given.split()] + given.split())
+
+
 def folder_of_programs(root: Path = ROOT, most_bytes: int = MOST_BYTES) -> Path:
   """Returns where JAX keeps what it compiles; removes the folders of other versions, and one beyond `most_bytes`.
 

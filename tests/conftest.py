@@ -2,14 +2,15 @@
 
 import gc
 import os
+import signal
 from pathlib import Path
 
-from compiled_programs import FLAGS, folder_of_programs
+from compiled_programs import flags_beside, folder_of_programs
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers, and the commands that tests start, use the same folder
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder_of_programs()))
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # reading one takes a fifth of compiling the smallest
-os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = flags_beside(os.environ.get("XLA_FLAGS", ""), devices=4)
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
@@ -66,6 +67,8 @@ TESTS = Path(__file__).parent
 
 def pytest_configure(config):
   config.addinivalue_line("markers", "fast: compiles no network; less than a minute in all")
+  if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path, config):
