@@ -361,12 +361,12 @@ def _headline(scores: Mapping[str, Any]) -> float | None:
 
 
 def _summary(training: _Training, params: Any, start: int) -> str:
-  run, total_steps = training.run, training.length.total_steps
+  run, images, batch = training.run, len(training.train), training.run.config.batch_size
   count = sum(int(np.prod(p.shape)) for p in jax.tree.leaves(params))
   verb = f"going on at step {start} of" if start else "training for"
   return (
-    f"{len(training.train):,} images, {len(run.tree.leaves)} leaves on {run.tree.depth} levels, "
-    f"{count:,} weights; {verb} {total_steps} steps of {run.config.batch_size}"
+    f"{images:,} images, {len(run.tree.leaves)} leaves on {run.tree.depth} levels, {count:,} weights; batches of "
+    f"{batch}, {verb} {training.length.in_words(images / batch)}"
   )
 
 
