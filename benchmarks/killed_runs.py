@@ -160,7 +160,7 @@ def _killed(config: str, folder: Path, processes: int, seconds: float, rng: Rng)
     run = Started(config, folder, processes)
     if None not in run.wait(rng.uniform(0.0, seconds)):
       return
-    if processes == 1 or "steps of" not in run.said(0) or None not in run.wait(2.0):
+    if processes == 1 or "passes over" not in run.said(0) or None not in run.wait(2.0):
       run.kill(range(processes))  # before they have begun, a process waits for the others
       yield "unharmed"
       continue
