@@ -22,6 +22,7 @@ def neck() -> dict:
   return dict(
     name="context",
     cell="lstm",
+    channels=0,
     scales=(1, 2, 3, 6),
     directions=("nw", "ne", "sw", "se"),
     links=True,

@@ -122,9 +122,10 @@ def smoke(c: mlc.ConfigDict) -> None:
 
 
 def context(c: mlc.ConfigDict) -> None:
-  if c.frozen.keep:  # the neck reads maps, which are not kept
+  if c.frozen.keep:  # the maps of all views are a hundred times as large as the pooled features
     finetune(c)
   c.neck = chrnn.neck()
+  c.neck.channels = 256  # those of AlexNet's conv5
   c.neck.scales = (1, 2, 4)
   c.neck.hidden = (512,)
 

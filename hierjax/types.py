@@ -53,7 +53,7 @@ class Features:
 
   Attributes:
     stages: feature maps `f[b h w c]`, one a stage, nearest the image first. Empty for precomputed features.
-    pooled: `f[b d]`, the vector that most heads read.
+    pooled: `f[b d]`, the vector that most heads read. Of a frozen backbone, what is kept: see `hierjax.nn.kept`.
     layers: of plain networks, the maps of the layers of each stage, nearest the image first; the last one is the
       stage's own. () for other networks.
     layer_names: static; their names, such as `conv5_1`.
@@ -105,7 +105,7 @@ class Examples:
   """Examples as they come from disk: what a loader yields, before augmentation makes a `Batch` of it.
 
   Attributes:
-    images: `u8[b h w c]`, precomputed features `f32[b d]`, or those of several views of each image, `f32[b v d]`.
+    images: `u8[b h w c]`, precomputed features `f32[b d]`, or those of several views of each image, `f32[b v *d]`.
     paths: `i32[b p l]`, as in `Batch`.
     mask: `f32[b]`, as in `Batch`.
     draw: `i32[b 2]`, (epoch, number of the example in its set): the key of its random augmentation.

@@ -80,7 +80,7 @@ def train_batch(examples: Examples, key: PRNGKeyArray, transform: Transform, tre
   draw = jnp.asarray(examples.draw)
   if inputs.ndim == 4:
     inputs = augment(inputs, draw, key, transform, examples.extents)
-  elif inputs.ndim == 3:
+  elif inputs.ndim > 2:  # of a frozen backbone
     inputs = Features((), _drawn_view(inputs, draw, key))
   paths, mixing = jnp.asarray(examples.paths), transform.mixing
   if mixing.label_smoothing and tree is not None:
@@ -95,16 +95,16 @@ def eval_batch(examples: Examples, transform: Transform, number: int | Int[Array
   inputs: Any = jnp.asarray(examples.images)
   if inputs.ndim == 4:
     inputs = midway(inputs, transform, examples.extents) if transform.sides else view(inputs, transform, number)
-  elif inputs.ndim == 3:
+  elif inputs.ndim > 2:
     inputs = Features((), inputs[:, 0])
   return Batch(inputs, examples.paths, examples.mask)
 
 
-def _drawn_view(views: Float[Array, "b v d"], draw: Int[Array, "b 2"], key: PRNGKeyArray) -> Float[Array, "b d"]:
+def _drawn_view(views: Float[Array, "b v *d"], draw: Int[Array, "b 2"], key: PRNGKeyArray) -> Float[Array, "b *d"]:
   """Returns the features of a view of each image, each as probable as the others; see `augment`."""
   bits = jax.vmap(lambda d: jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, d[0]), d[1])))(draw)
   number = (bits % jnp.uint32(views.shape[1])).astype(jnp.int32)
-  return jnp.take_along_axis(views, number[:, None, None], axis=1)[:, 0]
+  return jnp.take_along_axis(views, jnp.expand_dims(number, tuple(range(1, views.ndim))), axis=1)[:, 0]
 
 
 def augment(

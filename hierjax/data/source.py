@@ -15,7 +15,7 @@ from hierjax.data.images.read_image import BadImageError
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import PAD, ROOT, LabelTree
 
-Images = UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, "m d"] | Float[np.ndarray, "m v d"]
+Images = UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, "m d"] | Float[np.ndarray, "m v *d"]
 
 _SAMPLED, _SAMPLE, _MOST = 1000, 3 * 4096, 2**62  # images, bytes of each, and all bytes
 

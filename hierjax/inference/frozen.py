@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -49,7 +50,8 @@ def frozen_features(loaded: LoadedRun, source: Source, views: int = 0) -> Source
   name, place = f"features {loaded.run.config.backbone['name']} {views}", loaded.run.data.cache_place
   fingerprint = _fingerprint(loaded, source, views)
   name = f"{name} {fingerprint[:16]}"  # other splits' and other weights' features are kept beside these
-  features = cache.load(name, fingerprint, (len(source), 1 + views, None), np.float32, place)
+  shape = (len(source), 1 + views, *(None,) * loaded.run.method.module.kept.ndim)
+  features = cache.load(name, fingerprint, shape, np.float32, place)
   if features is None:
     features = _computed(loaded, source, views)
     if (path := cache.save(name, fingerprint, features, place)) is not None:
@@ -83,18 +85,18 @@ def _digest(source: Source, rows: Int[np.ndarray, "m"], on_bad_image: str) -> by
   return hashlib.blake2b(images.tobytes() + repr(sorted(bad)).encode()).digest()
 
 
-def _computed(loaded: LoadedRun, source: Source, views: int) -> Float32[np.ndarray, "n v d"]:
+def _computed(loaded: LoadedRun, source: Source, views: int) -> Float32[np.ndarray, "n v *d"]:
   """Returns the features of all images, with a progress bar and an estimate of the time."""
   run, key = loaded.run, jax.random.key(_VIEWS_KEY)
   blocks: list[np.ndarray] = []
 
   @jax.jit
-  def features(method: Method, variables: Variables, examples: Examples) -> Float[Array, "b v d"]:
-    def seen(inputs: Array) -> Float[Array, "b d"]:
-      found: Any = method.module.apply(variables, inputs, method="kept_vector")
+  def features(method: Method, variables: Variables, examples: Examples) -> Float[Array, "b v *d"]:
+    def seen(inputs: Array) -> Float[Array, "b *d"]:
+      found: Any = method.module.apply(variables, inputs, method="kept_array")
       return found
 
-    def augmented(view: Int[Array, ""]) -> Float[Array, "b d"]:
+    def augmented(view: Int[Array, ""]) -> Float[Array, "b *d"]:
       draw = examples.draw.at[:, 0].set(view)
       return seen(run.augment(dataclasses.replace(examples, draw=draw), key).inputs)
 
@@ -108,15 +110,28 @@ def _computed(loaded: LoadedRun, source: Source, views: int) -> Float32[np.ndarr
   with contextlib.closing(loaded.map(features, source)) as found, bar:
     for examples, batch in found:
       rows, real = np.asarray(batch), np.asarray(examples.mask) > 0
+      if not blocks:
+        _check_size(rows.nbytes // len(rows) * len(source), len(source))
       _check_finite(rows, real, source, len(blocks) * len(rows))
-      blocks.append(np.where(real[:, None, None], rows, np.nan))
+      blocks.append(np.where(np.expand_dims(real, tuple(range(1, rows.ndim))), rows, np.nan))
       bar.update(len(rows))
       estimate.count(len(rows))
   return np.concatenate(blocks)[: len(source)]
 
 
-def _check_finite(rows: Float32[np.ndarray, "b v d"], real: Bool[np.ndarray, "b"], source: Source, first: int) -> None:
-  bad = real & ~np.isfinite(rows).all(axis=(1, 2))
+def _check_size(size: int, images: int) -> None:
+  """Raises UserError where features are too large for the memory, in which they are for a moment twice."""
+  memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  if 2 * size > memory:
+    raise UserError(
+      f"config.frozen.keep = True: the features of {images:,} images have {size / 2**30:.1f} GiB, and half of this "
+      f"machine's memory is {memory / 2**31:.1f} GiB; set fewer config.frozen.views, a smaller config.data.size, or "
+      "config.frozen.keep = False"
+    )
+
+
+def _check_finite(rows: Float32[np.ndarray, "b v *d"], real: Bool[np.ndarray, "b"], source: Source, first: int) -> None:
+  bad = real & ~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
   if bad.any():
     name = source.name_of(first + int(np.argmax(bad)))
     raise UserError(f"{name}: its features are not finite; the weights of the backbone, config.init, may be damaged")

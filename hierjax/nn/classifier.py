@@ -17,7 +17,7 @@ from hierjax.functional.calibration import calibrated
 from hierjax.functional.decoding import decode
 from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.backbones.backbone import Backbone, called, remat
-from hierjax.nn.kept import KeptPooled
+from hierjax.nn.kept import KeptMap, KeptPooled
 from hierjax.nn.merged import MergedBackbone
 from hierjax.types import DecodeOptions, Distribution, Features, Inputs, Leaf, Prediction, Variables
 
@@ -85,13 +85,13 @@ class Classifier(nn.Module):
 
   @property
   def kept(self) -> Any:
-    """What the head reads of the features of a frozen backbone: its own `kept`, or the pooled features."""
-    return getattr(self.head, "kept", KeptPooled())
+    """What is read of the features of a frozen backbone: a neck's map, a head's own `kept`, or the pooled features."""
+    return KeptMap() if self.neck is not None else getattr(self.head, "kept", KeptPooled())
 
-  def kept_vector(self, inputs: Inputs) -> Float[Array, "b d"]:
-    """Returns the features of the backbone that the head reads, as one vector; see `hierjax.nn.kept`."""
-    vector: Array = self.kept.vector(self.backbone_features(inputs))
-    return vector.astype(jnp.float32)
+  def kept_array(self, inputs: Inputs) -> Float[Array, "b *d"]:
+    """Returns what is read of the features of the backbone, as one array an image; see `hierjax.nn.kept`."""
+    found: Array = self.kept.array(self.backbone_features(inputs))
+    return found.astype(jnp.float32)
 
   def distribution(
     self, inputs: Inputs, known: Int[Array, "b l"] | None, tree: TreeArrays, options: DecodeOptions

@@ -1,8 +1,9 @@
-"""What a head reads of the features of a frozen backbone, as one vector an image, which can be kept."""
+"""What a neck or a head reads of the features of a frozen backbone, as one array an image, which can be kept."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,7 +17,9 @@ from hierjax.types import Features
 class KeptPooled:
   """The pooled features, which most heads read alone."""
 
-  def vector(self, features: Features) -> Float[Array, "b d"]:
+  ndim: ClassVar[int] = 1
+
+  def array(self, features: Features) -> Float[Array, "b d"]:
     """Returns what is kept."""
     return jnp.asarray(features.pooled)
 
@@ -41,7 +44,9 @@ class KeptStages:
   size: int
   strict: bool = False
 
-  def vector(self, features: Features) -> Float[Array, "b d"]:
+  ndim: ClassVar[int] = 1
+
+  def array(self, features: Features) -> Float[Array, "b d"]:
     """Returns what is kept; raises UserError where the conversion has weights, which training changes."""
     if self.conversion not in WITHOUT_WEIGHTS:
       raise UserError(
@@ -54,3 +59,18 @@ class KeptStages:
   def features(self, vector: Float[Array, "b d"]) -> Features:
     """Returns what the head reads in place of the backbone's features."""
     return Features(tuple(jnp.split(vector[:, None, None], vector.shape[1] // self.size, axis=-1)), vector)
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptMap:
+  """The last stage's map, which a neck reads."""
+
+  ndim: ClassVar[int] = 3
+
+  def array(self, features: Features) -> Float[Array, "b h w c"]:
+    """Returns what is kept."""
+    return jnp.asarray(features.stages[-1])
+
+  def features(self, kept: Float[Array, "b h w c"]) -> Features:
+    """Returns what the neck reads in place of the backbone's features."""
+    return Features((kept,), kept.mean((1, 2)))

@@ -34,9 +34,13 @@ def check_frozen(run: Run, phases: Phases, shapes: Variables) -> list[str]:
       "config.frozen.keep = True: the backbone trains, so its features change; freeze it by config.optim.lr_groups = "
       "(('^backbone/', None), ('.*', 1.0)), or set config.frozen.keep = False"
     )
-  if run.method.module.neck is not None or run.config.merged["shared"] >= 0:
+  if run.config.merged["shared"] >= 0:
+    raise UserError("config.frozen.keep = True: a merged network has several last maps, which are not kept; set False")
+  module = run.method.module
+  if module.neck is not None and hasattr(module.head, "kept"):
     raise UserError(
-      "config.frozen.keep = True: a neck and a merged network read maps of the backbone, which are not kept; set False"
+      f"config.frozen.keep = True keeps the last map for the neck, and {run.config.head['name']} reads those of all "
+      "stages; set config.neck.name = none or config.frozen.keep = False"
     )
   _check_head(run, shapes)
   if jax.process_count() > 1:
@@ -51,8 +55,8 @@ def _check_head(run: Run, shapes: Variables) -> None:
 
   def outputs(variables: Variables, images: jax.Array, paths: jax.Array) -> object:
     module = run.method.module
-    vector: Any = module.apply(variables, images, method="kept_vector")
-    return module.apply(variables, Features((), vector), paths)
+    kept: Any = module.apply(variables, images, method="kept_array")
+    return module.apply(variables, Features((), kept), paths)
 
   try:
     jax.eval_shape(outputs, shapes, images, paths)

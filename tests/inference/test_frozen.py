@@ -101,8 +101,9 @@ STAGES = dict(backbone=dict(name="small_resnet", widths=(8, 12), blocks=1))
     {},
     dict(head=dict(name="dhnn_s2s", width=4, size=40), **STAGES),  # 12 and 8 channels: 1 and 2 x 2 places, and zeros
     dict(head=dict(name="dhnn_rnn", width=4, size=10, conversion="pool_average", layers=1), **STAGES),
+    dict(neck=dict(name="context", scales=(1, 2), hidden=(8,), channels=4)),
   ],
-  ids=["flat", "dhnn_s2s", "dhnn_rnn"],
+  ids=["flat", "dhnn_s2s", "dhnn_rnn", "context neck"],
 )
 def test_training_on_kept_features_is_training_with_the_images(tmp_path, own):
   changes = dict(data__mirror=False, data__pad=0, epochs=2.0, calibrate=False, **own)
@@ -129,7 +130,14 @@ def test_training_on_kept_features_is_training_with_the_images(tmp_path, own):
   ("changes", "message"),
   [
     (dict(optim__lr_groups=((".*", 1.0),)), r"config\.frozen\.keep = True: the backbone trains"),
-    (dict(merged__shared=0, head=dict(name="coarse_fine")), r"config\.frozen\.keep = True: a neck and a merged"),
+    (
+      dict(merged__shared=0, head=dict(name="coarse_fine")),
+      r"config\.frozen\.keep = True: a merged network has several",
+    ),
+    (
+      dict(head=dict(name="dhnn_s2s", width=4), neck=dict(name="context", scales=(1,))),
+      r"keeps the last map for the neck, and dhnn_s2s reads those of all stages",
+    ),
     (dict(frozen__keep=False, frozen__views=3), r"config\.frozen\.views: needs config\.frozen\.keep"),
     (dict(frozen__views=-1), r"config\.frozen\.views = -1"),
     (
@@ -142,6 +150,16 @@ def test_training_on_kept_features_is_training_with_the_images(tmp_path, own):
 def test_what_cannot_be_kept_is_refused_with_its_key(tmp_path, changes, message):
   with pytest.raises(UserError, match=message):
     train_and_evaluate(config_of(tmp_path, **changes), str(tmp_path / "run"))
+
+
+def test_features_that_are_larger_than_half_of_the_memory_are_refused(tmp_path, monkeypatch):
+  of = loaded(tmp_path)
+  source = of.run.source("train")  # 8 numbers an image
+  sizes = {"SC_PAGE_SIZE": 2 * 8 * 4, "SC_PHYS_PAGES": len(source)}
+  monkeypatch.setattr(frozen.os, "sysconf", sizes.get)
+  frozen_features(of, source)
+  with pytest.raises(UserError, match=r"config\.frozen\.keep = True: the features of .* images have 0\.0 GiB.*views"):
+    frozen_features(of, source, views=1)
 
 
 def test_features_that_are_not_finite_name_the_image(tmp_path):

@@ -17,16 +17,16 @@ class FrozenFeatures:
 
   Attributes:
     source: the images.
-    features: `f32[n v d]`: the first view of an image is that of evaluation, the others are augmented. The rows of an
-      image that could not be read are NaN.
+    features: `f32[n v *d]`, a vector or a map each: the first view of an image is that of evaluation, the others are
+      augmented. The rows of an image that could not be read are NaN.
   """
 
   source: Source
-  features: Float32[np.ndarray, "n v d"]
+  features: Float32[np.ndarray, "n v *d"]
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """The shape of the features of one image, (v, d)."""
+    """The shape of the features of one image, (v, *d)."""
     return self.features.shape[1:]
 
   @property
@@ -37,10 +37,10 @@ class FrozenFeatures:
   def __len__(self) -> int:
     return len(self.source)
 
-  def read(self, indices: Integer[np.ndarray, "m"]) -> Float32[np.ndarray, "m v d"]:
+  def read(self, indices: Integer[np.ndarray, "m"]) -> Float32[np.ndarray, "m v *d"]:
     """Returns features; raises BadImageError for an image that could not be read."""
     rows = np.asarray(self.features[indices])
-    good = np.isfinite(rows).all(axis=(1, 2))
+    good = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
     if not good.all():
       raise BadImageError(f"{self.name_of(int(indices[np.argmin(good)]))} cannot be read")
     return rows

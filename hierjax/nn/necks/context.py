@@ -75,12 +75,16 @@ class ContextNeck(nn.Module):
 
       y_1 = relu(W_7 H + b_7),   y_2 = relu(W_8 y_1 + b_8),   H the concatenated maps of all scales         (25)
 
+  Before them, a 1 x 1 convolution with ReLU may make fewer channels of the map: the state of a recurrence has as many
+  numbers as its map has channels, and the last maps of networks since the paper's have 1,000 to 2,000.
+
   The pooled vector is the output of fc8, so that any head can follow (READINGS Z13). With other fields the same class
   is the paper's comparisons: C-MSRN and C-MLSTM (`links = False`), the modified CNN of section IV-C2
   (`neighbours = input`), SPP-net (`cell = none`), and AlexNet's top (`cell = none, scales = (6,)`).
 
   Attributes:
     cell: of the recurrences: `srn`, `lstm`, or `none` for plain spatial pyramid pooling.
+    channels: of the map that the pyramid reads, made by a 1 x 1 convolution with ReLU; 0: the network's last map.
     scales: the grids, coarse to fine: n for n x n cells, or (rows, columns).
     directions: the corners that the recurrences start from.
     links: whether coarser scales drive the finer ones.
@@ -94,6 +98,7 @@ class ContextNeck(nn.Module):
   """
 
   cell: Literal["none", "srn", "lstm"] = "lstm"
+  channels: int = 0
   scales: tuple[Scale, ...] = (1, 2, 3, 6)
   directions: tuple[str, ...] = DIRECTIONS
   links: bool = True
@@ -111,6 +116,8 @@ class ContextNeck(nn.Module):
     cells = [grid(scale)[0] * grid(scale)[1] for scale in self.scales]
     if not cells or sorted(set(cells)) != cells:
       raise UserError(f"scales = {self.scales}: one or more, coarse to fine, each of more cells than the one before")
+    if self.channels < 0:
+      raise UserError(f"channels = {self.channels}: 0 for those of the network's last map, or more")
     if any(width < 1 for width in self.hidden):
       raise UserError(f"hidden = {self.hidden}: the widths of the dense layers must be 1 or more")
     if not 0 <= self.dropout < 1:
@@ -119,6 +126,7 @@ class ContextNeck(nn.Module):
 
   def setup(self) -> None:
     """Names the layers."""
+    self.reduce = nn.Dense(self.channels, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)
     self.context = ContextPyramid(
       self.cell, self.scales, self.directions, self.links, self.neighbours, self.resample, self.dtype
     )
@@ -133,7 +141,7 @@ class ContextNeck(nn.Module):
 
     That stage, `f32[b 1 1 d]`, is for the heads that read stages.
     """
-    _, contexts = self.context(_last_map(features))
+    _, contexts = self.context(self._map(features))
     y = jnp.concatenate([context.reshape(len(context), -1) for context in contexts], axis=-1)  # H of eq. 25
     if self.cell != "none":
       y = self.drop(y, deterministic=not train)
@@ -144,16 +152,17 @@ class ContextNeck(nn.Module):
 
   def regions(self, features: Features, scale: int) -> tuple[Map, Map]:
     """Returns two maps of a scale, given by its index: the pooled one, and the one with context."""
-    pooled, contexts = self.context(_last_map(features))
+    pooled, contexts = self.context(self._map(features))
     return pooled[scale].astype(jnp.float32), contexts[scale]
+
+  def _map(self, features: Features) -> Float[Array, "b h w c"]:
+    """Returns the map that the pyramid reads."""
+    if not features.stages:
+      raise UserError("neck = context needs the maps of a backbone; these are precomputed features, which have none")
+    last: Array = features.stages[-1]
+    return nn.relu(self.reduce(last)) if self.channels else last
 
 
 def grid(scale: Scale) -> tuple[int, int]:
   """Returns the rows and columns of a scale."""
   return (scale, scale) if isinstance(scale, int) else scale
-
-
-def _last_map(features: Features) -> Float[Array, "b h w c"]:
-  if not features.stages:
-    raise UserError("neck = context needs the maps of a backbone; these are precomputed features, which have none")
-  return features.stages[-1]

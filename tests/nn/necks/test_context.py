@@ -54,6 +54,8 @@ def flat(maps):
 
 
 def by_the_equations(neck, params, x):
+  if neck.channels:
+    x = np.maximum(x @ params["reduce"]["kernel"] + params["reduce"]["bias"], 0)
   y = flat(maps_by_the_equations(neck, params, x))
   for i in range(len(neck.hidden)):
     y = np.maximum(y @ params[f"hidden_{i}"]["kernel"] + params[f"hidden_{i}"]["bias"], 0)  # eq. 25
@@ -76,6 +78,7 @@ def near(a, b):
     ContextNeck("srn", scales=(1, 2), neighbours="relu", hidden=()),
     ContextNeck("srn", scales=(1, 2, 5), resample="floor", directions=("nw",), hidden=()),
     ContextNeck("none", scales=(1, 2, 3), hidden=(6, 5)),
+    ContextNeck("lstm", channels=3, scales=(1, 2, 3), hidden=(6,)),
   ],
 )
 def test_it_is_the_equations_and_the_stages_pass(rng, neck):
