@@ -144,8 +144,8 @@ class FrozenConfig:
   """The section `frozen` of a config: the features of a frozen backbone, computed once and kept for the next run.
 
   Attributes:
-    keep: whether the head trains on kept features, which are what `hierjax.nn.kept` says for it. The backbone must be
-      frozen by `optim.lr_groups`, without a neck. False: images pass through the backbone at each step.
+    keep: whether the neck and the head train on kept features, which are what `hierjax.nn.kept` says for them. The
+      backbone must be frozen by `optim.lr_groups`. False: images pass through the backbone at each step.
     views: augmented views of each training image that are kept beside the one of evaluation; an epoch draws one of all.
   """
 
