@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy.sparse import csr_matrix
 
 from hierjax.evaluation.calibration import BINS, bins_of
 from hierjax.evaluation.metrics.scored import Scored
@@ -16,6 +15,8 @@ from hierjax.evaluation.metrics.tree_table import TreeTable, last_common
 from hierjax.evaluation.predictions import Predictions
 from hierjax.evaluation.scores import distances, known_part
 from hierjax.tree.label_tree import UNKNOWN
+
+Sparse = Any  # a `scipy.sparse.csr_matrix`; scipy is imported where one is made, since that takes a fifth of a second
 
 
 class Events(NamedTuple):
@@ -105,8 +106,10 @@ class Facts:
     return rows[order], np.flatnonzero(np.diff(falling[order], prepend=-np.inf) > 0)
 
   @functools.cached_property
-  def node_members(self) -> list[tuple[csr_matrix, csr_matrix]]:
+  def node_members(self) -> list[tuple[Sparse, Sparse]]:
     """For each level, the images whose path has the node of their label there, and all its images: `f64[nodes n]`."""
+    from scipy.sparse import csr_matrix
+
     found, (labels, paths) = [], (self.predictions.labels, self.predictions.paths)
     for t in range(labels.shape[1]):
       rows = np.flatnonzero(labels[:, t] >= 0)
@@ -116,8 +119,10 @@ class Facts:
     return found
 
   @functools.cached_property
-  def errors_by_bin(self) -> tuple[csr_matrix, Float[np.ndarray, "n l"]]:
+  def errors_by_bin(self) -> tuple[Sparse, Float[np.ndarray, "n l"]]:
     """Each predicted node's [right] - probability in the row of its bin, `f64[l x bins n]`; and which there are."""
+    from scipy.sparse import csr_matrix
+
     predictions = self.predictions
     said = (self.answered >= 0) & predictions.counted[:, None]
     probability = predictions.probability.astype(np.float64)
