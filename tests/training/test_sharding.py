@@ -72,7 +72,10 @@ def collectives(text):
 def test_devices_meet_in_no_branch_and_no_loop(name):
   """XLA runs a branch beside what follows it; CPU devices that enter two collectives in two orders wait for ever."""
   step, args, _ = started(CASES[name], WHOLE)
-  assert set(collectives(step.lower(*args).compile().as_text())) == {"ENTRY"}
+  found = collectives(step.lower(*args).compile().as_text())
+  assert set(found) == {"ENTRY"}
+  if name != "path_rnn_siblings":  # whose products go over the nodes of all examples in one order
+    assert set(found["ENTRY"]) == {"all-reduce"}  # so no device is sent the examples of others
 
 
 def test_parts_of_a_batch_meet_in_one_loop_that_all_else_waits_for():
