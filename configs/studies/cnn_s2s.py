@@ -16,6 +16,7 @@ DEEPEST = "head.maps=(5,)"
 ROWS = (
   Row("flat", f"{CONFIG},cnn"),
   Row("S2S, means", CONFIG, MEANS),
+  Row("S2S, means, labels fed", CONFIG, (*MEANS, "head.feedback=labels")),
   Row("S2S, means, deepest alone", CONFIG, (*MEANS, DEEPEST)),
   Row("S2S", CONFIG),
 )
