@@ -53,7 +53,8 @@ class Features:
 
   Attributes:
     stages: feature maps `f[b h w c]`, one a stage, nearest the image first. Empty for precomputed features.
-    pooled: `f[b d]`, the vector that most heads read. Of a frozen backbone, what is kept: see `hierjax.nn.kept`.
+    pooled: `f[b d]`, the vector that most heads read. Where kept features of a frozen backbone are a model's inputs,
+      `stages` is empty and this is the kept array; see `hierjax.nn.kept`.
     layers: of plain networks, the maps of the layers of each stage, nearest the image first; the last one is the
       stage's own. () for other networks.
     layer_names: static; their names, such as `conv5_1`.

@@ -50,12 +50,16 @@ class RunLength:
     return cls(steps_per_epoch if total == steps else total / epochs, total)
 
   def in_words(self, steps_per_pass: float) -> str:
-    """Returns the length for a person; of so many steps is a pass over the training images."""
+    """Returns the length as text, for the console.
+
+    Args:
+      steps_per_pass: training images / batch size.
+    """
     said = f"{self.total_steps:,} steps, {self.total_steps / steps_per_pass:.1f} passes over the images"
     epoch = self.steps_per_epoch / steps_per_pass
     if math.isclose(epoch, 1) or not self.total_steps:
       return said
-    return f"{said} (config.least_steps and most_steps bound them: where this run says epoch, it is {epoch:.2g} passes)"
+    return f"{said} (set by config.least_steps or most_steps; an epoch of this run is {epoch:.2g} passes)"
 
   def due(self, done: int, epochs: float) -> bool:
     """Returns whether step `done` is the first at or after a multiple of `epochs` epochs, or the last of the run."""

@@ -96,4 +96,4 @@ def test_bounds_of_the_steps_stretch_and_shorten_epochs():
 def test_the_length_says_what_an_epoch_is_where_a_bound_changed_it():
   assert RunLength.of(10.0, 4.0).in_words(10.0) == "40 steps, 4.0 passes over the images"
   said = RunLength.of(1000.0, 40.0, (0, 2500)).in_words(1000.0)
-  assert said.startswith("2,500 steps, 2.5 passes") and "it is 0.062 passes" in said
+  assert said.startswith("2,500 steps, 2.5 passes") and "an epoch of this run is 0.062 passes" in said

@@ -119,8 +119,8 @@ _shifted.defvjp(_shifted_forward, _shifted_backward)
 def _kernel_gradient(window: _Window, x: Array, shape: tuple[int, ...], gradient: Array) -> Array:
   """Returns the sum over all cells and images of the gradient times what each entry of the kernel reads there.
 
-  Each device goes over its own images, n in all, and the devices' sums are added at the end: in one loop over the
-  whole batch each would be sent the images of all, and go over them.
+  Each device sums over its own images, and the sums of the n devices are added at the end. A single loop over the whole
+  batch would send all images to each device, and each would go over all of them.
   """
   (k, m), (s, t) = shape[:2], window.strides
   (rows, down), (columns, across) = (_blocks(size) for size in gradient.shape[1:3])

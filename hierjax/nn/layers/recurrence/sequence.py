@@ -145,7 +145,7 @@ class GRU(nn.Module):
 
 
 def _run(cell: LSTM | GRU, carry: Any, inputs: Float[Array, "b l g"]) -> tuple[Any, Float[Array, "b l w"]]:
-  # Unrolled, since the gradient of the cell's weights would be summed over the devices in each step of a loop; see
+  # The scan is unrolled: a loop would sum the gradient of the cell's weights over the devices at each of its steps; see
   # "Several devices of a CPU" in docs/reference/reliability.md.
   def step(cell: LSTM | GRU, carry: Any, x: Float[Array, "b g"]) -> tuple[Any, Float[Array, "b w"]]:
     found: tuple[Any, Array] = cell.step(carry, x)
