@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,10 +12,12 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from hierjax.nn.layers.by_platform import on_cpus
+from hierjax.nn.layers.by_platform import Bilinear, on_cpus
 from hierjax.nn.layers.depthwise import DepthwiseConv
 
 Initializer = nn.initializers.Initializer
+
+_NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
 class Conv(nn.Module):
@@ -114,17 +117,16 @@ def _convolve(
   groups: int = 1,
 ) -> Float[Array, "b h2 w2 d"]:
   pads = [(padding, padding)] * 2 if isinstance(padding, int) else padding
-  convolution: Callable[[Array, Array], Array] = partial(
-    lax.conv_general_dilated,
-    window_strides=strides,
-    padding=pads,
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    feature_group_count=groups,
-  )
   unpadded = pads in ("SAME", "VALID") or (not isinstance(pads, str) and not any(map(any, pads)))
-  if kernel.shape[:2] != (1, 1) or not unpadded or groups > 1:
-    return convolution(x, kernel)
-  return on_cpus(partial(_product, strides), convolution)(x, kernel)
+  if kernel.shape[:2] == (1, 1) and unpadded and groups == 1:
+    return _pointwise(strides)(x, kernel)
+  return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_NUMBERS, feature_group_count=groups)
+
+
+@functools.cache
+def _pointwise(strides: tuple[int, int]) -> Bilinear:
+  convolution = partial(lax.conv_general_dilated, window_strides=strides, padding="VALID", dimension_numbers=_NUMBERS)
+  return on_cpus(partial(_product, strides), convolution)
 
 
 def _product(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +15,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from hierjax.nn.layers.by_platform import on_cpus
+from hierjax.nn.layers.by_platform import Bilinear, on_cpus
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Padding = str | int | Sequence[tuple[int, int]]
@@ -76,7 +77,12 @@ def depthwise_conv(
     padding: as of `DepthwiseConv`; SAME is TensorFlow's, of which one side of a map may have more.
   """
   window = _Window(strides, _pads(x.shape[1:3], kernel.shape[:2], strides, padding))
-  return on_cpus(partial(_shifted, window), partial(_grouped, window))(x, kernel)
+  return _of(window)(x, kernel)
+
+
+@functools.cache
+def _of(window: _Window) -> Bilinear:
+  return on_cpus(partial(_shifted, window), partial(_grouped, window))
 
 
 def _pads(sizes: tuple[int, ...], kernel: tuple[int, ...], strides: tuple[int, int], padding: Padding) -> Pads:
