@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Callable, Generator, Mapping
@@ -28,7 +29,7 @@ from hierjax.errors import UserError
 from hierjax.functional.paths import ends
 from hierjax.functional.tree_arrays import TreeArrays, tree_arrays
 from hierjax.nn.backbones.precomputed import PrecomputedFeatures
-from hierjax.nn.classifier import ModelMethod
+from hierjax.nn.classifier import Classifier, ModelMethod
 from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints, VanishedCheckpoint, template
@@ -329,8 +330,12 @@ class Run:
   def init_variables(self, key: jax.Array, shape: tuple[int, ...]) -> Variables:
     """Returns fresh variables for inputs of one example's `shape`, as a source stores it; jittable."""
     size = (self.data.crop, self.data.crop, *shape[2:]) if len(shape) == 3 else shape
-    paths = jnp.full((1, 1, self.tree.depth), UNKNOWN, jnp.int32)
-    return self.method.module.init({"params": key, "dropout": key}, jnp.zeros((1, *size)), paths)
+    return _init(self.method.module, key, size, self.tree.depth)
+
+  @property
+  def variable_shapes(self) -> Variables:
+    """The shapes of all variables."""
+    return _variable_shapes(self.method.module, self.example_shape, self.tree.depth)
 
   def restored_variables(self, folder: RunFolder, mesh: Mesh, step: int | None = None) -> tuple[int, Variables]:
     """Returns the weights of a step, and that step; None for those that count.
@@ -354,11 +359,21 @@ class Run:
       step = checkpoints.counting() if step is None else step
       if step is None:
         raise UserError(f"{folder.path} has no checkpoint yet: train it first")
-      shapes = jax.eval_shape(lambda: self.init_variables(jax.random.key(0), self.example_shape))
+      shapes = self.variable_shapes
       collections = {name: value for name, value in shapes.items() if name != "params"}
       model = {"params": shapes["params"], "collections": collections}
       restored = checkpoints.restore_model(step, template(model, devices.replicated(mesh)))
       return step, {"params": restored["params"], **restored["collections"]}
+
+
+def _init(module: Classifier, key: jax.Array, size: tuple[int, ...], depth: int) -> Variables:
+  paths = jnp.full((1, 1, depth), UNKNOWN, jnp.int32)
+  return module.init({"params": key, "dropout": key}, jnp.zeros((1, *size)), paths)
+
+
+@functools.lru_cache(maxsize=32)  # tracing a deep network takes seconds, and runs of several seeds have the same
+def _variable_shapes(module: Classifier, size: tuple[int, ...], depth: int) -> Variables:
+  return jax.eval_shape(lambda: _init(module, jax.random.key(0), size, depth))
 
 
 def counting_step(folder: RunFolder) -> int | None:

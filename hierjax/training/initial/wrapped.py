@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -147,7 +146,7 @@ def _section(backbone: str) -> dict[str, Any]:
 
 def _variables(run: Run, weights: Mapping[str, np.ndarray], order: np.ndarray) -> dict[str, Any]:
   """Returns the variables of a run; `order` are the numbers of the classes, in the order of the leaves."""
-  shapes = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), run.example_shape))
+  shapes = run.variable_shapes
   named = {
     **{name: array for name, array in weights.items() if name.startswith("backbone/")},
     "head/output/kernel": weights["classifier/kernel"][:, order],
