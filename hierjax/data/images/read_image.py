@@ -45,6 +45,7 @@ _TURNS = {
 }
 _UPRIGHT = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM)
 _DEEPEST, _SHALLOW = 65535, 4095
+_AT_ONCE = 2**22  # bytes
 _STRIP = 2**20  # pixels of a large image that are converted at once
 _TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 
@@ -84,9 +85,7 @@ def read_image(
   """
   name = name or ("image" if isinstance(image, bytes) else str(image))
   try:
-    if not isinstance(image, bytes) and not stat.S_ISREG(os.stat(image).st_mode):  # reading a pipe may never end
-      raise BadImageError(f"{name}: is no file of an image, but a folder, a pipe or a device")
-    with _opened(image) as opened:
+    with _opened(image if isinstance(image, bytes) else _read_ahead(image, name)) as opened:
       allowed = MAX_PIXELS if most_pixels is None else min(most_pixels, MAX_PIXELS)
       if opened.width * opened.height > allowed:
         raise BadImageError(f"{name}: {opened.width} x {opened.height} pixels; {allowed} are allowed")
@@ -101,6 +100,14 @@ def read_image(
   except Exception as error:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
     raise BadImageError(f"{name}: cannot be read ({reason})") from None
+
+
+def _read_ahead(file: Path | str, name: str) -> Path | str | bytes:
+  """Returns the bytes of a small file, which Pillow would ask for in dozens of reads, and of a large one its path."""
+  status = os.stat(file)
+  if not stat.S_ISREG(status.st_mode):  # reading a pipe may never end
+    raise BadImageError(f"{name}: is no file of an image, but a folder, a pipe or a device")
+  return Path(file).read_bytes() if status.st_size <= _AT_ONCE else file
 
 
 def _opened(image: Path | str | bytes) -> Image.Image:
