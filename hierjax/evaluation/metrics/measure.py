@@ -23,6 +23,8 @@ from hierjax.types import Batch, Prediction
 
 _THRESHOLD = 0.5  # of the nodes of predictions of several paths
 
+_multilabel_metrics = jax.jit(multilabel_metrics, static_argnums=3)
+
 
 def metrics(prediction: Prediction, labels: Any, tree: LabelTree, count_root: bool = False) -> dict[str, Any]:
   """Returns the metrics of anybody's predictions by name, as `hierjax evaluate` does of a run.
@@ -81,7 +83,7 @@ def _of_several(prediction: Prediction, labels: Sequence[Any], tree: LabelTree) 
     row[: len(nodes)] = nodes
   batch = Batch(jnp.zeros((len(ends), 1)), jnp.asarray(tree.encode(padded)), jnp.ones(len(ends)))
   of_arrays = jax.tree.map(jnp.asarray, prediction)
-  found = multilabel_metrics(of_arrays, batch, tree_arrays(tree), (_THRESHOLD,))
+  found = _multilabel_metrics(of_arrays, batch, tree_arrays(tree), (_THRESHOLD,))
   values = {name: float(np.asarray(value.value())) for name, value in found.items()}
   return {name: None if np.isnan(value) else value for name, value in values.items()}
 
