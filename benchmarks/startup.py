@@ -1,11 +1,13 @@
-r"""Times of training besides its steps: the start of `train.py`, and the loop around a step; prints Markdown.
+r"""Times besides those of steps: imports, the start of `train.py`, and the loop around a step; prints Markdown.
 
   python -m benchmarks.startup
+  python -m benchmarks.startup --imports
   python -m benchmarks.startup --config configs/cnnrnn_cifar100.py:cpu --starts 3
 
-A start is the time from the command to the line that reports its first step, on generated images. It is measured with
-an empty compilation cache, and with the cache of the start before. The loop is the real one, on a softmax over vectors
-of 8 numbers. Its step computes almost nothing, so the time of a step bounds the time of the loop.
+Imports are those of a command before it reads its first file, each in a process of its own, from byte code; the
+commands take turns. A start is the time from the command to the line that reports its first step, on generated images.
+It is measured with an empty compilation cache, and with the cache of the start before. The loop is the real one, on a
+softmax over vectors of 8 numbers. Its step computes almost nothing, so the time of a step bounds that of the loop.
 """
 
 from __future__ import annotations
@@ -27,6 +29,21 @@ from benchmarks.spatial import load_average, machine, table_head, table_row
 from configs import common
 from hierjax.runs import devices
 from hierjax.training.loop import train_and_evaluate
+
+IMPORTS = {
+  "`import jax` alone": "jax",
+  "`hierjax predict`": "hierjax.cli.main, hierjax.inference.predictor, tqdm",
+  "`hierjax evaluate`": "hierjax.cli.main, hierjax.evaluation.evaluate, hierjax.evaluation.console",
+}
+
+
+def import_seconds(modules: str) -> float:
+  """Returns the seconds in which a process of its own imports modules."""
+  code = f"import time; begin = time.perf_counter(); import {modules}; print(time.perf_counter() - begin)"
+  environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+  folder = Path(__file__).parents[1]
+  command = [sys.executable, "-c", code]
+  return float(subprocess.run(command, env=environment, cwd=folder, capture_output=True, check=True).stdout)
 
 
 def start_seconds(config: str, cache: str) -> float:
@@ -74,11 +91,20 @@ def step_milliseconds(steps: int, records: int = 5) -> float:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--config", default="configs/cnnrnn_cifar100.py:cpu")
+  parser.add_argument("--imports", action="store_true", help="measure imports alone")
   parser.add_argument("--starts", type=int, default=3, help="with the cache; there is one without")
+  parser.add_argument("--rounds", type=int, default=9, help="of imports; one more goes before them")
   parser.add_argument("--steps", type=int, default=1000, help="of the loop in each of five measurements")
   args = parser.parse_args()
   devices.keep_memory()
   print(f"{machine()}; {load_average()} at the start\n", flush=True)
+  found = [{name: import_seconds(modules) for name, modules in IMPORTS.items()} for _ in range(args.rounds + 1)]
+  print(table_head(["imports", "seconds, median"]))
+  for name in IMPORTS:
+    print(table_row([name, f"{statistics.median(one[name] for one in found[1:]):.2f}"]), flush=True)
+  print()
+  if args.imports:
+    return
   with tempfile.TemporaryDirectory() as cache:
     cold = start_seconds(args.config, cache)
     warm = statistics.median(start_seconds(args.config, cache) for _ in range(args.starts))
