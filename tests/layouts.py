@@ -5,6 +5,7 @@ As a program, of two processes: `layouts.py ADDRESS,2,I CASE ...` prints the los
 
 import json
 import sys
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,14 +100,24 @@ def started(case, sharding, rows=slice(None), **optim):
   return step, (layout.reading(method), jax.jit(make, out_shardings=layout.state)(), batch), layout
 
 
+class Trained(NamedTuple):
+  """Losses, the state after them, the layout, and the compiled step."""
+
+  losses: list
+  state: Any
+  layout: Any
+  step: Any
+
+
 def trained(case, sharding, steps=STEPS, rows=slice(None), **optim):
-  """Returns the losses, the state after them, and the layout; the batch is the same in each step."""
+  """Returns what some steps give; the batch is the same in each."""
   step, (method, state, batch), layout = started(case, sharding, rows, **optim)
+  compiled = step.lower(method, state, batch).compile() if steps else None
   losses = []
   for _ in range(steps):
-    state, metrics = step(method, state, batch)
+    state, metrics = compiled(method, state, batch)
     losses.append(float(metrics["loss"]))
-  return losses, state, layout
+  return Trained(losses, state, layout, compiled)
 
 
 def main():
@@ -116,10 +127,10 @@ def main():
   for name in sys.argv[2:]:
     case = CASES[name]
     sharding = over_processes if name in ("flat", "multilabel") else PARTS
-    losses, state, _ = trained(case, sharding, rows=rows)
-    whole = devices.fetched(state.params)
+    found = trained(case, sharding, rows=rows)
+    whole = devices.fetched(found.state.params)
     total = sum(float(np.abs(x).sum()) for x in jax.tree.leaves(whole))
-    print(json.dumps({"case": name, "losses": losses, "weights": total}), flush=True)
+    print(json.dumps({"case": name, "losses": found.losses, "weights": total}), flush=True)
 
 
 if __name__ == "__main__":

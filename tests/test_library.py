@@ -43,7 +43,8 @@ def test_train_over_seeds_and_decode(toy_tree):
   assert (losses[-1] < 0.5 * losses[0]).all()
 
   one = jax.tree.map(lambda x: x[0], states[0])
-  prediction = method.predict(one, images, options=hj.DecodeOptions(beam=3))
+  predict = jax.jit(lambda variables, images: method.predict(variables, images, options=hj.DecodeOptions(beam=3)))
+  prediction = predict(one, images)
   assert prediction.paths.shape == (4, 3, 3)
   for path in prediction.paths.reshape(-1, 3).tolist():
     assert toy_tree.is_path(path)

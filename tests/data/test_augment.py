@@ -7,9 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.data.augment import Transform, augment, check_views, eval_batch, train_batch, view
+from hierjax.data import augment as augmentation
+from hierjax.data.augment import Transform, augment, check_views
 from hierjax.errors import UserError
 from hierjax.types import Examples
+
+train_batch = jax.jit(augmentation.train_batch, static_argnums=2)
+eval_batch, view = (jax.jit(function, static_argnums=1) for function in (augmentation.eval_batch, augmentation.view))
 
 MEAN, STD = (0.5, 0.25, 0.4), (0.25, 0.5, 0.2)
 PAD, CROP = 2, 6

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.data.augment import Transform, eval_batch, train_batch
-from hierjax.data.mixing import Mixing, mixed_batch, smoothed_paths
-from hierjax.data.photo_augment import keys_of
+from hierjax.data import augment, mixing, photo_augment
+from hierjax.data.augment import Transform
+from hierjax.data.mixing import Mixing
 from hierjax.functional.paths import are_walks
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.tree.builders import from_paths
@@ -15,6 +15,12 @@ from hierjax.tree.label_tree import PAD, STOP, UNKNOWN
 from hierjax.types import Batch, Examples
 
 KEY = jax.random.key(5)
+
+mixed_batch = jax.jit(mixing.mixed_batch, static_argnums=3)
+smoothed_paths = jax.jit(mixing.smoothed_paths, static_argnums=3)
+train_batch = jax.jit(augment.train_batch, static_argnums=2)
+eval_batch = jax.jit(augment.eval_batch, static_argnums=1)
+keys_of = jax.jit(photo_augment.keys_of)
 TREE = from_paths([("a", "x", "p"), ("a", "x", "q"), ("a", "y", "r"), ("b", "z"), ("b", "w", "s"), ("b", "w", "t")])
 
 
@@ -89,7 +95,7 @@ def test_smoothed_labels_have_the_probabilities_of_their_definition(label):
   path = TREE.encode(np.array([[node_of(label)]]), "unknown")[0]
   paths = jnp.asarray(np.repeat(path[None], count, axis=0))
   arrays = tree_arrays(TREE)
-  found = np.asarray(jax.jit(lambda p, k: smoothed_paths(p, k, arrays, epsilon))(paths, keys_of(draws(count), KEY)))
+  found = np.asarray(smoothed_paths(paths, keys_of(draws(count), KEY), arrays, epsilon))
   ends, counts = np.unique(found[:, 0], axis=0, return_counts=True)
   expected = soft_labels(path[0].tolist(), epsilon)
   assert sum(expected.values()) == pytest.approx(1)

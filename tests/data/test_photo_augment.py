@@ -7,13 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hierjax.data.augment import Transform, eval_batch, train_batch
+from hierjax.data import augment, photo_augment
+from hierjax.data.augment import Transform
 from hierjax.data.config import DataConfig
-from hierjax.data.photo_augment import Box, PhotoAugment, _rotated, erased, flipped, keys_of, recoloured, resized_crops
+from hierjax.data.photo_augment import Box, PhotoAugment
 from hierjax.errors import UserError
 from hierjax.types import Examples
 
 KEY = jax.random.key(3)
+
+erased, flipped, recoloured = (
+  jax.jit(function, static_argnums=2)
+  for function in (photo_augment.erased, photo_augment.flipped, photo_augment.recoloured)
+)
+resized_crops = jax.jit(photo_augment.resized_crops, static_argnums=(2, 3))
+rotated = jax.jit(photo_augment._rotated, static_argnums=3)
+keys_of = jax.jit(photo_augment.keys_of)
+train_batch = jax.jit(augment.train_batch, static_argnums=2)
 
 
 def keys(count):
@@ -40,9 +50,9 @@ def test_a_resized_crop_of_a_ramp_is_a_ramp_over_a_box_of_the_area_and_ratio():
 def test_a_rotation_by_a_right_angle_is_that_of_numpy_and_outside_is_nan():
   pixels = np.random.default_rng(0).random((9, 9, 3), np.float32)
   whole = Box(*(jnp.float32(x) for x in (0, 0, 9, 9)))
-  found = _rotated(jnp.asarray(pixels), whole, jnp.float32(np.pi / 2), 9)
+  found = rotated(jnp.asarray(pixels), whole, jnp.float32(np.pi / 2), 9)
   np.testing.assert_allclose(found, np.rot90(pixels, -1), atol=1e-5)
-  askew = np.asarray(_rotated(jnp.asarray(pixels), whole, jnp.float32(np.pi / 4), 9))
+  askew = np.asarray(rotated(jnp.asarray(pixels), whole, jnp.float32(np.pi / 4), 9))
   assert np.isnan(askew[0, 0]).all() and np.isnan(askew[-1, -1]).all() and np.isfinite(askew[4, 4]).all()
 
 
@@ -127,11 +137,11 @@ def test_training_reads_smaller_squares_than_evaluation_where_they_are_asked_for
   data = DataConfig(resize=20, crop=16, pad=0, crop_area=(0.5, 1.0), train_crop=12)
   images = rng.integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
   examples = Examples(images, np.zeros((3, 1, 1), np.int32), np.ones(3, np.float32), np.zeros((3, 2), np.int32))
-  sides = [jax.eval_shape(lambda t=t: train_batch(examples, jax.random.key(0), t)).inputs.shape[1] for t in (
+  sides = [jax.eval_shape(lambda t=t: augment.train_batch(examples, jax.random.key(0), t)).inputs.shape[1] for t in (
     data.transform,
     dataclasses.replace(data, train_crop=0).transform,
     dataclasses.replace(data, train_crop=18).transform,
     dataclasses.replace(data, crop_area=()).transform,
   )]  # fmt: skip
   assert sides == [12, 16, 16, 16]
-  assert jax.eval_shape(lambda: eval_batch(examples, data.transform)).inputs.shape[1] == 16
+  assert jax.eval_shape(lambda: augment.eval_batch(examples, data.transform)).inputs.shape[1] == 16

@@ -26,6 +26,7 @@ TREES = {
   "five levels, early leaves": random_tree(np.random.default_rng(5), depth=5, most_children=2, early_leaf=0.3),
 }
 sweep = jax.jit(jax.vmap(adapt, in_axes=(None, 0, None)))  # [a b e]
+level_blocks = jax.jit(level_blocks)
 
 
 def random_levels(tree, concentration=0.5):

@@ -22,10 +22,11 @@ from path_oracle import node_prob_of, nodes_of, path_probs, random_model
 STOP_AT = ("bottom", "leaf", "node", "some")
 BATCH = 2
 mean_of_members, mean_of_views = jax.jit(mean_of_members), jax.jit(mean_of_views)
+by_levels, by_paths = jax.jit(by_levels), jax.jit(by_paths)
 
 
 def stack(distributions):
-  return jax.tree.map(lambda *x: jnp.stack(x), *distributions)
+  return jax.tree.map(lambda *x: np.stack(x), *distributions)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -35,7 +36,7 @@ def decoded(distribution, arrays, options):
 
 def averaged(views, arrays, **options):
   """Returns the prediction for the mean of the views."""
-  return decoded(mean_of_views(stack(views), arrays), arrays, DecodeOptions(**options))
+  return jax.device_get(decoded(mean_of_views(stack(views), arrays), arrays, DecodeOptions(**options)))
 
 
 @jax.jit
@@ -65,7 +66,7 @@ def test_of_multi_label_heads_it_is_that_of_the_mean_score(rng):
   of_scores = jax.jit(lambda scores: multilabel_distribution(scores, None, arrays))
   views = [of_scores(view) for view in scores]
   found = averaged(views, arrays, beam=4, thresholds=thresholds)
-  expected = decoded(of_scores(jnp.asarray(scores.mean(0))), arrays, DecodeOptions(beam=4, thresholds=thresholds))
+  expected = decoded(of_scores(scores.mean(0)), arrays, DecodeOptions(beam=4, thresholds=thresholds))
   assert_same(found, expected)
   np.testing.assert_allclose(found.node_score, scores.mean(0), rtol=1e-6)
   assert (found.paths >= 0).any()
@@ -105,7 +106,7 @@ def assert_ranks(found, views):
 def test_of_recurrent_heads_it_ranks_all_paths_by_their_mean_probability(stop_at):
   arrays, views = path_probs(stop_at)
   node_probs = [node_prob_of(view, arrays) for view in views]
-  found = averaged([Distribution(jnp.asarray(p)) for p in node_probs], arrays, beam=60)
+  found = averaged([Distribution(p) for p in node_probs], arrays, beam=60)
   np.testing.assert_allclose(found.node_prob, np.mean(node_probs, axis=0), rtol=1e-6)
   assert_ranks(found, views)
 
@@ -121,7 +122,7 @@ def test_lower_bounds_give_the_best_of_the_paths_they_came_from(stop_at):
       for row, path in enumerate(probs):
         paths[example, row, : len(path)] = path
     log_prob = np.log([list(probs.values()) for probs in view]).astype(np.float32)
-    bounds.append(by_paths(jnp.asarray(paths), jnp.asarray(log_prob), arrays))
+    bounds.append(by_paths(paths, log_prob, arrays))
   assert_ranks(averaged([Distribution(p) for p in bounds], arrays, beam=8), kept)
 
 
@@ -134,8 +135,8 @@ def test_levels_of_their_own_are_averaged_level_by_level(toy_tree):
     ],
     np.float32,
   )
-  node_prob = jnp.full((BATCH, 7), 0.1)
-  views = [Distribution(node_prob, jnp.asarray(view), summed_levels=(1,)) for view in level_prob]
+  node_prob = np.full((BATCH, 7), 0.1, np.float32)
+  views = [Distribution(node_prob, view, summed_levels=(1,)) for view in level_prob]
   mean = mean_of_views(stack(views), arrays)
   np.testing.assert_allclose(mean.level_prob, level_prob.mean(0), rtol=1e-6)
   assert mean.summed_levels == (1,)
@@ -155,7 +156,7 @@ def members_of(tree, rng):
     return [rng.dirichlet(np.ones(size), BATCH).astype(np.float32) for size in sizes]
 
   def member(blocks, nodes, **fields):
-    return Distribution(jnp.zeros((BATCH, nodes)), jnp.asarray(np.concatenate(blocks, axis=1)), **fields)
+    return Distribution(np.zeros((BATCH, nodes), np.float32), np.concatenate(blocks, axis=1), **fields)
 
   leaves = levels([4])[0]  # cat, cup, basenji, leonberg
   dog = leaves[:, 2] + leaves[:, 3]
@@ -164,7 +165,7 @@ def members_of(tree, rng):
   own, last, top = levels((2, 3, 4)), levels((2, 3, 4)), levels((2, 3))
   return [
     (member(own, 7), own),
-    (Distribution(jnp.asarray(np.concatenate([chain[0], chain[1], chain[2][:, :2]], axis=1))), chain),
+    (Distribution(np.concatenate([chain[0], chain[1], chain[2][:, :2]], axis=1)), chain),
     (member(last, 7, summed_levels=(0, 1)), [None, None, last[2]]),
     (member(top, 5), [*top, None]),
   ]
@@ -174,11 +175,11 @@ def test_an_ensemble_is_the_mean_of_those_that_have_their_own_distribution_level
   arrays = tree_arrays(toy_tree)
   members, own = zip(*members_of(toy_tree, rng), strict=True)
   for chosen in ([1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 1, 1]):
-    found = mean_of_members(members, arrays, np.array(chosen, np.float32))
+    found = jax.device_get(mean_of_members(members, arrays, np.array(chosen, np.float32)))
     for t, block in enumerate(np.split(found.level_prob, [2, 5], axis=1)):
       says = [levels[t] for levels, taken in zip(own, chosen, strict=True) if taken and levels[t] is not None]
       np.testing.assert_allclose(block, np.mean(says, axis=0), rtol=1e-5)
-    np.testing.assert_allclose(found.node_prob, jax.jit(by_levels)(found.level_prob, arrays), rtol=1e-5)
+    np.testing.assert_allclose(found.node_prob, by_levels(found.level_prob, arrays), rtol=1e-5)
 
 
 def test_where_no_member_has_its_own_the_mean_is_of_the_sums(toy_tree, rng):
@@ -189,7 +190,7 @@ def test_where_no_member_has_its_own_the_mean_is_of_the_sums(toy_tree, rng):
 
 
 def test_an_ensemble_of_the_chain_rule_is_averaged_as_views_are_and_one_member_is_itself(toy_tree, rng):
-  chain = [Distribution(jnp.asarray(0.1 * rng.random((BATCH, 7)).astype(np.float32))) for _ in range(3)]
+  chain = [Distribution(np.float32(0.1 * rng.random((BATCH, 7)))) for _ in range(3)]
   arrays = tree_arrays(toy_tree, "stop")
   found = mean_of_members(chain, arrays)
   chex.assert_trees_all_close(found, mean_of_views(stack(chain), arrays), rtol=1e-5)
@@ -198,5 +199,5 @@ def test_an_ensemble_of_the_chain_rule_is_averaged_as_views_are_and_one_member_i
 
 
 def test_one_view_is_its_own_mean(toy_tree, rng):
-  one = Distribution(jnp.asarray(rng.random((BATCH, 7)).astype(np.float32)))
+  one = Distribution(rng.random((BATCH, 7)).astype(np.float32))
   chex.assert_trees_all_equal(mean_of_views(stack([one]), tree_arrays(toy_tree)), one)

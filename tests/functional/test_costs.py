@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,8 +18,12 @@ BATCH = 6
 
 
 @functools.partial(jax.jit, static_argnums=2)
+def prediction_of(node_prob, arrays, options):
+  return decode(Distribution(node_prob), arrays, options)
+
+
 def decoded(node_prob, arrays, options):
-  return decode(Distribution(node_prob.astype(jnp.float32)), arrays, options)
+  return jax.device_get(prediction_of(node_prob.astype(np.float32), arrays, options))
 
 
 @functools.cache
@@ -62,11 +65,11 @@ def test_the_expected_cost_of_every_answer_is_a_product_with_the_table(stop_at, 
   answers = range(-1, tree.num_nodes)
   table = np.array([[cost(tree, name, answer, label) for label in [*places, None]] for answer in answers])
   expected = np.concatenate([ends, 1 - ends.sum(axis=1, keepdims=True)], axis=1) @ table.T
-  found = jax.jit(COSTS[name])(jnp.asarray(node_prob, jnp.float32), arrays)
+  found = jax.jit(COSTS[name])(node_prob.astype(np.float32), arrays)
   np.testing.assert_allclose(found, expected, atol=2e-5)
 
   options = DecodeOptions(rule=name, beam=3)
-  best = jax.device_get(decoded(node_prob.astype(np.float32), arrays, options))
+  best = decoded(node_prob, arrays, options)
   for row, paths, scores in zip(expected, best.paths, best.log_prob, strict=True):
     chosen = [max(nodes_of(path), default=-1) for path in paths]
     np.testing.assert_allclose(row[np.add(chosen, 1)], np.sort(row)[:3], atol=2e-5)
@@ -79,7 +82,7 @@ def test_the_expected_cost_of_every_answer_is_a_product_with_the_table(stop_at, 
 
 def test_the_fewest_edges_lead_to_the_deepest_node_above_one_half():
   tree, arrays, _, _, node_prob = setting("leaf")
-  found = decoded(node_prob.astype(np.float32), arrays, DecodeOptions(rule="edges"))
+  found = decoded(node_prob, arrays, DecodeOptions(rule="edges"))
   deepest = [np.flatnonzero(row > 0.5).max(initial=-1) for row in node_prob]
   assert [max(nodes_of(path), default=-1) for path in found.paths[:, 0]] == deepest
   assert len({tree.depth if node < 0 else len(tree.path(node)) for node in deepest}) > 1
@@ -94,15 +97,15 @@ def test_the_best_nodes_of_a_level_are_those_of_labels_cut_off_there(stop_at):
       path = tree.path(place)[:level]
       mass[path] = mass.get(path, 0) + prob
     options = DecodeOptions(rule="level", level=level, beam=2)
-    found = jax.device_get(decoded(node_prob.astype(np.float32), arrays, options))
+    found = decoded(node_prob, arrays, options)
     for b in range(BATCH):
       ranking = sorted((path for path in mass if mass[path][b] > 1e-4), key=lambda path, b=b: -mass[path][b])[:2]
       assert [nodes_of(path) for path in found.paths[b]][: len(ranking)] == ranking
       np.testing.assert_allclose(np.exp(found.log_prob[b])[: len(ranking)], [mass[p][b] for p in ranking], rtol=1e-3)
-  whole = decoded(node_prob.astype(np.float32), arrays, DecodeOptions(rule="level", beam=2))
+  whole = decoded(node_prob, arrays, DecodeOptions(rule="level", beam=2))
   np.testing.assert_array_equal(whole.paths, found.paths)
   with pytest.raises(UserError, match=r"config\.decode\.level = 9: the tree has 4 levels"):
-    decoded(node_prob.astype(np.float32), arrays, DecodeOptions(rule="level", level=9))
+    decoded(node_prob, arrays, DecodeOptions(rule="level", level=9))
 
 
 def test_the_best_node_of_a_level_need_not_be_above_the_best_leaf():
@@ -116,9 +119,9 @@ def test_the_best_node_of_a_level_need_not_be_above_the_best_leaf():
 
 def test_rules_leave_the_raw_argmaxes_alone():
   _, arrays, _, _, node_prob = setting("leaf")
-  expected = decoded(node_prob.astype(np.float32), arrays, DecodeOptions()).paths[:, 0]
+  expected = decoded(node_prob, arrays, DecodeOptions()).paths[:, 0]
   for rule in ("edges", "level"):
-    found = decoded(node_prob.astype(np.float32), arrays, DecodeOptions(rule=rule, level=1))
+    found = decoded(node_prob, arrays, DecodeOptions(rule=rule, level=1))
     np.testing.assert_array_equal(found.raw_nodes, expected)
     assert (found.paths[:, 0] != expected).any()
 

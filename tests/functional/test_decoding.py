@@ -14,15 +14,16 @@ from hierjax.types import DecodeOptions
 from path_oracle import node_prob_of, path_probs, random_model
 
 BATCH = 2
+end_probability, most_probable_paths = jax.jit(end_probability), jax.jit(most_probable_paths, static_argnums=2)
 
 
 @pytest.mark.parametrize("stop_at", ["bottom", "leaf", "node", "some"])
 def test_the_most_probable_paths_are_a_full_beam_over_the_shares(stop_at):
   arrays, views = path_probs(stop_at)
-  mean = jnp.asarray(np.mean([node_prob_of(view, arrays) for view in views], axis=0))
+  mean = jax.device_put(np.mean([node_prob_of(view, arrays) for view in views], axis=0))
   ends = end_probability(mean, arrays)
-  np.testing.assert_allclose(ends.sum(axis=1), 1, rtol=1e-5)
-  found = most_probable_paths(mean, arrays, 40)
+  np.testing.assert_allclose(np.asarray(ends).sum(axis=1), 1, rtol=1e-5)
+  found = jax.device_get(most_probable_paths(mean, arrays, 40))
 
   def step(carry, previous, candidates):
     rows = jnp.arange(BATCH)[:, None]
@@ -31,9 +32,9 @@ def test_the_most_probable_paths_are_a_full_beam_over_the_shares(stop_at):
     below = mean[rows[..., None], candidates]
     return carry, jnp.log(jnp.where(candidates == arrays.num_nodes, stop[..., None], below) / above[..., None])
 
-  known = jnp.full((BATCH, arrays.depth), UNKNOWN, jnp.int32)
+  known = np.full((BATCH, arrays.depth), UNKNOWN, np.int32)
   search = jax.jit(lambda known: beam_search(step, jnp.zeros((BATCH, 40)), known, arrays, DecodeOptions(beam=40)))
-  searched = search(known)
+  searched = jax.device_get(search(known))
   np.testing.assert_array_equal(found.paths, searched.paths)
   np.testing.assert_allclose(found.log_prob, searched.log_prob, rtol=1e-4)
   real = np.isfinite(found.log_prob)
@@ -43,12 +44,16 @@ def test_the_most_probable_paths_are_a_full_beam_over_the_shares(stop_at):
 @pytest.mark.parametrize(("short_labels", "expected"), [("unknown", [0, 0, 0, 0.2, 0.1, 0.1, 0.2]), ("stop", None)])
 def test_what_is_missing_below_a_node_is_an_end_where_the_tree_has_such_ends(toy_tree, short_labels, expected):
   node_prob = np.array([[0.7, 0.2, 0.4, 0.2, 0.1, 0.1, 0.2]], np.float32)
-  found = end_probability(jnp.asarray(node_prob), tree_arrays(toy_tree, short_labels))
-  np.testing.assert_allclose(found[0], expected or [0.1, 0.1, 0.1, 0.2, 0.1, 0.1, 0.2], atol=1e-6)
+  (found,) = jax.device_get(end_probability(node_prob, tree_arrays(toy_tree, short_labels)))
+  np.testing.assert_allclose(found, expected or [0.1, 0.1, 0.1, 0.2, 0.1, 0.1, 0.2], atol=1e-6)
 
 
 def test_rounding_of_a_sum_over_leaves_is_no_end(rng):
   arrays = random_model(1, "node").arrays
-  leaves = jax.nn.softmax(jnp.asarray(rng.normal(size=(50, arrays.num_leaves)), jnp.float32))
-  found = end_probability(jax.jit(by_leaves)(leaves, arrays), arrays)
+
+  @jax.jit
+  def run(logits, arrays):
+    return end_probability(by_leaves(jax.nn.softmax(logits), arrays), arrays)
+
+  found = run(rng.normal(size=(50, arrays.num_leaves)).astype(np.float32), arrays)
   assert (np.asarray(found)[:, arrays.inner] == 0).all()

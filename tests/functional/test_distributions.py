@@ -93,7 +93,7 @@ def test_the_chain_rule_takes_shares_among_siblings_and_parts_equally_where_ther
   first = sum(map(len, blocks_of(tree)[:-1])) - tree.level_offsets[-2]
   children = tree.children(starved)
   level_prob[0, first + children.start : first + children.stop] = 0
-  found = np.asarray(jax.jit(by_levels)(jnp.asarray(level_prob), tree_arrays(tree)))
+  found = np.asarray(jax.jit(by_levels)(level_prob, tree_arrays(tree)))
   for row, probs in zip(level_prob, found, strict=True):
     levels = at_levels(tree, row)
     for node in range(tree.num_nodes):
@@ -110,7 +110,7 @@ def test_the_chain_rule_takes_shares_among_siblings_and_parts_equally_where_ther
 def test_shares_and_their_gradient_stay_finite_whatever_the_size():
   """Siblings of 1e-30 part as those of 0.1 do, and the gradient is the true one, 1e29 times as large; 0 has none."""
   block = np.array([[0.3, 0.1, 3e-30, 1e-30, 0.0, 0.0]], np.float32)
-  parents = jnp.array([0, 0, 1, 1, 2, 2])
+  parents = jax.device_put(np.array([0, 0, 1, 1, 2, 2], np.int32))
 
   @jax.jit
   def run(block, pull):
@@ -164,7 +164,7 @@ def test_the_chain_rule_is_the_sum_over_all_paths(stop_at):
       mass = np.exp(sum(scored.shares[forced:]))
       expected[example, list(nodes_of(scored.path))] += mass
       stopped[example, nodes_of(scored.path)[-1]] += mass * (scored.path[-1] == STOP)
-  for found in both(model.arrays, jnp.asarray(known)):
+  for found in jax.device_get(both(model.arrays, known)):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     for i in range(-1, tree.num_nodes):
       children = list(tree.children(i))
@@ -180,13 +180,13 @@ def test_leaves_sum_up_to_their_ancestors(rng):
   expected = np.zeros((3, tree.num_nodes))
   for column, leaf in enumerate(tree.leaves.tolist()):
     expected[:, list(tree.path(leaf))] += probs[:, [column]]
-  np.testing.assert_allclose(by_leaves(jnp.asarray(probs), tree_arrays(tree)), expected, rtol=1e-5)
+  np.testing.assert_allclose(jax.jit(by_leaves)(probs, tree_arrays(tree)), expected, rtol=1e-5)
 
 
 def test_a_tree_of_one_level():
   tree = LabelTree.from_children(["a", "b"], [2, 0, 0])
   model = TableModel(np.random.default_rng(0), tree, "bottom")
-  known = jnp.full((2, 1), UNKNOWN, jnp.int32)
+  known = np.full((2, 1), UNKNOWN, np.int32)
   found = jax.jit(lambda known: by_chain_rule(model.step, model.carry(1), known, model.arrays))(known)
   expected = [[np.exp(s.shares[0]) for s in model.enumerate(example)] for example in range(2)]
   np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -37,11 +37,11 @@ def test_no_restriction_gives_back_the_same_object():
 @pytest.mark.parametrize("stop_at", STOP_AT)
 def test_node_probabilities_are_given_that_the_path_ends_at_an_allowed_node(stop_at):
   model, views, allowed = setting(stop_at)
-  found = restrict(Distribution(jnp.asarray(node_prob_of(views, model.arrays))), allowed, model.arrays)
+  found = restrict(Distribution(node_prob_of(views, model.arrays)), allowed, model.arrays)
   kept = [{path: prob for path, prob in probs.items() if allowed[path[-1]]} for probs in views]
   given = [{path: prob / sum(probs.values()) for path, prob in probs.items()} for probs in kept]
   np.testing.assert_allclose(found.node_prob, node_prob_of(given, model.arrays), rtol=1e-3, atol=1e-6)
-  decoded = jax.jit(lambda found: decode(found, model.arrays, DecodeOptions(beam=40)))(found)
+  decoded = jax.device_get(jax.jit(lambda found: decode(found, model.arrays, DecodeOptions(beam=40)))(found))
   for paths, log_prob, probs in zip(decoded.paths, decoded.log_prob, given, strict=True):
     assert [nodes_of(path) for path in paths[: len(probs)]] == sorted(probs, key=probs.get, reverse=True)
     assert (paths[len(probs) :] == PAD).all()
@@ -52,15 +52,21 @@ def test_node_probabilities_are_given_that_the_path_ends_at_an_allowed_node(stop
 def test_all_ends_allowed_change_nothing(stop_at):
   model, views, _ = setting(stop_at)
   node_prob = node_prob_of(views, model.arrays)
-  found = restrict(Distribution(jnp.asarray(node_prob)), np.ones(model.tree.num_nodes, bool), model.arrays)
+  found = restrict(Distribution(node_prob), np.ones(model.tree.num_nodes, bool), model.arrays)
   np.testing.assert_allclose(found.node_prob, node_prob, rtol=1e-4, atol=1e-6)
 
 
 def test_where_no_allowed_end_has_a_probability_there_is_no_path():
   model, _, allowed = setting("leaf")
-  found = restrict(Distribution(jnp.zeros((2, model.tree.num_nodes))), allowed, model.arrays)
+
+  @jax.jit
+  def run(node_prob, allowed):
+    found = restricted(Distribution(node_prob), allowed, model.arrays)
+    return decode(found, model.arrays, DecodeOptions())
+
+  found = jax.device_get(run(np.zeros((2, model.tree.num_nodes), np.float32), allowed))
   assert (found.node_prob == 0).all()
-  assert (decode(found, model.arrays, DecodeOptions()).paths == PAD).all()
+  assert (found.paths == PAD).all()
 
 
 @pytest.mark.parametrize(("normalise", "beam"), [("trained", 2), ("trained", 40), ("siblings", 40)])
@@ -69,14 +75,14 @@ def test_a_heads_own_paths_end_at_allowed_nodes_only(stop_at, normalise, beam):
   """A full beam finds them all; a narrow one spends no place on a path that leads to no allowed node."""
   model, views, allowed = setting(stop_at)
   options = DecodeOptions(beam=beam, normalise=normalise)
-  node_prob = jnp.asarray(node_prob_of(views, model.arrays))
+  node_prob = jax.device_put(node_prob_of(views, model.arrays))
 
   @jax.jit
   def run(state, allowed):
     own = Distribution(node_prob, scorer=Scorer(model.step, {"state": state}))
     return decode(restricted(own, allowed, model.arrays), model.arrays, options)
 
-  found = run(jnp.zeros(len(model.table)), allowed)
+  found = jax.device_get(run(np.zeros(len(model.table), np.float32), allowed))
   for example in range(len(views)):
     ends = {nodes_of(path)[-1] for path in found.paths[example] if path[0] >= 0}
     assert all(allowed[end] for end in ends) and len(ends) == min(beam, allowed.sum())
@@ -99,23 +105,24 @@ def test_level_distributions_keep_what_leads_to_an_allowed_node(stop_at, scored,
   model, views, allowed = setting(stop_at)
   tree, arrays = model.tree, model.arrays
   blocks = [rng.dirichlet(np.ones(size), 2) for size in arrays.block_sizes]
-  scorer = Scorer(model.step, {"state": jnp.zeros(2)}) if scored else None
-  level_prob = jnp.asarray(np.concatenate(blocks, axis=1), jnp.float32)
+  scorer = Scorer(model.step, {"state": np.zeros(2, np.float32)}) if scored else None
+  level_prob = jax.device_put(np.concatenate(blocks, axis=1).astype(np.float32))
 
   @jax.jit
   def run(allowed):
     own = Distribution(jnp.asarray(node_prob_of(views, arrays)), level_prob, scorer=scorer)
     found = restricted(own, allowed, arrays)
-    return split_levels(found.level_prob, arrays), decode(found, arrays, DecodeOptions(beam=40))
+    blocks = zip(split_levels(found.level_prob, arrays), level_blocks(arrays), strict=True)
+    return list(blocks), decode(found, arrays, DecodeOptions(beam=40))
 
-  levels, found = run(allowed)
+  levels, found = jax.device_get(run(allowed))
   leaves = [leaf for leaf in tree.leaves.tolist() if allowed[leaf]]
   reach = {node for leaf in leaves for node in tree.path(leaf)}
   tables = []
-  for block, own, nodes in zip(levels, blocks, level_blocks(arrays), strict=True):
+  for (block, nodes), own in zip(levels, blocks, strict=True):
     kept = np.where([node in reach for node in nodes.tolist()], own, 0)
     np.testing.assert_allclose(block, kept / kept.sum(axis=1, keepdims=True), rtol=1e-4)
-    tables.append(dict(zip(nodes.tolist(), np.asarray(block).T, strict=True)))
+    tables.append(dict(zip(nodes.tolist(), block.T, strict=True)))
   for example in range(2):
 
     def score(leaf, example=example):

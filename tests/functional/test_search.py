@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,10 +12,10 @@ STOP_AT = ("bottom", "leaf", "node", "some")
 
 def search(model, known=None, **options):
   if known is None:
-    known = jnp.full((len(model.table), model.tree.depth), UNKNOWN, jnp.int32)
+    known = np.full((len(model.table), model.tree.depth), UNKNOWN, np.int32)
   options = DecodeOptions(**options)
-  decode = jax.jit(lambda carry, tree, known: beam_search(model.step, carry, known, tree, options))
-  return jax.device_get(decode(model.carry(options.beam), model.arrays, jnp.asarray(known)))
+  decode = jax.jit(lambda tree, known: beam_search(model.step, model.carry(options.beam), known, tree, options))
+  return jax.device_get(decode(model.arrays, known))
 
 
 def ranked(scored, normalise, forced=0):

@@ -130,7 +130,7 @@ def test_predictions_of_any_model_are_shortened_too(tree):
   rng = np.random.default_rng(0)
   probs = rng.dirichlet(np.full(len(tree.leaves), 0.3), 50)
   prediction = Prediction.from_leaf_probs(probs, tree)
-  found = tree.ends(abstain(prediction, 0.6, tree_arrays(tree)).paths[:, 0])
+  found = tree.ends(jax.jit(abstain)(prediction, 0.6, tree_arrays(tree)).paths[:, 0])
   for node_prob, end in zip(prediction.node_prob, found, strict=True):
     sure = [node for node in range(tree.num_nodes) if node_prob[node] >= 0.6]
     assert end == (max(sure, key=lambda node: tree.level[node]) if sure else -1)

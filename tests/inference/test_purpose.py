@@ -1,6 +1,6 @@
 """Answers for a purpose: the flags, the file of `--only`, and the labels that answers are compared with."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
@@ -10,6 +10,8 @@ from hierjax.inference.pipeline import Stages, judged_labels
 from hierjax.inference.purpose import Purpose
 from hierjax.tree.label_tree import PAD, UNKNOWN
 from hierjax.types import DecodeOptions
+
+judged_labels = jax.jit(judged_labels, static_argnums=1)
 
 
 def test_nodes_of_a_file_are_its_labels_and_all_below_them(toy_tree, tmp_path):
@@ -67,12 +69,12 @@ def test_options_and_names_of_files(toy_tree):
 def test_labels_count_down_to_the_level_and_where_they_are_among_the_nodes(toy_tree):
   arrays = tree_arrays(toy_tree)
   paths = toy_tree.encode([5, 4, 3, 0, -1])[:, None]  # basenji, cup, cat, animal, nothing
-  same = judged_labels(jnp.asarray(paths), Stages(), arrays)
+  same = judged_labels(paths, Stages(), arrays)
   np.testing.assert_array_equal(same, paths)
-  cut = np.asarray(judged_labels(jnp.asarray(paths), Stages(DecodeOptions(rule="level", level=2)), arrays))
+  cut = np.asarray(judged_labels(paths, Stages(DecodeOptions(rule="level", level=2)), arrays))
   np.testing.assert_array_equal(cut[..., :2], paths[..., :2])
   assert (cut[..., 2] == UNKNOWN).all()
   only = Stages(only=Purpose(only=("dog",)).nodes(toy_tree))
-  kept = np.asarray(judged_labels(jnp.asarray(paths), only, arrays))
+  kept = np.asarray(judged_labels(paths, only, arrays))
   np.testing.assert_array_equal(kept[[0, 3]], paths[[0, 3]])  # `animal` may be a dog
   assert (kept[[1, 2, 4]] == UNKNOWN).all() and PAD not in kept[0]

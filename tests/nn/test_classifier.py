@@ -73,8 +73,12 @@ def test_a_method_is_an_argument_of_jit(toy_tree, head):
   first, second = (predict(method, variables) for method in methods)
   np.testing.assert_array_equal(first.paths, second.paths)
   assert next(traces) == 1
-  outputs = methods[0].module.apply(variables, INPUTS, jnp.asarray(toy_tree.encode([5, -1])))
-  losses = methods[0].loss(outputs, jnp.asarray(toy_tree.encode([5, -1]))[:, None])
+
+  @jax.jit
+  def loss(method, variables, paths):
+    return method.loss(method.module.apply(variables, INPUTS, paths), paths[:, None])
+
+  losses = loss(methods[0], variables, toy_tree.encode([5, -1]))
   assert losses.shape == (2,) and losses[0] > 0 and losses[1] == 0
 
 
@@ -140,6 +144,17 @@ VARIANTS = (
 )
 
 
+BEAM = DecodeOptions(beam=3)
+PREDICTIONS = {}  # shapes, by those of the distribution: many heads have the same
+
+
+def prediction_of(distribution, tree):
+  shapes = repr(distribution)
+  if shapes not in PREDICTIONS:
+    PREDICTIONS[shapes] = jax.eval_shape(lambda found: decode(found, tree, BEAM), distribution)
+  return PREDICTIONS[shapes]
+
+
 @pytest.mark.parametrize("backbone", sorted(set(BACKBONES) - VARIANTS - {PRETRAINED}))
 def test_any_backbone_takes_any_head(toy_tree, backbone):
   """Initialises, computes losses and predicts, as shapes."""
@@ -153,15 +168,15 @@ def test_any_backbone_takes_any_head(toy_tree, backbone):
 
     def run(key, features, head=head):
       outputs, variables = head.init_with_output(key, features, paths)
-      options = DecodeOptions(beam=3)
-      distribution = head.apply(variables, features, None, tree, options, method="distribution")
-      return head.loss(outputs, paths, tree), decode(distribution, tree, options)
+      distribution = head.apply(variables, features, None, tree, BEAM, method="distribution")
+      return head.loss(outputs, paths, tree), distribution
 
     if backbone == "features" and name.startswith("dhnn"):
       with pytest.raises(UserError, match=r"stages, .*`features`"):
         jax.eval_shape(run, jax.random.key(0), features)
       continue
-    losses, found = jax.eval_shape(run, jax.random.key(0), features)
+    losses, distribution = jax.eval_shape(run, jax.random.key(0), features)
+    found = prediction_of(distribution, tree)
     shapes = [x.shape for x in (losses, found.paths, found.log_prob, found.stop_prob, found.node_prob, found.raw_nodes)]
     assert shapes == [(2,), (2, 3, 2), (2, 3), (2, 3), (2, tree.num_nodes), (2, 2)], name
 

@@ -29,8 +29,13 @@ def method(tree=TWO, head=HEAD, backbone=BACKBONE, **merged):
   return make_method(ModelConfig(backbone, head, merged=merged), tree_arrays(tree))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def initial(module):
+  return module.init({"params": jax.random.key(0), "dropout": jax.random.key(0)}, IMAGES[:1])
+
+
 def start(found):
-  return found.module.init({"params": jax.random.key(0), "dropout": jax.random.key(0)}, IMAGES[:1])
+  return initial(found.module)
 
 
 def named(tree):
@@ -108,22 +113,25 @@ def test_all_shared_is_the_network_that_is_not_merged():
     kind: {"backbone": renamed(parts["backbone"]), **{k: v for k, v in parts.items() if k != "backbone"}}
     for kind, parts in variables.items()
   }
-  expected, _ = plain.module.apply(variables, IMAGES, train=True, mutable=["batch_stats"])
-  found, _ = merged.module.apply(moved, IMAGES, train=True, mutable=["batch_stats"])
-  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-  maps = merged.module.apply(moved, IMAGES, method="features").stages
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def outputs(module, variables):
+    return module.apply(variables, IMAGES, train=True, mutable=["batch_stats"])[0]
+
+  np.testing.assert_allclose(outputs(merged.module, moved), outputs(plain.module, variables), rtol=1e-5, atol=1e-6)
+  maps = jax.eval_shape(lambda variables: merged.module.apply(variables, IMAGES, method="features"), moved).stages
   assert [x.shape for x in maps] == [(8, 8, 8, 4), (8, 4, 4, 8)]
 
 
 def test_a_level_reads_its_own_branch_and_the_trunk():
   merged = method(shared=1)
-  variables = start(merged)
+  variables, apply = jax.device_get(start(merged)), jax.jit(merged.module.apply)
 
   def logits(part):
     def moved(path, x):
-      return x + 0.1 * jnp.arange(x.size, dtype=x.dtype).reshape(x.shape) if part in str(path) else x
+      return x + np.float32(0.1) * np.arange(x.size, dtype=x.dtype).reshape(x.shape) if part in str(path) else x
 
-    return np.asarray(merged.module.apply(jax.tree_util.tree_map_with_path(moved, variables), IMAGES))
+    return np.asarray(apply(jax.tree_util.tree_map_with_path(moved, variables), IMAGES))
 
   before = logits("nothing")
   for part, changed in (("branches_0", (True, False)), ("branches_1", (False, True)), ("trunk_1", (True, True))):

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def whole():
-  """Returns the losses of a case with whole weights on each of four devices."""
+  """Returns what training gives in a case, with whole weights on each of four devices."""
   found = {}
 
   def of(name):
@@ -43,8 +43,8 @@ def whole():
 
 @pytest.mark.parametrize("name", CASES)
 def test_divided_weights_have_the_losses_of_whole_ones(name, whole):
-  losses, state, layout = trained(CASES[name], PARTS)
-  expected, reference, _ = whole(name)
+  losses, state, layout, _ = trained(CASES[name], PARTS)
+  expected, reference, _, _ = whole(name)
   np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-6)
   chex.assert_trees_all_close(jax.device_get(state.params), jax.device_get(reference.params), rtol=1e-3, atol=1e-5)
   assert losses[-1] < 0.9 * losses[0]
@@ -69,10 +69,9 @@ def collectives(text):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_devices_meet_in_no_branch_and_no_loop(name):
+def test_devices_meet_in_no_branch_and_no_loop(name, whole):
   """XLA runs a branch beside what follows it; CPU devices that enter two collectives in two orders wait for ever."""
-  step, args, _ = started(CASES[name], WHOLE)
-  found = collectives(step.lower(*args).compile().as_text())
+  found = collectives(whole(name).step.as_text())
   assert set(found) == {"ENTRY"}
   if name != "path_rnn_siblings":  # whose products go over the nodes of all examples in one order
     assert set(found["ENTRY"]) == {"all-reduce"}  # so no device is sent the examples of others
@@ -86,8 +85,8 @@ def test_parts_of_a_batch_meet_in_one_loop_that_all_else_waits_for():
 
 
 def test_fsdp_leaves_a_device_a_part_of_every_weight_and_of_its_momentum(whole):
-  losses, state, _ = trained(CASES["flat"], FSDP)
-  np.testing.assert_allclose(losses, whole("flat")[0], rtol=1e-5)
+  losses, state, _, _ = trained(CASES["flat"], FSDP)
+  np.testing.assert_allclose(losses, whole("flat").losses, rtol=1e-5)
   kernels = [leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1]
   assert all(4 * leaf.addressable_data(0).size == leaf.size for leaf in kernels)
   (momentum,) = [part for part in jax.tree.leaves(state.opt_state, is_leaf=lambda x: isinstance(x, dict)) if part]
@@ -99,29 +98,29 @@ def test_what_a_device_holds_is_printed_in_mib():
 
 
 def test_whole_weights_are_the_default_and_change_nothing(whole):
-  _, state, layout = whole("flat")
+  _, state, layout, _ = whole("flat")
   assert not layout.divides and all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
   assert layout.mesh.axis_names == ("data",) and layout.in_use(state.params) is state.params
 
 
 def test_parts_of_a_batch_and_adam_follow_the_layout():
   options = dict(steps=3, name="adamw", accumulate=2, lr=0.01)
-  expected, one, _ = trained(CASES["flat"], WHOLE, **options)
-  losses, two, _ = trained(CASES["flat"], PARTS, **options)
+  expected, one, _, _ = trained(CASES["flat"], WHOLE, **options)
+  losses, two, _, _ = trained(CASES["flat"], PARTS, **options)
   np.testing.assert_allclose(losses, expected, rtol=1e-5)
   chex.assert_trees_all_close(jax.device_get(one.params), jax.device_get(two.params), rtol=1e-3, atol=1e-5)
 
 
 def test_a_checkpoint_moves_between_layouts(tmp_path):
   """To the bit, from divided weights to whole ones, and back."""
-  _, first, _ = trained(CASES["flat"], PARTS, steps=2)
+  first = trained(CASES["flat"], PARTS, steps=2).state
   reference = jax.device_get((first.model, first.training))
   state = first
   for step, parts in enumerate((WHOLE, FSDP, PARTS), 2):
     checkpoints = Checkpoints(tmp_path / "checkpoints", select_best=False, create=True)
     checkpoints.save(step, state.model, state.training)
     checkpoints.wait()
-    _, like, _ = trained(CASES["flat"], parts, steps=0)
+    like = trained(CASES["flat"], parts, steps=0).state
     shapes = template(like, jax.tree.map(lambda x: x.sharding, like))
     model, training, _ = checkpoints.restore_latest(shapes.model, shapes.training)
     checkpoints.close()
@@ -156,7 +155,7 @@ def test_two_processes_of_two_devices_have_the_same_losses(names, whole):
   first, second = ([json.loads(line) for line in text.splitlines() if line[0] == "{"] for text in printed)
   assert first == second and [found["case"] for found in first] == list(names)
   for found in first:
-    losses, state, _ = whole(found["case"])
+    losses, state, _, _ = whole(found["case"])
     np.testing.assert_allclose(found["losses"], losses, rtol=1e-5, atol=1e-6, err_msg=found["case"])
     total = sum(float(np.abs(x).sum()) for x in jax.tree.leaves(jax.device_get(state.params)))
     np.testing.assert_allclose(found["weights"], total, rtol=1e-5)

@@ -1,6 +1,6 @@
 """Anybody's predictions: `hj.Prediction.from_...` and `hj.metrics`."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
@@ -24,14 +24,19 @@ def leaf_probs(rng):
 def test_leaf_probabilities_are_those_of_a_flat_head(leaf_probs):
   tree, probs = leaf_probs
   arrays = tree_arrays(tree)
-  node_prob = by_leaves(jnp.asarray(probs), arrays)
-  expected = decode(Distribution(node_prob), arrays, DecodeOptions())
+
+  @jax.jit
+  def decoded(probs):
+    return decode(Distribution(by_leaves(probs, arrays)), arrays, DecodeOptions())
+
+  expected = jax.device_get(decoded(probs))
+  node_prob = expected.node_prob
   found = hj.Prediction.from_leaf_probs(probs, tree)
   for name in ("paths", "raw_nodes"):
     np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
   for name in ("node_prob", "log_prob", "stop_prob"):
     np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5, err_msg=name)
-  of_nodes = hj.Prediction.from_node_probs(np.asarray(node_prob), tree)
+  of_nodes = hj.Prediction.from_node_probs(node_prob, tree)
   np.testing.assert_array_equal(of_nodes.paths, found.paths)
   for row, t in np.ndindex(of_nodes.raw_nodes.shape):
     node = of_nodes.raw_nodes[row, t]

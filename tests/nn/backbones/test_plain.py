@@ -19,7 +19,8 @@ def shapes_of(backbone, height, width=None):
     maps = [state["intermediates"][f"stages_{i}"]["conv"]["__call__"][0] for i in range(5)]
     return variables["params"], features, maps
 
-  return jax.eval_shape(run, jax.random.key(0), jnp.zeros((2, height, width or height, 3)))
+  images = jax.ShapeDtypeStruct((2, height, width or height, 3), jnp.float32)
+  return jax.eval_shape(run, jax.random.key(0), images)
 
 
 def sides(maps):
@@ -108,8 +109,9 @@ def test_a_stage_is_convolution_relu_lrn_and_pool_in_this_order(rng):
   x = rng.normal(size=(1, 16, 13, 3))  # convolved to 6 x 5: the pool rounds the rows up
   kernel, bias = rng.normal(size=(7, 7, 3, 8)), rng.normal(size=8)
   stage = Stage(8, kernel=7, stride=2, pad=1, alpha=0.05)
-  y = stage.apply(jax.tree.map(jnp.float32, {"params": {"conv": {"kernel": kernel, "bias": bias}}}), jnp.float32(x))
-  np.testing.assert_allclose(y[0], naive_stage(x[0], kernel, bias, 2, 1, 0.05), rtol=1e-4)
+  weights = jax.tree.map(np.float32, {"params": {"conv": {"kernel": kernel, "bias": bias}}})
+  (y,) = jax.device_get(jax.jit(stage.apply)(weights, np.float32(x)))
+  np.testing.assert_allclose(y, naive_stage(x[0], kernel, bias, 2, 1, 0.05), rtol=1e-4)
 
 
 def weights(rng, shape):
@@ -120,10 +122,10 @@ def weights(rng, shape):
 def test_the_default_alpha_is_caffe_s_for_normalised_pixels(rng):
   """A net on pixels from 0 to 255 with Caffe's alpha, and ours on the same pixels normalised: equal up to the scale."""
   scale = 255 * 0.225
-  images = jnp.asarray(rng.normal(size=(2, 31, 33, 3)), jnp.float32)
+  images = rng.normal(size=(2, 31, 33, 3)).astype(np.float32)
   shapes = shapes_of(sppnet(THIN), 31)[0]
-  variables = {"params": jax.tree.map(lambda leaf: jnp.asarray(weights(rng, leaf.shape), jnp.float32), shapes)}
-  ours = jax.jit(sppnet(THIN).apply)(variables, images)
+  variables = {"params": jax.tree.map(lambda leaf: np.float32(weights(rng, leaf.shape)), shapes)}
+  ours = jax.device_get(jax.jit(sppnet(THIN).apply)(variables, images))
   apply = jax.jit(sppnet(THIN, lrn_alpha=1e-4).apply)
   caffe_s = apply(variables, scale * images)
   for mine, theirs in zip(ours.stages, caffe_s.stages, strict=True):
@@ -134,7 +136,7 @@ def test_the_default_alpha_is_caffe_s_for_normalised_pixels(rng):
 
 
 def test_weights_start_at_he_s_scale_and_biases_at_0(key):
-  params = jax.jit(Stage(64).init)(key, jnp.zeros((1, 3, 3, 64)))["params"]["conv"]
+  params = jax.device_get(jax.jit(Stage(64).init)(key, np.zeros((1, 3, 3, 64), np.float32)))["params"]["conv"]
   np.testing.assert_allclose(params["kernel"].std(), np.sqrt(2 / (9 * 64)), rtol=0.02)
   assert not params["bias"].any()
 
@@ -173,9 +175,9 @@ def test_weights_and_maps_of_cnn7():
 
 def test_cnn7_is_its_layers_in_order_and_drops_what_the_classifier_reads(rng, key):
   """In training, an entry of the pooled vector is 0 or twice what it is."""
-  backbone, images = cnn7(6, dropout=(0.0, 0.0, 0.5)), jnp.asarray(rng.normal(size=(2, 9, 7, 3)), jnp.float32)
+  backbone, images = cnn7(6, dropout=(0.0, 0.0, 0.5)), jax.device_put(np.float32(rng.normal(size=(2, 9, 7, 3))))
   shapes = jax.eval_shape(backbone.init, key, images)
-  variables = jax.tree.map(lambda s: jnp.asarray(rng.normal(0.1, 0.4, s.shape), jnp.float32), shapes)
+  variables = jax.tree.map(lambda s: np.float32(rng.normal(0.1, 0.4, s.shape)), shapes)
 
   def by_hand(x, params):
     for stage, pool in (("stages_0", max_pool), ("stages_1", mean_pool), ("stages_2", lambda x: x)):
@@ -190,10 +192,10 @@ def test_cnn7_is_its_layers_in_order_and_drops_what_the_classifier_reads(rng, ke
     trained = backbone.apply(variables, images, train=True, rngs={"dropout": key})
     return backbone.apply(variables, images), by_hand(images, variables["params"]), trained.pooled
 
-  features, expected, trained = run(variables)
+  features, expected, trained = jax.device_get(run(variables))
   assert [stage.shape[1:3] for stage in features.stages] == [(4, 3), (2, 1), (2, 1)]
   np.testing.assert_allclose(features.pooled, expected, rtol=1e-5)
-  dropped = np.asarray(trained == 0)
+  dropped = trained == 0
   assert 0 < (dropped & (expected > 0)).sum() < (expected > 0).sum()
   np.testing.assert_allclose(trained, np.where(dropped, 0, 2 * features.pooled), rtol=1e-5)
 
@@ -201,9 +203,14 @@ def test_cnn7_is_its_layers_in_order_and_drops_what_the_classifier_reads(rng, ke
 def test_a_group_drops_single_cells_unless_told_otherwise(key):
   assert [stage.dropout for stage in cnn7(4, dropout=(0.1, 0.2, 0.3)).stages] == [0.1, 0.2, 0.3]
   assert [stage.drop_whole for stage in cnn7(4).stages] == [(), (), (1, 2)]
-  group, x = Group(4, (1,), dropout=0.5), jnp.ones((2, 5, 5, 4))
-  variables = {"params": {"conv1": {"kernel": jnp.eye(4)[None, None], "bias": jnp.zeros(4)}}}
-  trained = group.apply(variables, x, train=True, rngs={"dropout": key})
+  group = Group(4, (1,), dropout=0.5)
+
+  @jax.jit
+  def run(key):
+    variables = {"params": {"conv1": {"kernel": jnp.eye(4)[None, None], "bias": jnp.zeros(4)}}}
+    return group.apply(variables, jnp.ones((2, 5, 5, 4)), train=True, rngs={"dropout": key})
+
+  trained = np.asarray(run(key))
   assert set(np.unique(trained)) == {0, 2} and (np.ptp(trained, axis=(1, 2)) == 2).all()
 
 

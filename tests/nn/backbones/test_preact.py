@@ -92,15 +92,13 @@ def test_maps_of_a_preact_resnet(size, maps):
 
 @pytest.mark.parametrize("kernels,bottleneck", [((3, 3), 1), ((1, 3, 1), 1), ((1, 3, 1), 2)])
 def test_a_block_is_norm_relu_and_convolution_in_turn_and_a_shortcut(kernels, bottleneck, rng):
-  block, x = Block(4, 2, kernels, bottleneck), jnp.asarray(rng.normal(size=(2, 5, 5, 3)), jnp.float32)
+  block, x = Block(4, 2, kernels, bottleneck), rng.normal(size=(2, 5, 5, 3)).astype(np.float32)
   shapes = jax.eval_shape(block.init, jax.random.key(0), x)
   widths = [shapes["params"][f"conv{n}"]["kernel"].shape[-1] for n in range(1, len(kernels) + 1)]
   assert widths == [4 // bottleneck] * (len(kernels) - 1) + [4]
   variables = {
-    "params": jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes["params"]),
-    "batch_stats": jax.tree.map(
-      lambda s: jnp.asarray(rng.uniform(0.5, 2, s.shape), jnp.float32), shapes["batch_stats"]
-    ),
+    "params": jax.tree.map(lambda s: np.float32(rng.normal(size=s.shape)), shapes["params"]),
+    "batch_stats": jax.tree.map(lambda s: np.float32(rng.uniform(0.5, 2, s.shape)), shapes["batch_stats"]),
   }
 
   def conv(x, name, stride=1):
@@ -108,15 +106,19 @@ def test_a_block_is_norm_relu_and_convolution_in_turn_and_a_shortcut(kernels, bo
     return jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
   def act(x, name):
-    learnt, running = (jax.device_get(variables[kind][name]["norm"]) for kind in variables)
-    x = (np.asarray(x) - running["mean"]) / np.sqrt(running["var"] + 1e-5)
-    return jnp.asarray(np.maximum(x * learnt["scale"] + learnt["bias"], 0))
+    learnt, running = (jax.tree.map(lambda w: w[None, None, None], variables[kind][name]["norm"]) for kind in variables)
+    x = (x - running["mean"]) / np.sqrt(running["var"] + 1e-5)
+    return jnp.maximum(x * learnt["scale"] + learnt["bias"], 0)
 
-  opened = act(x, "act1")
-  y = conv(opened, "conv1", 2)
-  for n in range(2, len(kernels) + 1):
-    y = conv(act(y, f"act{n}"), f"conv{n}")
-  np.testing.assert_allclose(block.apply(variables, x), conv(opened, "shortcut", 2) + y, rtol=1e-4)
+  @jax.jit
+  def by_hand(x):
+    opened = act(x, "act1")
+    y = conv(opened, "conv1", 2)
+    for n in range(2, len(kernels) + 1):
+      y = conv(act(y, f"act{n}"), f"conv{n}")
+    return conv(opened, "shortcut", 2) + y
+
+  np.testing.assert_allclose(jax.jit(block.apply)(variables, x), by_hand(x), rtol=1e-4)
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
@@ -144,12 +146,11 @@ def test_weights_keep_the_names_that_run_folders_have():
   assert {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths} == expected
 
 
-def test_pooled_is_the_mean_of_the_last_stage_and_names_are_explicit(key):
+def test_pooled_is_the_mean_of_the_last_stage_and_names_are_explicit(key, rng):
   backbone = small_resnet(widths=(4,), dropout=0.5)
-  images = jax.random.normal(key, (2, 6, 6, 3))
-  variables = jax.jit(backbone.init)(key, images)
-  features = backbone.apply(variables, images)
-  np.testing.assert_allclose(features.pooled, np.asarray(features.stages[-1]).mean((1, 2)), rtol=1e-5)
+  images = rng.normal(size=(2, 6, 6, 3)).astype(np.float32)
+  features, variables = jax.device_get(jax.jit(backbone.init_with_output)(key, images))
+  np.testing.assert_allclose(features.pooled, features.stages[-1].mean((1, 2)), rtol=1e-5)
   assert (features.stages[-1] >= 0).all()  # the final norm and ReLU are the last stage's
   assert set(variables["params"]) == {"stem", "stages_0"}
   assert set(variables["params"]["stages_0"]) == {"blocks_0", "norm"}

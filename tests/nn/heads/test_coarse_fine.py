@@ -41,9 +41,14 @@ def setting(name="even", strategy="parallel", branch_levels=()):
   rng = np.random.default_rng(6)
   sizes = tuple(len(block) for block in blocks_of(TREES[name]))
   head = CoarseFineHead(sizes, ARRAYS[name].stop_at, strategy, branch_levels)
-  features = Features(stages=(), pooled=jnp.asarray(rng.normal(size=(BATCH, IMAGE)), jnp.float32))
+  features = Features(stages=(), pooled=rng.normal(size=(BATCH, IMAGE)).astype(np.float32))
   shapes = jax.eval_shape(head.init, jax.random.key(0), features)
-  return head, features, jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
+  return head, features, jax.tree.map(lambda s: np.float32(rng.normal(size=s.shape)), shapes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def applied(head, variables, features):
+  return head.apply(variables, features)
 
 
 def levels(x, name="even"):
@@ -53,7 +58,7 @@ def levels(x, name="even"):
 @functools.cache
 def log_probs(name="even"):
   head, features, variables = setting(name)
-  return [log_softmax(block) for block in levels(head.apply(variables, features), name)]
+  return [log_softmax(block) for block in levels(applied(head, variables, features), name)]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -72,17 +77,17 @@ def decoded(name="even", known=None, **options):
 @pytest.mark.parametrize("strategy", ["parallel", "coarse_to_fine", "fine_to_coarse"])
 def test_each_layer_reads_what_its_strategy_says(strategy):
   head, features, variables = setting("even", strategy)
-  layers = [jax.device_get(variables["params"][f"levels_{t}"]) for t in range(3)]
+  layers = [variables["params"][f"levels_{t}"] for t in range(3)]
   order = [2, 1, 0] if strategy == "fine_to_coarse" else [0, 1, 2]
-  scores, read = {}, np.asarray(features.pooled)
+  scores, read = {}, features.pooled
   for t in order:
     scores[t] = read @ layers[t]["kernel"] + layers[t]["bias"]
-    read = np.asarray(features.pooled) if strategy == "parallel" else scores[t]
-  logits = head.apply(variables, features)
+    read = features.pooled if strategy == "parallel" else scores[t]
+  logits = applied(head, variables, features)
   np.testing.assert_allclose(logits, np.concatenate([scores[t] for t in range(3)], axis=1), rtol=1e-5, atol=1e-5)
 
   unseen = np.linalg.svd(layers[order[0]]["kernel"].T)[2][-1]  # moves no score of the first layer
-  moved = head.apply(variables, features.replace(pooled=features.pooled + 10 * jnp.asarray(unseen)[None]))
+  moved = applied(head, variables, features.replace(pooled=features.pooled + 10 * unseen))
   same = [np.allclose(a, b, atol=1e-3) for a, b in zip(levels(moved), levels(logits), strict=True)]
   assert same == ([True, False, False] if strategy == "parallel" else [True, True, True])
 
@@ -120,7 +125,7 @@ def test_the_loss_is_each_levels_cross_entropy_down_to_the_label_and_then_of_wha
     np.testing.assert_allclose(gradient, gradients, rtol=1e-4, atol=1e-6)
     assert (found[[0, -1]] == 0).all() and (gradient[0] == 0).all() and (gradient[-1] == 0).all()
   with pytest.raises(ValueError, match="multi-label head"):
-    head.loss(jnp.asarray(logits), jnp.zeros((len(paths), 2, 3), jnp.int32), ARRAYS[name])
+    run(logits, np.zeros((len(paths), 2, 3), np.int32))
 
 
 def test_improbable_labels_have_finite_losses_and_gradients():
@@ -171,7 +176,7 @@ def test_a_full_beam_is_exhaustive_search_and_node_probabilities_are_its_masses(
   tree = TREES[name]
   labels, with_ancestors = KNOWN[name]
   labels = np.array(labels if given else [[UNKNOWN] * 3] * BATCH, np.int32)
-  found = decoded(name, jnp.asarray(labels), beam=9, normalise=normalise)
+  found = decoded(name, labels, beam=9, normalise=normalise)
   scores = trained if normalise == "trained" else shares
   for example in range(BATCH):
     known = with_ancestors[example] if given else ()
@@ -210,7 +215,7 @@ def test_a_narrow_beam_walks_the_tree_and_a_raw_one_takes_the_best_of_every_leve
   paths = TREE.encode([6, 7, 8])[:, None]
   left = [not TREE.is_path(path) for path in found.raw_nodes.tolist()]
   assert 0 < sum(left) < BATCH
-  metrics = jax.jit(evaluate_batch)(narrow, Batch(paths, paths, jnp.ones(BATCH)), ARRAYS["even"])
+  metrics = jax.jit(evaluate_batch)(narrow, Batch(paths, paths, np.ones(BATCH, np.float32)), ARRAYS["even"])
   assert metrics["inconsistent_predictions"].value() == pytest.approx(np.mean(left))
 
 
@@ -239,7 +244,7 @@ def test_a_level_without_a_layer_is_the_sum_of_the_one_below_and_learns_nothing(
   head = CoarseFineHead(arrays.block_sizes, arrays.stop_at, branch_levels=(1, 3))
   _, features, whole = setting("early")
   halves = [features.pooled, 2 * features.pooled]
-  features = Features((), jnp.concatenate(halves, axis=1))
+  features = Features((), np.concatenate(halves, axis=1))
   layers = {f"levels_{t}": whole["params"][f"levels_{t}"] for t in (0, 2)}
 
   @jax.jit
@@ -251,7 +256,7 @@ def test_a_level_without_a_layer_is_the_sum_of_the_one_below_and_learns_nothing(
 
   level_prob, loss = run(features, layers)
   tables = [
-    np.exp(log_softmax(np.asarray(half) @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])))
+    np.exp(log_softmax(half @ layer["kernel"] + layer["bias"]))
     for half, layer in zip(halves, layers.values(), strict=True)
   ]
   top, middle, last = levels(level_prob, "early")
@@ -270,10 +275,10 @@ def test_a_head_learns_a_tree_of_any_depth(rng):
   head, _, _ = setting("early")
   tree = TREES["early"]
   labels = np.repeat(tree.leaves, 3)
-  features = Features((), jnp.asarray(rng.normal(size=(len(labels), 40)), jnp.float32))
+  features = Features((), jax.device_put(rng.normal(size=(len(labels), 40)).astype(np.float32)))
   shapes = jax.eval_shape(head.init, jax.random.key(0), features)
-  weights = jax.tree.map(lambda s: jnp.zeros(s.shape), shapes)
-  paths = jnp.asarray(tree.encode(labels))
+  weights = jax.tree.map(lambda s: np.zeros(s.shape, np.float32), shapes)
+  paths = jax.device_put(tree.encode(labels))
 
   @jax.jit
   def step(weights):

@@ -23,7 +23,7 @@ from path_oracle import log_softmax, nodes_of
 FIXED = LabelTree.from_children(list("ABCDEFG"), [2, 2, 3, 0, 0, 0, 0, 0])  # the slides': A has C, D; B has E, F, G
 VARIABLE = LabelTree.from_children(list("ABabcde"), [2, 2, 1, 2, 0, 0, 0, 0])
 STAGES = tuple(jax.random.normal(jax.random.key(i), (3, 4, 4, 4 * (i + 1))) for i in range(3))
-FEATURES = Features(stages=STAGES, pooled=jnp.zeros((3, 12)))
+FEATURES = Features(stages=STAGES, pooled=np.zeros((3, 12), np.float32))
 IMAGES = jax.random.normal(jax.random.key(9), (3, 8, 8, 3))
 BACKBONE = {"name": "small_resnet", "widths": (4, 4, 8), "blocks": 1}
 SMALL = {"width": 4, "size": 16}
@@ -37,28 +37,40 @@ def started(head, features=FEATURES):
   """Returns large random weights, so that choices differ from image to image."""
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(head.init, jax.random.key(0), features)
-  return jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
+  return jax.tree.map(lambda s: np.float32(rng.normal(size=s.shape)), shapes)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def decoded(head, variables, known, arrays, options):
+def prediction_of(head, variables, known, arrays, options):
   distribution = head.apply(variables, FEATURES, known, arrays, options, method="distribution")
   return decode(distribution, arrays, options)
 
 
+def decoded(*given):
+  return jax.device_get(prediction_of(*given))
+
+
 encoded = jax.jit(lambda head, variables: head.apply(variables, FEATURES, method="encode"), static_argnums=0)
 applied = jax.jit(lambda head, variables, *paths: head.apply(variables, FEATURES, *paths), static_argnums=0)
+loss_of = jax.jit(lambda head, outputs, paths, arrays: head.loss(outputs, paths, arrays), static_argnums=0)
+path_cross_entropy = jax.jit(path_cross_entropy, static_argnames=("weights", "epsilon"))
+step_cross_entropy, end_probability, are_walks = map(jax.jit, (step_cross_entropy, end_probability, are_walks))
 
 
 def nothing_known(tree):
-  return jnp.full((3, tree.depth), UNKNOWN, jnp.int32)
+  return np.full((3, tree.depth), UNKNOWN, np.int32)
 
 
 def test_the_slides_example():  # READINGS K10
-  scores = jnp.log(jnp.array([[[0.3, 0.4, 0.1, 0.1, 0.1, 0.1, 0.0], [0.0, 0.1, 0.0, 0.1, 0.1, 0.2, 0.5]]]))
+  probs = np.float32([[[0.3, 0.4, 0.1, 0.1, 0.1, 0.1, 0.0], [0.0, 0.1, 0.0, 0.1, 0.1, 0.2, 0.5]]])
   arrays = tree_arrays(FIXED)
-  known = jnp.full((1, 2), UNKNOWN, jnp.int32)
-  found = beam_search(lookup_step(scores), jnp.zeros((1, 1), jnp.int32), known, arrays, DecodeOptions())
+
+  @jax.jit
+  def search(probs):
+    known = jnp.full((1, 2), UNKNOWN, jnp.int32)
+    return beam_search(lookup_step(jnp.log(probs)), jnp.zeros((1, 1), jnp.int32), known, arrays, DecodeOptions())
+
+  found = jax.device_get(search(probs))
   assert FIXED.nodes_text(found.paths[0, 0].tolist()) == "B/G"
   np.testing.assert_allclose(found.log_prob, np.log(0.4 * 0.5), rtol=1e-6)  # not renormalised over siblings
 
@@ -89,7 +101,8 @@ def test_a_level_has_a_distribution_of_its_own():
   found = method(FIXED, "dhnn_rnn")
   head, tree = found.module.head, found.tree
   variables = started(head)
-  known = nothing_known(FIXED).at[0, 0].set(1)
+  known = nothing_known(FIXED)
+  known[0, 0] = 1
   prediction = decoded(head, variables, known, tree, DecodeOptions(beam=5))
   log_probs = log_softmax(np.asarray(applied(head, variables), np.float64))
   for t, (first, end) in enumerate(((0, 2), (2, 7))):
@@ -108,25 +121,26 @@ def test_a_level_has_a_distribution_of_its_own():
 
 
 def test_the_loss_weighs_levels():
-  outputs = jax.random.normal(jax.random.key(0), (2, 2, 7))
-  paths = jnp.array([[0, 3], [1, UNKNOWN]], jnp.int32)
+  outputs = np.asarray(jax.random.normal(jax.random.key(0), (2, 2, 7)))
+  paths = np.array([[0, 3], [1, UNKNOWN]], np.int32)
   arrays = tree_arrays(FIXED)
   log_probs = log_softmax(np.asarray(outputs, np.float64))
   expected = [-3 * log_probs[0, 0, 0] - 0.5 * log_probs[0, 1, 3], -3 * log_probs[1, 0, 1]]
   np.testing.assert_allclose(path_cross_entropy(outputs, paths, arrays, weights=(3.0, 0.5)), expected, rtol=1e-5)
   head = method(FIXED, "dhnn_rnn", level_weights=(3.0, 0.5)).module.head
-  np.testing.assert_allclose(head.loss(outputs, paths, arrays), expected, rtol=1e-5)
+  np.testing.assert_allclose(loss_of(head, outputs, paths, arrays), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["dhnn_rnn", "dhnn_s2s"])
 def test_smoothed_labels_reach_the_loss(name):
   arrays = tree_arrays(FIXED)
-  outputs = jax.random.normal(jax.random.key(0), (2, 2, arrays.num_outputs))
-  paths = jnp.array([[0, 3], [1, UNKNOWN]], jnp.int32)
+  outputs = np.asarray(jax.random.normal(jax.random.key(0), (2, 2, arrays.num_outputs)))
+  paths = np.array([[0, 3], [1, UNKNOWN]], np.int32)
   head = method(FIXED, name, label_smoothing=0.2, level_weights=(3.0, 0.5)).module.head
   expected = path_cross_entropy(outputs, paths, arrays, weights=(3.0, 0.5), epsilon=0.2)
-  np.testing.assert_allclose(head.loss(outputs, paths, arrays), expected, rtol=1e-6)
-  assert (head.loss(outputs, paths, arrays) != head.clone(label_smoothing=0.0).loss(outputs, paths, arrays)).all()
+  found, plain = (np.asarray(loss_of(h, outputs, paths, arrays)) for h in (head, head.clone(label_smoothing=0.0)))
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+  assert (found != plain).all()
 
 
 def is_kept_or_zero(read, whole, rate):
@@ -136,43 +150,52 @@ def is_kept_or_zero(read, whole, rate):
   return 0 < kept.sum() < kept.size
 
 
-def read_vectors(head, variables, *args, **how):
+@functools.partial(jax.jit, static_argnums=0, static_argnames="train")
+def read_vectors(head, variables, train=False, rngs=None):
   """Returns what passes through the head's dropout in a call, first to last."""
 
   def of_dropout(module, method):
     return module.name == "drop"
 
-  found = head.apply(variables, FEATURES, *args, capture_intermediates=of_dropout, mutable=["intermediates"], **how)
+  how = {"capture_intermediates": of_dropout, "mutable": ["intermediates"]}
+  found = head.apply(variables, FEATURES, train=train, rngs=rngs, **how)
   return found[1]["intermediates"]["drop"]["__call__"]
 
 
 def test_dropout_of_the_fixed_length_head_is_on_vectors_and_states_in_training_alone():
   head = method(FIXED, "dhnn_rnn", dropout=0.75, layers=1).module.head
   variables = started(head)
-  u = read_vectors(head, variables)[0]
-  np.testing.assert_array_equal(u, head.apply(variables, FEATURES, method=lambda head, x: head.sequence(x)))
-  dropped, states = read_vectors(head, variables, train=True, rngs={"dropout": jax.random.key(0)})
+  u = np.asarray(read_vectors(head, variables)[0])
+  sequence, recurrence = (
+    jax.jit(functools.partial(head.apply, method=method))
+    for method in (lambda head, x: head.sequence(x), lambda head, u: head.recurrence(u)[1])
+  )
+  np.testing.assert_array_equal(u, sequence(variables, FEATURES))
+  dropped, states = jax.device_get(read_vectors(head, variables, train=True, rngs={"dropout": jax.random.key(0)}))
   assert is_kept_or_zero(dropped, u, 0.75)
-  whole = head.apply(variables, dropped, method=lambda head, u: head.recurrence(u)[1])
-  assert is_kept_or_zero(states, whole, 0.75)
+  assert is_kept_or_zero(states, recurrence(variables, dropped), 0.75)
 
 
 @pytest.mark.parametrize("feedback", ["soft", "labels"])
 def test_dropout_of_the_sequence_head_is_on_vectors_and_states_in_training_alone(feedback):
   head = method(VARIABLE, "dhnn_s2s", dropout=0.75, feedback=feedback).module.head
-  variables = started(head)
-  keys = {"dropout": jax.random.key(0)}
-  encode = functools.partial(head.apply, variables, FEATURES, method="encode")
-  assert (encode(True, rngs=keys)[0] != encode()[0]).any()
-  fed, carry = jnp.ones((3, 16)), encode()
-  (_, c), whole = head.apply(variables, carry, fed, method="step")
-  (_, dropped), read = head.apply(variables, carry, fed, True, method="step", rngs=keys)
+
+  @jax.jit
+  def run(variables, paths):
+    apply, keys = functools.partial(head.apply, variables), {"dropout": jax.random.key(0)}
+    fed, carry = jnp.ones((3, 16)), apply(FEATURES, method="encode")
+    encodings = carry, apply(FEATURES, True, method="encode", rngs=keys)
+    steps = apply(carry, fed, method="step"), apply(carry, fed, True, method="step", rngs=keys)
+    calls = [apply(FEATURES, paths, train, rngs=keys) for train in (False, True)]
+    return encodings, steps, calls, head.clone(dropout=0.0).apply(variables, FEATURES, paths, True)
+
+  encodings, steps, calls, without = jax.device_get(run(started(head), VARIABLE.encode(np.zeros((3, 1), int))))
+  assert (encodings[1][0] != encodings[0][0]).any()
+  ((_, c), whole), ((_, dropped), read) = steps
   np.testing.assert_array_equal(c, dropped)  # the state is whole
   assert (read != whole).any()
-  paths = jnp.asarray(VARIABLE.encode(np.zeros((3, 1), int)))
-  calls = [head.apply(variables, FEATURES, paths, train, rngs=keys) for train in (False, True)]
   assert (calls[0] != calls[1]).any()
-  np.testing.assert_array_equal(calls[0], head.clone(dropout=0.0).apply(variables, FEATURES, paths, True))
+  np.testing.assert_array_equal(calls[0], without)
 
 
 def numpy_feedback(head, variables, example, tokens=None):
@@ -210,8 +233,8 @@ def test_a_full_beam_finds_every_path_of_any_length(feedback):  # READINGS K7, K
     assert [nodes_of(path) for path in prediction.paths[example].tolist()] == [*expected, ()]
     np.testing.assert_allclose(prediction.log_prob[example, :4], [scores[path] for path in expected], rtol=1e-4)
 
-  best = jnp.asarray(np.where(prediction.paths[:, 0] >= 0, prediction.paths[:, 0], STOP))
-  losses = head.loss(applied(head, variables, best), best, arrays)
+  best = np.where(prediction.paths[:, 0] >= 0, prediction.paths[:, 0], STOP)
+  losses = loss_of(head, applied(head, variables, best), best, arrays)
   np.testing.assert_allclose(losses, -prediction.log_prob[:, 0], rtol=1e-4)  # the score is what training lowers
 
 
@@ -223,12 +246,11 @@ def test_no_path_ends_where_no_training_label_does(feedback, normalise):
   variables = started(found.module.head)
   options = DecodeOptions(beam=9, normalise=normalise)
   prediction = decoded(found.module.head, variables, nothing_known(tree), found.tree, options)
-  for example in range(3):
+  for example, stops in enumerate(np.asarray(end_probability(prediction.node_prob, found.tree))):
     ends = tree.ends(prediction.paths[example])
     assert sorted(ends.tolist()) == [-1, -1, -1, -1, 2, 3, 4, 5, 6]
-    stops = end_probability(prediction.node_prob, found.tree)[example]
     np.testing.assert_allclose(stops.sum(), 1, rtol=1e-5)
-    assert not stops[jnp.array([0, 1])].any() and stops[2] > 0
+    assert not stops[[0, 1]].any() and stops[2] > 0
     if normalise == "siblings":
       np.testing.assert_allclose(np.exp(prediction.log_prob[example, :5]), stops[ends[:5]], rtol=1e-4)
 
@@ -237,7 +259,8 @@ def test_no_path_ends_where_no_training_label_does(feedback, normalise):
 def test_known_labels_are_fed_to_the_steps_after_them(feedback):
   found = method(VARIABLE, "dhnn_s2s", feedback=feedback)
   head, variables = found.module.head, started(found.module.head)
-  known = nothing_known(VARIABLE).at[:, 0].set(0)
+  known = nothing_known(VARIABLE)
+  known[:, 0] = 0
   prediction = decoded(head, variables, known, found.tree, DecodeOptions(beam=3, normalise="siblings"))
   for example in range(3):
     tokens = [0, int(prediction.paths[example, 0, 1]), 0]
@@ -255,7 +278,7 @@ def test_known_labels_are_fed_to_the_steps_after_them(feedback):
 def test_every_part_of_the_network_learns(name, tree, more):  # READINGS K15
   found = method(tree, name, **more)
   variables = jax.jit(found.module.init)(jax.random.key(0), IMAGES)
-  paths = jnp.asarray(tree.encode(np.array([[tree.num_nodes - 1], [3], [4]])))
+  paths = jax.device_put(tree.encode(np.array([[tree.num_nodes - 1], [3], [4]])))
 
   def loss(params):
     outputs = found.module.apply({**variables, "params": params}, IMAGES, paths)
@@ -268,11 +291,11 @@ def test_every_part_of_the_network_learns(name, tree, more):  # READINGS K15
 def test_a_sequence_head_at_its_start_depends_on_images_and_labels():
   head = method(VARIABLE, "dhnn_s2s", width=32, size=64, feedback="labels").module.head
   stages = tuple(jax.random.normal(jax.random.key(i), (64, 1, 1, 64)) for i in range(3))
-  features = Features(stages=stages, pooled=jnp.zeros((64, 64)))
+  features = Features(stages=stages, pooled=np.zeros((64, 64), np.float32))
   variables = jax.jit(head.init)(jax.random.key(0), features)
+  apply = jax.jit(head.apply)
   one, other = (
-    np.asarray(jax.jit(head.apply)(variables, features, jnp.tile(jnp.array([path]), (64, 1))))
-    for path in ([0, 2, STOP], [1, 4, 7])
+    np.asarray(apply(variables, features, np.array([path] * 64, np.int32))) for path in ([0, 2, STOP], [1, 4, 7])
   )
   by_image, by_label = one.std(axis=0).mean(axis=-1), np.abs(one - other).mean(axis=(0, 2))
   assert (by_image > 0.15).all() and by_label[0] == 0 and (by_label[1:] > 0.15).all()
@@ -339,7 +362,7 @@ def test_several_paths_an_image_learn_and_pass(name):  # READINGS K7, K11
   found, tree = multilabel(name), MULTILABEL[name]
   variables = jax.jit(found.module.init)(jax.random.key(0), IMAGES)
   last = tree.num_nodes - 1
-  paths = jnp.asarray(tree.encode(np.array([[last, 4], [3, PAD], [last, 3]])))
+  paths = jax.device_put(tree.encode(np.array([[last, 4], [3, PAD], [last, 3]])))
 
   rms = optax.rmsprop(0.01)
 
@@ -370,10 +393,9 @@ def test_several_paths_an_image_learn_and_pass(name):  # READINGS K7, K11
 def test_a_step_of_sigmoids_is_fed_those_of_its_own_level():
   head = multilabel("dhnn_s2s", own_level=True).module.head
   variables = started(head)
-  before = applied(head, variables)
-  own = jnp.asarray(variables["params"]["scores"]["bias"]).at[2:].add(3.0)  # not those of the first level
-  variables["params"]["scores"]["bias"] = own
-  after = applied(head, variables)
+  before = np.asarray(applied(head, variables))
+  variables["params"]["scores"]["bias"][2:] += 3  # not those of the first level
+  after = np.asarray(applied(head, variables))
   np.testing.assert_allclose(after[:, 1, 0], before[:, 1, 0], rtol=1e-4)  # the second step was fed the same
   assert np.abs(after[:, 2, 0] - before[:, 2, 0]).max() > 1e-3
 
@@ -385,8 +407,8 @@ def test_sigmoids_are_of_steps_that_are_fed_the_softmax():  # READINGS K7
   logits = applied(several, variables)
   np.testing.assert_array_equal(logits, applied(head, variables))
   assert logits.shape == (3, 3, 8)
-  paths = jnp.asarray(VARIABLE.encode(np.array([[6, 4], [3, PAD], [4, 3]])))
-  np.testing.assert_array_equal(several.loss(logits, paths, arrays), step_cross_entropy(logits, paths, arrays))
+  paths = VARIABLE.encode(np.array([[6, 4], [3, PAD], [4, 3]]))
+  np.testing.assert_array_equal(loss_of(several, logits, paths, arrays), step_cross_entropy(logits, paths, arrays))
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,19 +19,19 @@ from random_trees import random_tree
 def test_decoding_is_the_softmax_over_the_leaves_below_what_is_known(rng, key, given):
   tree = random_tree(rng, depth=4, most_children=3)
   head = FlatHead(len(tree.leaves))
-  features = Features(stages=(), pooled=jnp.asarray(rng.normal(size=(2, 3)).astype(np.float32)))
+  features = Features(stages=(), pooled=jax.device_put(rng.normal(size=(2, 3)).astype(np.float32)))
   variables = jax.jit(head.init)(key, features)
   k = len(tree.leaves) + 2
   inner = next(i for i in range(tree.num_nodes) if len(tree.children(i)) > 1)
-  known = jnp.asarray(tree.encode([inner, -1])) if given else None
+  known = tree.encode([inner, -1]) if given else None
   options = DecodeOptions(beam=k)
 
   @jax.jit
   def run(arrays, known):
-    return decode(head.apply(variables, features, known, arrays, options, method="distribution"), arrays, options)
+    found = head.apply(variables, features, known, arrays, options, method="distribution")
+    return decode(found, arrays, options), head.apply(variables, features)
 
-  found = jax.device_get(run(tree_arrays(tree), known))
-  logits = np.asarray(head.apply(variables, features))
+  found, logits = jax.device_get(run(tree_arrays(tree), known))
   for example in range(2):
     root = inner if given and example == 0 else -1
     leaves = [leaf for leaf in tree.leaves.tolist() if root == -1 or root in tree.path(leaf)]
@@ -48,13 +50,14 @@ def test_decoding_is_the_softmax_over_the_leaves_below_what_is_known(rng, key, g
 
 
 def test_loss_of_leaves_is_cross_entropy_and_of_nothing_is_zero(toy_tree):
-  logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32))
-  paths = jnp.asarray(toy_tree.encode([5, 4, -1]))
-  loss = jax.jit(FlatHead(4).loss)(logits, paths[:, None], tree_arrays(toy_tree))
-  np.testing.assert_allclose(loss[:2], [-log_softmax(np.asarray(logits))[i, j] for i, j in ((0, 2), (1, 1))], rtol=1e-6)
+  logits = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+  paths = toy_tree.encode([5, 4, -1])
+  loss_of = jax.jit(FlatHead(4).loss)
+  loss = np.asarray(loss_of(logits, paths[:, None], tree_arrays(toy_tree)))
+  np.testing.assert_allclose(loss[:2], [-log_softmax(logits)[i, j] for i, j in ((0, 2), (1, 1))], rtol=1e-6)
   assert loss[2] == 0 and (paths[2] == UNKNOWN).all()
   with pytest.raises(ValueError, match="multi-label head"):
-    FlatHead(4).loss(logits, jnp.zeros((3, 2, 3), jnp.int32), tree_arrays(toy_tree))
+    loss_of(logits, np.zeros((3, 2, 3), np.int32), tree_arrays(toy_tree))
 
 
 def test_it_warns_where_labels_may_end_above_a_leaf(toy_tree):
@@ -69,13 +72,18 @@ def test_it_warns_where_labels_may_end_above_a_leaf(toy_tree):
 
 
 def test_dropout_zeroes_features_in_training_and_scales_the_others_by_what_is_kept(rng):
-  pooled = jnp.asarray(rng.normal(size=(5, 40)).astype(np.float32))
+  pooled = rng.normal(size=(5, 40)).astype(np.float32)
   head = FlatHead(40, dropout=0.75)
-  variables = {"params": {"output": {"kernel": jnp.eye(40), "bias": jnp.zeros(40)}}}
-  np.testing.assert_array_equal(head.apply(variables, Features((), pooled)), pooled)
+
+  @functools.partial(jax.jit, static_argnames="train")
+  def run(pooled, train=False, rngs=None):
+    variables = {"params": {"output": {"kernel": jnp.eye(40), "bias": jnp.zeros(40)}}}
+    return head.apply(variables, Features((), pooled), train=train, rngs=rngs)
+
+  np.testing.assert_array_equal(run(pooled), pooled)
   for seed in range(3):
-    read = head.apply(variables, Features((), pooled), train=True, rngs={"dropout": jax.random.key(seed)})
-    np.testing.assert_allclose(read, np.where(np.asarray(read) != 0, 4 * pooled, 0), rtol=1e-6)
+    read = np.asarray(run(pooled, train=True, rngs={"dropout": jax.random.key(seed)}))
+    np.testing.assert_allclose(read, np.where(read != 0, 4 * pooled, 0), rtol=1e-6)
     assert 0 < (read != 0).sum() < read.size
   with pytest.raises(ValueError, match=r"dropout = 1\.0"):
     FlatHead(40, dropout=1.0)

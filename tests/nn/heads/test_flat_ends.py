@@ -1,7 +1,7 @@
 import dataclasses
+import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,9 +20,16 @@ def setting(rng, tree, short_labels="stop"):
   """Returns a head for a tree with large random weights, the tree's arrays, and features of two images."""
   arrays = tree_arrays(tree, short_labels)
   head = FlatEndsHead.for_tree(arrays)
-  features = Features(stages=(), pooled=jnp.asarray(rng.normal(size=(2, 3)), jnp.float32))
+  features = Features(stages=(), pooled=rng.normal(size=(2, 3)).astype(np.float32))
   shapes = jax.eval_shape(head.init, jax.random.key(0), features)
-  return head, arrays, features, jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
+  return head, arrays, features, jax.tree.map(lambda s: np.float32(rng.normal(size=s.shape)), shapes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(head, variables, features, known, arrays, options):
+  """Returns the prediction, the distribution's node probabilities and the logits."""
+  found = head.apply(variables, features, known, arrays, options, method="distribution")
+  return decode(found, arrays, options), found.node_prob, head.apply(variables, features)
 
 
 def likelihoods(logits, tree, allowed):
@@ -41,14 +48,11 @@ def test_decoding_is_the_softmax_over_the_ends_that_remain(rng, given):
   ends = [*tree.leaves.tolist(), *inner[::2]]
   known = {
     None: None,
-    "inner": jnp.asarray(tree.encode([inner[1], ROOT], "unknown")),
-    "end": jnp.asarray(tree.encode([inner[2], ROOT], "stop")),
+    "inner": tree.encode([inner[1], ROOT], "unknown"),
+    "end": tree.encode([inner[2], ROOT], "stop"),
   }[given]
   options = DecodeOptions(beam=len(ends))
-  found = jax.device_get(
-    decode(head.apply(variables, features, known, arrays, options, method="distribution"), arrays, options)
-  )
-  logits = np.asarray(head.apply(variables, features))
+  found, _, logits = jax.device_get(run(head, variables, features, known, arrays, options))
   for image in range(2):
     allowed = ends
     if image == 0 and given == "inner":
@@ -70,8 +74,8 @@ def test_the_loss_is_the_likelihood_of_all_that_the_label_may_be(rng, toy_tree, 
   head, arrays, _, _ = setting(rng, toy_tree, short_labels)
   nodes = np.arange(-1, toy_tree.num_nodes)
   logits = rng.normal(size=(len(nodes), head.num_leaves + head.num_inner)).astype(np.float32)
-  paths = jnp.asarray(toy_tree.encode(nodes, short_labels))
-  found = jax.jit(head.loss)(jnp.asarray(logits), paths[:, None], arrays)
+  paths = toy_tree.encode(nodes, short_labels)
+  found = jax.jit(head.loss)(logits, paths[:, None], arrays)
   ends = path_ends(arrays).tolist()
   for row, node, value in zip(logits, nodes.tolist(), found.tolist(), strict=True):
     prob = likelihoods(row, toy_tree, ends)
@@ -86,30 +90,32 @@ def test_a_label_above_a_leaf_may_still_be_any_end_below_it(rng, toy_tree):
   logits = rng.normal(size=(1, head.num_leaves + head.num_inner)).astype(np.float32)
   prob = likelihoods(logits[0], toy_tree, path_ends(arrays).tolist())
   below = sum(p for end, p in prob.items() if 0 in toy_tree.path(end))
-  (found,) = head.loss(jnp.asarray(logits), jnp.asarray([[0, UNKNOWN, UNKNOWN]]), arrays)
+  (found,) = jax.device_get(jax.jit(head.loss)(logits, np.array([[0, UNKNOWN, UNKNOWN]], np.int32), arrays))
   assert found == pytest.approx(-np.log(below), rel=1e-5)
 
 
 def test_where_paths_end_at_leaves_alone_it_is_the_flat_head(rng, toy_tree):
   head, arrays, features, variables = setting(rng, toy_tree, "unknown")
   flat, options = FlatHead.for_tree(arrays), DecodeOptions()
-  known = jnp.asarray(toy_tree.encode([ROOT, 0]))
-  paths = jnp.asarray(toy_tree.encode([2, 5]))
-  for given in (None, known):
-    one, other = (h.apply(variables, features, given, arrays, options, method="distribution") for h in (head, flat))
-    np.testing.assert_allclose(one.node_prob, other.node_prob, rtol=1e-6)
-  logits = flat.apply(variables, features)
-  np.testing.assert_allclose(head.loss(logits, paths, arrays), flat.loss(logits, paths, arrays), rtol=1e-5)
+  for given in (None, toy_tree.encode([ROOT, 0])):
+    one, other = (run(h, variables, features, given, arrays, options) for h in (head, flat))
+    np.testing.assert_allclose(one[1], other[1], rtol=1e-6)
+  logits, paths = run(flat, variables, features, None, arrays, options)[2], toy_tree.encode([2, 5])
+  np.testing.assert_allclose(*(jax.jit(h.loss)(logits, paths, arrays) for h in (head, flat)), rtol=1e-5)
 
 
 def test_it_learns_a_label_that_ends_at_an_inner_node(rng, toy_tree):
   """Of which the flat head has path accuracy 0, whatever it learns (Koo et al., Table 2)."""
   head, arrays, features, variables = setting(rng, toy_tree)
   inner = next(i for i in range(toy_tree.num_nodes) if not toy_tree.is_leaf(i))
-  paths = jnp.asarray(toy_tree.encode([inner, int(toy_tree.leaves[0])], "stop"))
-  gradient = jax.jit(jax.grad(lambda v: head.loss(head.apply(v, features), paths, arrays).mean()))
+  paths = toy_tree.encode([inner, int(toy_tree.leaves[0])], "stop")
+
+  @jax.jit
+  def step(variables, paths):
+    gradient = jax.grad(lambda v: head.loss(head.apply(v, features), paths, arrays).mean())(variables)
+    return jax.tree.map(lambda w, g: w - 0.3 * g, variables, gradient)
+
   for _ in range(200):
-    variables = jax.tree.map(lambda w, g: w - 0.3 * g, variables, gradient(variables))
-  options = DecodeOptions()
-  answers = decode(head.apply(variables, features, None, arrays, options, method="distribution"), arrays, options)
+    variables = step(variables, paths)
+  answers, _, _ = jax.device_get(run(head, variables, features, None, arrays, DecodeOptions()))
   assert [nodes_of(path) for path in answers.paths[:, 0]] == [toy_tree.path(inner), toy_tree.path(toy_tree.leaves[0])]

@@ -30,7 +30,7 @@ def setting():
   features = Features(stages=(), pooled=jax.random.normal(jax.random.key(3), (3, IMAGE)))
   shapes = jax.eval_shape(head.init, jax.random.key(0), features)
   rng = np.random.default_rng(0)
-  variables = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
+  variables = jax.tree.map(lambda s: np.float32(rng.normal(size=s.shape)), shapes)
   return tree, arrays, head, features, variables
 
 
@@ -44,9 +44,12 @@ def applied(head, variables, *inputs, method=None):
   return head.apply(variables, *inputs, method=method)
 
 
+loss = jax.jit(lambda head, outputs, paths, arrays: head.loss(outputs, paths, arrays), static_argnums=0)
+
+
 def decoded(setting, known=None, head=None, **options):
   _, arrays, default, features, variables = setting
-  known = jnp.full((3, 3), UNKNOWN, jnp.int32) if known is None else known
+  known = np.full((3, 3), UNKNOWN, np.int32) if known is None else known
   return jax.device_get(run(head or default, variables, features, known, arrays, DecodeOptions(**options)))
 
 
@@ -72,7 +75,7 @@ def numpy_step(variables, v, h, c, previous):
 
 def numpy_path(setting, example, tokens):
   """Returns the log-probabilities of each step of a path, fed to itself."""
-  variables, v = setting[4], np.asarray(setting[3].pooled[example])
+  variables, v = setting[4], np.asarray(setting[3].pooled)[example]
   h, c, previous, steps = np.zeros(WIDTH), np.zeros(WIDTH), -1, []
   for token in tokens:
     h, c, log_prob = numpy_step(variables, v, h, c, previous)
@@ -90,63 +93,76 @@ def score(setting, example, path):
 
 def test_teacher_forcing_is_stepping_is_the_equations(setting):
   _, _, head, features, variables = setting
-  targets = jnp.array([[0, 2, 6], [1, 4, STOP], [0, UNKNOWN, UNKNOWN]], jnp.int32)
-  logits = applied(head, variables, features, targets)
+  targets = np.array([[0, 2, 6], [1, 4, STOP], [0, UNKNOWN, UNKNOWN]], np.int32)
+  logits = np.asarray(applied(head, variables, features, targets))
   np.testing.assert_array_equal(logits, applied(head, variables, features, targets[:, None]))
   expected = [numpy_path(setting, i, path) for i, path in enumerate(targets.tolist()[:2])]
-  np.testing.assert_allclose(jax.nn.log_softmax(logits)[:2], expected, rtol=1e-4, atol=1e-4)
-  states, output = applied(head, variables, features, targets, method="states"), variables["params"]["output"]
-  expected = factor(variables["params"]) * (states @ output["kernel"] + output["bias"][None, None])
+  np.testing.assert_allclose(log_softmax(logits)[:2], expected, rtol=1e-4, atol=1e-4)
+  states = np.asarray(applied(head, variables, features, targets, method="states"))
+  output = variables["params"]["output"]
+  expected = factor(variables["params"]) * (states @ output["kernel"] + output["bias"])
   np.testing.assert_allclose(expected, logits, rtol=1e-5, atol=1e-5)
 
   image = applied(head, variables, features, method="image_gates")
-  carry = (jnp.zeros((3, 1, WIDTH)),) * 2
-  previous = jnp.full((3, 1), -1, jnp.int32)
+  carry = (np.zeros((3, 1, WIDTH), np.float32),) * 2
+  previous = np.full((3, 1), -1, np.int32)
   for t in range(3):
     carry, step = applied(head, variables, carry, previous, image, method="step")
-    np.testing.assert_allclose(step[:, 0], jax.nn.log_softmax(logits[:, t]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(step)[:, 0], log_softmax(logits[:, t]), rtol=1e-5, atol=1e-5)
     previous = targets[:, t, None]
-  np.testing.assert_allclose(applied(head, variables, features)[:, 0], logits[:, 0], rtol=1e-5, atol=1e-5)
+  first = np.asarray(applied(head, variables, features))[:, 0]
+  np.testing.assert_allclose(first, logits[:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_dropout_zeroes_features_in_training_and_scales_the_others_by_what_is_kept(setting):
   _, _, head, features, variables = setting
-  head = head.clone(dropout=0.75)
+  image_gates = jax.jit(
+    functools.partial(head.clone(dropout=0.75).apply, method="image_gates"), static_argnames="train"
+  )
+  pooled = np.asarray(features.pooled)
   kernel, bias = (np.asarray(variables["params"]["image"][name], np.float64) for name in ("kernel", "bias"))
 
   def inputs(**how):
     """Returns the features that the image's product reads, from the product: it has more rows than there are."""
-    gates = np.asarray(head.apply(variables, features, method="image_gates", **how), np.float64)
+    gates = np.asarray(image_gates(variables, features, **how), np.float64)
     return np.linalg.lstsq(kernel.T, (gates - bias).T, rcond=None)[0].T
 
-  np.testing.assert_allclose(inputs(), features.pooled, atol=1e-4)
+  np.testing.assert_allclose(inputs(), pooled, atol=1e-4)
   for seed in range(3):
     read = inputs(train=True, rngs={"dropout": jax.random.key(seed)})
     kept = abs(read) > 1e-3
-    np.testing.assert_allclose(read, np.where(kept, 4 * features.pooled, 0), atol=1e-4)
+    np.testing.assert_allclose(read, np.where(kept, 4 * pooled, 0), atol=1e-4)
     assert 0 < kept.sum() < kept.size
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def together_and_apart(head, variables, images, paths):
+  """Returns the states and their gradients, of the whole batch and of its examples one by one."""
+
+  def states(variables, images, paths):
+    return head.apply(variables, Features((), images), paths, method="states")
+
+  def of_each(variables, images, paths):
+    return jax.lax.map(lambda one: states(variables, *one)[0], (images[:, None], paths[:, None]))
+
+  def with_gradients(states):
+    found, pullback = jax.vjp(lambda variables: states(variables, images, paths), variables)
+    return found, pullback(jnp.ones_like(found))
+
+  return with_gradients(states), with_gradients(of_each)
 
 
 @pytest.mark.parametrize("distinct", [1, 4, 7, 16])
 def test_however_many_labels_occur_a_batch_has_the_states_and_gradients_of_its_examples(distinct, rng):
   head = PathRNNHead(16, 16, width=WIDTH, embed_width=EMBED)
-  paths = jnp.asarray(np.resize(rng.permutation(16)[:distinct], (9, 4)).astype(np.int32)).at[0, 1:].set(PAD)
-  images = jnp.asarray(rng.normal(size=(9, IMAGE)).astype(np.float32))
-  variables = head.init(jax.random.key(0), Features((), images[:1]))
-
-  def states(variables, images, paths):
-    return applied(head, variables, Features((), images), paths, method="states")
-
-  def of_each(variables):
-    return jnp.concatenate([states(variables, images[i : i + 1], paths[i : i + 1]) for i in range(9)])
-
-  together, pullback = jax.vjp(lambda variables: states(variables, images, paths), variables)
-  apart, pullback_apart = jax.vjp(of_each, variables)
+  paths = np.resize(rng.permutation(16)[:distinct], (9, 4)).astype(np.int32)
+  paths[0, 1:] = PAD
+  images = rng.normal(size=(9, IMAGE)).astype(np.float32)
+  variables = jax.jit(head.init)(jax.random.key(0), Features((), images[:1]))
+  (together, gradient), (apart, gradient_apart) = together_and_apart(head, variables, images, paths)
   np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-6)
   jax.tree.map(
-    lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5),
-    pullback(jnp.ones_like(together)),
-    pullback_apart(jnp.ones_like(apart)),
+    lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5), gradient, gradient_apart
   )
 
 
@@ -159,8 +175,7 @@ def test_a_full_beam_finds_every_path_with_the_score_of_equation_8(setting):
     assert [nodes_of(path) for path in found.paths[example]] == [nodes for nodes, _ in expected] + [()]
     np.testing.assert_allclose(found.log_prob[example, :4], [value for _, value in expected], rtol=1e-4)
   best = np.where(found.paths[:, 0] >= 0, found.paths[:, 0], STOP)
-  outputs = applied(head, variables, features, jnp.asarray(best))
-  losses = head.loss(outputs, jnp.asarray(best), arrays)
+  losses = loss(head, applied(head, variables, features, best), best, arrays)
   np.testing.assert_allclose(losses, -found.log_prob[:, 0], rtol=1e-5)  # the score is what training lowers
 
 
@@ -197,7 +212,7 @@ def test_node_probabilities_are_exact_or_bounds(setting):
 
 def test_known_labels_condition_everything(setting):
   free = decoded(setting, beam=5, normalise="siblings")
-  known = jnp.array([[0, UNKNOWN, UNKNOWN], [1, UNKNOWN, UNKNOWN], [UNKNOWN] * 3], jnp.int32)
+  known = np.array([[0, UNKNOWN, UNKNOWN], [1, UNKNOWN, UNKNOWN], [UNKNOWN] * 3], np.int32)
   given = decoded(setting, known, beam=5, normalise="siblings")
   for example, top in ((0, 0), (1, 1)):
     inside = [tuple(p) for p in free.paths[example].tolist() if p[0] == top]
@@ -237,20 +252,20 @@ def test_siblings_have_the_shares_of_the_nodes_logits(setting):
       path.append(max(tree.children(path[-1] if path else -1), key=lambda node, p=log_prob: p[node]))
     assert nodes_of(found.raw_nodes[example]) == tuple(path)
 
-  targets = jnp.array([[0, 2, 6], [1, 4, STOP], [0, UNKNOWN, UNKNOWN]], jnp.int32)
-  before = jnp.array([[-1, 0, 2], [-1, 1, 4], [-1, 0, -1]], jnp.int32)
+  targets = np.array([[0, 2, 6], [1, 4, STOP], [0, UNKNOWN, UNKNOWN]], np.int32)
+  before = np.array([[-1, 0, 2], [-1, 1, 4], [-1, 0, -1]], np.int32)
 
-  def whole(variables):
+  def whole(variables, targets, before):
     tokens, allowed = continuations(before, arrays)
     logits = nodes.apply(variables, features, targets)
     logits = jnp.take_along_axis(logits, output_numbers(tokens, arrays), axis=-1)
     return sibling_cross_entropy(logits, tokens, allowed, targets).sum()
 
-  def ours(variables):
+  def ours(variables, targets):
     return head.loss(head.apply(variables, features, targets[:, None]), targets[:, None], arrays).sum()
 
-  expected, expected_gradient = jax.jit(jax.value_and_grad(whole))(variables)
-  found, gradient = jax.jit(jax.value_and_grad(ours))(weights)
+  expected, expected_gradient = jax.device_get(jax.jit(jax.value_and_grad(whole))(variables, targets, before))
+  found, gradient = jax.jit(jax.value_and_grad(ours))(weights, targets)
   np.testing.assert_allclose(found, expected, rtol=1e-5)
   for a, b in zip(*map(jax.tree.leaves, (gradient, transposed(expected_gradient))), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
@@ -258,14 +273,17 @@ def test_siblings_have_the_shares_of_the_nodes_logits(setting):
 
 def test_smoothed_labels_reach_the_loss_of_both_softmaxes(setting):
   _, arrays, nodes, features, its_weights = setting
-  targets = jnp.array([[0, 2, 6], [1, 4, STOP], [0, UNKNOWN, UNKNOWN]], jnp.int32)
-  for head, weights in ((nodes, its_weights), with_siblings(setting)):
+  targets = np.array([[0, 2, 6], [1, 4, STOP], [0, UNKNOWN, UNKNOWN]], np.int32)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def losses(head, weights, targets):
     outputs = head.apply(weights, features, targets)
-    plain, tenth, fifth = (
-      head.clone(label_smoothing=epsilon).loss(outputs, targets, arrays) for epsilon in (0.0, 0.1, 0.2)
-    )
+    return [head.clone(label_smoothing=epsilon).loss(outputs, targets, arrays) for epsilon in (0.0, 0.1, 0.2)]
+
+  for head, weights in ((nodes, its_weights), with_siblings(setting)):
+    plain, tenth, fifth = jax.device_get(losses(head, weights, targets))
     np.testing.assert_allclose(tenth - plain, (fifth - plain) / 2, rtol=1e-3, atol=1e-5)  # it is linear in the share
-    assert (jnp.abs(tenth - plain) > 1e-3).all()
+    assert (np.abs(tenth - plain) > 1e-3).all()
 
 
 def every_path(tree, node=-1, path=()):
@@ -281,11 +299,11 @@ def every_path(tree, node=-1, path=()):
 
 def dense_logits(head, variables, features, paths):
   """Returns the logits of all outputs at each step of each path, whatever the head's softmax runs over."""
-  many = features.replace(pooled=jnp.repeat(features.pooled, len(paths), axis=0))
-  outputs = head.apply(variables, many, jnp.tile(jnp.asarray(paths), (len(features.pooled), 1)))
+  many = features.replace(pooled=np.repeat(features.pooled, len(paths), axis=0))
+  outputs = jax.device_get(applied(head, variables, many, np.tile(paths, (len(features.pooled), 1))))
   if head.softmax == "siblings":
-    outputs = outputs.states @ outputs.kernel.T + outputs.bias[None, None]
-  return np.asarray(outputs).reshape(-1, *paths.shape, head.num_outputs)
+    outputs = outputs.states @ outputs.kernel.T + outputs.bias
+  return outputs.reshape(-1, *paths.shape, head.num_outputs)
 
 
 def scores(tree, logits, path, siblings, forced):
@@ -310,15 +328,15 @@ def test_a_full_beam_is_exhaustive_on_a_random_tree(softmax, normalise, rng):
   tree = random_tree(np.random.default_rng(53), depth=3, most_children=3)
   arrays = tree_arrays(tree, "stop")
   head = PathRNNHead(arrays.num_nodes, arrays.num_outputs, width=WIDTH, softmax=softmax)
-  features = Features((), jnp.asarray(rng.normal(size=(2, IMAGE)).astype(np.float32)))
+  features = Features((), rng.normal(size=(2, IMAGE)).astype(np.float32))
   shapes = jax.eval_shape(head.init, jax.random.key(0), features)
-  variables = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
+  variables = jax.tree.map(lambda s: np.float32(rng.normal(size=s.shape)), shapes)
   paths = np.array(list(every_path(tree)), np.int32)
   assert not tree.uniform and len(paths) == tree.num_nodes > 12
   assert tree.child_offsets[arrays.inner[-1] + 1] > tree.num_nodes - tree.max_children  # a window that must not run out
   known = np.full((2, 3), UNKNOWN, np.int32)
   known[1, 1] = given = next(i for i in range(tree.num_nodes) if tree.level[i] == 1 and not tree.is_leaf(i))
-  found = decoded((tree, arrays, head, features, variables), jnp.asarray(known), beam=len(paths), normalise=normalise)
+  found = decoded((tree, arrays, head, features, variables), known, beam=len(paths), normalise=normalise)
 
   logits = dense_logits(head, variables, features, paths)
   for example, forced in ((0, 0), (1, 2)):
@@ -362,9 +380,8 @@ def test_what_is_unknown_changes_nothing(setting):
   def gradient(targets):
     return jax.grad(lambda v: head.loss(head.apply(v, features, targets), targets, arrays).sum())(variables)
 
-  short = gradient(jnp.array([[0, UNKNOWN, UNKNOWN]] * 3, jnp.int32))
-  padded = gradient(jnp.array([[0, PAD, PAD]] * 3, jnp.int32))
-  nothing = gradient(jnp.full((3, 3), UNKNOWN, jnp.int32))
+  labels = [[0, UNKNOWN, UNKNOWN], [0, PAD, PAD], [UNKNOWN] * 3]
+  short, padded, nothing = (jax.device_get(gradient(np.array([label] * 3, np.int32))) for label in labels)
   for a, b, zero in zip(*map(jax.tree.leaves, (short, padded, nothing)), strict=True):
     np.testing.assert_array_equal(a, b)
     assert (zero == 0).all()
@@ -410,12 +427,18 @@ def test_sizes_dtype_and_refusals(setting):
   with pytest.raises(ValueError, match="choose from sum, mean"):
     PathRNNHead(7, 8, reduction="max")
   with pytest.raises(ValueError, match="multi-label head"):
-    head.loss(jnp.zeros((3, 3, 8)), jnp.zeros((3, 2, 3), jnp.int32), arrays)
+    loss(head, np.zeros((3, 3, 8), np.float32), np.zeros((3, 2, 3), np.int32), arrays)
 
 
 @pytest.mark.parametrize("softmax", ["nodes", "siblings"])
 def test_logits_start_with_the_variance_of_a_usual_output_layer(setting, softmax):
   arrays, features = setting[1], setting[3]
   head = PathRNNHead(arrays.num_nodes, arrays.num_outputs, width=2000, embed_width=4, softmax=softmax)
-  params = head.init(jax.random.key(0), features)["params"]
+
+  @jax.jit
+  def start(features):
+    params = head.init(jax.random.key(0), features)["params"]
+    return {name: params[name] for name in ("scale", "output")}
+
+  params = jax.device_get(start(features))
   np.testing.assert_allclose(factor(params) * params["output"]["kernel"].std(), 2000**-0.5, rtol=0.03)

@@ -33,10 +33,10 @@ HEADS = {
 
 def with_weights(head, rng, batch=1):
   """Returns features of images, and large random weights."""
-  features = Features(stages=(), pooled=jnp.asarray(rng.normal(size=(batch, IMAGE)), jnp.float32))
-  paths = jnp.zeros((batch, 2), jnp.int32)
+  features = Features(stages=(), pooled=jax.device_put(rng.normal(size=(batch, IMAGE)).astype(np.float32)))
+  paths = np.zeros((batch, 2), np.int32)
   shapes = jax.eval_shape(head.init, jax.random.key(0), features, paths)
-  return features, jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
+  return features, jax.tree.map(lambda s: np.float32(rng.normal(size=s.shape)), shapes)
 
 
 def losses_of(head, arrays, features):
@@ -76,7 +76,7 @@ def test_masking_is_the_summed_probability_of_the_leaves_below_with_a_softmax_ov
   leaves = toy_tree.encode(toy_tree.leaves).tolist()
   for short in ([0, UNKNOWN, UNKNOWN], [0, 2, UNKNOWN], [UNKNOWN] * 3):
     below = [all(y in (UNKNOWN, z) for y, z in zip(short, leaf, strict=True)) for leaf in leaves]
-    check_same(*both(variables, jnp.array([short, *leaves], jnp.int32), jnp.array(below)))
+    check_same(*both(variables, np.array([short, *leaves], np.int32), np.array(below)))
 
 
 def test_masking_sums_over_all_outputs_with_a_softmax_over_nodes(toy_tree, rng):
@@ -85,19 +85,19 @@ def test_masking_sums_over_all_outputs_with_a_softmax_over_nodes(toy_tree, rng):
   features, variables = with_weights(head, rng)
   both = masked_and_summed(losses_of(head, arrays, features))
   outputs = [*range(toy_tree.num_nodes), STOP]
-  paths = jnp.array([[0, 2, UNKNOWN], *([0, 2, y] for y in outputs)], jnp.int32)
-  masked, summed = both(variables, paths, jnp.ones(8, bool))
+  paths = np.array([[0, 2, UNKNOWN], *([0, 2, y] for y in outputs)], np.int32)
+  masked, summed = both(variables, paths, np.ones(8, bool))
   check_same(masked, summed)
-  _, leaves = both(variables, paths, jnp.array([y in toy_tree.children(2) for y in outputs]))
-  assert leaves[0] > masked[0] + 0.1
+  _, leaves = both(variables, paths, np.array([y in toy_tree.children(2) for y in outputs]))
+  assert float(leaves[0]) > float(masked[0]) + 0.1
 
 
 def test_a_flat_heads_loss_is_the_summed_probability_of_the_leaves_below(rng):
   features, variables = with_weights(head := FlatHead(5), rng)
-  layer = jax.tree.map(np.asarray, variables["params"]["output"])
+  layer = variables["params"]["output"]
   logits = (np.asarray(features.pooled) @ layer["kernel"] + layer["bias"])[0]
   prob = np.exp(logits) / np.exp(logits).sum()
-  paths = jnp.array([[0, UNKNOWN], [1, UNKNOWN], [1, 4]], jnp.int32)
+  paths = np.array([[0, UNKNOWN], [1, UNKNOWN], [1, 4]], np.int32)
   found = jax.jit(losses_of(head, tree_arrays(EVEN), features))(variables, paths)
   np.testing.assert_allclose(found, -np.log([prob[:2].sum(), prob[2:].sum(), prob[2]]), rtol=1e-4)
 
@@ -106,19 +106,22 @@ def test_a_flat_heads_loss_is_the_summed_probability_of_the_leaves_below(rng):
 def test_every_head_learns_from_labels_that_stop_above_the_leaf(name, rng):
   head, arrays = HEADS[name](), tree_arrays(EVEN)
   features, variables = with_weights(head, rng, batch=6)
-  paths = jnp.array([[0, UNKNOWN], [1, UNKNOWN]] * 3, jnp.int32)
+  paths = np.array([[0, UNKNOWN], [1, UNKNOWN]] * 3, np.int32)
 
   def loss(variables, paths):
     return head.loss(head.apply(variables, features, paths), paths, arrays).mean()
 
-  step = jax.jit(jax.value_and_grad(loss))
+  @jax.jit
+  def step(variables, paths):
+    value, gradient = jax.value_and_grad(loss)(variables, paths)
+    return value, gradient, jax.tree.map(lambda w, g: w - 0.1 * g, variables, gradient)
+
   values, weights = [], variables
   for _ in range(30):
-    value, gradient = step(weights, paths)
+    value, _, weights = step(weights, paths)
     values.append(float(value))
-    weights = jax.tree.map(lambda w, g: w - 0.1 * g, weights, gradient)
   assert np.isfinite(values).all() and values[-1] < 0.7 * values[0]
-  value, gradient = step(variables, jnp.full_like(paths, UNKNOWN))
+  value, gradient, _ = step(variables, np.full_like(paths, UNKNOWN))
   assert float(value) == 0 and not any(np.any(g) for g in jax.tree.leaves(gradient)), "nothing known teaches nothing"
 
 
@@ -130,6 +133,6 @@ def test_a_step_that_is_not_known_has_no_gradient(softmax, rng):
   losses = losses_of(head, arrays, features)
   gradient = jax.jit(jax.grad(lambda v, path: losses(v, path[None])[0]))
   for path, known in (([0, UNKNOWN], False), ([0, 3], True)):
-    found = gradient(variables, jnp.array(path, jnp.int32))["params"]
+    found = jax.device_get(gradient(variables, np.array(path, np.int32)))["params"]
     assert np.any(found["embed"]["embedding"][1]) == known and np.any(found["output"]["bias"][:2])
     assert softmax == "nodes" or np.any(found["output"]["bias"][2:4]) == known

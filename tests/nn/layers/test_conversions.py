@@ -23,9 +23,9 @@ from hierjax.nn.layers.pyramid import adaptive_average_pool
 
 
 def converted(kind, shape=(2, 6, 6, 5), **fields):
-  x = jax.random.normal(jax.random.key(0), shape)
-  y, variables = Conversion(kind, **fields).init_with_output(jax.random.key(1), x)
-  return np.asarray(x, np.float64), y, jax.tree.map(lambda w: np.asarray(w, np.float64), variables.get("params", {}))
+  x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  y, variables = jax.device_get(jax.jit(Conversion(kind, **fields).init_with_output)(jax.random.key(1), x))
+  return np.float64(x), y, jax.tree.map(np.float64, variables.get("params", {}))
 
 
 def test_a_window_makes_the_places_that_were_asked_for():  # appendix A: (W - F + 2Z) / G + 1
@@ -81,7 +81,7 @@ def test_pooling_keeps_a_number_a_window_and_pads_with_zeros(kind, reduce):  # R
 @pytest.mark.parametrize(("kind", "reduce"), [("pool", np.max), ("pool_average", np.mean)])
 def test_more_channels_than_numbers_are_reduced_in_groups(kind, reduce):  # READINGS K2
   x = np.random.default_rng(0).normal(-9, 1, (2, 4, 4, 7)).astype(np.float32)  # a zero of padding would be the maximum
-  y = Conversion(kind, size=3).apply({}, jnp.asarray(x))  # groups of 3, 3 and 1
+  y = jax.jit(Conversion(kind, size=3).apply)({}, x)  # groups of 3, 3 and 1
   groups = [reduce(part, axis=(1, 2, 3)) for part in (x[..., :3], x[..., 3:6], x[..., 6:])]
   np.testing.assert_allclose(y, np.stack(groups, axis=1), rtol=1e-5, atol=1e-6)
 
@@ -118,12 +118,12 @@ def test_a_pooled_map_is_as_large_as_fits(size, channels):
 
 
 def test_average_pooling_is_over_the_windows_of_max_pooling():
-  x = jax.random.normal(jax.random.key(0), (1, 7, 5, 2))
-  y = adaptive_average_pool(x, 3, 2)
+  x = np.random.default_rng(0).normal(size=(1, 7, 5, 2)).astype(np.float32)
+  y = np.asarray(jax.jit(adaptive_average_pool, static_argnums=(1, 2))(x, 3, 2))
   rows, columns = [(0, 3), (2, 5), (4, 7)], [(0, 3), (2, 5)]
   for i, (a, b) in enumerate(rows):
     for j, (c, d) in enumerate(columns):
-      np.testing.assert_allclose(y[0, i, j], np.asarray(x)[0, a:b, c:d].mean((0, 1)), rtol=1e-5, atol=1e-6)
+      np.testing.assert_allclose(y[0, i, j], x[0, a:b, c:d].mean((0, 1)), rtol=1e-5, atol=1e-6)
 
 
 def test_strict_takes_what_the_appendices_solve_and_nothing_else():

@@ -5,6 +5,8 @@ import pytest
 
 from hierjax.nn.layers.normalisation import local_response_norm
 
+normed = jax.jit(local_response_norm, static_argnames="alpha")
+
 
 def naive(x, size, alpha, beta, k):
   """Caffe's definition, one number at a time, in float64."""
@@ -32,31 +34,39 @@ def naive_gradient(x, gradient, *settings):
 )
 def test_values_and_gradients_are_those_of_the_definition(rng, shape, settings):
   x, gradient = 2 * rng.normal(size=shape), rng.normal(size=shape)
-  y, pull = jax.vjp(lambda x: local_response_norm(x, *settings), jnp.asarray(x, jnp.float32))
+
+  @jax.jit
+  def run(x, gradient):
+    y, pull = jax.vjp(lambda x: local_response_norm(x, *settings), x)
+    return y, *pull(gradient)
+
+  y, found = run(np.float32(x), np.float32(gradient))
   np.testing.assert_allclose(y, naive(x, *settings), rtol=1e-5)
-  expected = naive_gradient(x, gradient, *settings)
-  np.testing.assert_allclose(pull(jnp.asarray(gradient, jnp.float32))[0], expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(found, naive_gradient(x, gradient, *settings), rtol=1e-4, atol=1e-5)
 
 
 def test_the_defaults_are_caffe_s(rng):
   x = 50 * rng.normal(size=(2, 8))
-  np.testing.assert_allclose(local_response_norm(jnp.asarray(x, jnp.float32)), naive(x, 5, 1e-4, 0.75, 1.0), rtol=1e-5)
+  np.testing.assert_allclose(normed(np.float32(x)), naive(x, 5, 1e-4, 0.75, 1.0), rtol=1e-5)
 
 
 def test_a_larger_scale_is_a_larger_alpha(rng):
-  x = jnp.asarray(rng.normal(size=(4, 9)), jnp.float32)
+  x = rng.normal(size=(4, 9)).astype(np.float32)
   scale = 255 * 0.225
-  np.testing.assert_allclose(
-    local_response_norm(scale * x, alpha=1e-4), scale * local_response_norm(x, alpha=1e-4 * scale**2), rtol=1e-5
-  )
+  larger = np.asarray(normed(x, alpha=1e-4 * scale**2))
+  np.testing.assert_allclose(normed(scale * x, alpha=1e-4), scale * larger, rtol=1e-5)
 
 
 def test_bfloat16_is_rounded_once(rng):
-  x = jnp.asarray(3 * rng.normal(size=(20, 16)), jnp.bfloat16)
-  norm = jax.jit(lambda x: jax.vjp(lambda x: local_response_norm(x, alpha=0.5), x))
-  (y, pull), (exact, pull_exact) = norm(x), norm(x.astype(jnp.float32))
-  np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
-  np.testing.assert_array_equal(pull(x)[0], pull_exact(x.astype(jnp.float32))[0].astype(jnp.bfloat16))
+  x = (3 * rng.normal(size=(20, 16))).astype(jnp.bfloat16)
+
+  @jax.jit
+  def norm(x):
+    y, pull = jax.vjp(lambda x: local_response_norm(x, alpha=0.5), x)
+    return y, *pull(x)
+
+  for found, exact in zip(*jax.device_get((norm(x), norm(x.astype(np.float32)))), strict=True):
+    np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16))
 
 
 @pytest.mark.parametrize("size", [0, 4])

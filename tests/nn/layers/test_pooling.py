@@ -13,17 +13,23 @@ from hierjax.nn.layers.pyramid import adaptive_max_pool
 
 @pytest.mark.parametrize(("axis", "winners"), [(1, [[0, 1, 1], [1, 0, 0]]), (-1, [[0, 1, 0], [1, 0, 0]])])
 def test_the_first_of_the_largest_has_the_gradient(axis, winners):
-  x = jnp.asarray([[[1, 5, 5], [5, -2, 0]], [[-jnp.inf, -3, -3], [jnp.nan, -3, -4]]], jnp.bfloat16)
-  y, pull = jax.vjp(lambda x: largest(x, axis), x)
+  x = np.array([[[1, 5, 5], [5, -2, 0]], [[-np.inf, -3, -3], [np.nan, -3, -4]]]).astype(jnp.bfloat16)
+
+  @jax.jit
+  def run(x):
+    y, pull = jax.vjp(lambda x: largest(x, axis), x)
+    return y, jnp.max(x, axis), *pull(jnp.ones_like(y))
+
+  y, expected, gradient = jax.device_get(run(x))
   assert y.dtype == jnp.bfloat16
-  np.testing.assert_array_equal(y.astype(float), jnp.max(x, axis).astype(float))
-  np.testing.assert_array_equal(pull(jnp.ones_like(y))[0], [winners, winners])
+  np.testing.assert_array_equal(y.astype(float), expected.astype(float))
+  np.testing.assert_array_equal(gradient, [winners, winners])
 
 
 def test_the_larger_of_two_or_the_one_that_is_no_number():
-  x, y = jnp.asarray([1.0, 2.0, jnp.nan, 3.0, -jnp.inf]), jnp.asarray([2.0, 1.0, 4.0, jnp.nan, -jnp.inf])
-  np.testing.assert_array_equal(larger(x, y), jnp.maximum(x, y))
-  equal = jax.grad(lambda x, y: larger(x, y), argnums=(0, 1))(jnp.float32(5), jnp.float32(5))
+  x, y = np.float32([1, 2, np.nan, 3, -np.inf]), np.float32([2, 1, 4, np.nan, -np.inf])
+  np.testing.assert_array_equal(jax.jit(larger)(x, y), np.maximum(x, y))
+  equal = jax.jit(jax.grad(lambda x, y: larger(x, y), argnums=(0, 1)))(np.float32(5), np.float32(5))
   assert equal == (1, 0)
 
 
@@ -45,7 +51,7 @@ def equalities_of_floats(jaxpr):
   ],
 )
 def test_no_gradient_asks_what_equals_a_maximum(function):
-  x = jnp.zeros((1, 4, 4, 16))
+  x = jax.ShapeDtypeStruct((1, 4, 4, 16), jnp.float32)
   gradient = jax.make_jaxpr(jax.grad(lambda x: function(x).sum()))
   assert equalities_of_floats(jax.make_jaxpr(jax.grad(lambda x: x.max()))(x).jaxpr)
   assert not equalities_of_floats(gradient(x).jaxpr)
@@ -56,15 +62,22 @@ def test_no_gradient_asks_what_equals_a_maximum(function):
 )
 @pytest.mark.parametrize("shape", [(2, 6, 9, 3), (1, 2, 5, 4)])
 def test_a_pool_and_its_gradient_are_linen_s(pool, linen_s, shape, rng):
-  x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+  x = rng.normal(size=shape).astype(np.float32)
   over = [(0, 1 - size % 2) for size in shape[1:3]]
-  y, pull = jax.vjp(pool, x)
-  expected, pull_expected = jax.vjp(lambda x: linen_s(x, (3, 3), (2, 2), over), x)
-  np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-7)
-  g = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
-  np.testing.assert_allclose(pull(g)[0], pull_expected(g)[0], rtol=1e-6, atol=1e-6)
+  g = rng.normal(size=jax.eval_shape(pool, x).shape).astype(np.float32)
+
+  @jax.jit
+  def run(x, g):
+    y, pull = jax.vjp(pool, x)
+    expected, pull_expected = jax.vjp(lambda x: linen_s(x, (3, 3), (2, 2), over), x)
+    return (y, expected), (*pull(g), *pull_expected(g))
+
+  values, gradients = run(x, g)
+  np.testing.assert_allclose(*values, rtol=1e-6, atol=1e-7)
+  np.testing.assert_allclose(*gradients, rtol=1e-6, atol=1e-6)
 
 
 def test_means_are_summed_in_float32():
-  x = jnp.asarray(np.array([256.0, 1, 1] * 3), jnp.bfloat16).reshape(1, 3, 3, 1)  # in bfloat16, 256 + 1 is 256
-  assert mean_pool(x).dtype == jnp.bfloat16 and mean_pool(x)[0, 0, 0, 0] == jnp.bfloat16((256 + 1 + 1) / 3)
+  x = np.array([256.0, 1, 1] * 3).astype(jnp.bfloat16).reshape(1, 3, 3, 1)  # in bfloat16, 256 + 1 is 256
+  y = np.asarray(jax.jit(mean_pool)(x))
+  assert y.dtype == jnp.bfloat16 and float(y[0, 0, 0, 0]) == np.array((256 + 1 + 1) / 3).astype(jnp.bfloat16)

@@ -1,5 +1,7 @@
 """Which stages each step reads, and their mean."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -12,25 +14,32 @@ from hierjax.nn.layers.stage_sequence import StageSequence, default_subsets
 from hierjax.types import Features
 
 
+def sequence_of(features, steps, **fields):
+  return np.asarray(jax.jit(StageSequence(16, steps=steps, **fields).apply)({}, features))
+
+
+def pooled(maps):
+  """Returns the vector of each map by itself."""
+  apply = functools.partial(Conversion("pool", 16).apply, {})
+  return jax.device_get(jax.jit(lambda maps: jax.tree.map(apply, maps))(maps))
+
+
 def test_the_deepest_stage_comes_first_and_the_last_step_takes_the_rest():  # READINGS K1
   assert default_subsets(4, 3) == ((4,), (3,), (1, 2))
   assert default_subsets(4, 1) == ((1, 2, 3, 4),)
   assert default_subsets(3, 3, "shallow_first") == ((1,), (2,), (3,))
 
 
-def test_a_step_is_the_mean_of_its_stages():  # u_t of section 3.1
-  stages = tuple(jax.random.normal(jax.random.key(i), (2, 8 // 2**i, 8 // 2**i, 4)) for i in range(3))
-  u = StageSequence(16, steps=2).apply({}, Features(stages, stages[-1][:, 0, 0]))
-  alone = [Conversion("pool", 16).apply({}, stage) for stage in stages]
+def test_a_step_is_the_mean_of_its_stages(rng):  # u_t of section 3.1
+  stages = tuple(rng.normal(size=(2, 8 // 2**i, 8 // 2**i, 4)).astype(np.float32) for i in range(3))
+  u, alone = sequence_of(Features(stages, stages[-1][:, 0, 0]), 2), pooled(stages)
   np.testing.assert_allclose(u[:, 0], alone[2], rtol=1e-6)
   np.testing.assert_allclose(u[:, 1], (alone[0] + alone[1]) / 2, rtol=1e-6)
 
 
-def test_normalised_maps_have_mean_0_and_variance_1_before_they_are_averaged():  # READINGS K18
-  keys = jax.random.split(jax.random.key(0), 3)
-  stages = tuple(30 + 10 * i * jax.random.normal(key, (2, 4, 4, 4)) for i, key in enumerate(keys, start=1))
-  u = StageSequence(16, steps=2, norm="layer").apply({}, Features(stages, stages[-1][:, 0, 0]))
-  alone = [np.asarray(Conversion("pool", 16).apply({}, stage)) for stage in stages]
+def test_normalised_maps_have_mean_0_and_variance_1_before_they_are_averaged(rng):  # READINGS K18
+  stages = tuple(rng.normal(30, 10 * i, (2, 4, 4, 4)).astype(np.float32) for i in (1, 2, 3))
+  u, alone = sequence_of(Features(stages, stages[-1][:, 0, 0]), 2, norm="layer"), pooled(stages)
   normed = [(a - a.mean(axis=1, keepdims=True)) / a.std(axis=1, keepdims=True) for a in alone]
   np.testing.assert_allclose(u[:, 0], normed[2], atol=1e-5)
   np.testing.assert_allclose(u[:, 1], (normed[0] + normed[1]) / 2, atol=1e-5)
@@ -90,11 +99,11 @@ def test_a_subset_names_layers_of_a_plain_network(rng):
     x = maps[f"conv5_{i}"] = np.maximum(sum(taps) + bias, 0)
   maps["pool5"] = np.asarray(features.stages[4])
   subsets = (("pool5",), ("conv5_3",), ("conv5_2", "conv5_1"))
-  found = StageSequence(16, subsets=subsets, steps=3).apply({}, features)
-  alone = {name: Conversion("pool", 16).apply({}, jax.numpy.asarray(x, "float32")) for name, x in maps.items()}
+  found = sequence_of(features, 3, subsets=subsets)
+  alone = pooled(jax.tree.map(np.float32, maps))
   expected = [alone["pool5"], alone["conv5_3"], (alone["conv5_1"] + alone["conv5_2"]) / 2]
   np.testing.assert_allclose(found, np.stack(expected, axis=1), rtol=1e-4, atol=1e-5)
-  by_maps = StageSequence(16, maps=("conv5_1", "conv5_2", "conv5_3", 5), steps=3).apply({}, features)
+  by_maps = sequence_of(features, 3, maps=("conv5_1", "conv5_2", "conv5_3", 5))
   np.testing.assert_array_equal(by_maps, found)  # a stage is its last layer, and the default rule chooses the same
 
 
@@ -107,7 +116,7 @@ def test_the_last_layer_of_a_stage_is_the_stage(network, size):
 
 
 def test_filters_are_of_each_map_nearest_the_image_first():
-  stages = tuple(jax.numpy.zeros((1, side, side, 2)) for side in (8, 4))
+  stages = tuple(np.zeros((1, side, side, 2), np.float32) for side in (8, 4))
   features = Features(stages, stages[-1][:, 0, 0])
   sequence = StageSequence(16, conversion="conv", filters=((2, 2, 0), (1, 1, 0)))
   lines = sequence.describe(features)

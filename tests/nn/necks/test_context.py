@@ -15,11 +15,11 @@ WEIGHTS = ("input_kernel", "row_kernel", "column_kernel", "bias")
 
 
 def features_of(x):
-  return Features(stages=(jnp.zeros((len(x), 2)), x), pooled=jnp.zeros((len(x), 3)))
+  return Features(stages=(np.zeros((len(x), 2), np.float32), x), pooled=np.zeros((len(x), 3), np.float32))
 
 
 def shapes_of(neck, *shape):
-  return jax.eval_shape(neck.init, jax.random.key(0), features_of(jnp.zeros(shape))).get("params", {})
+  return jax.eval_shape(neck.init, jax.random.key(0), features_of(np.zeros(shape, np.float32))).get("params", {})
 
 
 def draw(rng, neck, *shape):
@@ -37,7 +37,7 @@ def run(neck, params, x, train=False):
 
 
 def single(tree):
-  return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree)
+  return jax.tree.map(lambda a: jax.device_put(np.float32(a)), tree)
 
 
 def maps_by_the_equations(neck, params, x):
@@ -83,7 +83,7 @@ def near(a, b):
 )
 def test_it_is_the_equations_and_the_stages_pass(rng, neck):
   x, params = draw(rng, neck, 2, 7, 5, 4)
-  features = run(neck, single(params), single(x))
+  features = jax.device_get(run(neck, single(params), single(x)))
   near(features.pooled, by_the_equations(neck, params, x))
   np.testing.assert_array_equal(features.stages[1], np.float32(x))
   np.testing.assert_array_equal(features.stages[2][:, 0, 0], features.pooled)  # its own, for heads that read stages
@@ -101,7 +101,7 @@ def test_gradients_reach_the_map_and_every_weight_as_the_equations_say(rng):
       params, x
     )
 
-  gradients = jax.tree.leaves(differentiate(*single((params, x, dy))))
+  gradients = jax.tree.leaves(jax.device_get(differentiate(*single((params, x, dy)))))
   leaves, treedef = jax.tree.flatten((params, x))
   for n, (leaf, gradient) in enumerate(zip(leaves, gradients, strict=True)):
     step = rng.normal(size=leaf.shape)
@@ -140,7 +140,7 @@ def test_a_cell_of_the_modified_cnn_reads_its_own_input_alone(rng, cell):
   def slope(x):
     return jax.grad(lambda x: neck.apply({"params": params}, features_of(x), 2, method="regions")[1][0, 0, 0].sum())(x)
 
-  seen = np.asarray(slope(x)[0] != 0).any(axis=-1)
+  seen = (np.asarray(slope(x))[0] != 0).any(axis=-1)
   assert seen[:2, :2].any()  # cell (0, 0) of 3 x 3
   assert not seen[2:].any() and not seen[:, 2:].any()
   unlinked = neck.clone(links=False)
@@ -190,7 +190,7 @@ def test_without_recurrent_weights_the_srn_is_four_times_the_pyramid(rng):
     weights["input_kernel"] += np.eye(4)
   pyramid = [max_pool(x, n, n) for n in (1, 2, 3)]
   expected = flat([pyramid[0], *(4 * np.maximum(map_, 0) for map_ in pyramid[1:])])
-  near(run(neck, single(params), single(x)).pooled, expected)
+  near(np.asarray(run(neck, single(params), single(x)).pooled), expected)
 
 
 @pytest.mark.parametrize("cell", ["srn", "none"])
@@ -198,7 +198,8 @@ def test_regions_are_the_maps_before_and_after(rng, cell):
   neck = ContextNeck(cell, scales=(1, 2, (2, 3)), hidden=(2,))
   x, params = draw(rng, neck, 2, 4, 5, 3)
   variables, features = {"params": single(params)}, features_of(single(x))
-  found = jax.jit(lambda v, f: [neck.apply(v, f, n, method="regions") for n in range(3)])(variables, features)
+  regions = jax.jit(lambda v, f: [neck.apply(v, f, n, method="regions") for n in range(3)])
+  found = jax.device_get(regions(variables, features))
   expected = maps_by_the_equations(neck, params, x)
   for (below, context), grid, map_ in zip(found, ((1, 1), (2, 2), (2, 3)), expected, strict=True):
     np.testing.assert_array_equal(below, np.float32(max_pool(x, *grid)))
@@ -217,8 +218,7 @@ def test_regions_are_the_maps_before_and_after(rng, cell):
 )
 def test_dropout_acts_in_training_alone(rng, neck, dropped):
   x, params = single(draw(rng, neck, 3, 4, 4, 4))
-  kept = run(neck, params, x).pooled
-  trained = run(neck, params, x, train=True).pooled
+  kept, trained = (np.asarray(run(neck, params, x, train=train).pooled) for train in (False, True))
   share = float((trained != kept)[kept != 0].mean())
   assert share > 0.3 if dropped else share == 0
   if dropped:
@@ -230,8 +230,8 @@ def test_dropout_acts_in_training_alone(rng, neck, dropped):
 def test_bf16_is_float32_within_its_tolerance(rng, cell):
   neck = ContextNeck(cell, scales=(1, 2), directions=("nw", "se"), hidden=(6,))
   x, params = single(draw(rng, neck, 2, 5, 4, 4))
-  exact = run(neck, params, x).pooled
-  half = run(neck.clone(dtype=jnp.bfloat16), params, x.astype(jnp.bfloat16)).pooled
+  exact = np.asarray(run(neck, params, x).pooled)
+  half = np.asarray(run(neck.clone(dtype=jnp.bfloat16), params, x.astype(jnp.bfloat16)).pooled)
   assert half.dtype == jnp.float32
   assert 0 < np.abs(half - exact).max() <= 0.03 * np.abs(exact).max()
 

@@ -3,7 +3,6 @@ import json
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from commands import MESH, run_command
@@ -44,9 +43,10 @@ def test_a_search_in_batches_is_a_sort_of_all_images_by_their_nearest_region(cou
   distance = rng.integers(0, 12, (2, 15, 4)).astype(np.float32)  # with ties
   mask = np.ones(15, np.float32)
   mask[[3, 14]] = 0
-  found = Nearest.none(2, count)
+  found, update = Nearest.none(2, count), jax.jit(Nearest.updated)
   for rows in np.split(np.arange(15), 3):
-    found = found.updated(jnp.asarray(distance[:, rows]), jnp.asarray(100 + rows), jnp.asarray(mask[rows]))
+    found = update(found, distance[:, rows], np.int32(100 + rows), mask[rows])
+  found = jax.device_get(found)
 
   images = [image for image in range(15) if mask[image]]
   for query in range(2):

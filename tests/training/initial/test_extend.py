@@ -46,7 +46,7 @@ def extended(small_config, head, later, rng):
   config = small_config(head=head, neck={"name": "none"}, backbone={"name": "small_resnet", "widths": (4, 4, 4)})
   old, new = (Run.from_config(config, from_paths(paths)) for paths in (EVEN, later))
   shapes = [jax.eval_shape(lambda r=run: r.init_variables(jax.random.key(0), r.example_shape)) for run in (old, new)]
-  saved, fresh = (jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), s) for s in shapes)
+  saved, fresh = (jax.tree.map(lambda s: np.float32(rng.normal(size=s.shape)), s) for s in shapes)
   carried = carried_over(flatten_dict(saved), flatten_dict(shapes[1]), old, new)
   return (old, saved), (new, jax.jit(started)(fresh, carried)), carried
 
@@ -61,7 +61,7 @@ def entries_of(run):
 def logits(run_and_weights, images, path):
   run, variables = run_and_weights
   paths = jnp.asarray(run.tree.encode([run.tree.find(path)] * len(images)))
-  return np.asarray(run.method.module.apply(variables, images, paths))
+  return np.asarray(jax.jit(run.method.module.apply)(variables, images, paths))
 
 
 @pytest.mark.parametrize("name", HEADS)

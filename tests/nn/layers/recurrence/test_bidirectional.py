@@ -9,7 +9,7 @@ from hierjax.errors import UserError
 from hierjax.nn.layers.recurrence.bidirectional import Bidirectional, Recurrence
 from hierjax.nn.layers.recurrence.sequence import LSTM
 
-X = jax.random.normal(jax.random.key(0), (2, 4, 3))
+X = np.asarray(jax.random.normal(jax.random.key(0), (2, 4, 3)))
 
 
 def sigmoid(x):
@@ -40,8 +40,8 @@ def numpy_steps(cell, p, x):
 def test_two_layers_both_ways_are_the_equations(cell):
   module = Bidirectional(cell, 5, layers=2)
   variables = jax.jit(module.init)(jax.random.key(1), X)
-  variables = jax.tree.map(lambda w: w + 0.1, variables)  # no bias is zero
-  last, y = jax.jit(module.apply)(variables, X)
+  variables = jax.tree.map(lambda w: w + np.float32(0.1), jax.device_get(variables))  # no bias is zero
+  last, y = jax.device_get(jax.jit(module.apply)(variables, X))
   assert y.shape == (2, 4, 10)
   for example in range(2):
     x = np.asarray(X[example], np.float64)
@@ -57,16 +57,20 @@ def test_two_layers_both_ways_are_the_equations(cell):
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_run_goes_on_from_a_state(cell):
   module = Recurrence(cell, 5)
-  variables = module.init(jax.random.key(1), X)
-  last, whole = module.apply(variables, X)
-  carry, first = module.apply(variables, X[:, :2])
-  after, second = module.apply(variables, carry, X[:, 2:], method="run")
-  np.testing.assert_allclose(jnp.concatenate([first, second], axis=1), whole, rtol=1e-5, atol=1e-6)
+
+  @jax.jit
+  def run(x):
+    variables = module.init(jax.random.key(1), x)
+    carry, first = module.apply(variables, x[:, :2])
+    return module.apply(variables, x), first, module.apply(variables, carry, x[:, 2:], method="run")
+
+  (last, whole), first, (after, second) = run(X)
+  np.testing.assert_allclose(np.concatenate([first, second], axis=1), whole, rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(after[0], last[0], rtol=1e-5, atol=1e-6)
 
 
 def test_initial_values():  # READINGS K15
-  variables = Recurrence("lstm", 5).init(jax.random.key(1), X)["params"]
+  variables = jax.jit(Recurrence("lstm", 5).init)(jax.random.key(1), X)["params"]
   np.testing.assert_array_equal(variables["inputs"]["bias"], np.repeat([0, 1, 0, 0], 5))
   for kernel in np.split(np.asarray(variables["state"]["hidden"]["kernel"]), 4, axis=1):
     np.testing.assert_allclose(kernel @ kernel.T, np.eye(5), atol=1e-5)
@@ -82,35 +86,41 @@ def test_initial_values():  # READINGS K15
   ],
 )
 def test_other_initial_values(cell, start, biases):
-  x = jnp.zeros((1, 1, 64))
-  usual, other = (
-    Recurrence(cell, 50, start=kind).init(jax.random.key(1), x)["params"]["inputs"] for kind in ("usual", start)
-  )
+
+  @jax.jit
+  def start_of_inputs(x):
+    kinds = [Recurrence(cell, 50, start=kind).init(jax.random.key(1), x) for kind in ("usual", start)]
+    return [variables["params"]["inputs"] for variables in kinds]
+
+  usual, other = jax.device_get(start_of_inputs(np.zeros((1, 1, 64), np.float32)))
   np.testing.assert_array_equal(other["bias"], np.repeat(biases, 50))
   np.testing.assert_allclose(other["kernel"], 2 * usual["kernel"], rtol=1e-5)
 
 
 def test_scanned_and_fast_lstm_are_one():
-  inputs = jax.random.normal(jax.random.key(2), (2, 4, 20))
   cell = LSTM(5)
-  variables = cell.init(jax.random.key(1), inputs)
-  carry = (jnp.zeros((2, 5)),) * 2
-  np.testing.assert_allclose(
-    cell.apply(variables, carry, inputs, method="run")[1], cell.apply(variables, inputs), rtol=1e-5, atol=1e-6
-  )
+
+  @jax.jit
+  def run():
+    inputs = jax.random.normal(jax.random.key(2), (2, 4, 20))
+    variables = cell.init(jax.random.key(1), inputs)
+    carry = (jnp.zeros((2, 5)),) * 2
+    return cell.apply(variables, carry, inputs, method="run")[1], cell.apply(variables, inputs)
+
+  np.testing.assert_allclose(*run(), rtol=1e-5, atol=1e-6)
 
 
 def test_an_unknown_cell_is_refused():
   with pytest.raises(UserError, match=r"^Recurrence: cell = 'rnn': choose from lstm, gru"):
-    Recurrence("rnn", 5).init(jax.random.key(1), X)
+    jax.eval_shape(Recurrence("rnn", 5).init, jax.random.key(1), X)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("size", [3, 40])
 def test_the_whole_kernel_starts_orthogonal(cell, size):
   """Inputs above state, all gates side by side, as in TensorFlow: orthonormal rows, or columns where it is taller."""
-  x = jax.random.normal(jax.random.key(0), (2, 4, size))
-  variables = jax.jit(Bidirectional(cell, 5, layers=2, whole=True).init)(jax.random.key(1), x)["params"]
+  x = np.zeros((2, 4, size), np.float32)
+  variables = jax.device_get(jax.jit(Bidirectional(cell, 5, layers=2, whole=True).init)(jax.random.key(1), x))["params"]
   assert len(variables) == 4
   seen = []
   for weights in variables.values():
@@ -124,8 +134,8 @@ def test_the_whole_kernel_starts_orthogonal(cell, size):
 
 def test_the_whole_kernel_of_a_decoder_starts_orthogonal():
   module = Recurrence("lstm", 5, whole=3)
-  weights = module.init(jax.random.key(1), X)["params"]
+  weights = jax.jit(module.init)(jax.random.key(1), X)["params"]
   kernel = np.concatenate([weights["inputs"]["kernel"], weights["state"]["hidden"]["kernel"]])
   np.testing.assert_allclose(kernel @ kernel.T, np.eye(8), atol=1e-5)
   with pytest.raises(ValueError, match="the inputs have 3 numbers"):
-    Recurrence("lstm", 5, whole=4).init(jax.random.key(1), X)
+    jax.eval_shape(Recurrence("lstm", 5, whole=4).init, jax.random.key(1), X)

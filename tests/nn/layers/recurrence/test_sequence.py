@@ -27,16 +27,20 @@ def equations_2_to_7(inputs, weights):
 
 def test_the_scan_is_the_loop_is_the_equations(rng, key):
   lstm = LSTM(width=5)
-  inputs = jnp.asarray(rng.normal(size=(3, 4, 20)).astype(np.float32))
-  variables = jax.jit(lstm.init)(key, inputs)
-  scanned = lstm.apply(variables, inputs)
-  np.testing.assert_allclose(
-    scanned, equations_2_to_7(np.asarray(inputs), np.asarray(variables["params"]["hidden"]["kernel"])), atol=1e-6
-  )
-  carry = lstm.initial_carry(3)
-  for t in range(4):
-    carry, h = lstm.apply(variables, carry, inputs[:, t], method="step")
-    np.testing.assert_allclose(h, scanned[:, t], atol=1e-6)
+  inputs = rng.normal(size=(3, 4, 20)).astype(np.float32)
+
+  @jax.jit
+  def run(inputs):
+    variables = lstm.init(key, inputs)
+    carry, steps = lstm.initial_carry(3), []
+    for t in range(4):
+      carry, h = lstm.apply(variables, carry, inputs[:, t], method="step")
+      steps.append(h)
+    return variables, lstm.apply(variables, inputs), jnp.stack(steps, axis=1)
+
+  variables, scanned, steps = jax.device_get(run(inputs))
+  np.testing.assert_allclose(scanned, equations_2_to_7(inputs, variables["params"]["hidden"]["kernel"]), atol=1e-6)
+  np.testing.assert_allclose(steps, scanned, atol=1e-6)
 
 
 def test_each_gate_starts_orthogonal_and_bf16_keeps_a_float32_state(key):
@@ -53,9 +57,9 @@ def test_each_gate_starts_orthogonal_and_bf16_keeps_a_float32_state(key):
 @pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)], ids=["float32", "bfloat16"])
 def test_the_gradient_of_the_scan_is_that_of_its_steps(steps, dtype, tolerance, rng, key):
   lstm = LSTM(width=5, dtype=dtype)
-  inputs = jnp.asarray(rng.normal(size=(3, steps, 20)), dtype)
-  cotangent = jnp.asarray(rng.normal(size=(3, steps, 5)).astype(np.float32))
-  variables = lstm.init(key, inputs)
+  inputs = rng.normal(size=(3, steps, 20)).astype(dtype)
+  cotangent = jax.device_put(rng.normal(size=(3, steps, 5)).astype(np.float32))
+  variables = jax.jit(lstm.init)(key, inputs)
 
   def step_by_step(variables, inputs):
     carry, states = lstm.initial_carry(3), []
@@ -78,8 +82,8 @@ def test_the_gradient_of_the_scan_is_that_of_its_steps(steps, dtype, tolerance, 
 
 def test_for_its_gradient_a_batch_that_is_split_over_devices_is_not_gathered(rng, key, monkeypatch):
   lstm = LSTM(width=4)
-  inputs = jnp.asarray(rng.normal(size=(8, 3, 16)).astype(np.float32))
-  variables = lstm.init(key, inputs)
+  inputs = rng.normal(size=(8, 3, 16)).astype(np.float32)
+  variables = jax.jit(lstm.init)(key, inputs)
   gradient = lambda variables, inputs: jax.grad(lambda v: jnp.sum(lstm.apply(v, inputs) ** 2))(variables)  # noqa: E731
   mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
   split, whole = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (("batch",), ()))

@@ -154,7 +154,7 @@ def test_values_and_all_gradients_are_the_equations_on_random_shapes(
 def test_diagonals_in_loops_are_the_same_as_single_ones(rng, cell, width, dtype, tolerance, unroll):
   how = cell, ("nw", "se")
   (x, drive, *weights), dy = single(draw(rng, *how, 4, 6, d=width))
-  arguments = (jnp.asarray(x, dtype), jnp.asarray(drive, dtype), *weights)
+  arguments = (x.astype(dtype), drive.astype(dtype), *weights)
 
   def text_and_result(diagonals_at_most):
     unroll(diagonals_at_most)
@@ -202,7 +202,7 @@ def test_no_step_of_a_loop_copies_what_all_steps_keep(rng, dtype, width, unroll)
   unroll(3)
   how = "lstm", ("nw", "se")
   (x, _, *weights), dy = single(draw(rng, *how, 4, 20, d=width))
-  arguments = (jnp.asarray(x, dtype), None, *weights)
+  arguments = (x.astype(dtype), None, *weights)
   text = as_users_have_it(lambda *given: run_and_differentiate(*given, *how)).lower(arguments, dy).compile().as_text()
   computations = dict(re.findall(r"^%([\w.-]+) \((.*?)^\}", text, re.MULTILINE | re.DOTALL))
   bodies = [computations[name] for name in set(re.findall(r"body=%([\w.-]+)", text))]
@@ -227,7 +227,7 @@ def test_images_side_by_side_in_bfloat16(rng, unroll, monkeypatch):
   unroll(3)
   how = "lstm", ("nw", "se")
   (x, drive, *weights), dy = single(draw(rng, *how, 3, 4, b=4))
-  arguments = (jnp.asarray(x, jnp.bfloat16), jnp.asarray(drive, jnp.bfloat16), *weights)
+  arguments = (x.astype(jnp.bfloat16), drive.astype(jnp.bfloat16), *weights)
   found = []
   for images in (1, 4):
     monkeypatch.setattr(grid_recurrence, "images_abreast", lambda *_, images=images: images)
@@ -285,6 +285,7 @@ def test_several_directions_are_the_sum_of_single_ones(rng):
   np.testing.assert_allclose(run(x, drive, *weights, cell="srn", directions=directions), sum(alone), atol=1e-5)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def ordinary(cell, inputs, kernel):
   """Returns the states of an RNN with ReLU, or an LSTM, over `inputs[b l g]`, which hold W_x x + b."""
   if cell == "lstm":
@@ -301,7 +302,7 @@ def test_one_row_or_column_is_an_ordinary_recurrence_both_ways(rng, cell, side):
   kernel, forward = (w_column, "w") if side == "row" else (w_row, "n")  # from the west, nw and sw go along a row alike
   expected = 0
   for k, direction in enumerate(DIRECTIONS):
-    inputs = jnp.asarray(x[:, 0] @ w_x[k] + bias[k])
+    inputs = x[:, 0] @ w_x[k] + bias[k]
     way = slice(None, None, 1 if forward in direction else -1)
     expected += np.asarray(ordinary(cell, inputs[:, way], kernel[k]))[:, way]
   grid = x if side == "row" else np.swapaxes(x, 1, 2)
@@ -345,7 +346,7 @@ def test_the_module_is_the_recurrence_and_has_its_weights(rng, key, cell):
 @pytest.mark.parametrize("cell", GATES)
 def test_without_neighbours_a_cell_depends_on_itself_alone(rng, key, cell):
   layer, arguments = layer_and_arguments(rng, cell, neighbours="input")
-  x, drive, *weights = jax.tree.map(jnp.asarray, single(arguments))
+  x, drive, *weights = jax.device_put(single(arguments))
 
   @functools.partial(jax.jit, static_argnums=0)
   def influence(layer):
