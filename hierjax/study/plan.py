@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hierjax.config_files import CONFIGS, run_file
 from hierjax.errors import UserError, did_you_mean
+from hierjax.inference.purpose import Purpose
 
 STUDIES = CONFIGS / "studies"
 _FILE_NAME = re.compile(r"[^A-Za-z0-9.=,+-]+")
@@ -17,20 +18,24 @@ _FILE_NAME = re.compile(r"[^A-Za-z0-9.=,+-]+")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A row of a study's table: one config, trained with each seed.
+  """A row of a study's table: one config, trained with each seed; or the runs of another row, decoded in another way.
 
   Attributes:
     name: in the table, and of its folder.
-    config: a config and its variant, such as `photos:flat`.
+    config: a config and its variant, such as `photos:flat`; '' for a row that trains nothing.
     settings: values of its keys, such as `head.width=128`.
     tuned: keys, each with the values to choose from on validation, such as `{"optim.lr": ("1e-3", "3e-3")}`. Every
       combination is trained with the first seed; the other seeds have the values of the best one.
+    of: the name of a row before this one, whose runs are evaluated again; '' for runs of its own.
+    purpose: of the answers of these runs.
   """
 
   name: str
-  config: str
+  config: str = ""
   settings: Sequence[str] = ()
   tuned: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+  of: str = ""
+  purpose: Purpose = Purpose()
 
   def candidates(self) -> Iterator[tuple[str, ...]]:
     """Yields each combination of the tuned values, as settings; a single empty one where nothing is tuned."""
@@ -78,7 +83,14 @@ class Study:
       raise UserError(f"{self.title}: baseline = {self.baseline!r}: name one of the rows, {', '.join(names)}")
     if not self.seeds or len(set(self.seeds)) < len(self.seeds):
       raise UserError(f"{self.title}: seeds = {tuple(self.seeds)}: give one or more, each once")
-    for row in self.rows:
+    for number, row in enumerate(self.rows):
+      trained = [one.name for one in self.rows[:number] if not one.of]
+      if bool(row.config) == bool(row.of) or (row.of and (row.settings or row.tuned or row.of not in trained)):
+        raise UserError(
+          f"{self.title}: {row.name}: give a config to train, or, in `of` and alone, a row before it that has one"
+        )
+      if row.purpose and not row.of:
+        raise UserError(f"{self.title}: {row.name}: a purpose is for a row with `of`, the row whose runs it decodes")
       if any(not values for values in row.tuned.values()):
         raise UserError(f"{self.title}: {row.name}: a tuned key has no values to choose from")
 

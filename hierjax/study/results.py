@@ -20,7 +20,7 @@ from hierjax.study.runs import Finished
 _SHARE = 0.95
 HEADER = (
   "row", "config", "settings", "metric", "mean", "deviation", "from", "to", "difference", "difference_from",
-  "difference_to", "t", "p", "seeds", "images", "minutes",
+  "difference_to", "t", "p", "seeds", "images", "weights", "minutes",
 )  # fmt: skip
 
 
@@ -65,6 +65,11 @@ class RowResult:
   row: Row
   runs: Sequence[Finished]
   values: Mapping[str, Value]
+
+  @property
+  def weights(self) -> int:
+    """The number of weights of neck and head."""
+    return int(self.runs[0].about["weights"])
 
   @property
   def minutes(self) -> float:
@@ -139,17 +144,27 @@ def markdown(study: Study, results: Sequence[RowResult]) -> str:
   """Returns the tables in Markdown: the metrics, their differences from the baseline, and where they come from."""
   columns = [name for name in study.metrics if any(name in one.values for one in results)]
   titles = [METRICS[name].title for name in columns]
-  head = ["row", "config", *titles, "minutes"]
+  head = ["row", "config", *titles, "weights", "minutes"]
   own = []
   for one in results:
     cells = (_mean(one.values.get(name), name) for name in columns)
-    own.append([one.row.name, f"`{one.row.config}`", *cells, f"{one.minutes:.1f}"])
+    own.append(
+      [
+        one.row.name,
+        f"`{one.row.config}`" if one.row.config else f"of {one.row.of}",
+        *cells,
+        f"{one.weights:,}",
+        f"{one.minutes:.1f}",
+      ]
+    )
   compared = [one for one in results if one.row.name != study.baseline]
   apart = [[one.row.name, *(_apart(one.values.get(name), name) for name in columns)] for one in compared]
   parts = [f"# {study.title}", _about(study, results), _grid([head, *own])]
   if apart:
     parts += [f"Difference from {study.baseline}, with its 95% interval:", _grid([["row", *titles], *apart])]
-  chosen = [f"- {one.row.name}: {', '.join(one.runs[0].settings)}" for one in results if one.runs[0].settings]
+  chosen = [
+    f"- {one.row.name}: {', '.join(one.runs[0].settings)}" for one in results if one.runs[0].settings and not one.row.of
+  ]
   if chosen:
     parts += ["Chosen on validation with the first seed:", "\n".join(chosen)]
   return "\n\n".join(part for part in parts if part) + "\n"
@@ -161,7 +176,7 @@ def _about(study: Study, results: Sequence[RowResult]) -> str:
   first = runs[0].about
   lines = [
     f"Means over the seeds {', '.join(map(str, study.seeds))} ± standard deviations, of {first['images']:,} images of "
-    f"{first['split']}. Minutes are those of the training of one run."
+    f"{first['split']}. Weights are those of neck and head; minutes are those of the training of one run."
   ]
   lines += [study.note] if study.note else []
   lines.append("; ".join(filter(None, [*said["devices"], *(f"commit {c}" for c in said["commit"])])))
@@ -197,6 +212,14 @@ def csv_rows(results: Sequence[RowResult]) -> list[tuple[object, ...]]:
     for name, value in one.values.items():
       apart = value.difference
       compared = ("",) * 5 if apart is None else (apart.mean, *apart.interval, apart.t, apart.p)
-      own = (one.row.name, one.row.config, settings, name, value.mean, value.deviation, *value.interval)
-      found.append((*own, *compared, len(one.runs), one.runs[0].about["images"], one.minutes))
+      own = (
+        one.row.name,
+        one.row.config or f"of {one.row.of}",
+        settings,
+        name,
+        value.mean,
+        value.deviation,
+        *value.interval,
+      )
+      found.append((*own, *compared, len(one.runs), one.runs[0].about["images"], one.weights, one.minutes))
   return found

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from safetensors.numpy import load_file, save
@@ -20,15 +21,17 @@ from safetensors.numpy import load_file, save
 from hierjax.config import read_json
 from hierjax.config_files import load_config
 from hierjax.errors import UserError
-from hierjax.evaluation.evaluate import evaluate_with_facts
+from hierjax.evaluation.evaluate import SplitSettings, evaluate_with_facts
 from hierjax.evaluation.metrics.intervals import metrics_for, resampled
+from hierjax.inference.purpose import Purpose
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder, write_whole
 from hierjax.runs.provenance import read_sessions
+from hierjax.runs.run import Run
 from hierjax.study.plan import Row, Study, folder_name
 from hierjax.training.loop import Stopped, train_and_evaluate
 
-_RESULT, _SAMPLES = "study.json", "study.safetensors"
+_RESULT = "study"  # .json, and .safetensors for the samples
 
 
 class TimeOver(Exception):
@@ -45,7 +48,8 @@ class Finished:
     validation: its best path accuracy on validation; None without validation images.
     metrics: by name, of all test images.
     samples: by name, `f64[k *l]`, the same of k samples of the images, the same ones for every run.
-    about: minutes, devices and commit of its training, and the images: split, checksum and number.
+    about: minutes, devices and commit of its training, the checksum of its config, the number of weights of its neck
+      and head, and of the images the split, checksum and number.
   """
 
   folder: RunFolder
@@ -110,11 +114,16 @@ class StudyRuns:
     Raises:
       UserError: a config, its data or a folder cannot be used.
     """
+    complete: dict[str, list[Finished]] = {}
     for row in self.study.rows:
+      if row.of:
+        yield row, [self.decoded(row, run) for run in complete[row.of]]
+        continue
       first, *others = self.study.seeds
       tried = [self.finished(row, settings, first) for settings in row.candidates()]
       best = max(tried, key=_on_validation) if len(tried) > 1 else tried[0]
-      yield row, [best, *(self.finished(row, best.settings, seed) for seed in others)]
+      complete[row.name] = [best, *(self.finished(row, best.settings, seed) for seed in others)]
+      yield row, complete[row.name]
 
   def finished(self, row: Row, settings: tuple[str, ...], seed: int) -> Finished:
     """Returns a run, which is trained and measured first if it is not yet.
@@ -126,12 +135,21 @@ class StudyRuns:
     folder = RunFolder(self.folder / folder_name(row.name) / folder_name(name))
     flags = [f"--config.{one}" for one in (*self.study.settings, *row.settings, *settings, f"seed={seed}")]
     config = load_config(row.config, [*flags, *self.overrides])
-    if not (folder.path / _RESULT).exists():
+    if not (folder.path / f"{_RESULT}.json").exists():
       print(f"== {row.name}, {name}", flush=True)
       devices.prepare(config["batch_size"])
       train_and_evaluate(config, str(folder.path))
       _measure(folder, devices.data_mesh(), _checksum(config))
     return _read(folder, settings, _checksum(config))
+
+  def decoded(self, row: Row, run: Finished) -> Finished:
+    """Returns a run of another row, evaluated for the purpose of this one."""
+    config = run.about["config"]
+    if not (run.folder.path / f"{_RESULT}{row.purpose.name}.json").exists():
+      print(f"== {row.name}, {run.folder.path}", flush=True)
+      devices.prepare(run.folder.config()["batch_size"])
+      _measure(run.folder, devices.data_mesh(), config, row.purpose)
+    return _read(run.folder, run.settings, config, row.purpose)
 
 
 def _checksum(config: Mapping[str, Any]) -> str:
@@ -144,16 +162,21 @@ def _on_validation(run: Finished) -> float:
   return run.validation
 
 
-def _measure(folder: RunFolder, mesh: Mesh, config: str) -> None:
+def _measure(folder: RunFolder, mesh: Mesh, config: str, purpose: Purpose = Purpose()) -> None:
   """Writes a run's metrics on the images that it is judged on, and those of samples of these images."""
-  found, facts = evaluate_with_facts(folder, mesh)
+  found, facts = evaluate_with_facts(folder, mesh, SplitSettings(purpose=purpose))
   if facts is None:
     raise UserError(f"{folder.path}: a study measures one path an image, and this run predicts several")
-  write_whole(folder.path / _SAMPLES, save(resampled(facts, metrics_for(facts))))
+  write_whole(folder.path / f"{_RESULT}{purpose.name}.safetensors", save(resampled(facts, metrics_for(facts))))
   metrics = {name: found[name] for name in metrics_for(facts)}
   images = {"split": found["split"], "checksum": found["data"]["checksum"], "images": found["num_examples"]}
   result = {"config": config, "validation": _best_on_validation(folder), **images, "metrics": metrics}
-  write_whole(folder.path / _RESULT, json.dumps(result, indent=2).encode())
+  write_whole(folder.path / f"{_RESULT}{purpose.name}.json", json.dumps(result, indent=2).encode())
+
+
+def _weights_above_the_backbone(run: Run) -> int:
+  parts = run.variable_shapes["params"]
+  return sum(leaf.size for name, part in parts.items() if name != "backbone" for leaf in jax.tree.leaves(part))
 
 
 def _best_on_validation(folder: RunFolder) -> float | None:
@@ -162,18 +185,20 @@ def _best_on_validation(folder: RunFolder) -> float | None:
   return max(scores, default=None)
 
 
-def _read(folder: RunFolder, settings: tuple[str, ...], config: str) -> Finished:
-  result = read_json(folder.path / _RESULT, "what `hierjax study` writes")
+def _read(folder: RunFolder, settings: tuple[str, ...], config: str, purpose: Purpose = Purpose()) -> Finished:
+  file = folder.path / f"{_RESULT}{purpose.name}.json"
+  result = read_json(file, "what `hierjax study` writes")
   if result.get("config") != config:
     raise UserError(
       f"{folder.path} was trained with another config than the study has now: choose another --workdir, or remove it"
     )
-  samples = load_file(folder.path / _SAMPLES)
+  samples = load_file(file.with_suffix(".safetensors"))
   sessions = read_sessions(folder)
   newest = sessions[-1] if sessions else {}
   about = {
     "minutes": sum(session.get("seconds") or 0.0 for session in sessions) / 60,
     **{key: newest.get(key, "") for key in ("devices", "commit")},
-    **{key: result[key] for key in ("split", "checksum", "images")},
+    "weights": _weights_above_the_backbone(Run.from_folder(folder)),
+    **{key: result[key] for key in ("config", "split", "checksum", "images")},
   }
   return Finished(folder, settings, result["validation"], result["metrics"], samples, about)

@@ -15,7 +15,15 @@ from hierjax.study.results import HEADER, csv_rows, markdown, results_of
 from hierjax.study.runs import Finished
 
 ROWS = (Row("flat", "photos:flat"), Row("a|b", "photos", ("head.width=8",)))
-ABOUT = {"devices": "cpu", "commit": "abc", "versions": {}, "minutes": 2.0, "split": "test", "images": 50}
+ABOUT = {
+  "devices": "cpu",
+  "commit": "abc",
+  "versions": {},
+  "minutes": 2.0,
+  "split": "test",
+  "images": 50,
+  "weights": 1234,
+}
 
 
 def study(**changes):
@@ -66,8 +74,8 @@ def test_the_baseline_has_no_difference_and_a_metric_that_a_row_lacks_is_a_dash(
   flat, found = results_of(chosen, rows)
   assert flat.values["ece"].difference is None and set(found.values) == {"path_accuracy"}
   text = markdown(chosen, [flat, found])
-  assert "| flat | `photos:flat` | 50.00% ± 0.00% | 0.100 ± 0.000 | 2.0 |" in text
-  assert r"| a\|b | `photos` | 50.00% ± 0.00% | - | 2.0 |" in text
+  assert "| flat | `photos:flat` | 50.00% ± 0.00% | 0.100 ± 0.000 | 1,234 | 2.0 |" in text
+  assert r"| a\|b | `photos` | 50.00% ± 0.00% | - | 1,234 | 2.0 |" in text
   assert r"| a\|b | +0.00% (+0.00% to +0.00%) | - |" in text
   assert "A note." in text and "commit abc" in text and "- flat: optim.lr=1" in text and "50 images of test" in text
   file = io.StringIO("\n".join(",".join(map(str, line)) for line in [HEADER, *csv_rows([flat, found])]))

@@ -1,14 +1,18 @@
 """The runs of a study: once each, chosen on validation, in pieces."""
 
+import json
 import os
 import signal
 import time
 
+import jax
 import pytest
 
 from hierjax.cli.main import main
 from hierjax.errors import UserError
+from hierjax.inference.purpose import Purpose
 from hierjax.runs.folder import RunFolder
+from hierjax.runs.run import Run
 from hierjax.study import runs
 from hierjax.study.plan import Row, Study, load_study, names
 from hierjax.study.runs import Finished, StudyRuns, TimeOver, time_limit
@@ -16,14 +20,16 @@ from hierjax.training.loop import Stopped
 from hierjax.training.signals import stop_signals
 
 STUDY = """
+from hierjax.inference.purpose import Purpose
 from hierjax.study.plan import Row, Study
 
 def get_study():
   rows = (
     Row("flat head", "quickstart:flat,smoke"),
     Row("flat head, tuned", "quickstart:flat,smoke", ("epochs=1.0",), {"optim.lr": ("1e-6", "0.05")}),
+    Row("fewest edges", of="flat head", purpose=Purpose(minimise="edges")),
   )
-  return Study("Two rows", rows, baseline="flat head", seeds=(3, 4), settings=("epochs=1.0",))
+  return Study("Three rows", rows, baseline="flat head", seeds=(3, 4), settings=("epochs=1.0",))
 """
 
 
@@ -40,6 +46,12 @@ def test_a_study_trains_each_run_once_and_writes_its_table(tmp_path, monkeypatch
   assert (config["seed"], config["optim"]["lr"], config["epochs"], config["data"]["examples"]) == (3, 0.05, 1.0, 48)
   assert (tmp_path / "out" / "study.csv").read_text().startswith("row,config,settings,metric,mean")
   assert (tmp_path / "out" / "study.png").stat().st_size > 1000
+  assert "| fewest edges | of flat head |" in text and not (tmp_path / "out" / "fewest-edges").exists()
+  of = tmp_path / "out" / "flat-head" / "seed3"
+  found, measured = (json.loads((of / name).read_text()) for name in ("study-edges.json", "eval/test-edges.json"))
+  assert found["metrics"]["path_accuracy"] == measured["path_accuracy"] and measured["purpose"]["minimise"] == "edges"
+  number = sum(w.size for w in jax.tree.leaves(Run.from_folder(RunFolder(of)).variable_shapes["params"]["head"]))
+  assert f"| {number:,} |" in text
   monkeypatch.setattr(runs, "train_and_evaluate", lambda *_: pytest.fail("a run was trained again"))
   assert main(command) == 0
   assert (tmp_path / "out" / "study.md").read_text() == text
@@ -103,7 +115,7 @@ def test_the_studies_of_the_package_name_configs_and_keys_that_there_are(name):
 
   study = load_study(name)
   for row in study.rows:
-    for settings in row.candidates():
+    for settings in row.candidates() if row.config else ():
       load_config(row.config, [f"--config.{one}" for one in (*study.settings, *row.settings, *settings)])
 
 
@@ -117,6 +129,11 @@ def test_what_is_no_study_is_refused(tmp_path):
   for rows, changes, message in (
     ((one, one), {}, "two rows have the same name"),
     ((one,), {"baseline": "b"}, "baseline = 'b'"),
+    ((one, Row("both", "photos", of="a")), {}, "both: give a config to train, or"),
+    ((one, Row("neither")), {}, "neither: give a config to train, or"),
+    ((Row("early", of="a"), one), {}, "early: give a config to train, or"),
+    ((one, Row("again", of="a"), Row("third", of="again")), {}, "third: give a config to train, or"),
+    ((Row("a", "photos", purpose=Purpose(minimise="edges")),), {}, "a purpose is for a row with `of`"),
     ((one,), {"seeds": ()}, "give one or more"),
     ((Row("a", "photos", tuned={"optim.lr": ()}),), {}, "no values to choose from"),
   ):

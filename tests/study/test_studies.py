@@ -16,6 +16,7 @@ def configs(name):
   return [
     load_config(row.config, [f"--config.{one}" for one in (*study.settings, *row.settings, *next(row.candidates()))])
     for row in study.rows
+    if row.config
   ]
 
 
