@@ -44,7 +44,7 @@ RUN = [
 OWN_IMAGES = [c for c in RUN if c.startswith(("hierjax ", "python "))]
 QUICK = [
   f"--config.{value}"
-  for value in ("least_steps=100", "frozen.views=0", "data.size=96", "eval_every=10", "checkpoint_every=10")
+  for value in ("least_steps=100", "frozen.views=0", "data.size=64", "eval_every=10", "checkpoint_every=10")
 ]
 PREDICTS, COMPOSES = blocks(ROOT / "README.md", "python")
 (TRAINS,) = blocks(HOW_TO / "library.md", "python")
@@ -60,7 +60,7 @@ def test_the_commands_on_own_images_work_in_order(tmp_path, monkeypatch, capsys)
   monkeypatch.setattr(devices, "data_mesh", lambda: MESH)
   assert len(OWN_IMAGES) == 8
   for command in OWN_IMAGES:
-    program, *words = shlex.split(command.replace("runs/", f"{tmp_path}/").replace("--images 400", "--images 150"))
+    program, *words = shlex.split(command.replace("runs/", f"{tmp_path}/").replace("--images 400", "--images 120"))
     words += QUICK if words[0] == "train" else []
     assert program == "hierjax" and main(words) == 0, f"{command}\n{capsys.readouterr().err}"
   measured = json.loads((tmp_path / "mine" / "eval" / "validation.json").read_text())

@@ -335,7 +335,11 @@ class Run:
   @property
   def variable_shapes(self) -> Variables:
     """The shapes of all variables."""
-    return _variable_shapes(self.method.module, self.example_shape, self.tree.depth)
+    described = self.method.module, self.example_shape, self.tree.depth
+    try:
+      return _kept_shapes(*described)
+    except TypeError:  # a part of somebody else's that cannot be a key, such as a module of nnx
+      return _variable_shapes(*described)
 
   def restored_variables(self, folder: RunFolder, mesh: Mesh, step: int | None = None) -> tuple[int, Variables]:
     """Returns the weights of a step, and that step; None for those that count.
@@ -371,9 +375,12 @@ def _init(module: Classifier, key: jax.Array, size: tuple[int, ...], depth: int)
   return module.init({"params": key, "dropout": key}, jnp.zeros((1, *size)), paths)
 
 
-@functools.lru_cache(maxsize=32)  # tracing a deep network takes seconds, and runs of several seeds have the same
 def _variable_shapes(module: Classifier, size: tuple[int, ...], depth: int) -> Variables:
   return jax.eval_shape(lambda: _init(module, jax.random.key(0), size, depth))
+
+
+# Tracing a deep network takes seconds, and runs of several seeds have the same.
+_kept_shapes = functools.lru_cache(maxsize=32)(_variable_shapes)
 
 
 def counting_step(folder: RunFolder) -> int | None:

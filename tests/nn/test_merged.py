@@ -29,13 +29,8 @@ def method(tree=TWO, head=HEAD, backbone=BACKBONE, **merged):
   return make_method(ModelConfig(backbone, head, merged=merged), tree_arrays(tree))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def initial(module):
-  return module.init({"params": jax.random.key(0), "dropout": jax.random.key(0)}, IMAGES[:1])
-
-
 def start(found):
-  return initial(found.module)
+  return jax.jit(found.module.init)({"params": jax.random.key(0), "dropout": jax.random.key(0)}, IMAGES[:1])
 
 
 def named(tree):
@@ -114,11 +109,11 @@ def test_all_shared_is_the_network_that_is_not_merged():
     for kind, parts in variables.items()
   }
 
-  @functools.partial(jax.jit, static_argnums=0)
-  def outputs(module, variables):
-    return module.apply(variables, IMAGES, train=True, mutable=["batch_stats"])[0]
+  def outputs(found, variables):
+    apply = functools.partial(found.module.apply, train=True, mutable=["batch_stats"])
+    return jax.jit(apply)(variables, IMAGES)[0]
 
-  np.testing.assert_allclose(outputs(merged.module, moved), outputs(plain.module, variables), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(outputs(merged, moved), outputs(plain, variables), rtol=1e-5, atol=1e-6)
   maps = jax.eval_shape(lambda variables: merged.module.apply(variables, IMAGES, method="features"), moved).stages
   assert [x.shape for x in maps] == [(8, 8, 8, 4), (8, 4, 4, 8)]
 
