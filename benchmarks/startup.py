@@ -43,7 +43,7 @@ def import_seconds(modules: str) -> float:
   environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
   folder = Path(__file__).parents[1]
   command = [sys.executable, "-c", code]
-  return float(subprocess.run(command, env=environment, cwd=folder, capture_output=True, check=True).stdout)
+  return float(subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.PIPE, check=True).stdout)
 
 
 def start_seconds(config: str, cache: str) -> float:
@@ -98,12 +98,11 @@ def main() -> None:
   args = parser.parse_args()
   devices.keep_memory()
   print(f"{machine()}; {load_average()} at the start\n", flush=True)
-  found = [{name: import_seconds(modules) for name, modules in IMPORTS.items()} for _ in range(args.rounds + 1)]
-  print(table_head(["imports", "seconds, median"]))
-  for name in IMPORTS:
-    print(table_row([name, f"{statistics.median(one[name] for one in found[1:]):.2f}"]), flush=True)
-  print()
   if args.imports:
+    found = [{name: import_seconds(modules) for name, modules in IMPORTS.items()} for _ in range(args.rounds + 1)]
+    print(table_head(["imports", "seconds, median"]))
+    for name in IMPORTS:
+      print(table_row([name, f"{statistics.median(one[name] for one in found[1:]):.2f}"]))
     return
   with tempfile.TemporaryDirectory() as cache:
     cold = start_seconds(args.config, cache)

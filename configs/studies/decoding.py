@@ -5,7 +5,6 @@
 The answer is the best path, or the one with the smallest expected cost; `docs/how_to/decoding.md` has the costs.
 """
 
-from hierjax.inference.purpose import Purpose
 from hierjax.study.plan import Row, Study
 
 COSTS = {"fewest edges": "edges", "lowest common ancestor": "height", "largest hF1": "hf1"}
@@ -13,7 +12,7 @@ HEADS = {"flat": "photos:flat", "CNN-RNN": "photos"}
 
 
 def rows(name: str, config: str) -> list[Row]:
-  again = [Row(f"{name}, {words}", of=name, purpose=Purpose(minimise=cost)) for words, cost in COSTS.items()]
+  again = [Row(f"{name}, {words}", of=name, minimise=cost) for words, cost in COSTS.items()]
   return [Row(name, config), *again]
 
 

@@ -8,6 +8,7 @@ from functools import partial
 
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
 from hierjax.config import checked
@@ -68,7 +69,7 @@ class MergedBackbone(nn.Module):
   """
 
   trunk: tuple[nn.Module, ...]
-  branches: dict[str, Backbone]
+  branches: FrozenDict[str, Backbone]
   remat: bool = False
 
   def __call__(self, images: Float[Array, "b h w c"], train: bool = False) -> Features:
@@ -117,4 +118,4 @@ def merge(build: Callable[[], nn.Module], shared: int, levels: Sequence[int]) ->
 
   whole = built()
   trunk = (whole.stem, *whole.stages[:shared]) if shared else ()
-  return MergedBackbone(trunk, {str(level - 1): branch() for level in levels}, whole.remat)
+  return MergedBackbone(trunk, FrozenDict({str(level - 1): branch() for level in levels}), whole.remat)

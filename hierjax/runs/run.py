@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 import os
 from collections.abc import Callable, Generator, Mapping
@@ -29,14 +28,15 @@ from hierjax.errors import UserError
 from hierjax.functional.paths import ends
 from hierjax.functional.tree_arrays import TreeArrays, tree_arrays
 from hierjax.nn.backbones.precomputed import PrecomputedFeatures
-from hierjax.nn.classifier import Classifier, ModelMethod
+from hierjax.nn.classifier import ModelMethod
 from hierjax.nn.registry import ModelConfig, make_method
+from hierjax.nn.variables import init_variables, variable_shapes
 from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints, VanishedCheckpoint, template
 from hierjax.runs.choices import kept_temperatures
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.inputs import check_reads
-from hierjax.tree.label_tree import UNKNOWN, LabelTree
+from hierjax.tree.label_tree import LabelTree
 from hierjax.types import Batch, DecodeOptions, Examples, Variables
 
 _MOST_BYTES = 2**30  # of a batch of evaluation
@@ -330,16 +330,12 @@ class Run:
   def init_variables(self, key: jax.Array, shape: tuple[int, ...]) -> Variables:
     """Returns fresh variables for inputs of one example's `shape`, as a source stores it; jittable."""
     size = (self.data.crop, self.data.crop, *shape[2:]) if len(shape) == 3 else shape
-    return _init(self.method.module, key, size, self.tree.depth)
+    return init_variables(self.method.module, key, size, self.tree.depth)
 
   @property
   def variable_shapes(self) -> Variables:
     """The shapes of all variables."""
-    described = self.method.module, self.example_shape, self.tree.depth
-    try:
-      return _kept_shapes(*described)
-    except TypeError:  # a part of somebody else's that cannot be a key, such as a module of nnx
-      return _variable_shapes(*described)
+    return variable_shapes(self.method.module, self.example_shape, self.tree.depth)
 
   def restored_variables(self, folder: RunFolder, mesh: Mesh, step: int | None = None) -> tuple[int, Variables]:
     """Returns the weights of a step, and that step; None for those that count.
@@ -368,19 +364,6 @@ class Run:
       model = {"params": shapes["params"], "collections": collections}
       restored = checkpoints.restore_model(step, template(model, devices.replicated(mesh)))
       return step, {"params": restored["params"], **restored["collections"]}
-
-
-def _init(module: Classifier, key: jax.Array, size: tuple[int, ...], depth: int) -> Variables:
-  paths = jnp.full((1, 1, depth), UNKNOWN, jnp.int32)
-  return module.init({"params": key, "dropout": key}, jnp.zeros((1, *size)), paths)
-
-
-def _variable_shapes(module: Classifier, size: tuple[int, ...], depth: int) -> Variables:
-  return jax.eval_shape(lambda: _init(module, jax.random.key(0), size, depth))
-
-
-# Tracing a deep network takes seconds, and runs of several seeds have the same.
-_kept_shapes = functools.lru_cache(maxsize=32)(_variable_shapes)
 
 
 def counting_step(folder: RunFolder) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hierjax.config_files import CONFIGS, run_file
 from hierjax.errors import UserError, did_you_mean
-from hierjax.inference.purpose import Purpose
+from hierjax.functional.costs import COSTS
 
 STUDIES = CONFIGS / "studies"
 _FILE_NAME = re.compile(r"[^A-Za-z0-9.=,+-]+")
@@ -27,7 +27,8 @@ class Row:
     tuned: keys, each with the values to choose from on validation, such as `{"optim.lr": ("1e-3", "3e-3")}`. Every
       combination is trained with the first seed; the other seeds have the values of the best one.
     of: the name of a row before this one, whose runs are evaluated again; '' for runs of its own.
-    purpose: of the answers of these runs.
+    minimise: the cost of `hierjax.functional.costs.COSTS` whose expectation their answers minimise, as of `evaluate
+      --minimise`.
   """
 
   name: str
@@ -35,7 +36,7 @@ class Row:
   settings: Sequence[str] = ()
   tuned: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   of: str = ""
-  purpose: Purpose = Purpose()
+  minimise: str = ""
 
   def candidates(self) -> Iterator[tuple[str, ...]]:
     """Yields each combination of the tuned values, as settings; a single empty one where nothing is tuned."""
@@ -44,7 +45,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """Rows that are trained on the same images with the same seeds.
+  """Rows that are trained, or decoded, on the same images with the same seeds.
 
   Attributes:
     title: of the table.
@@ -84,13 +85,23 @@ class Study:
     if not self.seeds or len(set(self.seeds)) < len(self.seeds):
       raise UserError(f"{self.title}: seeds = {tuple(self.seeds)}: give one or more, each once")
     for number, row in enumerate(self.rows):
-      trained = [one.name for one in self.rows[:number] if not one.of]
-      if bool(row.config) == bool(row.of) or (row.of and (row.settings or row.tuned or row.of not in trained)):
+      if bool(row.config) == bool(row.of):
+        raise UserError(f"{self.title}: {row.name}: give either a config to train, or `of`, the row that it decodes")
+      if bool(row.minimise) != bool(row.of) or (row.of and (row.settings or row.tuned)):
         raise UserError(
-          f"{self.title}: {row.name}: give a config to train, or, in `of` and alone, a row before it that has one"
+          f"{self.title}: {row.name}: a row with `of` has `minimise` and nothing else, and no other has it"
         )
-      if row.purpose and not row.of:
-        raise UserError(f"{self.title}: {row.name}: a purpose is for a row with `of`, the row whose runs it decodes")
+      if row.minimise and row.minimise not in COSTS:
+        raise UserError(
+          f"{self.title}: {row.name}: minimise = {row.minimise!r}: choose from {', '.join(COSTS)}"
+          f"{did_you_mean(row.minimise, COSTS)}"
+        )
+      trained = [one.name for one in self.rows[:number] if one.config]
+      if row.of and row.of not in trained:
+        raise UserError(
+          f"{self.title}: {row.name}: of = {row.of!r}: no row before it that trains has this name"
+          f"{did_you_mean(row.of, trained)}"
+        )
       if any(not values for values in row.tuned.values()):
         raise UserError(f"{self.title}: {row.name}: a tuned key has no values to choose from")
 

@@ -68,8 +68,13 @@ class RowResult:
 
   @property
   def weights(self) -> int:
-    """The number of weights of neck and head."""
+    """The number of weights, but for those of a frozen backbone whose features are kept."""
     return int(self.runs[0].about["weights"])
+
+  @property
+  def source(self) -> str:
+    """The row's config, or the row that it decodes and how."""
+    return f"of {self.row.of}, minimise={self.row.minimise}" if self.row.of else self.row.config
 
   @property
   def minutes(self) -> float:
@@ -92,7 +97,8 @@ def results_of(study: Study, rows: Sequence[tuple[Row, list[Finished]]]) -> list
   judged = {run.about["checksum"]: run.folder.path for runs in of.values() for run in runs}
   if len(judged) > 1:
     raise UserError(f"{' and '.join(map(str, judged.values()))} are not judged on the same images")
-  drawn = {row.name: _Drawn(runs, stream) for stream, (row, runs) in enumerate(rows)}
+  trained = [row.name for row, _ in rows if row.config]
+  drawn = {row.name: _Drawn(runs, trained.index(row.of or row.name)) for row, runs in rows}
   base = drawn[study.baseline]
   return [
     RowResult(
@@ -104,7 +110,10 @@ def results_of(study: Study, rows: Sequence[tuple[Row, list[Finished]]]) -> list
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Drawn:
-  """The runs of a row, and the number of its own stream of random numbers, which draw the seeds of its samples."""
+  """The runs of a row, and the number of their stream of random numbers, which draw the seeds of its samples.
+
+  Rows that decode the same runs have the same stream, so that what the seeds change is no part of their difference.
+  """
 
   runs: Sequence[Finished]
   stream: int
@@ -151,7 +160,7 @@ def markdown(study: Study, results: Sequence[RowResult]) -> str:
     own.append(
       [
         one.row.name,
-        f"`{one.row.config}`" if one.row.config else f"of {one.row.of}",
+        f"`{one.source}`" if one.row.config else one.source,
         *cells,
         f"{one.weights:,}",
         f"{one.minutes:.1f}",
@@ -176,7 +185,8 @@ def _about(study: Study, results: Sequence[RowResult]) -> str:
   first = runs[0].about
   lines = [
     f"Means over the seeds {', '.join(map(str, study.seeds))} ± standard deviations, of {first['images']:,} images of "
-    f"{first['split']}. Weights are those of neck and head; minutes are those of the training of one run."
+    f"{first['split']}. Weights do not count a backbone whose features are kept; minutes are those of the training of "
+    "one run."
   ]
   lines += [study.note] if study.note else []
   lines.append("; ".join(filter(None, [*said["devices"], *(f"commit {c}" for c in said["commit"])])))
@@ -208,18 +218,10 @@ def csv_rows(results: Sequence[RowResult]) -> list[tuple[object, ...]]:
   """Returns the rows of the CSV file, as HEADER names their columns: one a row and metric."""
   found: list[tuple[object, ...]] = []
   for one in results:
-    settings = " ".join((*one.row.settings, *one.runs[0].settings))
+    settings = " ".join((*one.row.settings, *one.runs[0].settings)) if one.row.config else ""
     for name, value in one.values.items():
       apart = value.difference
       compared = ("",) * 5 if apart is None else (apart.mean, *apart.interval, apart.t, apart.p)
-      own = (
-        one.row.name,
-        one.row.config or f"of {one.row.of}",
-        settings,
-        name,
-        value.mean,
-        value.deviation,
-        *value.interval,
-      )
+      own = (one.row.name, one.source, settings, name, value.mean, value.deviation, *value.interval)
       found.append((*own, *compared, len(one.runs), one.runs[0].about["images"], one.weights, one.minutes))
   return found

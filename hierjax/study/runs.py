@@ -48,8 +48,8 @@ class Finished:
     validation: its best path accuracy on validation; None without validation images.
     metrics: by name, of all test images.
     samples: by name, `f64[k *l]`, the same of k samples of the images, the same ones for every run.
-    about: minutes, devices and commit of its training, the checksum of its config, the number of weights of its neck
-      and head, and of the images the split, checksum and number.
+    about: minutes, devices and commit of its training, the checksum of its config, the number of its weights, and of
+      the images the split, checksum and number.
   """
 
   folder: RunFolder
@@ -143,13 +143,13 @@ class StudyRuns:
     return _read(folder, settings, _checksum(config))
 
   def decoded(self, row: Row, run: Finished) -> Finished:
-    """Returns a run of another row, evaluated for the purpose of this one."""
-    config = run.about["config"]
-    if not (run.folder.path / f"{_RESULT}{row.purpose.name}.json").exists():
+    """Returns a run of another row, evaluated with answers that minimise the cost of this one."""
+    config, purpose = run.about["config"], Purpose(minimise=row.minimise)
+    if not (run.folder.path / f"{_RESULT}{purpose.name}.json").exists():
       print(f"== {row.name}, {run.folder.path}", flush=True)
       devices.prepare(run.folder.config()["batch_size"])
-      _measure(run.folder, devices.data_mesh(), config, row.purpose)
-    return _read(run.folder, run.settings, config, row.purpose)
+      _measure(run.folder, devices.data_mesh(), config, purpose)
+    return _read(run.folder, run.settings, config, purpose)
 
 
 def _checksum(config: Mapping[str, Any]) -> str:
@@ -170,13 +170,17 @@ def _measure(folder: RunFolder, mesh: Mesh, config: str, purpose: Purpose = Purp
   write_whole(folder.path / f"{_RESULT}{purpose.name}.safetensors", save(resampled(facts, metrics_for(facts))))
   metrics = {name: found[name] for name in metrics_for(facts)}
   images = {"split": found["split"], "checksum": found["data"]["checksum"], "images": found["num_examples"]}
-  result = {"config": config, "validation": _best_on_validation(folder), **images, "metrics": metrics}
+  result = {"config": config, "validation": _best_on_validation(folder), "weights": _weights(folder), **images}
+  result["metrics"] = metrics
   write_whole(folder.path / f"{_RESULT}{purpose.name}.json", json.dumps(result, indent=2).encode())
 
 
-def _weights_above_the_backbone(run: Run) -> int:
-  parts = run.variable_shapes["params"]
-  return sum(leaf.size for name, part in parts.items() if name != "backbone" for leaf in jax.tree.leaves(part))
+def _weights(folder: RunFolder) -> int:
+  """Returns the number of weights, but for those of a frozen backbone whose features are kept."""
+  run = Run.from_folder(folder)
+  left_out = "backbone" if run.config.frozen["keep"] else ""
+  parts = {name: part for name, part in run.variable_shapes["params"].items() if name != left_out}
+  return sum(leaf.size for leaf in jax.tree.leaves(parts))
 
 
 def _best_on_validation(folder: RunFolder) -> float | None:
@@ -198,7 +202,6 @@ def _read(folder: RunFolder, settings: tuple[str, ...], config: str, purpose: Pu
   about = {
     "minutes": sum(session.get("seconds") or 0.0 for session in sessions) / 60,
     **{key: newest.get(key, "") for key in ("devices", "commit")},
-    "weights": _weights_above_the_backbone(Run.from_folder(folder)),
-    **{key: result[key] for key in ("config", "split", "checksum", "images")},
+    **{key: result[key] for key in ("config", "weights", "split", "checksum", "images")},
   }
   return Finished(folder, settings, result["validation"], result["metrics"], samples, about)

@@ -189,6 +189,18 @@ def test_formats_are_those_of_the_suffixes_whatever_a_file_is_called(tmp_path, m
   assert Image.open(io.BytesIO(of_a_phone)).format == "MPO" and read_image(of_a_phone, 16).shape == (16, 16, 3)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize("at_once", [0, 2**22], ids=["by its path", "at once"])
+def test_a_file_is_the_same_image_however_it_is_read(suffix, at_once, tmp_path, monkeypatch):
+  monkeypatch.setattr(images, "_AT_ONCE", at_once)
+  file = tmp_path / f"a{suffix}"
+  Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)).save(file)
+  np.testing.assert_array_equal(read_image(file, 16), read_image(file.read_bytes(), 16))
+  file.write_bytes(file.read_bytes()[:60])
+  with pytest.raises(BadImageError, match=rf"a{suffix}: (cannot be read|not an image)"):
+    read_image(file, 16)
+
+
 def test_pillows_own_bomb_check_is_a_bad_image(monkeypatch):
   data = encoded(Image.fromarray(QUARTERS))
   for limit in (200, 50):  # Pillow warns above its limit, and raises above twice as much.

@@ -165,7 +165,7 @@ def shapes_of(name, features, toy_tree):
       found.raw_nodes,
     )
 
-  seen = name, repr(features)
+  seen = name, repr(features), toy_tree.checksum
   if seen not in SHAPES:
     SHAPES[seen] = [x.shape for x in jax.eval_shape(run, jax.random.key(0), features)]
   return SHAPES[seen]
@@ -176,8 +176,9 @@ def test_any_backbone_takes_any_head(toy_tree, backbone):
   """Initialises, computes losses and predicts, as shapes."""
   tree = toy_tree.truncated(2)
   inputs = jnp.zeros((2, 6) if backbone == "features" else (2, 32, 32, 3))
-  module = BACKBONES[backbone](**SMALL[backbone])
-  features = jax.eval_shape(lambda key: module.init_with_output(key, inputs)[0], jax.random.key(0))
+  config = ModelConfig({"name": backbone, **SMALL[backbone]}, {"name": "flat"})
+  module = make_method(config, tree_arrays(tree)).module
+  features = jax.eval_shape(lambda key: module.init_with_output(key, inputs, method="features")[0], jax.random.key(0))
   for name in sorted(HEADS):
     deep = name.startswith("dhnn")  # the others read the vector alone
     if deep and backbone == "features":

@@ -176,3 +176,15 @@ def test_a_run_keeps_where_training_labels_end_and_every_use_of_it_reads_them(tm
   assert set(np.flatnonzero(run.method.tree.may_end)) == {*ends, *run.tree.leaves}
   unknown = Run.from_config(config())
   assert unknown.learning_ends(unknown.source("train")) is unknown
+
+
+@pytest.mark.parametrize("merged", [{}, {"shared": 1}], ids=["one network", "merged"])
+def test_the_shapes_of_variables_are_traced_once_for_equal_networks_and_are_ones_own(merged, monkeypatch):
+  settings = config(merged=merged, head={"name": "coarse_fine" if merged else "flat"})
+  first, second = (Run.from_config(settings) for _ in range(2))
+  expected = jax.eval_shape(lambda: variables_of(first))
+  found = first.variable_shapes
+  assert jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), found, expected) and found == expected
+  found.pop("params")
+  monkeypatch.setattr(jax, "eval_shape", lambda *args: pytest.fail("traced again"))
+  assert second.variable_shapes == expected

@@ -67,6 +67,14 @@ def test_what_is_hard_for_both_does_not_widen_the_interval_of_their_difference_a
   assert high - low > 0.12
 
 
+def test_rows_of_the_same_runs_have_the_same_seeds_in_each_sample():
+  of = Row("of flat", of="flat", minimise="edges")
+  samples = [np.full(1000, value) for value in (0.5, 0.6, 0.9)]  # which the seeds change, and decoding does not
+  _, found = results_of(study(rows=(ROWS[0], of)), [(one, runs((0.5, 0.6, 0.9), samples)) for one in (ROWS[0], of)])
+  assert found.values["path_accuracy"].difference.interval == (0, 0)
+  assert found.source == "of flat, minimise=edges"
+
+
 def test_the_baseline_has_no_difference_and_a_metric_that_a_row_lacks_is_a_dash():
   other = [finished({"path_accuracy": 0.5, "ece": None}, {"path_accuracy": np.full(4, 0.5)}) for _ in range(3)]
   rows = [(ROWS[0], runs((0.5,) * 3, [np.full(4, 0.5)] * 3)), (ROWS[1], other)]

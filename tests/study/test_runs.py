@@ -10,7 +10,7 @@ import pytest
 
 from hierjax.cli.main import main
 from hierjax.errors import UserError
-from hierjax.inference.purpose import Purpose
+from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.study import runs
@@ -20,17 +20,21 @@ from hierjax.training.loop import Stopped
 from hierjax.training.signals import stop_signals
 
 STUDY = """
-from hierjax.inference.purpose import Purpose
 from hierjax.study.plan import Row, Study
 
 def get_study():
   rows = (
     Row("flat head", "quickstart:flat,smoke"),
     Row("flat head, tuned", "quickstart:flat,smoke", ("epochs=1.0",), {"optim.lr": ("1e-6", "0.05")}),
-    Row("fewest edges", of="flat head", purpose=Purpose(minimise="edges")),
+    Row("fewest edges", of="flat head", minimise="edges"),
   )
   return Study("Three rows", rows, baseline="flat head", seeds=(3, 4), settings=("epochs=1.0",))
 """
+
+
+def last_params(folder):
+  _, variables = Run.from_folder(RunFolder(folder)).restored_variables(RunFolder(folder), devices.data_mesh())
+  return variables["params"]
 
 
 def test_a_study_trains_each_run_once_and_writes_its_table(tmp_path, monkeypatch, capsys):
@@ -46,12 +50,11 @@ def test_a_study_trains_each_run_once_and_writes_its_table(tmp_path, monkeypatch
   assert (config["seed"], config["optim"]["lr"], config["epochs"], config["data"]["examples"]) == (3, 0.05, 1.0, 48)
   assert (tmp_path / "out" / "study.csv").read_text().startswith("row,config,settings,metric,mean")
   assert (tmp_path / "out" / "study.png").stat().st_size > 1000
-  assert "| fewest edges | of flat head |" in text and not (tmp_path / "out" / "fewest-edges").exists()
+  assert "| fewest edges | of flat head, minimise=edges |" in text and not (tmp_path / "out" / "fewest-edges").exists()
   of = tmp_path / "out" / "flat-head" / "seed3"
   found, measured = (json.loads((of / name).read_text()) for name in ("study-edges.json", "eval/test-edges.json"))
   assert found["metrics"]["path_accuracy"] == measured["path_accuracy"] and measured["purpose"]["minimise"] == "edges"
-  number = sum(w.size for w in jax.tree.leaves(Run.from_folder(RunFolder(of)).variable_shapes["params"]["head"]))
-  assert f"| {number:,} |" in text
+  assert found["weights"] == sum(w.size for w in jax.tree.leaves(last_params(of)))
   monkeypatch.setattr(runs, "train_and_evaluate", lambda *_: pytest.fail("a run was trained again"))
   assert main(command) == 0
   assert (tmp_path / "out" / "study.md").read_text() == text
@@ -129,11 +132,13 @@ def test_what_is_no_study_is_refused(tmp_path):
   for rows, changes, message in (
     ((one, one), {}, "two rows have the same name"),
     ((one,), {"baseline": "b"}, "baseline = 'b'"),
-    ((one, Row("both", "photos", of="a")), {}, "both: give a config to train, or"),
-    ((one, Row("neither")), {}, "neither: give a config to train, or"),
-    ((Row("early", of="a"), one), {}, "early: give a config to train, or"),
-    ((one, Row("again", of="a"), Row("third", of="again")), {}, "third: give a config to train, or"),
-    ((Row("a", "photos", purpose=Purpose(minimise="edges")),), {}, "a purpose is for a row with `of`"),
+    ((one, Row("both", "photos", of="a")), {}, "both: give either a config to train, or `of`"),
+    ((one, Row("neither")), {}, "neither: give either a config to train, or `of`"),
+    ((one, Row("b", of="a")), {}, "b: a row with `of` has `minimise` and nothing else"),
+    ((Row("a", "photos", minimise="edges"),), {}, "a: a row with `of` has `minimise`"),
+    ((one, Row("b", of="a", minimise="edge")), {}, r"minimise = 'edge': choose from .*did you mean 'edges'"),
+    ((Row("early", of="a", minimise="edges"), one), {}, "early: of = 'a': no row before it that trains"),
+    ((one, Row("b", of="A", minimise="edges")), {}, "of = 'A': no row before it that trains"),
     ((one,), {"seeds": ()}, "give one or more"),
     ((Row("a", "photos", tuned={"optim.lr": ()}),), {}, "no values to choose from"),
   ):

@@ -76,12 +76,12 @@ def depthwise_conv(
     strides: s and t.
     padding: as of `DepthwiseConv`; SAME is TensorFlow's, of which one side of a map may have more.
   """
-  window = _Window(strides, _pads(x.shape[1:3], kernel.shape[:2], strides, padding))
-  return _of(window)(x, kernel)
+  window = _Window((strides[0], strides[1]), _pads(x.shape[1:3], kernel.shape[:2], strides, padding))
+  return _by_window(window)(x, kernel)
 
 
 @functools.cache
-def _of(window: _Window) -> Bilinear:
+def _by_window(window: _Window) -> Bilinear:
   return on_cpus(partial(_shifted, window), partial(_grouped, window))
 
 
