@@ -165,7 +165,7 @@ def test_importing_and_helping_load_no_library():
 
 def test_predicting_and_evaluating_load_no_library_that_they_do_not_need():
   """Each of these takes a tenth to a half of a second."""
-  others = ("matplotlib", "scipy", "grain", "flax.nnx", "tensorflow", "jinja2")
+  others = ("matplotlib", "optax", "scipy", "grain", "flax.nnx", "tensorflow", "jinja2")
   code = (
     "import sys, hierjax.inference.predictor, hierjax.evaluation.evaluate;"
     f"print([m for m in {others} if m in sys.modules])"
