@@ -2,9 +2,11 @@
 
   hierjax study heads --config.data.root=PHOTOS --workdir=runs/heads
 
-Each head has the same budget of tuning: three rates, chosen on validation with seed 0.
+Each head has the same budget of tuning: three rates, chosen on validation with seed 0. CNN-S2S reads maxima of the maps
+of all stages, as in the paper, or their means; the other heads read the mean of the last map.
 """
 
+from configs.studies.residual_arcs import MEANS
 from hierjax.study.plan import Row, Study
 
 RATES = {"optim.lr": ("3e-4", "1e-3", "3e-3")}
@@ -20,7 +22,8 @@ ROWS = (
   Row("CNN-based, fine to coarse", "photos", ("head.name=coarse_fine", "head.strategy=fine_to_coarse"), RATES),
   Row("CNN-RNN", "photos", tuned=RATES),
   Row("CNN-RNN, siblings", "photos", ("head.softmax=siblings",), RATES),
-  Row("CNN-S2S", STAGES, tuned=RATES),
+  Row("CNN-S2S, maxima", STAGES, tuned=RATES),
+  Row("CNN-S2S, means", STAGES, MEANS, RATES),
 )
 
 
