@@ -31,8 +31,6 @@ from hierjax.runs.run import Run
 from hierjax.study.plan import Row, Study, folder_name
 from hierjax.training.loop import Stopped, train_and_evaluate
 
-_RESULT = "study"  # .json, and .safetensors for the samples
-
 
 class TimeOver(Exception):
   """The minutes of a study are over; the same command goes on."""
@@ -135,7 +133,7 @@ class StudyRuns:
     folder = RunFolder(self.folder / folder_name(row.name) / folder_name(name))
     flags = [f"--config.{one}" for one in (*self.study.settings, *row.settings, *settings, f"seed={seed}")]
     config = load_config(row.config, [*flags, *self.overrides])
-    if not (folder.path / f"{_RESULT}.json").exists():
+    if not _result_of(folder).exists():
       print(f"== {row.name}, {name}", flush=True)
       devices.prepare(config["batch_size"])
       train_and_evaluate(config, str(folder.path))
@@ -145,7 +143,7 @@ class StudyRuns:
   def decoded(self, row: Row, run: Finished) -> Finished:
     """Returns a run of another row, evaluated with answers that minimise the cost of this one."""
     config, purpose = run.about["config"], Purpose(minimise=row.minimise)
-    if not (run.folder.path / f"{_RESULT}{purpose.name}.json").exists():
+    if not _result_of(run.folder, purpose).exists():
       print(f"== {row.name}, {run.folder.path}", flush=True)
       devices.prepare(run.folder.config()["batch_size"])
       _measure(run.folder, devices.data_mesh(), config, purpose)
@@ -162,17 +160,22 @@ def _on_validation(run: Finished) -> float:
   return run.validation
 
 
+def _result_of(folder: RunFolder, purpose: Purpose = Purpose()) -> Path:
+  """Returns the file of a run's metrics; that of its samples has the suffix .safetensors."""
+  return folder.path / f"study{purpose.name}.json"
+
+
 def _measure(folder: RunFolder, mesh: Mesh, config: str, purpose: Purpose = Purpose()) -> None:
   """Writes a run's metrics on the images that it is judged on, and those of samples of these images."""
   found, facts = evaluate_with_facts(folder, mesh, SplitSettings(purpose=purpose))
   if facts is None:
     raise UserError(f"{folder.path}: a study measures one path an image, and this run predicts several")
-  write_whole(folder.path / f"{_RESULT}{purpose.name}.safetensors", save(resampled(facts, metrics_for(facts))))
+  write_whole(_result_of(folder, purpose).with_suffix(".safetensors"), save(resampled(facts, metrics_for(facts))))
   metrics = {name: found[name] for name in metrics_for(facts)}
   images = {"split": found["split"], "checksum": found["data"]["checksum"], "images": found["num_examples"]}
-  result = {"config": config, "validation": _best_on_validation(folder), "weights": _weights(folder), **images}
-  result["metrics"] = metrics
-  write_whole(folder.path / f"{_RESULT}{purpose.name}.json", json.dumps(result, indent=2).encode())
+  own = {"config": config, "validation": _best_on_validation(folder), "weights": _weights(folder)}
+  result = {**own, **images, "metrics": metrics}
+  write_whole(_result_of(folder, purpose), json.dumps(result, indent=2).encode())
 
 
 def _weights(folder: RunFolder) -> int:
@@ -190,7 +193,7 @@ def _best_on_validation(folder: RunFolder) -> float | None:
 
 
 def _read(folder: RunFolder, settings: tuple[str, ...], config: str, purpose: Purpose = Purpose()) -> Finished:
-  file = folder.path / f"{_RESULT}{purpose.name}.json"
+  file = _result_of(folder, purpose)
   result = read_json(file, "what `hierjax study` writes")
   if result.get("config") != config:
     raise UserError(

@@ -100,10 +100,7 @@ STAGES = dict(backbone=dict(name="small_resnet", widths=(8, 12), blocks=1))
   [
     {},
     dict(head=dict(name="dhnn_s2s", width=4, size=40), **STAGES),  # 12 and 8 channels: 1 and 2 x 2 places, and zeros
-    pytest.param(
-      dict(head=dict(name="dhnn_rnn", width=4, size=10, conversion="pool_average", layers=1), **STAGES),
-      marks=pytest.mark.slow,  # its stages are kept as those of dhnn_s2s are
-    ),
+    dict(head=dict(name="dhnn_rnn", width=4, size=10, conversion="pool_average", layers=1), **STAGES),
     dict(neck=dict(name="context", scales=(1, 2), hidden=(8,), channels=4)),
   ],
   ids=["flat", "dhnn_s2s", "dhnn_rnn", "context neck"],

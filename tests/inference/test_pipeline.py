@@ -141,7 +141,7 @@ def test_stages_at_their_defaults_change_no_bit(kind):
 @pytest.mark.parametrize("kind", staged(KINDS))
 def test_a_beam_holds_through_every_stage(kind):
   method, variables, images = setting(kind)
-  for beam in (1, 3) if kind == "path_rnn" else (3,):
+  for beam in (1, 2, 3):
     run = functools.partial(through_each_stage, options=DecodeOptions(beam=beam))
     for stage, found in jax.eval_shape(run, method, variables, images).items():
       assert found.paths.shape == (BATCH, beam, method.tree.depth), stage

@@ -45,7 +45,7 @@ _TURNS = {
 }
 _UPRIGHT = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM)
 _DEEPEST, _SHALLOW = 65535, 4095
-_AT_ONCE = 2**22  # bytes
+_AT_ONCE = 2**22  # bytes of a file that is read whole, before it is decoded
 _STRIP = 2**20  # pixels of a large image that are converted at once
 _TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 
@@ -85,7 +85,7 @@ def read_image(
   """
   name = name or ("image" if isinstance(image, bytes) else str(image))
   try:
-    with _opened(image if isinstance(image, bytes) else _read_ahead(image, name)) as opened:
+    with _opened(image if isinstance(image, bytes) else _bytes_or_path(image, name)) as opened:
       allowed = MAX_PIXELS if most_pixels is None else min(most_pixels, MAX_PIXELS)
       if opened.width * opened.height > allowed:
         raise BadImageError(f"{name}: {opened.width} x {opened.height} pixels; {allowed} are allowed")
@@ -102,7 +102,7 @@ def read_image(
     raise BadImageError(f"{name}: cannot be read ({reason})") from None
 
 
-def _read_ahead(file: Path | str, name: str) -> Path | str | bytes:
+def _bytes_or_path(file: Path | str, name: str) -> Path | str | bytes:
   """Returns the bytes of a small file, which Pillow would ask for in dozens of reads, and of a large one its path."""
   status = os.stat(file)
   if not stat.S_ISREG(status.st_mode):  # reading a pipe may never end

@@ -23,7 +23,7 @@ from hierjax.types import Batch, Prediction
 
 _THRESHOLD = 0.5  # of the nodes of predictions of several paths
 
-_multilabel_metrics = jax.jit(multilabel_metrics, static_argnums=3)
+_multilabel_metrics = jax.jit(multilabel_metrics, static_argnames="thresholds")
 
 
 def metrics(prediction: Prediction, labels: Any, tree: LabelTree, count_root: bool = False) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _of_several(prediction: Prediction, labels: Sequence[Any], tree: LabelTree) 
     row[: len(nodes)] = nodes
   batch = Batch(jnp.zeros((len(ends), 1)), jnp.asarray(tree.encode(padded)), jnp.ones(len(ends)))
   of_arrays = jax.tree.map(jnp.asarray, prediction)
-  found = _multilabel_metrics(of_arrays, batch, tree_arrays(tree), (_THRESHOLD,))
+  found = _multilabel_metrics(of_arrays, batch, tree_arrays(tree), thresholds=(_THRESHOLD,))
   values = {name: float(np.asarray(value.value())) for name, value in found.items()}
   return {name: None if np.isnan(value) else value for name, value in values.items()}
 
