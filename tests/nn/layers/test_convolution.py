@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from hierjax.nn.layers import convolution
 from hierjax.nn.layers.convolution import Conv, Norm, conv_norm
 from hierjax.nn.layers.depthwise import DepthwiseConv
 
@@ -131,3 +132,19 @@ def test_groups_are_a_convolution_of_their_own_each(rng, kernel_size):
     outputs, inputs = slice(3 * group, 3 * group + 3), slice(2 * group, 2 * group + 2)
     alone = {"params": {"kernel": kernel[..., outputs], "bias": bias[outputs]}}
     np.testing.assert_allclose(found[..., outputs], apply(alone, x[..., inputs]), rtol=1e-5, atol=1e-6)
+
+
+def test_layers_of_the_same_window_and_shapes_share_one_trace(monkeypatch):
+  traced, product = [], convolution._product
+  monkeypatch.setattr(convolution, "_product", lambda *args: traced.append(args[0]) or product(*args))
+  convolution._pointwise.cache_clear()
+  kernel = jnp.ones((1, 1, 4, 4))
+
+  def both(x, strides):
+    return convolution._convolve(convolution._convolve(x, kernel, (1, 1), "SAME"), kernel, strides, "VALID")
+
+  jax.eval_shape(lambda x: both(x, (1, 1)), jnp.ones((2, 6, 6, 4)))
+  assert traced == [(1, 1)]
+  jax.eval_shape(lambda x: both(x, (2, 2)), jnp.ones((2, 6, 6, 4)))
+  assert traced == [(1, 1), (2, 2)]
+  convolution._pointwise.cache_clear()
