@@ -1,8 +1,8 @@
 """Kills of training runs, and evaluations beside them: rows of the table of `benchmarks/faults.py`.
 
 A run is killed up to three times, is started again each time, and must end in the same bits as one that nothing killed:
-all arrays of its last checkpoint, its losses and the metrics of its evaluation. Of two processes the second one is
-killed, and the first must end by itself, with its status and its sentence.
+all arrays of its last checkpoint, its losses and the metrics of its evaluation. Of two processes one is killed, and the
+other must end by itself, with its status and its sentence.
 """
 
 from __future__ import annotations
@@ -164,20 +164,22 @@ def _killed(config: str, folder: Path, processes: int, seconds: float, rng: Rng)
       run.kill(range(processes))  # before they have begun, a process waits for the others
       yield "unharmed"
       continue
-    run.kill([1])  # JAX itself aborts the others where the first process ends
-    status = run.wait(_OTHERS_S)[0]
+    killed = int(rng.integers(2))  # the first process coordinates both
+    other = 1 - killed
+    run.kill([killed])
+    status = run.wait(_OTHERS_S)[other]
     finished = "path accuracy" in run.said(0) or "trained" in run.said(0)
-    left = status == LOST and "goes on from" in run.said(0)
+    left = status == LOST and "goes on from" in run.said(other)
     run.kill(range(processes))
     result = "noticed" if left else "unharmed" if finished and status == 0 else "wrong"
     if result == "wrong":
-      _tell(f"the second process was killed, and the first has the status {status}", run)
+      _tell(f"process {killed} was killed, and the other has the status {status}", run, other)
     yield result
 
 
-def _tell(what: str, run: Started) -> None:
-  """Prints what is wrong with a run, and the end of what its first process printed."""
-  print(f"{run.folder}: {what}\n{run.said(0)[-2000:]}", file=sys.stderr, flush=True)
+def _tell(what: str, run: Started, process: int = 0) -> None:
+  """Prints what is wrong with a run, and the end of what a process of it printed."""
+  print(f"{run.folder}: {what}\n{run.said(process)[-2000:]}", file=sys.stderr, flush=True)
 
 
 def evaluations(folder: Path, rng: Rng) -> Iterator[str]:

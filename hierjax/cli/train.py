@@ -97,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
   workdir = args.workdir or workdir
   folder = RunFolder(workdir)
   try:
+    if args.multihost:
+      peers.end_where_jax_aborts(folder)
     devices.join(args.multihost)
     devices.prepare(_images_a_step(config))
     loop.train_and_evaluate(config, workdir)

@@ -6,12 +6,15 @@ Each process writes a number that grows to a file in the run's folder, which all
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -23,6 +26,7 @@ LOST = 75  # the exit status; EX_TEMPFAIL of sysexits.h
 _BEAT_S, _SILENT_S = 1, 18  # well before JAX itself aborts the process, with a trace of its threads
 _DONE = "done"
 _ending = threading.Lock()
+_handlers: list[Any] = []  # C keeps no reference to them
 
 
 @contextlib.contextmanager
@@ -47,6 +51,17 @@ def watched(folder: RunFolder) -> Iterator[None]:
     stop.set()
     watch.join()
     own.write_text(_DONE)
+
+
+def end_where_jax_aborts(folder: RunFolder) -> None:
+  """Makes this process end with a sentence and the status LOST where JAX aborts it; JAX prints its reason first.
+
+  JAX aborts all other processes when process 0, which coordinates them, ends. A handler of Python's `signal` would wait
+  for the main thread, which waits for process 0. This one runs in the thread that aborts.
+  """
+  why = "JAX has ended this process, for the reason above; most likely process 0 of the run, or its machine, has ended"
+  _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: end(folder, why)))
+  ctypes.CDLL(None).signal(ctypes.c_int(signal.SIGABRT), _handlers[-1])
 
 
 def _watch(folder: RunFolder, stop: threading.Event) -> None:

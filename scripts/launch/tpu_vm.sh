@@ -29,7 +29,7 @@ create() {
 }
 
 # JAX finds the other hosts in the metadata of the slice (--multihost=auto). Where a process of another host ends, those of this
-# one end with 75, 134 or a signal's status, and start anew; 1 and 2 are errors of config or data.
+# one end with 75 or a signal's status, and start anew; 1 and 2 are errors of config or data.
 train="export JAX_PLATFORMS=tpu JAX_COMPILATION_CACHE_DIR=/shared/xla; \
 for i in \$(seq $tries); do \
 python3 -m hierjax train $* --multihost=auto --config.checkpoint_minutes=15; s=\$?; \

@@ -1,5 +1,7 @@
 """A process of a run sees that another one has ended or is frozen."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -68,6 +70,22 @@ def test_the_sentence_names_the_step_and_the_status_is_the_documented_one(tmp_pa
   assert capsys.readouterr().err == (
     "error: process 1 of the run has ended; the same command on all processes goes on from step 80\n"
   )
+
+
+def test_an_abort_by_jax_ends_with_the_sentence_and_the_status(tmp_path):
+  (tmp_path / "checkpoints" / "40" / "model").mkdir(parents=True)
+  program = f"""
+import os, threading, time
+from pathlib import Path
+from hierjax.runs import peers
+from hierjax.runs.folder import RunFolder
+peers.end_where_jax_aborts(RunFolder(Path({str(tmp_path)!r})))
+threading.Thread(target=os.abort).start()
+time.sleep(60)"""
+  found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+  assert found.returncode == peers.LOST
+  assert found.stderr.endswith("; the same command on all processes goes on from step 40\n")
+  assert "process 0 of the run, or its machine, has ended" in found.stderr
 
 
 def test_all_begin_together_with_a_number_written_and_end_together(tmp_path, monkeypatch, ended):
