@@ -28,7 +28,7 @@ from hierjax.inference.loaded_run import LoadedRun
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder, write_whole
 from hierjax.runs.run import Run
-from hierjax.training import loop
+from hierjax.training.loop import run as loop
 
 PAIRS, ARMS, HEADS, *_ = (tuple(kind) for kind in coarse_labels_cifar100.KINDS)
 TITLES = {"fine": "S_fine", "pseudo": "S_fine + S_coarse-", "truth": "S_fine + S_coarse+", "direct": "direct"}

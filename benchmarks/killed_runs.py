@@ -48,7 +48,7 @@ _LONGEST_S = 600  # of a run
 
 # Modules are imported once, by a server that each process is forked from.
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["benchmarks.killed_runs", "hierjax.cli.main", "hierjax.training.loop"])
+_SERVER.set_forkserver_preload(["benchmarks.killed_runs", "hierjax.cli.main", "hierjax.training.loop.run"])
 
 
 def train(words: Sequence[str], log: Path) -> None:

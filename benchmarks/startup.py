@@ -28,7 +28,7 @@ from typing import Any
 from benchmarks.spatial import load_average, machine, table_head, table_row
 from configs import common
 from hierjax.runs import devices
-from hierjax.training.loop import train_and_evaluate
+from hierjax.training.loop.run import train_and_evaluate
 
 IMPORTS = {
   "`import jax` alone": "jax",

@@ -88,7 +88,7 @@ def started(case, sharding, rows=slice(None), **optim):
 
   shapes = jax.eval_shape(variables)
   optimizer = make_optimizer(config, shapes["params"])
-  layout = layout_of(sharding, method, shapes, optimizer)
+  layout = layout_of(sharding, method, shapes, optimizer, sharding.mesh())
   settings = StepSettings(
     lambda step: jnp.float32(config.lr),
     lambda examples, key, tree: Batch(examples.images, examples.paths, examples.mask),

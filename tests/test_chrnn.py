@@ -19,7 +19,7 @@ from hierjax.nn.necks.context import ContextNeck
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.training.loop import train_and_evaluate
+from hierjax.training.loop.run import train_and_evaluate
 from hierjax.training.optim import OptimConfig, make_optimizer, parameter_names
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -17,7 +17,7 @@ from hierjax.config import flatten, unpack
 from hierjax.errors import UserError
 from hierjax.runs import devices
 from hierjax.runs.run import Run
-from hierjax.training import loop
+from hierjax.training.loop import run as loop
 from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.schedule import RunLength, make_schedule
 from hierjax.tree.builders import from_paths

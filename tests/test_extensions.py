@@ -18,7 +18,7 @@ from hierjax.functional.metrics import BATCH_METRICS, evaluate_batch
 from hierjax.nn.backbones.foreign import as_features
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.training import loop
+from hierjax.training.loop import run as loop
 from hierjax.types import Batch, Features
 
 PAGE = (Path(__file__).parents[1] / "docs" / "how_to" / "own_parts.md").read_text(encoding="utf-8")

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.study.plan import Row, load_study
   from hierjax.study.results import HEADER, csv_rows, markdown, results_of
   from hierjax.study.runs import Finished, StudyRuns, TimeOver, time_limit
-  from hierjax.training.loop import Stopped
+  from hierjax.training.loop.steps import Stopped
 
   if not 0 <= args.minutes < 1e6:
     args.refuse(f"--minutes {args.minutes:g}: give a number of 0 or more")

@@ -90,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
 
   from hierjax.runs import devices, peers
   from hierjax.runs.folder import RunFolder
-  from hierjax.training import loop
+  from hierjax.training.loop.run import train_and_evaluate
+  from hierjax.training.loop.steps import Stopped
 
   logging.set_verbosity(logging.WARNING)
   config, workdir = _config_and_workdir(args)
@@ -101,8 +102,8 @@ def run(args: argparse.Namespace) -> int:
       peers.end_where_jax_aborts(folder)
     devices.join(args.multihost)
     devices.prepare(_images_a_step(config))
-    loop.train_and_evaluate(config, workdir)
-  except loop.Stopped as stopped:
+    train_and_evaluate(config, workdir)
+  except Stopped as stopped:
     print(stopped)
     return 128 + stopped.signal
   except Exception as error:

@@ -87,6 +87,7 @@ def _digest(source: Source, rows: Int[np.ndarray, "m"], on_bad_image: str) -> by
 
 def _computed(loaded: LoadedRun, source: Source, views: int) -> Float32[np.ndarray, "n v *d"]:
   """Returns the features of all images, with a progress bar and an estimate of the time."""
+  loaded = loaded.on_all_devices()
   run, key = loaded.run, jax.random.key(_VIEWS_KEY)
   blocks: list[np.ndarray] = []
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hierjax.data.source import Source
-from hierjax.runs.devices import put_batch
+from hierjax.runs.devices import data_mesh, put_batch, replicated
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.types import Examples, Method, Variables
@@ -57,6 +57,13 @@ class LoadedRun:
     run = Run.from_folder(folder, data_root, views)
     step, variables = run.restored_variables(folder, mesh)
     return cls(folder, run, step, variables, mesh)
+
+  def on_all_devices(self) -> LoadedRun:
+    """Returns the run with its weights on all devices, where they are on one of several."""
+    mesh = data_mesh()
+    if mesh.size == self.mesh.size:
+      return self
+    return dataclasses.replace(self, variables=jax.device_put(self.variables, replicated(mesh)), mesh=mesh)
 
   def map(self, function: OfBatch[T], source: Source) -> Generator[tuple[Examples, T], None, None]:
     """Yields each batch of a split and `function(method, variables, examples)`; one batch is in flight on the devices.

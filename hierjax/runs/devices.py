@@ -34,12 +34,17 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def put_batch(batch: Any, mesh: Mesh) -> Any:
+def put_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
   """Puts this process's rows of a batch onto its devices; leaves `[b/processes ...]` become global arrays `[b ...]`.
 
   They are divided over all devices, whatever the axes of the mesh.
+
+  Args:
+    batch: of numpy.
+    mesh: the devices.
+    axis: that of the rows; the axes before it are whole on each device.
   """
-  sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+  sharding = NamedSharding(mesh, PartitionSpec(*(None,) * axis, mesh.axis_names))
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 

@@ -20,6 +20,12 @@ _SHOWN = 5
 _PATIENCE_S = 10  # until a file of another machine is seen
 
 
+def say(text: str) -> None:
+  """Prints a text, on the first process alone."""
+  if jax.process_index() == 0:
+    print(text, flush=True)
+
+
 def gathered(data: Any) -> list[Any]:
   """Returns the plain data of each process, on all of them."""
   if jax.process_count() == 1:

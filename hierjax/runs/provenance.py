@@ -3,9 +3,11 @@
 provenance.json of a run folder has a session for each time that training was started there:
 
     {"sessions": [{"command": "...", "started": "2026-11-29T09:00:00+00:00", "seconds": 61.2, "commit": "...",
-                   "versions": {"hierjax": "...", "jax": "..."}, "devices": "...", "from_step": 0}]}
+                   "versions": {"hierjax": "...", "jax": "..."}, "devices": "...", "from_step": 0,
+                   "together": 1}]}
 
-A session without `seconds` was cut off before it could write them.
+A session without `seconds` was cut off before it could write them. `together` is the number of runs that one program
+trained in these seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +75,20 @@ def now() -> str:
 
 
 @contextlib.contextmanager
-def session(folder: RunFolder, from_step: int) -> Iterator[None]:
-  """Records that training runs here, and how long; of several processes, the first one writes."""
+def session(folder: RunFolder, from_step: int, together: int = 1) -> Iterator[None]:
+  """Records that training runs here, and how long; of several processes, the first one writes.
+
+  Args:
+    folder: the run's.
+    from_step: the steps that are done.
+    together: the number of runs that one program trains; the seconds are those of all.
+  """
   if jax.process_index():
     yield
     return
   before, start = read_sessions(folder), time.monotonic()
   about: dict[str, Any] = {"command": command_line(), "started": now(), "commit": commit(), "versions": versions()}
-  about |= {"devices": devices.devices_in_use(), "from_step": from_step}
+  about |= {"devices": devices.devices_in_use(), "from_step": from_step, "together": together}
   _write(folder, [*before, about])
   try:
     yield
@@ -107,4 +115,10 @@ def _is_session(row: Any) -> bool:
     return False
   programs = row.get("versions")
   named = isinstance(programs, dict) and all(isinstance(value, str) for value in programs.values())
-  return named and type(row.get("seconds", 0)) in (int, float)
+  counted = type(row.get("together", 1)) is int and row.get("together", 1) >= 1
+  return named and counted and type(row.get("seconds", 0)) in (int, float)
+
+
+def minutes(sessions: Sequence[Mapping[str, Any]]) -> float:
+  """Returns a run's minutes of training, its share of them where one program trained several runs."""
+  return sum(one.get("seconds", 0) / one.get("together", 1) for one in sessions) / 60

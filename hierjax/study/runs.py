@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from hierjax.evaluation.metrics.intervals import metrics_for, resampled
 from hierjax.inference.purpose import Purpose
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder, write_whole
-from hierjax.runs.provenance import read_sessions
+from hierjax.runs.provenance import minutes, read_sessions
 from hierjax.runs.run import Run
 from hierjax.study.plan import Row, Study, folder_name
-from hierjax.training.loop import Stopped, train_and_evaluate
+from hierjax.training.loop.run import train_and_evaluate
+from hierjax.training.loop.seeds import fits, train_seeds
+from hierjax.training.loop.steps import Stopped
 
 
 class TimeOver(Exception):
@@ -118,27 +120,32 @@ class StudyRuns:
         yield row, [self.decoded(row, run) for run in complete[row.of]]
         continue
       first, *others = self.study.seeds
-      tried = [self.finished(row, settings, first) for settings in row.candidates()]
+      tried = [self.finished(row, settings, [first])[0] for settings in row.candidates()]
       best = max(tried, key=_on_validation) if len(tried) > 1 else tried[0]
-      complete[row.name] = [best, *(self.finished(row, best.settings, seed) for seed in others)]
+      complete[row.name] = [best, *self.finished(row, best.settings, others)]
       yield row, complete[row.name]
 
-  def finished(self, row: Row, settings: tuple[str, ...], seed: int) -> Finished:
-    """Returns a run, which is trained and measured first if it is not yet.
+  def finished(self, row: Row, settings: tuple[str, ...], seeds: Sequence[int]) -> list[Finished]:
+    """Returns the runs of some seeds, which are trained and measured first if they are not yet.
 
     Raises:
-      UserError: as `rows`; or the run that is there has another config.
+      UserError: as `rows`; or a run that is there has another config.
     """
-    name = "-".join(filter(None, (*settings, f"seed{seed}")))
-    folder = RunFolder(self.folder / folder_name(row.name) / folder_name(name))
-    flags = [f"--config.{one}" for one in (*self.study.settings, *row.settings, *settings, f"seed={seed}")]
-    config = load_config(row.config, [*flags, *self.overrides])
-    if not _result_of(folder).exists():
-      print(f"== {row.name}, {name}", flush=True)
-      devices.prepare(config["batch_size"])
-      train_and_evaluate(config, str(folder.path))
-      _measure(folder, devices.data_mesh(), _checksum(config))
-    return _read(folder, settings, _checksum(config))
+    folders = {seed: self._folder(row, settings, seed) for seed in seeds}
+    flags = [f"--config.{one}" for one in (*self.study.settings, *row.settings, *settings)]
+    configs = {seed: load_config(row.config, [*flags, f"--config.seed={seed}", *self.overrides]) for seed in seeds}
+    missing = [seed for seed in seeds if not _result_of(folders[seed]).exists()]
+    for together in _together(missing, configs, folders):
+      print(f"== {row.name}, {', '.join(folders[seed].path.name for seed in together)}", flush=True)
+      devices.prepare(configs[together[0]]["batch_size"])
+      _train(configs[together[0]], {seed: str(folders[seed].path) for seed in together})
+      for seed in together:
+        _measure(folders[seed], devices.data_mesh(), _checksum(configs[seed]))
+    return [_read(folders[seed], settings, _checksum(configs[seed])) for seed in seeds]
+
+  def _folder(self, row: Row, settings: tuple[str, ...], seed: int) -> RunFolder:
+    name = "-".join((*settings, f"seed{seed}"))
+    return RunFolder(self.folder / folder_name(row.name) / folder_name(name))
 
   def decoded(self, row: Row, run: Finished) -> Finished:
     """Returns a run of another row, evaluated with answers that minimise the cost of this one."""
@@ -148,6 +155,23 @@ class StudyRuns:
       devices.prepare(run.folder.config()["batch_size"])
       _measure(run.folder, devices.data_mesh(), config, purpose)
     return _read(run.folder, run.settings, config, purpose)
+
+
+def _together(
+  seeds: Sequence[int], configs: Mapping[int, dict[str, Any]], folders: Mapping[int, RunFolder]
+) -> list[list[int]]:
+  """Returns seeds in groups, each of which trains in one program; see `hierjax.training.loop.seeds`."""
+  steps = {folders[seed].newest_step() for seed in seeds}
+  if len(seeds) > 1 and len(steps) == 1 and fits(configs[seeds[0]]):
+    return [list(seeds)]
+  return [[seed] for seed in seeds]
+
+
+def _train(config: dict[str, Any], workdirs: Mapping[int, str]) -> None:
+  if len(workdirs) == 1:
+    train_and_evaluate(config, *workdirs.values())
+  else:
+    train_seeds(config, workdirs)
 
 
 def _checksum(config: Mapping[str, Any]) -> str:
@@ -203,7 +227,7 @@ def _read(folder: RunFolder, settings: tuple[str, ...], config: str, purpose: Pu
   sessions = read_sessions(folder)
   newest = sessions[-1] if sessions else {}
   about = {
-    "minutes": sum(session.get("seconds") or 0.0 for session in sessions) / 60,
+    "minutes": minutes(sessions),
     **{key: newest.get(key, "") for key in ("devices", "commit")},
     **{key: result[key] for key in ("config", "weights", "split", "checksum", "images")},
   }

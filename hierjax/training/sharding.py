@@ -95,13 +95,20 @@ class ShardingConfig:
         "devices that divide it"
       )
 
-  def mesh(self) -> Mesh:
+  def mesh(self, alone: bool = False) -> Mesh:
     """Returns all devices of all processes as a grid, or as a single row where `model` is 1.
+
+    Args:
+      alone: whether one device of a CPU is faster than several; it is taken unless `data`, `model` or `rules` ask for
+        more.
 
     Raises:
       UserError: there are not so many.
     """
     mesh = devices.data_mesh()
+    asked = bool(self.rules) or self.data > 0 or self.model > 1
+    if alone and not asked and jax.process_count() == 1 and jax.default_backend() == "cpu":
+      return Mesh(mesh.devices[:1], mesh.axis_names)
     data = self.data or mesh.size // self.model
     if data * self.model != mesh.size:
       sizes = f"config.sharding.data = {self.data}, config.sharding.model = {self.model}"
@@ -166,14 +173,23 @@ class Layout:
     return dataclasses.replace(method, module=method.module.clone(head_rows=rows))
 
 
-def layout_of(config: ShardingConfig, method: ModelMethod, variables: Variables, optimizer: Optimizer) -> Layout:
+def layout_of(
+  config: ShardingConfig, method: ModelMethod, variables: Variables, optimizer: Optimizer, mesh: Mesh
+) -> Layout:
   """Returns the layout that the rules give to the variables of a method, or to their shapes.
+
+  Args:
+    config: the section `sharding`.
+    method: the model.
+    variables: of its module, or their shapes.
+    optimizer: of the run.
+    mesh: as `ShardingConfig.mesh` has it.
 
   Raises:
     UserError: a rule matches no parameter, or names axes that one of its parameters does not have, or an axis that does
       not divide evenly; or as `ShardingConfig.mesh`.
   """
-  params, mesh = variables["params"], config.mesh()
+  params = variables["params"]
   names = parameter_names(params)
   for pattern, _ in config.rules:
     if not any(re.search(pattern, name) for name in jax.tree.leaves(names)):

@@ -134,13 +134,13 @@ def test_what_ends_a_command_is_its_exit_status(raised, status, monkeypatch):
 
 
 def test_a_training_that_sigterm_stops_ends_with_143(monkeypatch, tmp_path):
-  from hierjax.training import loop
+  from hierjax.training.loop import run, steps
 
   def stopped(config, workdir):
     assert config["batch_size"] == 64 and config["head"]["name"] == "flat" and workdir == "runs/quickstart-flat"
-    raise loop.Stopped(signal.SIGTERM, 1, 2)
+    raise steps.Stopped(signal.SIGTERM, 1, 2)
 
-  monkeypatch.setattr(loop, "train_and_evaluate", stopped)
+  monkeypatch.setattr(run, "train_and_evaluate", stopped)
   words = ["quickstart:flat", "--config=quickstart:flat", f"--config={ROOT / 'configs/quickstart.py:flat'}"]
   for word in words:
     assert main(["train", word, "--config.batch_size=64"]) == 143

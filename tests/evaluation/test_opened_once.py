@@ -11,7 +11,7 @@ from hierjax.data.sources import folders
 from hierjax.data.sources.shapes import write_folders
 from hierjax.evaluation import evaluate
 from hierjax.runs.run import Run, judged_split
-from hierjax.training import loop
+from hierjax.training.loop import run as loop
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from hierjax.inference.predictor import Predictor
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.training.loop import train_and_evaluate
+from hierjax.training.loop.run import train_and_evaluate
 from hierjax.tree.label_tree import UNKNOWN
 
 SIZES = ((320, 240), (240, 320), (500, 375), (300, 300))

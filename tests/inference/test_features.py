@@ -23,8 +23,8 @@ from hierjax.inference.predictor import Predictor
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.training import loop
 from hierjax.training.logs.metrics_log import MetricsLog
+from hierjax.training.loop import run as loop
 from hierjax.tree.label_tree import LabelTree
 
 WIDTH = 8

@@ -19,7 +19,7 @@ from hierjax.inference.loaded_run import LoadedRun
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.training.loop import train_and_evaluate
+from hierjax.training.loop.run import train_and_evaluate
 
 FREEZE = (("^backbone/", None), (".*", 1.0))
 
@@ -179,3 +179,21 @@ def test_an_image_that_cannot_be_read_has_no_features(tmp_path):
   assert kept.read(np.array([4, 6])).shape == (2, 1, 4)
   with pytest.raises(BadImageError, match="example 5 cannot be read"):
     kept.read(np.array([4, 5]))
+
+
+@pytest.mark.parametrize(
+  ("changes", "trains", "computes"),
+  [({}, 1, 4), ({"sharding__data": 4}, 4, 4), ({"frozen__keep": False}, 4, 0)],
+  ids=["kept vectors", "asked for", "images"],
+)
+def test_one_cpu_device_trains_on_kept_vectors_and_all_compute_them(tmp_path, monkeypatch, changes, trains, computes):
+  from hierjax.training.loop.setup import set_up
+
+  config = config_of(tmp_path, **changes)
+  training, seen = set_up(config, str(tmp_path / "run")), []
+  assert training.layout.mesh.size == trains
+  of = dataclasses.replace(loaded(tmp_path, **changes), mesh=training.layout.mesh)
+  original = LoadedRun.map
+  monkeypatch.setattr(LoadedRun, "map", lambda self, *rest: seen.append(self.mesh.size) or original(self, *rest))
+  frozen_features(of, of.run.source("validation"))
+  assert seen == ([computes] if computes else [])

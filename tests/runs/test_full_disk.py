@@ -122,10 +122,10 @@ import sys, threading
 from pathlib import Path
 from hierjax import disk
 from hierjax.cli.main import main
-from hierjax.training.loop import _Steps
+from hierjax.training.loop.steps import Steps
 
 disk.WAIT_S, disk._POLL_S = float(sys.argv[2]), 0.2
-folder, take = Path(sys.argv[1]), _Steps.take
+folder, take = Path(sys.argv[1]), Steps.take
 
 def filling(steps, done, *args):
   if done == 5:
@@ -133,7 +133,7 @@ def filling(steps, done, *args):
     threading.Timer(3.0, (folder / "filler").unlink).start()
   take(steps, done, *args)
 
-_Steps.take = filling
+Steps.take = filling
 sys.exit(main(["train", "quickstart:smoke", f"--workdir={folder / 'run'}", "--config.checkpoint_every=0.2",
                "--config.epochs=3"]))
 """

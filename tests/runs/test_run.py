@@ -20,7 +20,7 @@ from hierjax.nn.classifier import ModelMethod
 from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.training.loop import train_and_evaluate
+from hierjax.training.loop.run import train_and_evaluate
 from hierjax.types import DecodeOptions
 
 

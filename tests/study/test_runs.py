@@ -16,8 +16,8 @@ from hierjax.runs.run import Run
 from hierjax.study import runs
 from hierjax.study.plan import Row, Study, load_study, names
 from hierjax.study.runs import Finished, StudyRuns, TimeOver, time_limit
-from hierjax.training.loop import Stopped
-from hierjax.training.signals import stop_signals
+from hierjax.training.loop.signals import stop_signals
+from hierjax.training.loop.steps import Stopped
 
 STUDY = """
 from hierjax.study.plan import Row, Study
@@ -72,9 +72,9 @@ def test_the_values_of_the_best_candidate_on_validation_train_with_the_other_see
   scores = {("optim.lr=1", "head.width=4"): 0.9}
   asked = []
 
-  def finished(self, row, settings, seed):
-    asked.append((settings, seed))
-    return stub(RunFolder(self.folder), settings, scores.get(settings, 0.1))
+  def finished(self, row, settings, seeds):
+    asked.extend((settings, seed) for seed in seeds)
+    return [stub(RunFolder(self.folder), settings, scores.get(settings, 0.1)) for _ in seeds]
 
   monkeypatch.setattr(StudyRuns, "finished", finished)
   ((_, found),) = StudyRuns(Study("T", (row,), "row", seeds=(5, 6)), tmp_path).rows()
@@ -82,10 +82,27 @@ def test_the_values_of_the_best_candidate_on_validation_train_with_the_other_see
   assert [run.settings for run in found] == [best, best]
   assert [seed for settings, seed in asked if settings == best] == [5, 6] and len(asked) == 5
   monkeypatch.setattr(
-    StudyRuns, "finished", lambda self, row, settings, seed: stub(RunFolder(self.folder), settings, None)
+    StudyRuns, "finished", lambda self, row, settings, seeds: [stub(RunFolder(self.folder), settings, None)]
   )
   with pytest.raises(UserError, match="no validation images"):
     list(StudyRuns(Study("T", (row,), "row"), tmp_path).rows())
+
+
+def test_seeds_that_are_left_train_together_where_they_can(tmp_path, monkeypatch):
+  trained = []
+  monkeypatch.setattr(runs, "train_seeds", lambda config, folders: trained.append(tuple(folders)))
+  monkeypatch.setattr(runs, "train_and_evaluate", lambda config, folder: trained.append(config["seed"]))
+  monkeypatch.setattr(runs, "_measure", lambda *_: None)
+  monkeypatch.setattr(runs, "_read", lambda folder, settings, *_: stub(folder, settings, 0.5))
+  of = StudyRuns(Study("T", (Row("row", "photos"),), "row"), tmp_path, ("--config.data.root=nowhere",))
+  assert len(of.finished(of.study.rows[0], (), [5, 6, 7])) == 3
+  (tmp_path / "row" / "seed6").mkdir(parents=True)
+  (tmp_path / "row" / "seed6" / "study.json").touch()
+  of.finished(of.study.rows[0], (), [5, 6, 7])
+  (tmp_path / "row" / "seed5" / "checkpoints" / "40" / "model").mkdir(parents=True)
+  of.finished(of.study.rows[0], (), [5, 6, 7])  # one of them has stopped at a step
+  of.finished(of.study.rows[0], ("frozen.keep=False", "frozen.views=0"), [8, 9])
+  assert trained == [(5, 6, 7), (5, 7), 5, 7, 8, 9]
 
 
 def test_the_time_limit_stops_a_training_after_its_checkpoint_and_anything_else_at_once():

@@ -9,8 +9,9 @@ import pytest
 from configs import common
 from hierjax.runs.choices import kept_temperatures
 from hierjax.runs.folder import RunFolder
-from hierjax.training import loop
 from hierjax.training.logs.metrics_log import ImageRate
+from hierjax.training.loop import run as loop
+from hierjax.training.loop import steps
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def train(tmp_path, monkeypatch):
         raise found
       return {"num_examples": 2, "loss": found[0], "path_accuracy": found[1], "level_accuracy": [found[1], None]}, {}
 
-    monkeypatch.setattr(loop, "measure_split", evaluate)
+    monkeypatch.setattr(steps, "measure_split", evaluate)
     loop.train_and_evaluate(c.to_dict(), str(tmp_path / folder))
 
   return train
@@ -84,14 +85,14 @@ def test_a_logged_loss_is_the_mean_of_the_steps_since_the_line_before(train, lin
 )
 def test_validation_that_is_not_finite_stops_the_run(train, lines, scores, name):
   message = f"the {name} on validation was not finite at step 2; the last good checkpoint is of step 1"
-  with pytest.raises(loop.Diverged, match=message):
+  with pytest.raises(steps.Diverged, match=message):
     train([(0.5, None), scores])
   assert [line["path_accuracy"] for line in lines("validation")] == [None]
 
 
 def test_weights_that_are_not_finite_are_not_kept(train, tmp_path):
   """The loss of a step is of the weights before it, and validation, which is given here, says nothing either."""
-  with pytest.raises(loop.Diverged, match=r"not finite at step 1\b"):
+  with pytest.raises(steps.Diverged, match=r"not finite at step 1\b"):
     train([(0.5, 0.1)] * 9, decay=3e38, name="constant")
   assert not RunFolder(tmp_path / "run").has_checkpoint()
 
@@ -99,10 +100,10 @@ def test_weights_that_are_not_finite_are_not_kept(train, tmp_path):
 def test_the_plateau_watches_the_accuracy_where_it_is_asked_to_and_a_stopped_run_goes_on_with_it(train, lines):
   """The loss never falls; the accuracy last rises in the third evaluation."""
   settings = dict(name="plateau", monitor="accuracy", patience=2, factor=0.5, min_delta=0.01)
-  stop, end = loop.Stopped(15, 4, 9), (float("nan"), 0.0)
-  with pytest.raises(loop.Stopped):
+  stop, end = steps.Stopped(15, 4, 9), (float("nan"), 0.0)
+  with pytest.raises(steps.Stopped):
     train([(1.0, None), (1.0, 0.1), (2.0, 0.2), (2.0, 0.205), stop], **settings)
-  with pytest.raises(loop.Diverged):
+  with pytest.raises(steps.Diverged):
     train([(2.0, 0.2), (2.0, 0.2), (2.0, 0.4), (2.0, 0.4), end], **settings)
   rates = [line["lr"] for line in lines("train")]
   assert [rate / rates[0] for rate in rates] == [1, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]
@@ -111,8 +112,8 @@ def test_the_plateau_watches_the_accuracy_where_it_is_asked_to_and_a_stopped_run
 def test_validation_comes_every_eval_every_epochs_and_its_time_is_not_that_of_training(train, lines, monkeypatch):
   """The clock goes on by a second whenever it is read, which a validation does once more than a step without one."""
   ticks = itertools.count()
-  monkeypatch.setattr(loop, "ImageRate", functools.partial(ImageRate, clock=lambda: float(next(ticks))))
-  with pytest.raises(loop.Diverged):
+  monkeypatch.setattr(steps, "ImageRate", functools.partial(ImageRate, clock=lambda: float(next(ticks))))
+  with pytest.raises(steps.Diverged):
     train([(0.5, 0.1)] * 4 + [(float("nan"), 0.1)], eval_every=2.0)
   assert [line["step"] for line in lines("validation")] == [2, 4, 6, 8]
   rates = {line["step"]: line["images_per_second"] for line in lines("train")}
@@ -131,7 +132,7 @@ def test_a_warm_up_as_long_as_the_run_is_warned_of_with_balanced_classes(
   c.backbone, c.head = dict(name="small_resnet", widths=(4,)), dict(name="flat")
   c.class_weights, c.schedule.name, c.schedule.warmup = weights, "constant", warmup
   monkeypatch.setattr(loop, "_fit", lambda *_: 0)
-  monkeypatch.setattr(loop, "_finish", lambda *_: {})
+  monkeypatch.setattr(loop, "finish", lambda *_: {})
   loop.train_and_evaluate(c.to_dict(), str(tmp_path))
   assert capsys.readouterr().out.count("warning: config.schedule.warmup = 9 lasts for all of config.epochs") == warned
 

@@ -9,7 +9,8 @@ import pytest
 
 from hierjax.errors import UserError
 from hierjax.runs.checkpoint import Checkpoints
-from hierjax.training import loop
+from hierjax.training.loop import run as loop
+from hierjax.training.loop import steps
 from hierjax.training.optim import OptimConfig, make_optimizer
 from hierjax.training.phases import PhasesConfig, make_phases
 from hierjax.training.schedule import RunLength
@@ -78,14 +79,14 @@ def trained(config, workdir, monkeypatch, stop_at=None):
     }
     save(self, step, model, *rest)
     if step == stop_at:
-      raise loop.Stopped(15, step, 0)
+      raise steps.Stopped(15, step, 0)
 
   with monkeypatch.context() as patched:
     patched.setattr(Checkpoints, "save", keep)
     if stop_at is None:
       loop.train_and_evaluate(config, str(workdir))
     else:
-      with pytest.raises(loop.Stopped):
+      with pytest.raises(steps.Stopped):
         loop.train_and_evaluate(config, str(workdir))
   return found
 

@@ -177,7 +177,7 @@ def rules():
 
   def rules(*given, **fields):
     config = ShardingConfig(given, **{"model": 2, "least": 1, **fields})
-    layout = layout_of(config, method, shapes, optimizer)
+    layout = layout_of(config, method, shapes, optimizer, config.mesh())
     named = lambda tree: {  # noqa: E731
       jax.tree_util.keystr(path, simple=True, separator="/"): leaf.spec
       for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

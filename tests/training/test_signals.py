@@ -6,8 +6,8 @@ import signal
 import jax
 import pytest
 
-from hierjax.training.minutes import Minutes
-from hierjax.training.signals import stop_signals
+from hierjax.training.loop.minutes import Minutes
+from hierjax.training.loop.signals import stop_signals
 
 STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
 

@@ -19,7 +19,7 @@ from hierjax.runs import devices
 from hierjax.runs.choices import keep_choice, read_choices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
-from hierjax.training import loop
+from hierjax.training.loop import run as loop
 from hierjax.tree.label_tree import LabelTree
 from hierjax.types import DecodeOptions
 

@@ -14,7 +14,7 @@ from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.training.initial.weights import InitConfig, start_weights, started
-from hierjax.training.loop import train_and_evaluate
+from hierjax.training.loop.run import train_and_evaluate
 from state_dicts import drawn, fixture, from_text
 
 

@@ -16,7 +16,7 @@ from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.training.initial.weights import InitConfig, matching, started
-from hierjax.training.loop import train_and_evaluate
+from hierjax.training.loop.run import train_and_evaluate
 
 
 def variables(outputs=3, **more):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hierjax.inference.loaded_run import LoadedRun
-from hierjax.runs.provenance import command_line, commit, now, read_sessions, versions
+from hierjax.runs.provenance import command_line, commit, minutes, now, read_sessions, versions
 from hierjax.tree.label_tree import LabelTree
 
 _UNKNOWN = "not recorded"
@@ -19,13 +19,13 @@ def of_run(loaded: LoadedRun, split: str, checksum: str) -> list[tuple[str, str]
   trained += [("trained on", f"{one['devices']}, {one['started']}") for one in sessions[-1:]]
   unfinished = sum("seconds" not in one for one in sessions)
   cut = f", and {unfinished} sessions that were cut off" if unfinished else ""
-  minutes = f"{sum(one.get('seconds', 0) for one in sessions) / 60:.1f} minutes{cut}" if sessions else _UNKNOWN
+  took = f"{minutes(sessions):.1f} minutes{cut}" if sessions else _UNKNOWN
   commits = sorted({one["commit"] for one in sessions if one["commit"]})
   then = sessions[-1]["versions"] if sessions else {}
   views = f", {run.options.views} views of each image" if run.options.views > 1 else ""
   return [
     *(trained or [("trained by", _UNKNOWN)]),
-    ("training", minutes),
+    ("training", took),
     ("commit of the training", ", ".join(commits) or _UNKNOWN),
     ("versions then", _text(then) or _UNKNOWN),
     ("weights", f"step {loaded.step:,}, temperature {run.method.temperature:.3f}{views}"),
