@@ -33,10 +33,11 @@ def run(args: argparse.Namespace) -> int:
   """Trains what is not trained yet, and writes study.md, study.csv and study.png; returns as `train` does."""
   extras.require("report")
   from hierjax.runs.folder import write_table, write_whole
+  from hierjax.study.measurement import Finished
   from hierjax.study.picture import picture
   from hierjax.study.plan import Row, load_study
   from hierjax.study.results import HEADER, csv_rows, markdown, results_of
-  from hierjax.study.runs import Finished, StudyRuns, TimeOver, time_limit
+  from hierjax.study.runs import StudyRuns, TimeOver, time_limit
   from hierjax.training.loop.steps import Stopped
 
   if not 0 <= args.minutes < 1e6:

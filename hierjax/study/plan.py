@@ -29,6 +29,8 @@ class Row:
     of: the name of a row before this one, whose runs are evaluated again; '' for runs of its own.
     minimise: the cost of `hierjax.functional.costs.COSTS` whose expectation their answers minimise, as of `evaluate
       --minimise`.
+    ensemble: the number of their runs whose probabilities are averaged, as of `evaluate A B C`: those of each seed and
+      of the ones after it, the first after the last; 0 or 1: each by itself.
   """
 
   name: str
@@ -37,6 +39,7 @@ class Row:
   tuned: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   of: str = ""
   minimise: str = ""
+  ensemble: int = 0
 
   def candidates(self) -> Iterator[tuple[str, ...]]:
     """Yields each combination of the tuned values, as settings; a single empty one where nothing is tuned."""
@@ -89,10 +92,15 @@ class Study:
     for number, row in enumerate(self.rows):
       if bool(row.config) == bool(row.of):
         raise UserError(f"{self.title}: {row.name}: give either a config to train, or `of`, the row that it decodes")
-      if bool(row.minimise) != bool(row.of) or (row.of and (row.settings or row.tuned)):
+      again = bool(row.minimise) or row.ensemble > 1
+      if again != bool(row.of) or (row.of and (row.settings or row.tuned)):
         raise UserError(
-          f"{self.title}: {row.name}: a row with `of` has `minimise` and nothing else, and no other has it"
+          f"{self.title}: {row.name}: a row with `of` has `minimise` or `ensemble` and nothing else, and no other has "
+          "them"
         )
+      if not 0 <= row.ensemble <= len(self.seeds):
+        allowed = f"from 0 to {len(self.seeds)}, the number of seeds"
+        raise UserError(f"{self.title}: {row.name}: ensemble = {row.ensemble}: must be {allowed}")
       if row.minimise and row.minimise not in COSTS:
         raise UserError(
           f"{self.title}: {row.name}: minimise = {row.minimise!r}: choose from {', '.join(COSTS)}"

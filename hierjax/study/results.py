@@ -14,8 +14,8 @@ from hierjax.errors import UserError
 from hierjax.evaluation.metrics.table import METRICS
 from hierjax.evaluation.several_runs.significance import paired_t
 from hierjax.evaluation.tables import written
+from hierjax.study.measurement import Finished
 from hierjax.study.plan import Row, Study
-from hierjax.study.runs import Finished
 
 _SHARE = 0.95
 HEADER = (
@@ -74,7 +74,11 @@ class RowResult:
   @property
   def source(self) -> str:
     """The row's config, or the row that it decodes and how."""
-    return f"of {self.row.of}, minimise={self.row.minimise}" if self.row.of else self.row.config
+    if not self.row.of:
+      return self.row.config
+    how = [f"minimise={self.row.minimise}"] if self.row.minimise else []
+    how += [f"ensemble={self.row.ensemble}"] if self.row.ensemble > 1 else []
+    return ", ".join([f"of {self.row.of}", *how])
 
   @property
   def minutes(self) -> float:

@@ -13,21 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-from jax.sharding import Mesh
-from safetensors.numpy import load_file, save
-
-from hierjax.config import read_json
 from hierjax.config_files import load_config
 from hierjax.errors import UserError
-from hierjax.evaluation.evaluate import SplitSettings, evaluate_with_facts
-from hierjax.evaluation.metrics.intervals import metrics_for, resampled
 from hierjax.inference.purpose import Purpose
 from hierjax.runs import devices
-from hierjax.runs.folder import RunFolder, write_whole
-from hierjax.runs.provenance import minutes, read_sessions
-from hierjax.runs.run import Run
+from hierjax.runs.folder import RunFolder
+from hierjax.study.measurement import Finished, Measurement
 from hierjax.study.plan import Row, Study, folder_name
 from hierjax.training.loop.run import train_and_evaluate
 from hierjax.training.loop.seeds import fits, train_seeds
@@ -36,28 +27,6 @@ from hierjax.training.loop.steps import Stopped
 
 class TimeOver(Exception):
   """The minutes of a study are over; the same command goes on."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Finished:
-  """A run of a study that is trained and measured.
-
-  Attributes:
-    folder: the run's.
-    settings: the values that were chosen on validation, or are tried.
-    validation: its best path accuracy on validation; None without validation images.
-    metrics: by name, of all test images.
-    samples: by name, `f64[k *l]`, the same of k samples of the images, the same ones for every run.
-    about: minutes, devices and commit of its training, the checksum of its config, the number of its weights, and of
-      the images the split, checksum and number.
-  """
-
-  folder: RunFolder
-  settings: tuple[str, ...]
-  validation: float | None
-  metrics: dict[str, Any]
-  samples: dict[str, np.ndarray]
-  about: dict[str, Any]
 
 
 @contextlib.contextmanager
@@ -117,7 +86,7 @@ class StudyRuns:
     complete: dict[str, list[Finished]] = {}
     for row in self.study.rows:
       if row.of:
-        yield row, [self.decoded(row, run) for run in complete[row.of]]
+        yield row, self.evaluated_again(row, complete[row.of])
         continue
       first, *others = self.study.seeds
       tried = [self.finished(row, settings, [first])[0] for settings in row.candidates()]
@@ -134,27 +103,33 @@ class StudyRuns:
     folders = {seed: self._folder(row, settings, seed) for seed in seeds}
     flags = [f"--config.{one}" for one in (*self.study.settings, *row.settings, *settings)]
     configs = {seed: load_config(row.config, [*flags, f"--config.seed={seed}", *self.overrides]) for seed in seeds}
-    missing = [seed for seed in seeds if not _result_of(folders[seed]).exists()]
+    measured = {seed: Measurement((folders[seed],), (_checksum(configs[seed]),)) for seed in seeds}
+    missing = [seed for seed in seeds if not measured[seed].file.exists()]
     for together in _together(missing, configs, folders):
       print(f"== {row.name}, {', '.join(folders[seed].path.name for seed in together)}", flush=True)
       devices.prepare(configs[together[0]]["batch_size"])
       _train(configs[together[0]], {seed: str(folders[seed].path) for seed in together})
       for seed in together:
-        _measure(folders[seed], devices.data_mesh(), _checksum(configs[seed]))
-    return [_read(folders[seed], settings, _checksum(configs[seed])) for seed in seeds]
+        measured[seed].write(devices.data_mesh())
+    return [measured[seed].read(settings) for seed in seeds]
 
   def _folder(self, row: Row, settings: tuple[str, ...], seed: int) -> RunFolder:
     name = "-".join((*settings, f"seed{seed}"))
     return RunFolder(self.folder / folder_name(row.name) / folder_name(name))
 
-  def decoded(self, row: Row, run: Finished) -> Finished:
-    """Returns a run of another row, evaluated with answers that minimise the cost of this one."""
-    config, purpose = run.about["config"], Purpose(minimise=row.minimise)
-    if not _result_of(run.folder, purpose).exists():
-      print(f"== {row.name}, {run.folder.path}", flush=True)
-      devices.prepare(run.folder.config()["batch_size"])
-      _measure(run.folder, devices.data_mesh(), config, purpose)
-    return _read(run.folder, run.settings, config, purpose)
+  def evaluated_again(self, row: Row, runs: list[Finished]) -> list[Finished]:
+    """Returns the runs of another row, evaluated as this one says."""
+    found = []
+    for number, run in enumerate(runs):
+      members = [runs[(number + i) % len(runs)] for i in range(max(row.ensemble, 1))]
+      folders, configs = zip(*((one.folder, one.about["config"]) for one in members), strict=True)
+      measured = Measurement(folders, configs, Purpose(minimise=row.minimise))
+      if not measured.file.exists():
+        print(f"== {row.name}, {run.folder.path}", flush=True)
+        devices.prepare(run.folder.config()["batch_size"])
+        measured.write(devices.data_mesh())
+      found.append(measured.read(run.settings))
+    return found
 
 
 def _together(
@@ -182,53 +157,3 @@ def _on_validation(run: Finished) -> float:
   if run.validation is None:
     raise UserError(f"{run.folder.path}: values are chosen on validation, and the set has no validation images")
   return run.validation
-
-
-def _result_of(folder: RunFolder, purpose: Purpose = Purpose()) -> Path:
-  """Returns the file of a run's metrics; that of its samples has the suffix .safetensors."""
-  return folder.path / f"study{purpose.name}.json"
-
-
-def _measure(folder: RunFolder, mesh: Mesh, config: str, purpose: Purpose = Purpose()) -> None:
-  """Writes a run's metrics on the images that it is judged on, and those of samples of these images."""
-  found, facts = evaluate_with_facts(folder, mesh, SplitSettings(purpose=purpose))
-  if facts is None:
-    raise UserError(f"{folder.path}: a study measures one path an image, and this run predicts several")
-  write_whole(_result_of(folder, purpose).with_suffix(".safetensors"), save(resampled(facts, metrics_for(facts))))
-  metrics = {name: found[name] for name in metrics_for(facts)}
-  images = {"split": found["split"], "checksum": found["data"]["checksum"], "images": found["num_examples"]}
-  own = {"config": config, "validation": _best_on_validation(folder), "weights": _weights(folder)}
-  result = {**own, **images, "metrics": metrics}
-  write_whole(_result_of(folder, purpose), json.dumps(result, indent=2).encode())
-
-
-def _weights(folder: RunFolder) -> int:
-  """Returns the number of weights, but for those of a frozen backbone whose features are kept."""
-  run = Run.from_folder(folder)
-  left_out = "backbone" if run.config.frozen["keep"] else ""
-  parts = {name: part for name, part in run.variable_shapes["params"].items() if name != left_out}
-  return sum(leaf.size for leaf in jax.tree.leaves(parts))
-
-
-def _best_on_validation(folder: RunFolder) -> float | None:
-  lines = (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-  scores = [line["path_accuracy"] for line in map(json.loads, lines) if line.get("split") == "validation"]
-  return max(scores, default=None)
-
-
-def _read(folder: RunFolder, settings: tuple[str, ...], config: str, purpose: Purpose = Purpose()) -> Finished:
-  file = _result_of(folder, purpose)
-  result = read_json(file, "what `hierjax study` writes")
-  if result.get("config") != config:
-    raise UserError(
-      f"{folder.path} was trained with another config than the study has now: choose another --workdir, or remove it"
-    )
-  samples = load_file(file.with_suffix(".safetensors"))
-  sessions = read_sessions(folder)
-  newest = sessions[-1] if sessions else {}
-  about = {
-    "minutes": minutes(sessions),
-    **{key: newest.get(key, "") for key in ("devices", "commit")},
-    **{key: result[key] for key in ("config", "weights", "split", "checksum", "images")},
-  }
-  return Finished(folder, settings, result["validation"], result["metrics"], samples, about)

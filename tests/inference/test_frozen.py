@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ from hierjax.errors import UserError
 from hierjax.inference import frozen
 from hierjax.inference.frozen import frozen_features
 from hierjax.inference.loaded_run import LoadedRun
+from hierjax.inference.members import Ensemble, Images, answers_of, open_images
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
@@ -197,3 +199,17 @@ def test_one_cpu_device_trains_on_kept_vectors_and_all_compute_them(tmp_path, mo
   monkeypatch.setattr(LoadedRun, "map", lambda self, *rest: seen.append(self.mesh.size) or original(self, *rest))
   frozen_features(of, of.run.source("validation"))
   assert seen == ([computes] if computes else [])
+
+
+def test_an_ensemble_reads_what_its_members_keep(tmp_path):
+  kept = [loaded(tmp_path), loaded(tmp_path, seed=1, frozen__keep=False)]
+  kept.append(dataclasses.replace(kept[0], variables=jax.tree.map(lambda x: 1.1 * x, kept[0].variables)))
+  runs = [dataclasses.replace(of, folder=RunFolder(tmp_path / str(i))) for i, of in enumerate(kept)]
+  ensemble = Ensemble(((0,), (1,), (2,)), tuple(runs), ("0", "1", "2"), runs[0].mesh)
+  images = open_images(ensemble, "test")
+  read = [type(images.readers[i][1]) for i in images.reader_of]
+  assert images.reader_of == (0, 1, 2) and read[0] == read[2] == FrozenFeatures != read[1]
+  source = images.source
+  from_images = Images(images.split, source, ((runs[0].run, source),), (0, 0, 0))
+  for own, other in zip(answers_of(ensemble, images), answers_of(ensemble, from_images), strict=True):
+    chex.assert_trees_all_close(own, other, atol=1e-5)

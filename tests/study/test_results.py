@@ -9,10 +9,10 @@ from scipy import stats
 
 from hierjax.errors import UserError
 from hierjax.runs.folder import RunFolder
+from hierjax.study.measurement import Finished
 from hierjax.study.picture import picture
 from hierjax.study.plan import Row, Study
 from hierjax.study.results import HEADER, csv_rows, markdown, results_of
-from hierjax.study.runs import Finished
 
 ROWS = (Row("flat", "photos:flat"), Row("a|b", "photos", ("head.width=8",)))
 ABOUT = {

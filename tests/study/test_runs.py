@@ -14,8 +14,9 @@ from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.study import runs
+from hierjax.study.measurement import Finished, Measurement
 from hierjax.study.plan import Row, Study, load_study, names
-from hierjax.study.runs import Finished, StudyRuns, TimeOver, time_limit
+from hierjax.study.runs import StudyRuns, TimeOver, time_limit
 from hierjax.training.loop.signals import stop_signals
 from hierjax.training.loop.steps import Stopped
 
@@ -27,6 +28,7 @@ def get_study():
     Row("flat head", "quickstart:flat,smoke"),
     Row("flat head, tuned", "quickstart:flat,smoke", ("epochs=1.0",), {"optim.lr": ("1e-6", "0.05")}),
     Row("fewest edges", of="flat head", minimise="edges"),
+    Row("of two", of="flat head", ensemble=2),
   )
   return Study("Three rows", rows, baseline="flat head", seeds=(3, 4), settings=("epochs=1.0",))
 """
@@ -50,6 +52,13 @@ def test_a_study_trains_each_run_once_and_writes_its_table(tmp_path, monkeypatch
   assert (config["seed"], config["optim"]["lr"], config["epochs"], config["data"]["examples"]) == (3, 0.05, 1.0, 48)
   assert (tmp_path / "out" / "study.csv").read_text().startswith("row,config,settings,metric,mean")
   assert (tmp_path / "out" / "study.png").stat().st_size > 1000
+  assert "| of two | of flat head, ensemble=2 |" in text
+  members = [tmp_path / "out" / "flat-head" / f"seed{seed}" for seed in (4, 3)]
+  assert main(["evaluate", *map(str, members), "--out", str(tmp_path / "both")]) == 0
+  both = json.loads((tmp_path / "both" / "eval" / "test.json").read_text())
+  of_two = json.loads((members[0] / "study-with-3.json").read_text())
+  assert of_two["metrics"] == {name: both[name] for name in of_two["metrics"]}
+  assert of_two["weights"] == 2 * sum(w.size for w in jax.tree.leaves(last_params(members[0])))
   assert "| fewest edges | of flat head, minimise=edges |" in text and not (tmp_path / "out" / "fewest-edges").exists()
   of = tmp_path / "out" / "flat-head" / "seed3"
   found, measured = (json.loads((of / name).read_text()) for name in ("study-edges.json", "eval/test-edges.json"))
@@ -92,8 +101,8 @@ def test_seeds_that_are_left_train_together_where_they_can(tmp_path, monkeypatch
   trained = []
   monkeypatch.setattr(runs, "train_seeds", lambda config, folders: trained.append(tuple(folders)))
   monkeypatch.setattr(runs, "train_and_evaluate", lambda config, folder: trained.append(config["seed"]))
-  monkeypatch.setattr(runs, "_measure", lambda *_: None)
-  monkeypatch.setattr(runs, "_read", lambda folder, settings, *_: stub(folder, settings, 0.5))
+  monkeypatch.setattr(Measurement, "write", lambda *_: None)
+  monkeypatch.setattr(Measurement, "read", lambda self, settings: stub(self.folders[0], settings, 0.5))
   of = StudyRuns(Study("T", (Row("row", "photos"),), "row"), tmp_path, ("--config.data.root=nowhere",))
   assert len(of.finished(of.study.rows[0], (), [5, 6, 7])) == 3
   (tmp_path / "row" / "seed6").mkdir(parents=True)
@@ -151,8 +160,10 @@ def test_what_is_no_study_is_refused(tmp_path):
     ((one,), {"baseline": "b"}, "baseline = 'b'"),
     ((one, Row("both", "photos", of="a")), {}, "both: give either a config to train, or `of`"),
     ((one, Row("neither")), {}, "neither: give either a config to train, or `of`"),
-    ((one, Row("b", of="a")), {}, "b: a row with `of` has `minimise` and nothing else"),
-    ((Row("a", "photos", minimise="edges"),), {}, "a: a row with `of` has `minimise`"),
+    ((one, Row("b", of="a")), {}, "b: a row with `of` has `minimise` or `ensemble` and nothing else"),
+    ((Row("a", "photos", minimise="edges"),), {}, "a: a row with `of` has `minimise` or"),
+    ((one, Row("b", of="a", ensemble=6)), {}, "b: ensemble = 6: must be from 0 to 5, the number of seeds"),
+    ((one, Row("b", of="a", ensemble=1)), {}, "b: a row with `of` has `minimise` or `ensemble` and nothing else"),
     ((one, Row("b", of="a", minimise="edge")), {}, r"minimise = 'edge': choose from .*did you mean 'edges'"),
     ((Row("early", of="a", minimise="edges"), one), {}, "early: of = 'a': no row before it that trains"),
     ((one, Row("b", of="A", minimise="edges")), {}, "of = 'A': no row before it that trains"),

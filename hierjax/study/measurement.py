@@ -1,0 +1,144 @@
+"""What a study keeps of a run: its metrics on the images that it is judged on, and those of samples of these images."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from safetensors.numpy import load_file, save
+
+from hierjax.config import read_json
+from hierjax.errors import UserError
+from hierjax.evaluation.answers import fold
+from hierjax.evaluation.evaluate import SplitSettings, evaluate_with_facts
+from hierjax.evaluation.metrics.facts import Facts
+from hierjax.evaluation.metrics.intervals import metrics_for, resampled
+from hierjax.evaluation.metrics.measure import measured
+from hierjax.evaluation.metrics.rows import AnsweredRows
+from hierjax.inference.members import open_ensemble, open_images
+from hierjax.inference.pipeline import Stages
+from hierjax.inference.purpose import Purpose
+from hierjax.runs.folder import RunFolder, write_whole
+from hierjax.runs.provenance import minutes, read_sessions
+from hierjax.runs.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+  """A run of a study that is trained and measured.
+
+  Attributes:
+    folder: the run's.
+    settings: the values that were chosen on validation, or are tried.
+    validation: its best path accuracy on validation; None without validation images.
+    metrics: by name, of all test images.
+    samples: by name, `f64[k *l]`, the same of k samples of the images, the same ones for every run.
+    about: minutes, devices and commit of its training, the checksum of its config, the number of its weights, and of
+      the images the split, checksum and number.
+  """
+
+  folder: RunFolder
+  settings: tuple[str, ...]
+  validation: float | None
+  metrics: dict[str, Any]
+  samples: dict[str, np.ndarray]
+  about: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+  """The metrics of a run, or of an ensemble of runs that differ in the seed, for one purpose of the answers.
+
+  Attributes:
+    folders: of the runs; the results lie in the first one.
+    configs: the checksum of the config of each.
+    purpose: of the answers.
+  """
+
+  folders: tuple[RunFolder, ...]
+  configs: tuple[str, ...]
+  purpose: Purpose = Purpose()
+
+  @property
+  def file(self) -> Path:
+    """The file of the metrics; that of the samples has the suffix .safetensors."""
+    others = "".join(f"-{folder.config()['seed']}" for folder in self.folders[1:])
+    return self.folders[0].path / f"study{self.purpose.name}{f'-with{others}' if others else ''}.json"
+
+  def write(self, mesh: Mesh) -> None:
+    """Evaluates, and writes both files.
+
+    Raises:
+      UserError: the runs predict several paths an image.
+    """
+    facts, about = self._of_run(mesh) if len(self.folders) == 1 else self._of_ensemble(mesh)
+    metrics = {name: about["metrics"][name] for name in metrics_for(facts)}
+    write_whole(self.file.with_suffix(".safetensors"), save(resampled(facts, metrics_for(facts))))
+    own = {
+      "config": self.configs[0],
+      "others": list(self.configs[1:]),
+      "validation": _best_on_validation(self.folders[0]),
+      "weights": sum(map(_weights, self.folders)),
+    }
+    write_whole(self.file, json.dumps({**own, **about, "metrics": metrics}, indent=2).encode())
+
+  def _of_run(self, mesh: Mesh) -> tuple[Facts, dict[str, Any]]:
+    found, facts = evaluate_with_facts(self.folders[0], mesh, SplitSettings(purpose=self.purpose))
+    if facts is None:
+      raise UserError(f"{self.folders[0].path}: a study measures one path an image, and this run predicts several")
+    images = {"split": found["split"], "checksum": found["data"]["checksum"], "images": found["num_examples"]}
+    return facts, {**images, "metrics": found}
+
+  def _of_ensemble(self, mesh: Mesh) -> tuple[Facts, dict[str, Any]]:
+    ensemble = open_ensemble([str(folder.path) for folder in self.folders], mesh).for_purpose(self.purpose)
+    images = open_images(ensemble, "")
+    whole = ensemble.whole.run
+    rows = AnsweredRows(ensemble, Stages(whole.options, only=self.purpose.nodes(ensemble.tree)))
+    fold(ensemble, images, rows)
+    facts = rows.facts
+    about = {"split": images.split, "checksum": whole.images_of(images.split)["checksum"]}
+    return facts, {**about, "images": len(facts.predictions.labels), "metrics": measured(facts)}
+
+  def read(self, settings: tuple[str, ...]) -> Finished:
+    """Returns what was written.
+
+    Args:
+      settings: the values of the run that were chosen on validation.
+
+    Raises:
+      UserError: a run has another config than the study has now.
+    """
+    result = read_json(self.file, "what `hierjax study` writes")
+    if (result.get("config"), *result.get("others", ())) != self.configs:
+      raise UserError(
+        f"{self.folders[0].path} was trained with another config than the study has now: choose another --workdir, or "
+        "remove it"
+      )
+    samples = load_file(self.file.with_suffix(".safetensors"))
+    sessions = [session for folder in self.folders for session in read_sessions(folder)]
+    newest = sessions[-1] if sessions else {}
+    about = {
+      "minutes": minutes(sessions),
+      **{key: newest.get(key, "") for key in ("devices", "commit")},
+      **{key: result[key] for key in ("config", "weights", "split", "checksum", "images")},
+    }
+    return Finished(self.folders[0], settings, result["validation"], result["metrics"], samples, about)
+
+
+def _weights(folder: RunFolder) -> int:
+  """Returns the number of weights, but for those of a frozen backbone whose features are kept."""
+  run = Run.from_folder(folder)
+  left_out = "backbone" if run.config.frozen["keep"] else ""
+  parts = {name: part for name, part in run.variable_shapes["params"].items() if name != left_out}
+  return sum(leaf.size for leaf in jax.tree.leaves(parts))
+
+
+def _best_on_validation(folder: RunFolder) -> float | None:
+  lines = (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+  scores = [line["path_accuracy"] for line in map(json.loads, lines) if line.get("split") == "validation"]
+  return max(scores, default=None)
