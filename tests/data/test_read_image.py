@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import itertools
 import os
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,6 +189,25 @@ def test_formats_are_those_of_the_suffixes_whatever_a_file_is_called(tmp_path, m
     assert read_image(tmp_path / f"dog{suffix}", 16).shape == (16, 16, 3)
   of_a_phone = encoded(photo, "MPO", save_all=True, append_images=[photo])
   assert Image.open(io.BytesIO(of_a_phone)).format == "MPO" and read_image(of_a_phone, 16).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("taken", [40, 3], ids=["all", "the first ones"])
+def test_files_that_are_read_ahead_come_in_order_and_are_closed(tmp_path, monkeypatch, taken):
+  """A pipe and what is missing or large come as paths, for `read_image` to read or to refuse."""
+  monkeypatch.setattr(images, "_AT_ONCE", 100)
+  found = {str(tmp_path / f"{number}.png"): bytes([number]) * (101 if number == 5 else number) for number in range(38)}
+  for file, data in found.items():
+    Path(file).write_bytes(data)
+  os.mkfifo(tmp_path / "pipe.png")
+  files = [*list(found)[:2], str(tmp_path / "pipe.png"), str(tmp_path / "none.png"), *list(found)[2:]]
+  descriptors = len(os.listdir("/dev/fd"))
+  with contextlib.closing(images.read_ahead(files)) as ahead:
+    read = list(itertools.islice(ahead, taken))
+    assert len(os.listdir("/dev/fd")) <= descriptors + 16
+  assert len(os.listdir("/dev/fd")) == descriptors
+  whole = [found.get(file, file) for file in files]
+  whole[7] = files[7]  # the large one
+  assert read == whole[:taken]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])

@@ -19,10 +19,10 @@ def reads(monkeypatch, tmp_path):
   """How often each file was decoded."""
   found, read, lock = collections.Counter(), folders.read_image, threading.Lock()
 
-  def counted(file, *arguments, **named):
+  def counted(image, resize, fit, name, **named):
     with lock:
-      found[file] += 1
-    return read(file, *arguments, **named)
+      found[name] += 1
+    return read(image, resize, fit, name, **named)
 
   monkeypatch.setattr(folders, "read_image", counted)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -8,7 +8,8 @@ import io
 import os
 import stat
 import struct
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ _TURNS = {
 _UPRIGHT = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM)
 _DEEPEST, _SHALLOW = 65535, 4095
 _AT_ONCE = 2**22  # bytes of a file that is read whole, before it is decoded
+_AHEAD = 16  # files that are open before they are read
 _STRIP = 2**20  # pixels of a large image that are converted at once
 _TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 
@@ -100,6 +102,49 @@ def read_image(
   except Exception as error:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
     raise BadImageError(f"{name}: cannot be read ({reason})") from None
+
+
+def read_ahead(files: Iterable[str]) -> Generator[str | bytes, None, None]:
+  """Yields the bytes of small files in order, and the path of each other file, for `read_image` to say what is wrong.
+
+  The system is told of files some time before they are asked for, and reads them while others are decoded.
+  """
+  told: deque[tuple[str, int | None]] = deque()
+  try:
+    for file in files:
+      told.append((file, _told(file)))
+      if len(told) > _AHEAD:
+        yield _read_whole(*told.popleft())
+    while told:
+      yield _read_whole(*told.popleft())
+  finally:
+    for _, descriptor in told:
+      if descriptor is not None:
+        os.close(descriptor)
+
+
+def _told(file: str) -> int | None:
+  """Returns the descriptor of a small file, which the system begins to read; None for any other."""
+  try:
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would wait for one
+  except OSError:
+    return None
+  status = os.fstat(descriptor)
+  if stat.S_ISREG(status.st_mode) and status.st_size <= _AT_ONCE:
+    if hasattr(os, "posix_fadvise"):
+      with contextlib.suppress(OSError):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+    return descriptor
+  os.close(descriptor)
+  return None
+
+
+def _read_whole(file: str, descriptor: int | None) -> str | bytes:
+  if descriptor is None:
+    return file
+  with open(descriptor, "rb", buffering=0) as opened, contextlib.suppress(OSError):
+    return opened.readall()
+  return file
 
 
 def _bytes_or_path(file: Path | str, name: str) -> Path | str | bytes:

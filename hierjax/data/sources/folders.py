@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Int, Integer, UInt8
 
 from hierjax.data.config import DataConfig
-from hierjax.data.images.read_image import image_extent, read_image
+from hierjax.data.images.read_image import image_extent, read_ahead, read_image
 from hierjax.data.source import FileSplits, deepest_nodes, file_content, pad_nodes, squares
 from hierjax.data.sources.packs import TREE, pack_splits
 from hierjax.errors import UserError
@@ -93,8 +94,10 @@ class FolderSource:
   def read(self, indices: Integer[np.ndarray, "m"]) -> UInt8[np.ndarray, "m h w c"]:
     """Returns decoded images; raises BadImageError for one that cannot be decoded."""
     images = np.empty((len(indices), *self.shape), np.uint8)
-    for row, index in enumerate(indices.tolist()):
-      images[row] = read_image(self.files[index], self.shape[0], self._fit, interpolation=self._interpolation)
+    files = [self.files[index] for index in indices.tolist()]
+    with contextlib.closing(read_ahead(files)) as found:
+      for row, (file, image) in enumerate(zip(files, found, strict=True)):
+        images[row] = read_image(image, self.shape[0], self._fit, file, interpolation=self._interpolation)
     return images
 
   def extents(self, indices: Integer[np.ndarray, "m"]) -> Int[np.ndarray, "m 2"]:
