@@ -3,7 +3,8 @@
   hierjax study heads --config.data.root=PHOTOS --workdir=runs/heads
 
 Each head has the same budget of tuning: three rates, chosen on validation with seed 0. CNN-S2S reads maxima of the maps
-of all stages, as in the paper, or their means; the other heads read the mean of the last map.
+of all stages, as in the paper, or their means; the other heads read the mean of the last map. An ensemble is of three
+seeds.
 """
 
 from configs.studies.residual_arcs import MEANS
@@ -24,6 +25,8 @@ ROWS = (
   Row("CNN-RNN, siblings", "photos", ("head.softmax=siblings",), RATES),
   Row("CNN-S2S, maxima", STAGES, tuned=RATES),
   Row("CNN-S2S, means", STAGES, MEANS, RATES),
+  Row("flat, ensembles of 3", of="flat", ensemble=3),
+  Row("CNN-RNN, siblings, ensembles of 3", of="CNN-RNN, siblings", ensemble=3),
 )
 
 
