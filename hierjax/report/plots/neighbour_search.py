@@ -302,10 +302,9 @@ def find_grid(run: Run, scale: str) -> Grid:
 
 def _map_size(run: Run) -> tuple[int, int]:
   shape = (1, run.data.crop, run.data.crop, len(run.data.mean))
-  variables = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), shape[1:]))
   backbone = jax.eval_shape(
     lambda v, x: run.method.module.apply(v, x, method=lambda module, x: module.backbone(x, train=False)),
-    variables,
+    run.variable_shapes,
     jax.ShapeDtypeStruct(shape, jnp.float32),
   )
   return backbone.stages[-1].shape[1:3]

@@ -9,13 +9,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from hierjax.evaluation.choosing.temperature import calibrate_run
 from hierjax.evaluation.console import print_metrics
 from hierjax.evaluation.evaluate import evaluate_run
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.runs import devices
-from hierjax.runs.checkpoint import Checkpoints
+from hierjax.runs.checkpoint import Checkpoints, template
 from hierjax.runs.choices import kept_temperatures
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.peers import watched
@@ -91,8 +92,8 @@ def opened(training: Training, config: Mapping[str, Any], together: int = 1) -> 
   closing = contextlib.closing
   with contextlib.ExitStack() as stack:
     stack.enter_context(closing(folder))
-    shapes = jax.eval_shape(training.make_variables)
-    taken, origin = ({}, "") if resumes else start_weights(training.init, training.run, shapes, training.layout.mesh)
+    shapes, mesh = training.run.variable_shapes, training.layout.mesh
+    taken, origin = ({}, "") if resumes else start_weights(training.init, training.run, shapes, mesh)
     claim(folder, config, training.run, training.train)
     stack.enter_context(watched(folder))
     state, checkpoints = _begun(training, taken, origin)
@@ -115,9 +116,17 @@ def _begun(training: Training, taken: Weights, origin: str) -> tuple[TrainState,
   run, folder, layout = training.run, training.folder, training.layout
   checkpoints = Checkpoints(folder.checkpoints, select_best=training.validation is not None, create=True)
   optimizer = training.phases.all[-1].optimizer
-  state = restored_or_new(
-    checkpoints, lambda taken: init_state(started(training.make_variables(), taken), optimizer), taken, layout.state
-  )
+
+  def make(key: PRNGKeyArray, taken: Weights) -> TrainState:
+    return init_state(started(run.init_variables(key, training.train.shape), taken), optimizer)
+
+  def fresh() -> TrainState:
+    # Random numbers take a CPU's compiler half a second a shape; unoptimised, a tenth, and this runs once.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(make, out_shardings=layout.state, compiler_options=options)(training.key, taken)
+
+  shapes = jax.eval_shape(lambda: init_state(run.variable_shapes, optimizer))
+  state = restored_or_new(checkpoints, template(shapes, layout.state), fresh)
   if origin:
     say(origin)
   if int(state.step) < training.length.total_steps:

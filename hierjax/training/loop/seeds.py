@@ -84,8 +84,7 @@ def _fit(steps: Sequence[Steps], stack: contextlib.ExitStack) -> None:
   for done, rows in enumerate(zip(*streams, strict=True) if left else (), starts[0] + 1):
     examples = devices.put_batch(jax.tree.map(lambda *own: np.stack(own), *rows), training.layout.mesh, axis=1)
     states, metrics = take[training.phases.at(done - 1)](training.run.method, states, examples)
-    for one in left:
-      one.count(metrics["loss"])
+    left[0].count(metrics["loss"])
     if any(one.due(done, signals) for one in left):
       for number, one in enumerate(steps):
         one.state = _row(states, number)

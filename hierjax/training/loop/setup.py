@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -26,7 +25,6 @@ from hierjax.training.phases import Phases, PhasesConfig, make_phases
 from hierjax.training.schedule import RunLength, ScheduleConfig, make_schedule
 from hierjax.training.sharding import Layout, ShardingConfig, layout_of
 from hierjax.training.step import StepSettings, parts_of_norms
-from hierjax.types import Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Training:
     validation: the validation images; None where there are none.
     judged: the split that is evaluated after training; None where there is none.
     length: of the run.
-    make_variables: returns fresh variables; jittable.
+    key: of all random numbers of the run.
     phases: of the run.
     step_settings: of the steps of all phases.
   """
@@ -57,7 +55,7 @@ class Training:
   validation: Source | None
   judged: str | None
   length: RunLength
-  make_variables: Callable[[], Variables]
+  key: PRNGKeyArray
   phases: Phases
   step_settings: StepSettings
 
@@ -69,7 +67,7 @@ class Training:
       self,
       run=run,
       folder=RunFolder(workdir),
-      make_variables=partial(run.init_variables, key, self.train.shape),
+      key=key,
       step_settings=dataclasses.replace(self.step_settings, key=_step_key(key)),
     )
 
@@ -104,9 +102,8 @@ def set_up(config: Mapping[str, Any], workdir: str) -> Training:
   judged = judged_split(run)  # opened now: labels that are not in the tree must show before the first step
 
   key = jax.random.key(settings.seed)
-  make_variables = partial(run.init_variables, key, train.shape)
   phases_config = unpack(PhasesConfig, settings.phases, "phases")
-  shapes = jax.eval_shape(make_variables)
+  shapes = run.variable_shapes
   phases = make_phases(phases_config, optim_config, shapes, length)
   layout = layout_of(sharding, run.method, shapes, phases.all[-1].optimizer, mesh)
   parted = parts_of_norms(phases.all[-1], optim_config.accumulate, settings.batch_size, shapes)
@@ -129,7 +126,7 @@ def set_up(config: Mapping[str, Any], workdir: str) -> Training:
     validation=validation,
     judged=judged,
     length=length,
-    make_variables=make_variables,
+    key=key,
     phases=phases,
     step_settings=step_settings,
   )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,11 +15,10 @@ from jax.experimental import multihost_utils
 from hierjax import __version__
 from hierjax.data.source import Source, data_checksum
 from hierjax.errors import UserError
-from hierjax.runs.checkpoint import Checkpoints, template
+from hierjax.runs.checkpoint import Checkpoints
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.processes import agree, check_shared
 from hierjax.runs.run import Run
-from hierjax.training.initial.extend import Weights
 from hierjax.training.state import TrainState
 
 
@@ -56,19 +56,21 @@ def check_processes(config: Mapping[str, Any], folder: RunFolder) -> None:
   agree({"config": config, "versions": code, "newest checkpoint": str(folder.newest_step())})
 
 
-def restored_or_new(checkpoints: Checkpoints, make: Any, taken: Weights, shardings: TrainState) -> TrainState:
-  """Returns the state of the latest checkpoint that is whole, or else `make(taken)`, each array with its sharding.
+def restored_or_new(checkpoints: Checkpoints, shapes: TrainState, fresh: Callable[[], TrainState]) -> TrainState:
+  """Returns the state of the latest checkpoint that is whole, or else a fresh one.
+
+  Args:
+    checkpoints: of the run.
+    shapes: of the state, each with its sharding.
+    fresh: returns the state before the first step.
 
   Raises:
     UserError: no checkpoint is whole, or the disk has no room for those of the run.
   """
-  shapes = template(jax.eval_shape(make, taken), shardings)
   if checkpoints.latest is None and not checkpoints.damaged:
     checkpoints.check_room_for((shapes.model, shapes.training))
-    # Random numbers take a CPU's compiler half a second a shape; unoptimised, a tenth, and this runs once.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(make, out_shardings=shardings, compiler_options=options)(taken)
+    return fresh()
   model, training, remarks = checkpoints.restore_latest(shapes.model, shapes.training)
   for remark in remarks if jax.process_index() == 0 else ():
     print(remark, flush=True)
-  return shapes.replace(**model, **training)
+  return dataclasses.replace(shapes, **model, **training)
