@@ -119,3 +119,22 @@ def merge(build: Callable[[], nn.Module], shared: int, levels: Sequence[int]) ->
   whole = built()
   trunk = (whole.stem, *whole.stages[:shared]) if shared else ()
   return MergedBackbone(trunk, FrozenDict({str(level - 1): branch() for level in levels}), whole.remat)
+
+
+def merged_names(name: str, shared: int, branches: Sequence[str]) -> list[str]:
+  """Returns the names that a weight has with a merged backbone: one in the trunk, or one for each branch.
+
+  Args:
+    name: with the plain backbone, such as `backbone/stages_3/norm/scale`; one of another part stays as it is.
+    shared: the number of shared stages, the stem with them; 0 for none.
+    branches: their keys, as in `MergedBackbone.branches`.
+  """
+  backbone, _, below = name.partition("/")
+  if backbone != "backbone":
+    return [name]
+  part, _, rest = below.partition("/")
+  number = int(part.removeprefix("stages_")) if part.startswith("stages_") else -1
+  if shared and (part == "stem" or 0 <= number < shared):
+    return [f"backbone/trunk_{number + 1}/{rest}"]
+  own = f"stages_{number - shared}/{rest}" if number >= 0 else below
+  return [f"backbone/branches_{key}/{own}" for key in branches]

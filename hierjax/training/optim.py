@@ -195,19 +195,27 @@ def make_optimizer(config: OptimConfig, params: Any, own_counts: bool = False) -
 
 def _layer_factors(names: Any, decay: float) -> Any:
   """Returns `layer_decay` to the power of the number of stages after each parameter's; 1 outside the backbone."""
-  stage_of = re.compile(r"^backbone/(?:stages_(\d+)/)?")
-  found = [int(match[1]) for name in jax.tree.leaves(names) if (match := stage_of.match(name)) and match[1]]
-  last = max(found, default=-1)
-  if decay != 1 and not found:
+  shared = max(_count(names, r"^backbone/trunk_(\d+)/") - 1, 0)  # stages of a merged backbone's trunk, its stem apart
+  own = _count(names, r"^backbone/(?:branches_\w+/)?stages_(\d+)/")
+  if decay != 1 and not shared + own:
     raise UserError(f"config.optim.layer_decay = {decay}: the backbone has no parameters of stages_N; set it to 1")
+  part = re.compile(r"^backbone/(?:branches_\w+/)?(?:(trunk|stages)_(\d+)|(top))?")
 
   def factor(name: str) -> float:
-    match = stage_of.match(name)
-    if match is None or name.startswith("backbone/top/"):
+    match = part.match(name)
+    if match is None or match[3]:
       return 1.0
-    return float(decay ** (last - int(match[1]) if match[1] else last + 1))
+    if match[1] == "trunk":
+      return float(decay ** (own + shared - int(match[2])))
+    return float(decay ** (own - 1 - int(match[2]) if match[2] else own + shared))
 
   return jax.tree.map(factor, names)
+
+
+def _count(names: Any, pattern: str) -> int:
+  """Returns how many numbers, from 0, the names have in a place; 0 for none."""
+  found = (re.search(pattern, name) for name in jax.tree.leaves(names))
+  return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
 def _clip(config: OptimConfig, names: Any) -> optax.GradientTransformation:

@@ -166,6 +166,21 @@ def test_layer_decay_multiplies_the_rates_of_stages_from_the_last_one_up():
 
 
 @pytest.mark.parametrize(
+  ("names", "factors"),
+  [
+    (("trunk_0", "trunk_1", "branches_0/stages_0", "branches_1/stages_1"), (0.125, 0.25, 0.5, 1)),
+    (("branches_0/stem", "branches_0/stages_0", "branches_1/stages_1", "branches_1/top"), (0.25, 0.5, 1, 1)),
+    (("trunk_0", "trunk_1", "branches_0/top"), (0.5, 1, 1)),
+  ],
+  ids=["a stage is shared", "nothing is", "all stages are"],
+)
+def test_layer_decay_counts_the_stages_of_a_merged_backbone(names, factors):
+  params = {"backbone": {f"{name}/w": jnp.ones(2) for name in names}}
+  found = make_optimizer(OptimConfig(lr_groups=ALL, layer_decay=0.5), params).factors["backbone"]
+  assert [found[f"{name}/w"] for name in names] == list(factors)
+
+
+@pytest.mark.parametrize(
   ("field", "value"), [("layer_decay", 0.0), ("layer_decay", 1.5), ("keep_statistics", ("body",))]
 )
 def test_values_of_fine_tuning_out_of_range(field, value):

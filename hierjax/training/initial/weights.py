@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 
 from hierjax.config import checked
 from hierjax.errors import UserError
+from hierjax.nn.merged import MergedBackbone, merged_names
 from hierjax.nn.pretrained.files import shown
 from hierjax.nn.pretrained.named import find_weights
 from hierjax.nn.pretrained.restore import difference, listed
@@ -146,7 +148,10 @@ def _matching(has: Weights, wants: Weights, config: InitConfig, remark: str = ""
 def _of_file(config: InitConfig, run: Run, shapes: Variables, mesh: Mesh) -> tuple[Weights, str]:
   """Returns the backbone's weights of a file, by hierjax's names or others', and a line about them."""
   arrays = find_weights(config.weights, run.config.backbone).arrays()
-  wants = flatten_dict(shapes)
+  wants, backbone = flatten_dict(shapes), run.method.module.backbone
+  if isinstance(backbone, MergedBackbone):
+    names = partial(merged_names, shared=run.config.merged["shared"], branches=list(backbone.branches))
+    arrays = {own: array for name, array in arrays.items() for own in names(name)}
   paths = {_name(path): path for path in wants}
   saved = {paths.get(name, ("params", *shown(name).split("/"))): array for name, array in arrays.items()}
   taken = jax.device_put(_matching(saved, wants, config), devices.replicated(mesh))

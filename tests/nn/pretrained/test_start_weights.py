@@ -1,6 +1,7 @@
 """A new run starts from a file of a backbone's weights."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -52,6 +53,32 @@ def test_the_backbone_is_the_files_and_the_head_fresh(name, run, shapes, rng, tm
   assert {path[0] for path in found} == {"params", "batch_stats"}
   for path, array in found.items():
     np.testing.assert_array_equal(array, weights.get("/".join(path[1:]), 7.0))
+
+
+@pytest.mark.parametrize("shared", [0, 1, 2])
+def test_each_branch_of_a_merged_backbone_starts_from_the_file(shared, rng, tmp_path):
+  c = common.base()
+  common.smoke(c)
+  c.tree.source, c.tree.levels = "shapes", 2
+  c.backbone, c.head = dict(name="small_resnet", widths=(4, 6), blocks=1), dict(name="coarse_fine")
+  plain = Run.from_config(c.to_dict())
+  weights = as_file(plain.variable_shapes, rng)
+  weights = {name: np.abs(array) for name, array in weights.items()}  # variances are not negative
+  (file := tmp_path / "a.npz").write_bytes(to_bytes(weights, tmp_path / "a.npz"))
+  c.merged.shared = shared
+  merged = Run.from_config(c.to_dict())
+  taken, said = start_weights(InitConfig(weights=str(file)), merged, merged.variable_shapes, data_mesh())
+  assert said.endswith("fresh are head.")
+  images = jnp.asarray(rng.normal(size=(2, 32, 32, 3)), jnp.float32)
+  variables = started(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), merged.variable_shapes), taken)
+  of_plain, _ = start_weights(InitConfig(weights=str(file)), plain, plain.variable_shapes, data_mesh())
+  alone = started(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), plain.variable_shapes), of_plain)
+  own, other = (
+    run.method.module.apply(values, images, method="features").pooled
+    for run, values in ((merged, variables), (plain, alone))
+  )
+  assert np.abs(other).max() > 0
+  np.testing.assert_allclose(own, np.concatenate([other, other], axis=1), rtol=1e-5)
 
 
 def test_a_mismatch_shows_both_sides_and_skip_is_the_way_out(run, shapes, rng, tmp_path):
