@@ -3,8 +3,8 @@
   hierjax study heads --config.data.root=PHOTOS --workdir=runs/heads
 
 Each head has the same budget of tuning: three rates, chosen on validation with seed 0. CNN-S2S reads maxima of the maps
-of all stages, as in the paper, or their means; the other heads read the mean of the last map. An ensemble is of three
-seeds.
+of all stages, as in the paper, or their means; the other heads read the mean of the last map. An ensemble is of the
+first three seeds.
 """
 
 from configs.studies.residual_arcs import MEANS

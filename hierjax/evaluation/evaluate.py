@@ -28,7 +28,7 @@ from hierjax.functional.combine import mean_of_views
 from hierjax.functional.metrics import Mean, evaluate_batch, metrics_with
 from hierjax.functional.multilabel import F1, multilabel_metrics
 from hierjax.functional.paths import ends, single_path
-from hierjax.inference.frozen import frozen_features
+from hierjax.inference.frozen import read_by
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.pipeline import Preprocess, Stages, each_view, finish, judged_labels, upper_levels
 from hierjax.inference.purpose import Purpose
@@ -225,7 +225,9 @@ def evaluate_with_facts(
   step = eval_step(run.data.transform, stages, settings.known_levels, tuple(run.config.metrics))
   alone = jax.process_count() == 1
   shown = set(np.linspace(0, len(source) - 1, _SHOWN).astype(int).tolist() if alone else ())
-  read = source if options.views > 1 else frozen_features(loaded, source)
+  read = read_by(loaded, source)
+  if read is source:
+    loaded = loaded.on_all_devices()
   rows = ScoredRows(run.tree)
   metrics, answers = measure_split(rows.kept(step) if not settings.known_levels else step, loaded, read, shown)
   finite = metrics["loss"] is not None and math.isfinite(metrics["loss"])  # if not, writing them says what is wrong

@@ -59,6 +59,12 @@ def frozen_features(loaded: LoadedRun, source: Source, views: int = 0) -> Source
   return FrozenFeatures(source, features)
 
 
+def read_by(loaded: LoadedRun, source: Source) -> Source:
+  """Returns what a run evaluates: features, where it keeps them and looks at one view, or else the images."""
+  one_view = loaded.run.options.views == 1
+  return frozen_features(loaded, source) if one_view else source
+
+
 def _fingerprint(loaded: LoadedRun, source: Source, views: int) -> str:
   """Returns a digest of all that the features depend on."""
   run = loaded.run

@@ -22,7 +22,7 @@ from hierjax.data.sources.frozen import FrozenFeatures
 from hierjax.errors import UserError
 from hierjax.functional.decoding import decode
 from hierjax.functional.distributions import of_nodes, split_levels
-from hierjax.inference.frozen import frozen_features
+from hierjax.inference.frozen import read_by
 from hierjax.inference.images import check_single_path, distinct_names, same_images
 from hierjax.inference.loaded_run import LoadedRun, batches_of
 from hierjax.inference.pipeline import view_distributions
@@ -208,33 +208,25 @@ def open_images(ensemble: Ensemble, split: str) -> Images:
   name, source = asked_split(whole.run, split)
   for part in ensemble.parts:
     check_single_path(part.run, source, "an ensemble predicts one path an image")
-  readers, reader_of = [(whole.run, _kept(whole, source))], []
+  readers, reader_of = [(whole.run, read_by(whole, source))], []
   for part in ensemble.parts:
     alike = (i for i, reader in enumerate(readers) if part is whole or _reads_images_of(part, *reader))
     found = next(alike, None)
     if found is None:
       shares = (part.run.data, part.run.tree_config) == (whole.run.data, whole.run.tree_config)
       own = source if shares else part.run.source(name)
-      if own is None or not same_images((whole.run, part.run), source, own):
+      if own is None or not (shares or same_images((whole.run, part.run), source, own)):
         raise UserError(f"{whole.folder.path} and {part.folder.path} have not the same images in their split {name!r}")
       found = len(readers)
-      readers.append((part.run, _kept(part, own)))
+      readers.append((part.run, read_by(part, own)))
     reader_of.append(found)
   return Images(name, source, tuple(readers), tuple(reader_of))
 
 
 def _reads_images_of(part: LoadedRun, run: Run, source: Source) -> bool:
   """Returns whether a part reads the images that a reader has."""
-  return run.data == part.run.data and not _keeps(part) and not isinstance(source, FrozenFeatures)
-
-
-def _keeps(part: LoadedRun) -> bool:
-  return bool(part.run.config.frozen["keep"]) and part.run.options.views == 1
-
-
-def _kept(part: LoadedRun, source: Source) -> Source:
-  """Returns the kept features of images for a run that was trained on such, or else the images."""
-  return frozen_features(part, source) if _keeps(part) else source
+  keeps = part.run.config.frozen["keep"] and part.run.options.views == 1
+  return run.data == part.run.data and not keeps and not isinstance(source, FrozenFeatures)
 
 
 def answers_of(ensemble: Ensemble, images: Images) -> Generator[Answered, None, None]:

@@ -59,8 +59,13 @@ def end_where_jax_aborts(folder: RunFolder) -> None:
   JAX aborts all other processes when process 0, which coordinates them, ends. A handler of Python's `signal` would wait
   for the main thread, which waits for process 0. This one runs in the thread that aborts.
   """
-  why = "JAX has ended this process, for the reason above; most likely process 0 of the run, or its machine, has ended"
-  _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: end(folder, why)))
+  why = "this process was aborted for the reason above, as it is where process 0 of the run, or its machine, has ended"
+
+  def ended(number: int) -> None:
+    signal.alarm(_SILENT_S)  # ends the process where memory is damaged, and the rest of this hangs
+    end(folder, why)
+
+  _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(ended))
   ctypes.CDLL(None).signal(ctypes.c_int(signal.SIGABRT), _handlers[-1])
 
 

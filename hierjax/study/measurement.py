@@ -70,6 +70,17 @@ class Measurement:
     others = "".join(f"-{folder.config()['seed']}" for folder in self.folders[1:])
     return self.folders[0].path / f"study{self.purpose.name}{f'-with{others}' if others else ''}.json"
 
+  def is_current(self) -> bool:
+    """Returns whether it was written, for an ensemble since its members were trained."""
+    return self.file.exists() and (len(self.folders) == 1 or self._stored().get("started") == self._started())
+
+  def _started(self) -> list[str]:
+    """Returns when each run was trained, or went on, last."""
+    return [session["started"] for folder in self.folders for session in read_sessions(folder)[-1:]]
+
+  def _stored(self) -> dict[str, Any]:
+    return read_json(self.file, "what `hierjax study` writes")
+
   def write(self, mesh: Mesh) -> None:
     """Evaluates, and writes both files.
 
@@ -82,6 +93,7 @@ class Measurement:
     own = {
       "config": self.configs[0],
       "others": list(self.configs[1:]),
+      "started": self._started(),
       "validation": _best_on_validation(self.folders[0]),
       "weights": sum(map(_weights, self.folders)),
     }
@@ -113,7 +125,7 @@ class Measurement:
     Raises:
       UserError: a run has another config than the study has now.
     """
-    result = read_json(self.file, "what `hierjax study` writes")
+    result = self._stored()
     if (result.get("config"), *result.get("others", ())) != self.configs:
       raise UserError(
         f"{self.folders[0].path} was trained with another config than the study has now: choose another --workdir, or "

@@ -29,8 +29,8 @@ class Row:
     of: the name of a row before this one, whose runs are evaluated again; '' for runs of its own.
     minimise: the cost of `hierjax.functional.costs.COSTS` whose expectation their answers minimise, as of `evaluate
       --minimise`.
-    ensemble: the number of their runs whose probabilities are averaged, as of `evaluate A B C`: those of each seed and
-      of the ones after it, the first after the last; 0 or 1: each by itself.
+    ensemble: the number of their runs whose probabilities are averaged, as of `evaluate A B C`; 0 or 1: each by itself.
+      With 6 seeds and 3 there are two ensembles, with 5 seeds one, and the last two seeds are in none.
   """
 
   name: str

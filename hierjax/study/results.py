@@ -143,7 +143,7 @@ def _value(row: _Drawn, base: _Drawn, name: str) -> Value:
   if row is base or not base.has(name):
     return value
   other = base.numbers(name)
-  t, p = paired_t(own, other) if len(own) > 1 else (math.nan, math.nan)
+  t, p = paired_t(own, other) if len(own) == len(other) > 1 else (math.nan, math.nan)
   apart = Difference(float(own.mean() - other.mean()), _ends(drawn - base.means(name)), t, p)
   return dataclasses.replace(value, difference=apart)
 
@@ -190,7 +190,7 @@ def _about(study: Study, results: Sequence[RowResult]) -> str:
   lines = [
     f"Means over the seeds {', '.join(map(str, study.seeds))} ± standard deviations, of {first['images']:,} images of "
     f"{first['split']}. Weights do not count a backbone whose features are kept; minutes are those of the training of "
-    "one run."
+    "one run, or of all runs of an ensemble."
   ]
   lines += [study.note] if study.note else []
   lines.append("; ".join(filter(None, [*said["devices"], *(f"commit {c}" for c in said["commit"])])))

@@ -105,7 +105,7 @@ class StudyRuns:
     configs = {seed: load_config(row.config, [*flags, f"--config.seed={seed}", *self.overrides]) for seed in seeds}
     measured = {seed: Measurement((folders[seed],), (_checksum(configs[seed]),)) for seed in seeds}
     missing = [seed for seed in seeds if not measured[seed].file.exists()]
-    for together in _together(missing, configs, folders):
+    for together in [missing] if len(missing) > 1 and fits(configs[missing[0]]) else [[seed] for seed in missing]:
       print(f"== {row.name}, {', '.join(folders[seed].path.name for seed in together)}", flush=True)
       devices.prepare(configs[together[0]]["batch_size"])
       _train(configs[together[0]], {seed: str(folders[seed].path) for seed in together})
@@ -119,27 +119,17 @@ class StudyRuns:
 
   def evaluated_again(self, row: Row, runs: list[Finished]) -> list[Finished]:
     """Returns the runs of another row, evaluated as this one says."""
-    found = []
-    for number, run in enumerate(runs):
-      members = [runs[(number + i) % len(runs)] for i in range(max(row.ensemble, 1))]
+    count, found = max(row.ensemble, 1), []
+    for number in range(len(runs) // count):
+      members = runs[number * count : (number + 1) * count]
       folders, configs = zip(*((one.folder, one.about["config"]) for one in members), strict=True)
       measured = Measurement(folders, configs, Purpose(minimise=row.minimise))
-      if not measured.file.exists():
-        print(f"== {row.name}, {run.folder.path}", flush=True)
-        devices.prepare(run.folder.config()["batch_size"])
+      if not measured.is_current():
+        print(f"== {row.name}, {', '.join(str(folder.path) for folder in folders)}", flush=True)
+        devices.prepare(folders[0].config()["batch_size"])
         measured.write(devices.data_mesh())
-      found.append(measured.read(run.settings))
+      found.append(measured.read(members[0].settings))
     return found
-
-
-def _together(
-  seeds: Sequence[int], configs: Mapping[int, dict[str, Any]], folders: Mapping[int, RunFolder]
-) -> list[list[int]]:
-  """Returns seeds in groups, each of which trains in one program; see `hierjax.training.loop.seeds`."""
-  steps = {folders[seed].newest_step() for seed in seeds}
-  if len(seeds) > 1 and len(steps) == 1 and fits(configs[seeds[0]]):
-    return [list(seeds)]
-  return [[seed] for seed in seeds]
 
 
 def _train(config: dict[str, Any], workdirs: Mapping[int, str]) -> None:

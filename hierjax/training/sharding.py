@@ -53,7 +53,8 @@ class ShardingConfig:
       None for each axis of the parameter; or a word. `fsdp`: over `data`, the largest axis that divides evenly.
       `nodes`: over `model`, the axis over the nodes of the tree, of output layers, label embeddings and tables; weights
       without such an axis are left to the next rule. A weight that a word cannot divide is whole.
-    data: devices along `data`; 0 for all that there are, divided by `model`.
+    data: devices along `data`; 0 for all that there are, divided by `model`, but for one where a head trains on kept
+      vectors on a CPU.
     model: devices along `model`.
     least: numbers that a weight must have for `fsdp` to divide it: many small ones cost more time than they take room.
   """
@@ -187,7 +188,7 @@ def layout_of(
 
   Raises:
     UserError: a rule matches no parameter, or names axes that one of its parameters does not have, or an axis that does
-      not divide evenly; or as `ShardingConfig.mesh`.
+      not divide evenly.
   """
   params = variables["params"]
   names = parameter_names(params)

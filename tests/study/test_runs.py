@@ -53,11 +53,18 @@ def test_a_study_trains_each_run_once_and_writes_its_table(tmp_path, monkeypatch
   assert (tmp_path / "out" / "study.csv").read_text().startswith("row,config,settings,metric,mean")
   assert (tmp_path / "out" / "study.png").stat().st_size > 1000
   assert "| of two | of flat head, ensemble=2 |" in text
-  members = [tmp_path / "out" / "flat-head" / f"seed{seed}" for seed in (4, 3)]
+  members = [tmp_path / "out" / "flat-head" / f"seed{seed}" for seed in (3, 4)]
   assert main(["evaluate", *map(str, members), "--out", str(tmp_path / "both")]) == 0
   both = json.loads((tmp_path / "both" / "eval" / "test.json").read_text())
-  of_two = json.loads((members[0] / "study-with-3.json").read_text())
+  of_two = json.loads((members[0] / "study-with-4.json").read_text())
   assert of_two["metrics"] == {name: both[name] for name in of_two["metrics"]}
+  session = json.loads((members[1] / "provenance.json").read_text())
+  session["sessions"][0]["started"] = "2026-01-01T00:00:00+00:00"  # trained anew
+  (members[1] / "provenance.json").write_text(json.dumps(session))
+  (members[0] / "study-with-4.json").write_text(json.dumps({**of_two, "metrics": {}}))
+  assert main(command) == 0
+  again = json.loads((members[0] / "study-with-4.json").read_text())
+  assert again["metrics"] == of_two["metrics"] and again["started"][1].startswith("2026-01-01")
   assert of_two["weights"] == 2 * sum(w.size for w in jax.tree.leaves(last_params(members[0])))
   assert "| fewest edges | of flat head, minimise=edges |" in text and not (tmp_path / "out" / "fewest-edges").exists()
   of = tmp_path / "out" / "flat-head" / "seed3"
@@ -111,7 +118,7 @@ def test_seeds_that_are_left_train_together_where_they_can(tmp_path, monkeypatch
   (tmp_path / "row" / "seed5" / "checkpoints" / "40" / "model").mkdir(parents=True)
   of.finished(of.study.rows[0], (), [5, 6, 7])  # one of them has stopped at a step
   of.finished(of.study.rows[0], ("frozen.keep=False", "frozen.views=0"), [8, 9])
-  assert trained == [(5, 6, 7), (5, 7), 5, 7, 8, 9]
+  assert trained == [(5, 6, 7), (5, 7), (5, 7), 8, 9]
 
 
 def test_the_time_limit_stops_a_training_after_its_checkpoint_and_anything_else_at_once():

@@ -127,14 +127,14 @@ def _told(file: str) -> int | None:
   """Returns the descriptor of a small file, which the system begins to read; None for any other."""
   try:
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would wait for one
-  except OSError:
+  except (OSError, ValueError):  # of a name that no file can have
     return None
-  status = os.fstat(descriptor)
-  if stat.S_ISREG(status.st_mode) and status.st_size <= _AT_ONCE:
-    if hasattr(os, "posix_fadvise"):
-      with contextlib.suppress(OSError):
+  with contextlib.suppress(OSError):
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= _AT_ONCE:
+      if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-    return descriptor
+      return descriptor
   os.close(descriptor)
   return None
 

@@ -1,4 +1,4 @@
-"""The training loop of every method, in three parts: set up, fit, finish."""
+"""A training run of any method, from its config to its evaluation: set-up, steps, end."""
 
 from __future__ import annotations
 
@@ -65,12 +65,18 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
 
 def _fit(training: Training, config: Mapping[str, Any]) -> int:
   """Opens the run's folder, takes the steps that are left, and returns the number of steps that were done before."""
-  with opened(training, config) as steps, contextlib.closing(steps.batches()) as batches, stop_signals() as signals:
+  with opened(training, config) as steps:
+    take_steps(steps)
+  return steps.start
+
+
+def take_steps(steps: Steps) -> None:
+  """Takes the steps of a run that are left."""
+  with contextlib.closing(steps.batches()) as batches, stop_signals() as signals:
     for done, examples in enumerate(() if steps.ended_early(steps.start) else batches, steps.start + 1):
       steps.take(done, examples, signals)
-      if steps.ended_early(done):
+      if steps.ends(done):
         break
-  return steps.start
 
 
 @contextlib.contextmanager

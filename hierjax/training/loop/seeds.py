@@ -18,15 +18,14 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import PRNGKeyArray
 
-from hierjax.errors import UserError
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.processes import say
 from hierjax.training.initial.from_weights import config_of_run
-from hierjax.training.loop.run import finish, opened
+from hierjax.training.loop.run import finish, opened, take_steps
 from hierjax.training.loop.setup import Training, set_up
-from hierjax.training.loop.signals import StopSignals, stop_signals
-from hierjax.training.loop.steps import Steps, Stopped
+from hierjax.training.loop.signals import stop_signals
+from hierjax.training.loop.steps import Due, Steps, Stopped
 from hierjax.training.phases import Phase
 from hierjax.training.state import TrainState
 from hierjax.training.step import TrainStep, make_train_step
@@ -34,32 +33,42 @@ from hierjax.types import Examples, Method
 
 
 def fits(config: Mapping[str, Any]) -> bool:
-  """Returns whether runs of a config are trained together: on kept features, by one process, with whole weights."""
-  return bool(config["frozen"]["keep"]) and jax.process_count() == 1 and not config["sharding"]["rules"]
+  """Returns whether runs of a config are trained together: on kept features, with whole weights, by one process.
+
+  With `wandb` they are not: it has one run at a time. No device is asked for.
+  """
+  rules = (config["sharding"] or {}).get("rules")
+  alone = jax.distributed.is_initialized() or "wandb" in config["loggers"]
+  return bool(config["frozen"]["keep"]) and not rules and not alone
 
 
 def train_seeds(config: Mapping[str, Any], workdirs: Mapping[int, str]) -> None:
-  """Trains and evaluates runs that differ in nothing but the seed; those that stopped at one step go on together.
+  """Trains and evaluates runs that differ in nothing but the seed, in one program; resumes those that were begun.
+
+  Runs that have stopped at different steps go on in groups of equal steps, one after the other.
 
   Args:
     config: of the runs, as plain data; its seed is not read.
     workdirs: the folder of each seed.
 
   Raises:
-    UserError: as `train_and_evaluate`; or the runs have not stopped at the same step.
-    Diverged: one of the runs diverged.
-    Stopped: the process received a signal; a checkpoint of each run was written.
+    UserError: as `train_and_evaluate`.
+    Diverged: one of the runs diverged; the message names its seed.
+    Stopped: the process received a signal; a checkpoint of each run that was training was written.
   """
   seeds = list(workdirs)
   config, lines = config_of_run({**config, "seed": seeds[0]}, RunFolder(workdirs[seeds[0]]))
   say("\n".join([f"devices: {devices.devices_in_use()}", *lines]))
-  first = set_up(config, workdirs[seeds[0]])
-  runs = [first, *(_without_console(first.with_seed(seed, workdirs[seed])) for seed in seeds[1:])]
+  whole = set_up(config, workdirs[seeds[0]])
+  first, *others = (whole.with_seed(seed, folder) for seed, folder in workdirs.items())
+  runs = [first, *map(_without_console, others)]
   with contextlib.ExitStack() as stack:
     steps = [stack.enter_context(opened(run, {**config, "seed": run.run.config.seed}, len(runs))) for run in runs]
-    _fit(steps, stack)
+    for start in sorted({one.start for one in steps}):
+      _take_steps([one for one in steps if one.start == start])
   devices.return_memory()
   for run, own in zip(runs, steps, strict=True):
+    say(f"{run.folder.path}:")
     finish(run, own.start)
 
 
@@ -71,31 +80,35 @@ def _without_console(training: Training) -> Training:
   )
 
 
-def _fit(steps: Sequence[Steps], stack: contextlib.ExitStack) -> None:
-  """Takes the steps that are left, until each run has ended."""
-  starts = sorted({one.start for one in steps})
-  if len(starts) > 1:
-    raise UserError(f"the runs of these seeds have stopped at different steps, {starts}: train each by itself")
-  streams = [stack.enter_context(contextlib.closing(one.batches())) for one in steps]
-  signals = stack.enter_context(stop_signals())
-  left = [one for one in steps if not one.ended_early(one.start)]
-  training, states = steps[0].training, _stacked([one.state for one in steps])
+def _take_steps(steps: Sequence[Steps]) -> None:
+  """Takes the steps that are left of runs that are at one step, until each has ended."""
+  if len(steps) == 1:
+    take_steps(steps[0])
+    return
+  start, training = steps[0].start, steps[0].training
+  left, states = [one for one in steps if not one.ended_early(start)], _stacked([one.state for one in steps])
   take = [_step_of_seeds([one.training for one in steps], phase) for phase in training.phases.all]
-  for done, rows in enumerate(zip(*streams, strict=True) if left else (), starts[0] + 1):
-    examples = devices.put_batch(jax.tree.map(lambda *own: np.stack(own), *rows), training.layout.mesh, axis=1)
-    states, metrics = take[training.phases.at(done - 1)](training.run.method, states, examples)
-    left[0].count(metrics["loss"])
-    if any(one.due(done, signals) for one in left):
-      for number, one in enumerate(steps):
-        one.state = _row(states, number)
-      _after(done, left, [_row(metrics, steps.index(one)) for one in left], signals)
-      states = _stacked([one.state for one in steps])
-      left = [one for one in left if not one.ended_early(done)]
-    if not left:
-      break
+  with contextlib.ExitStack() as stack:
+    streams = [stack.enter_context(contextlib.closing(one.batches())) for one in steps]
+    signals = stack.enter_context(stop_signals())
+    for one in left:
+      one.rate.restart(start)  # the others were opened meanwhile
+    for done, rows in enumerate(zip(*streams, strict=True) if left else (), start + 1):
+      examples = devices.put_batch(jax.tree.map(lambda *own: np.stack(own), *rows), training.layout.mesh, axis=1)
+      states, metrics = take[training.phases.at(done - 1)](training.run.method, states, examples)
+      left[0].count(metrics["loss"])
+      due = left[0].due(done, signals)  # the same for all, whatever comes while they log and save
+      if due.anything:
+        for number, one in enumerate(steps):
+          one.state = _row(states, number)
+        _after(done, left, [_row(metrics, steps.index(one)) for one in left], due)
+        states = _stacked([one.state for one in steps])
+      left = [one for one in left if not one.ends(done)]
+      if not left:
+        break
 
 
-def _after(done: int, steps: Sequence[Steps], metrics: Sequence[Mapping[str, jax.Array]], signals: StopSignals) -> None:
+def _after(done: int, steps: Sequence[Steps], metrics: Sequence[Mapping[str, jax.Array]], due: Due) -> None:
   """Does what is due for each run; a signal stops all of them, each with its checkpoint."""
   stopped: Stopped | None = None
   for own, found in zip(steps, metrics, strict=True):
@@ -104,7 +117,7 @@ def _after(done: int, steps: Sequence[Steps], metrics: Sequence[Mapping[str, jax
         if other is not own:
           stack.enter_context(other.rate.paused())
       try:
-        own.after(done, found, signals)
+        own.after(done, found, due)
       except Stopped as error:
         stopped = error
   if stopped is not None:

@@ -44,6 +44,7 @@ class Training:
     key: of all random numbers of the run.
     phases: of the run.
     step_settings: of the steps of all phases.
+    label: of messages, where one program trains several runs, such as `seed 3: `.
   """
 
   run: Run
@@ -58,9 +59,10 @@ class Training:
   key: PRNGKeyArray
   phases: Phases
   step_settings: StepSettings
+  label: str = ""
 
   def with_seed(self, seed: int, workdir: str) -> Training:
-    """Returns the run with another seed, in another folder, on the same opened set."""
+    """Returns the run with another seed, in another folder, on the same opened set; its messages name the seed."""
     run = dataclasses.replace(self.run, config=dataclasses.replace(self.run.config, seed=seed))
     key = jax.random.key(seed)
     return dataclasses.replace(
@@ -69,6 +71,7 @@ class Training:
       folder=RunFolder(workdir),
       key=key,
       step_settings=dataclasses.replace(self.step_settings, key=_step_key(key)),
+      label=f"seed {seed}: ",
     )
 
 

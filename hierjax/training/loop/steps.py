@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Generator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -41,6 +41,27 @@ class Diverged(UserError):
   """The loss, its gradient, a weight or a metric on validation was not finite."""
 
 
+class Due(NamedTuple):
+  """What is due after a step.
+
+  Attributes:
+    log: a line of the log.
+    validation: a validation.
+    save: a checkpoint.
+    stop: the number of the signal that stops the run; 0 for none.
+  """
+
+  log: bool
+  validation: bool
+  save: bool
+  stop: int
+
+  @property
+  def anything(self) -> bool:
+    """Whether anything is due."""
+    return self.log or self.save
+
+
 class Steps:
   """The steps of a run, each with the log line, the validation and the checkpoint that are due after it.
 
@@ -54,6 +75,7 @@ class Steps:
   """
 
   def __init__(self, training: Training, state: TrainState, checkpoints: Checkpoints, config: Mapping[str, Any]):
+    self._label = training.label
     self.training, self.state, self.checkpoints, self.start = training, state, checkpoints, int(state.step)
     length, batch_size = training.length, training.run.config.batch_size
     progress = Progress(length.total_steps, batch_size, self.start, length.steps_per_epoch)
@@ -83,7 +105,7 @@ class Steps:
     batch = devices.put_batch(examples, self.training.layout.mesh)
     self.state, metrics = train_step(self.training.run.method, self.state, batch)
     self.count(metrics["loss"])
-    self.after(done, metrics, signals)
+    self.after(done, metrics, self.due(done, signals))
 
   def count(self, loss: jax.Array) -> None:
     """Counts a step, given its loss, and waits for the one two steps before: batches must not pile up on the device."""
@@ -94,36 +116,34 @@ class Steps:
     if jax.process_index() == 0:
       self._estimate.count(1)
 
-  def due(self, done: int, signals: StopSignals) -> bool:
-    """Returns whether `after` has anything to do."""
+  def due(self, done: int, signals: StopSignals) -> Due:
+    """Returns what is due after step `done`."""
     settings, length = self.training.run.config, self.training.length
-    return (
-      signals.received is not None
-      or self._logs(done)
-      or (self.training.validation is not None and length.due(done, settings.eval_every))
-      or length.due(done, settings.checkpoint_every)
-      or self._minutes.due(done)
-    )
+    validation = self.training.validation is not None and length.due(done, settings.eval_every)
+    stop = (signals.received or 15) if signals.received is not None or self.checkpoints.should_stop(done) else 0
+    save = validation or bool(stop) or length.due(done, settings.checkpoint_every) or self._minutes.due(done)
+    return Due(done % settings.log_every == 0 or done == length.total_steps, validation, save, stop)
 
-  def after(self, done: int, metrics: Mapping[str, jax.Array], signals: StopSignals) -> None:
-    """Logs, validates and saves what is due after step `done`; raises as `take`."""
-    settings, length = self.training.run.config, self.training.length
-    if self._logs(done):
+  def after(self, done: int, metrics: Mapping[str, jax.Array], due: Due) -> None:
+    """Does what is due after step `done`; raises as `take`."""
+    if due.log:
       self._log(done, metrics)
     scores = None
-    if self.training.validation is not None and length.due(done, settings.eval_every):
+    if due.validation and self.training.validation is not None:
       with self.rate.paused():
         scores = self._validate(done, self.training.validation)
-    stop = signals.received is not None or self.checkpoints.should_stop(done)
-    if scores or stop or length.due(done, settings.checkpoint_every) or self._minutes.due(done):
+    if due.save:
       self._save(done, _headline(scores) if scores else None)
-    if stop and done < length.total_steps:
-      raise Stopped(signals.received or 15, done, length.total_steps)
-    if self.ended_early(done):
-      say(f"validation has not improved for {settings.patience:g} epochs: training ends at step {done}")
+    if due.stop and done < self.training.length.total_steps:
+      raise Stopped(due.stop, done, self.training.length.total_steps)
 
-  def _logs(self, done: int) -> bool:
-    return done % self.training.run.config.log_every == 0 or done == self.training.length.total_steps
+  def ends(self, done: int) -> bool:
+    """Returns `ended_early`, and says so."""
+    if not self.ended_early(done):
+      return False
+    epochs = self.training.run.config.patience
+    say(f"{self._label}validation has not improved for {epochs:g} epochs: training ends at step {done}")
+    return True
 
   def ended_early(self, done: int) -> bool:
     """Returns whether validation has not improved for `config.patience` epochs."""
@@ -151,7 +171,7 @@ class Steps:
     devices.return_memory()
     for name, value in scores.items():
       if not all(map(math.isfinite, jax.tree.leaves(value))):
-        raise _diverged(f"the {name} on validation", done, self.checkpoints)
+        raise _diverged(f"{self._label}the {name} on validation", done, self.checkpoints)
     self.log.write(done, "validation", scores)
     schedule = self.training.schedule
     if schedule.name == "plateau":
@@ -162,14 +182,14 @@ class Steps:
   def _save(self, done: int, score: float | None) -> None:
     self._check_finite()
     if not all_finite(self.state.model):
-      raise _diverged("a weight", done, self.checkpoints)
+      raise _diverged(f"{self._label}a weight", done, self.checkpoints)
     self.checkpoints.save(done, self.state.model, self.state.training, score)
     self._minutes.restart()
 
   def _check_finite(self) -> None:
     bad_step = int(self.state.bad_step)
     if bad_step >= 0:
-      raise _diverged("the loss or its gradient", bad_step, self.checkpoints)
+      raise _diverged(f"{self._label}the loss or its gradient", bad_step, self.checkpoints)
 
 
 def _diverged(what: str, step: int, checkpoints: Checkpoints) -> Diverged:
