@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hierjax.data.source import Source
-from hierjax.runs.devices import data_mesh, put_batch, replicated
+from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.types import Examples, Method, Variables
@@ -60,10 +60,10 @@ class LoadedRun:
 
   def on_all_devices(self) -> LoadedRun:
     """Returns the run with its weights on all devices, where they are on one of several."""
-    mesh = data_mesh()
-    if mesh.size == self.mesh.size:
+    mesh = devices.data_mesh()
+    if self.mesh.size > 1 or mesh.size == 1:
       return self
-    return dataclasses.replace(self, variables=jax.device_put(self.variables, replicated(mesh)), mesh=mesh)
+    return dataclasses.replace(self, variables=jax.device_put(self.variables, devices.replicated(mesh)), mesh=mesh)
 
   def map(self, function: OfBatch[T], source: Source) -> Generator[tuple[Examples, T], None, None]:
     """Yields each batch of a split and `function(method, variables, examples)`; one batch is in flight on the devices.
@@ -107,4 +107,4 @@ def batches_of(readers: Sequence[tuple[Run, Source]], mesh: Mesh) -> Generator[t
       run = dataclasses.replace(run, config=dataclasses.replace(run.config, batch_size=batch_size))
       streams.append(stack.enter_context(contextlib.closing(run.eval_batches(source))))
     for batches in zip(*streams, strict=True):
-      yield tuple(put_batch(examples, mesh) for examples in batches)
+      yield tuple(devices.put_batch(examples, mesh) for examples in batches)

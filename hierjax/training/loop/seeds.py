@@ -97,18 +97,20 @@ def _take_steps(steps: Sequence[Steps]) -> None:
       examples = devices.put_batch(jax.tree.map(lambda *own: np.stack(own), *rows), training.layout.mesh, axis=1)
       states, metrics = take[training.phases.at(done - 1)](training.run.method, states, examples)
       left[0].count(metrics["loss"])
-      due = left[0].due(done, signals)  # the same for all, whatever comes while they log and save
-      if due.anything:
+      due, signal = left[0].due(done), left[0].stop(done, signals)  # for all, whatever comes while they log and save
+      if any(due) or signal:
         for number, one in enumerate(steps):
           one.state = _row(states, number)
-        _after(done, left, [_row(metrics, steps.index(one)) for one in left], due)
+        _after(done, left, [_row(metrics, steps.index(one)) for one in left], due, signal)
         states = _stacked([one.state for one in steps])
       left = [one for one in left if not one.ends(done)]
       if not left:
         break
 
 
-def _after(done: int, steps: Sequence[Steps], metrics: Sequence[Mapping[str, jax.Array]], due: Due) -> None:
+def _after(
+  done: int, steps: Sequence[Steps], metrics: Sequence[Mapping[str, jax.Array]], due: Due, signal: int
+) -> None:
   """Does what is due for each run; a signal stops all of them, each with its checkpoint."""
   stopped: Stopped | None = None
   for own, found in zip(steps, metrics, strict=True):
@@ -117,7 +119,7 @@ def _after(done: int, steps: Sequence[Steps], metrics: Sequence[Mapping[str, jax
         if other is not own:
           stack.enter_context(other.rate.paused())
       try:
-        own.after(done, found, due)
+        own.after(done, found, due, lambda: signal)
       except Stopped as error:
         stopped = error
   if stopped is not None:

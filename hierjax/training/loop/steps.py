@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -48,18 +48,11 @@ class Due(NamedTuple):
     log: a line of the log.
     validation: a validation.
     save: a checkpoint.
-    stop: the number of the signal that stops the run; 0 for none.
   """
 
   log: bool
   validation: bool
   save: bool
-  stop: int
-
-  @property
-  def anything(self) -> bool:
-    """Whether anything is due."""
-    return self.log or self.save
 
 
 class Steps:
@@ -105,7 +98,7 @@ class Steps:
     batch = devices.put_batch(examples, self.training.layout.mesh)
     self.state, metrics = train_step(self.training.run.method, self.state, batch)
     self.count(metrics["loss"])
-    self.after(done, metrics, self.due(done, signals))
+    self.after(done, metrics, self.due(done), lambda: self.stop(done, signals))
 
   def count(self, loss: jax.Array) -> None:
     """Counts a step, given its loss, and waits for the one two steps before: batches must not pile up on the device."""
@@ -116,26 +109,31 @@ class Steps:
     if jax.process_index() == 0:
       self._estimate.count(1)
 
-  def due(self, done: int, signals: StopSignals) -> Due:
+  def due(self, done: int) -> Due:
     """Returns what is due after step `done`."""
     settings, length = self.training.run.config, self.training.length
     validation = self.training.validation is not None and length.due(done, settings.eval_every)
-    stop = (signals.received or 15) if signals.received is not None or self.checkpoints.should_stop(done) else 0
-    save = validation or bool(stop) or length.due(done, settings.checkpoint_every) or self._minutes.due(done)
-    return Due(done % settings.log_every == 0 or done == length.total_steps, validation, save, stop)
+    save = validation or length.due(done, settings.checkpoint_every) or self._minutes.due(done)
+    return Due(done % settings.log_every == 0 or done == length.total_steps, validation, save)
 
-  def after(self, done: int, metrics: Mapping[str, jax.Array], due: Due) -> None:
-    """Does what is due after step `done`; raises as `take`."""
+  def stop(self, done: int, signals: StopSignals) -> int:
+    """Returns the number of the signal that stops the run after step `done`; 0 for none."""
+    received = signals.received is not None or self.checkpoints.should_stop(done)
+    return (signals.received or 15) if received else 0
+
+  def after(self, done: int, metrics: Mapping[str, jax.Array], due: Due, stop: Callable[[], int]) -> None:
+    """Does what is due after step `done`; raises as `take` where `stop`, asked after validation, is a signal."""
     if due.log:
       self._log(done, metrics)
     scores = None
     if due.validation and self.training.validation is not None:
       with self.rate.paused():
         scores = self._validate(done, self.training.validation)
-    if due.save:
+    signal = stop()
+    if due.save or signal:
       self._save(done, _headline(scores) if scores else None)
-    if due.stop and done < self.training.length.total_steps:
-      raise Stopped(due.stop, done, self.training.length.total_steps)
+    if signal and done < self.training.length.total_steps:
+      raise Stopped(signal, done, self.training.length.total_steps)
 
   def ends(self, done: int) -> bool:
     """Returns `ended_early`, and says so."""
