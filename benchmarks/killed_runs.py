@@ -213,7 +213,7 @@ def _read(run: Run, folder: RunFolder) -> str:
 
 RUNS: dict[str, Callable[[Path, Rng], Iterator[str]]] = {
   "reading and evaluating beside a training": evaluations,
-  "kill -9 of the second of two processes of a run": kills_of("quickstart.py:smoke", processes=2),
+  "kill -9 of one of two processes of a run": kills_of("quickstart.py:smoke", processes=2),
   "kill -9 of a run: CNN-RNN": kills_of("quickstart.py:smoke"),
   "kill -9 of a run: merged networks": kills_of("merged_cifar100.py:smoke"),
   "kill -9 of a run: DHNN": kills_of("dhnn_shapes.py:smoke"),
