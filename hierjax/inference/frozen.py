@@ -24,6 +24,7 @@ from hierjax.data.sources.frozen import FrozenFeatures
 from hierjax.errors import UserError
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.runs.estimate import Estimate
+from hierjax.runs.run import Run
 from hierjax.types import Examples, Method, Variables
 
 _CHUNK = 256  # images that are hashed at once
@@ -61,8 +62,12 @@ def frozen_features(loaded: LoadedRun, source: Source, views: int = 0) -> Source
 
 def read_by(loaded: LoadedRun, source: Source) -> Source:
   """Returns what a run evaluates: features, where it keeps them and looks at one view, or else the images."""
-  one_view = loaded.run.options.views == 1
-  return frozen_features(loaded, source) if one_view else source
+  return frozen_features(loaded, source) if reads_features(loaded.run) else source
+
+
+def reads_features(run: Run) -> bool:
+  """Returns whether a run evaluates the features that it keeps; of several views of an image there are none."""
+  return bool(run.config.frozen["keep"]) and run.options.views == 1
 
 
 def _fingerprint(loaded: LoadedRun, source: Source, views: int) -> str:

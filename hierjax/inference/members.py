@@ -22,7 +22,7 @@ from hierjax.data.sources.frozen import FrozenFeatures
 from hierjax.errors import UserError
 from hierjax.functional.decoding import decode
 from hierjax.functional.distributions import of_nodes, split_levels
-from hierjax.inference.frozen import read_by
+from hierjax.inference.frozen import read_by, reads_features
 from hierjax.inference.images import check_single_path, distinct_names, same_images
 from hierjax.inference.loaded_run import LoadedRun, batches_of
 from hierjax.inference.pipeline import view_distributions
@@ -225,8 +225,7 @@ def open_images(ensemble: Ensemble, split: str) -> Images:
 
 def _reads_images_of(part: LoadedRun, run: Run, source: Source) -> bool:
   """Returns whether a part reads the images that a reader has."""
-  keeps = part.run.config.frozen["keep"] and part.run.options.views == 1
-  return run.data == part.run.data and not keeps and not isinstance(source, FrozenFeatures)
+  return run.data == part.run.data and not reads_features(part.run) and not isinstance(source, FrozenFeatures)
 
 
 def answers_of(ensemble: Ensemble, images: Images) -> Generator[Answered, None, None]:

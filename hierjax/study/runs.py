@@ -21,7 +21,7 @@ from hierjax.runs.folder import RunFolder
 from hierjax.study.measurement import Finished, Measurement
 from hierjax.study.plan import Row, Study, folder_name
 from hierjax.training.loop.run import train_and_evaluate
-from hierjax.training.loop.seeds import fits, train_seeds
+from hierjax.training.loop.seeds import can_train_together, train_seeds
 from hierjax.training.loop.steps import Stopped
 
 
@@ -105,7 +105,8 @@ class StudyRuns:
     configs = {seed: load_config(row.config, [*flags, f"--config.seed={seed}", *self.overrides]) for seed in seeds}
     measured = {seed: Measurement((folders[seed],), (_checksum(configs[seed]),)) for seed in seeds}
     missing = [seed for seed in seeds if not measured[seed].file.exists()]
-    for together in [missing] if len(missing) > 1 and fits(configs[missing[0]]) else [[seed] for seed in missing]:
+    joined = len(missing) > 1 and can_train_together(configs[missing[0]])
+    for together in [missing] if joined else [[seed] for seed in missing]:
       print(f"== {row.name}, {', '.join(folders[seed].path.name for seed in together)}", flush=True)
       devices.prepare(configs[together[0]]["batch_size"])
       _train(configs[together[0]], {seed: str(folders[seed].path) for seed in together})

@@ -18,7 +18,7 @@ from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.training.loop.run import train_and_evaluate
-from hierjax.training.loop.seeds import fits, train_seeds
+from hierjax.training.loop.seeds import can_train_together, train_seeds
 from hierjax.training.loop.setup import set_up
 from hierjax.training.loop.steps import Diverged, Steps, Stopped
 
@@ -156,14 +156,14 @@ def test_a_run_that_diverges_is_named(tmp_path):
 def test_only_runs_on_kept_features_with_whole_weights_train_together(tmp_path, section, name, value, trains_together):
   config = config_of(tmp_path)
   (config[section] if section else config)[name] = value
-  assert fits(config) is trains_together
+  assert can_train_together(config) is trains_together
 
 
 def test_whether_runs_train_together_is_asked_before_there_are_devices(tmp_path):
   program = f"""
 import jax
-from hierjax.training.loop.seeds import fits
-assert fits({config_of(tmp_path)!r})
+from hierjax.training.loop.seeds import can_train_together
+assert can_train_together({config_of(tmp_path)!r})
 jax.config.update("jax_num_cpu_devices", 2)  # refused where the devices are made
 assert len(jax.devices()) == 2"""
   environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}

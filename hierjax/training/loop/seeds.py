@@ -1,7 +1,8 @@
 """Runs of one config with several seeds, trained in one program: `jax.vmap` over their states and batches.
 
-On features that are kept, a step of one head is so small that most of its time is not arithmetic; a step of five takes
-little longer. Each run has its own folder, in which all is as if it had been trained alone, but for rounding.
+On kept features much of a small head's step is overhead, which the seeds share; reading the weights of a large head is
+not shared (docs/how_to/studies.md has times). Each run has its own folder, in which all is as if it had been trained
+alone, but for rounding.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from hierjax.training.step import TrainStep, make_train_step
 from hierjax.types import Examples, Method
 
 
-def fits(config: Mapping[str, Any]) -> bool:
+def can_train_together(config: Mapping[str, Any]) -> bool:
   """Returns whether runs of a config are trained together: on kept features, with whole weights, by one process.
 
   With `wandb` they are not: it has one run at a time. No device is asked for.
