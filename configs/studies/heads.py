@@ -25,8 +25,8 @@ ROWS = (
   Row("CNN-RNN, siblings", "photos", ("head.softmax=siblings",), RATES),
   Row("CNN-S2S, maxima", STAGES, tuned=RATES),
   Row("CNN-S2S, means", STAGES, MEANS, RATES),
-  Row("flat, ensembles of 3", of="flat", ensemble=3),
-  Row("CNN-RNN, siblings, ensembles of 3", of="CNN-RNN, siblings", ensemble=3),
+  Row("flat, ensemble of 3", of="flat", ensemble=3),
+  Row("CNN-RNN, siblings, ensemble of 3", of="CNN-RNN, siblings", ensemble=3),
 )
 
 

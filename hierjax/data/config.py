@@ -59,8 +59,10 @@ class DataConfig:
     split_seed: chooses which images are kept; apart from the run's seed, so that runs of several seeds compare.
     fine: the fraction of the training images, without those kept for validation, that keep their whole labels. They are
       drawn by `split_seed`; neither other fractions nor `partial_labels` change the draw.
-    coarse: the fraction of the training images, disjoint from `fine`, whose labels are cut. Images in neither part are
-      left out.
+    fine_per_label: in place of a fraction, how many training images of each label keep their whole labels; all, of a
+      label with fewer. 0: `fine` says it.
+    coarse: the fraction of the training images, disjoint from `fine`, whose labels are cut; with `fine_per_label`, 1 is
+      all the others. Images in neither part are left out.
     coarse_level: the number of levels, from the top, that a cut label keeps.
     partial_labels: the use of training images with partial labels, which end above a leaf, cut or in the set itself.
       `direct`: the known part of the label is trained; `drop`: the images are left out; `pseudo`: they get the labels
@@ -132,6 +134,7 @@ class DataConfig:
   calibration: float = 0.0
   split_seed: int = 0
   fine: float = 1.0
+  fine_per_label: int = 0
   coarse: float = 0.0
   coarse_level: int = 1
   partial_labels: str = "direct"
@@ -177,9 +180,15 @@ class DataConfig:
       "calibration": (0 <= self.calibration < 1, "a fraction from 0 to below 1"),
       "split_seed": (self.split_seed >= 0, "0 or more"),
       "fine": (0 < self.fine <= 1, "a fraction above 0, up to 1"),
+      "fine_per_label": (
+        self.fine_per_label == 0 or (self.fine_per_label > 0 and self.fine == 1),
+        "0 or more, and 0 where data.fine is below 1",
+      ),
       "coarse": (
-        0 <= self.coarse <= 1 - self.fine + 1e-9,
-        f"from 0 to 1 - data.fine, which is {1 - self.fine:g}: an image is in one part only",
+        0 <= self.coarse <= 1 - (0 if self.fine_per_label else self.fine) + 1e-9,
+        "from 0 to 1"
+        if self.fine_per_label
+        else f"from 0 to 1 - data.fine, which is {1 - self.fine:g}: an image is in one part only",
       ),
       "coarse_level": (self.coarse_level >= 1, "1 or more levels"),
       "partial_labels": (self.partial_labels in PARTIAL_LABELS, f"one of {', '.join(PARTIAL_LABELS)}"),

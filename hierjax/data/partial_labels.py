@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from hierjax.data.config import DataConfig
 from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.data.source import View, has_label
-from hierjax.data.splits import fine_and_coarse
+from hierjax.data.splits import with_partial_labels, with_whole_labels
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import PAD, LabelTree, ShortLabels
 
@@ -44,14 +44,15 @@ class PartialLabels:
 
 
 def known_labels(images: View, config: DataConfig, tree: LabelTree) -> PartialLabels:
-  """Divides training images at random, by `config.fine` and `config.coarse`, and cuts the labels of the second part.
+  """Divides training images at random, by `config.fine` or `fine_per_label` and `coarse`, and cuts labels of S_coarse.
 
   Raises:
     UserError: a class has no example that keeps its whole label, or the tree has no level below `config.coarse_level`.
   """
   known, used = images.nodes, np.arange(len(images))
-  if config.fine < 1:
-    fine, coarse = fine_and_coarse(len(images), config.fine, config.coarse, config.split_seed)
+  if config.fine < 1 or config.fine_per_label:
+    fine = with_whole_labels(images.nodes[:, 0], config.fine, config.fine_per_label, config.split_seed)
+    coarse = with_partial_labels(fine, config.coarse, config.split_seed)
     _check_classes(images.nodes[:, 0], fine, config, tree)
     known = np.where(coarse[:, None], nodes_in_top_levels(known, tree, _top_levels(config, tree)), known)
     used = np.flatnonzero(fine | coarse)

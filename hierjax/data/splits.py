@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 
 
 def parts_of_training(
@@ -40,29 +40,56 @@ def kept_for_validation(
   """
   rng = np.random.default_rng(seed)
   _, class_of, counts = np.unique(ends, return_inverse=True, return_counts=True)
-  order = np.lexsort((rng.random(len(ends)), class_of))
-  rank = np.empty(len(ends), np.int64)
-  rank[order] = np.arange(len(ends)) - np.repeat(np.cumsum(counts) - counts, counts)
+  rank = _rank_in_class(rng.random(len(ends)), class_of, counts)
   edges = np.floor(np.cumsum(counts) * fraction + rng.random()).astype(np.int64)
   take = np.minimum(np.diff(edges, prepend=0), counts - 1)
   return rank < take[class_of]
 
 
-def fine_and_coarse(
-  count: int, fine: float, coarse: float, seed: int
-) -> tuple[Bool[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
-  """Returns which of `count` images are S_fine, and which S_coarse, disjoint and random (Guo et al. 2018, 4.2).
+def with_whole_labels(ends: Int[np.ndarray, "n"], fraction: float, per_label: int, seed: int) -> Bool[np.ndarray, "n"]:
+  """Returns which images are S_fine: random ones of all, or so many of each class (Guo et al. 2018, 4.2).
 
-  A smaller part of a seed lies within every larger one, and neither depends on the size of the other: of one random
-  order, S_fine are the first images and S_coarse the last.
+  A smaller S_fine of a seed lies within every larger one of its kind.
 
   Args:
-    count: n, how many images there are.
-    fine: the fraction that is S_fine.
-    coarse: the fraction that is S_coarse; both are at most 1 together.
+    ends: the class of each image, see `kept_for_validation`.
+    fraction: of all images, which is not read where `per_label` is above 0.
+    per_label: how many of each class, of a class with fewer all; 0: the fraction.
     seed: 0 or more.
   """
-  num_fine = round(fine * count)
-  num_coarse = min(round(coarse * count), count - num_fine)
-  place = np.argsort(np.random.default_rng((seed, 1)).permutation(count))
-  return place < num_fine, place >= count - num_coarse
+  place = _random_places(len(ends), seed)
+  if not per_label:
+    return place < round(fraction * len(ends))
+  _, class_of, counts = np.unique(ends, return_inverse=True, return_counts=True)
+  return _rank_in_class(place, class_of, counts) < per_label
+
+
+def with_partial_labels(fine: Bool[np.ndarray, "n"], fraction: float, seed: int) -> Bool[np.ndarray, "n"]:
+  """Returns which images are S_coarse: random ones that are not S_fine.
+
+  A smaller S_coarse of a seed lies within every larger one. Where S_fine is a fraction of all images, S_coarse does not
+  depend on it: of one random order, S_fine are the first images and S_coarse the last.
+
+  Args:
+    fine: S_fine, as `with_whole_labels` returns it.
+    fraction: of all images; all the others, where there are fewer.
+    seed: that of `with_whole_labels`.
+  """
+  order = np.argsort(_random_places(len(fine), seed))
+  others = order[~fine[order]]
+  chosen = np.zeros(len(fine), bool)
+  chosen[others[max(len(others) - round(fraction * len(fine)), 0) :]] = True
+  return chosen
+
+
+def _random_places(count: int, seed: int) -> Int[np.ndarray, "n"]:
+  return np.argsort(np.random.default_rng((seed, 1)).permutation(count))
+
+
+def _rank_in_class(
+  keys: Shaped[np.ndarray, "n"], class_of: Int[np.ndarray, "n"], counts: Int[np.ndarray, "c"]
+) -> Int[np.ndarray, "n"]:
+  """Returns the place of each image among those of its class, ordered by their keys."""
+  rank = np.empty(len(keys), np.int64)
+  rank[np.lexsort((keys, class_of))] = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
+  return rank

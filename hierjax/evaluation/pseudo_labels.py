@@ -18,6 +18,7 @@ from hierjax.data.source import View
 from hierjax.errors import UserError
 from hierjax.evaluation.tables import percent
 from hierjax.functional.paths import ends
+from hierjax.inference.frozen import read_by
 from hierjax.inference.images import check_single_path
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.pipeline import Stages, finish, view_distributions
@@ -25,6 +26,8 @@ from hierjax.runs.folder import write_whole
 from hierjax.runs.inputs import check_reads
 from hierjax.runs.run import Run
 from hierjax.types import Examples, Method, Variables
+
+PSEUDO_LABELS = "pseudo_labels.npz"  # in the run's folder, where no other file is named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +73,7 @@ def write_pseudo_labels(
 
   Args:
     loaded: a run that learnt from whole labels; it should have learnt from no others.
-    out: the file; None for pseudo_labels.npz in the run's folder.
+    out: the file; None for PSEUDO_LABELS in the run's folder.
     rule: which predictions become pseudo-labels.
 
   Raises:
@@ -80,7 +83,8 @@ def write_pseudo_labels(
   found = open_partial_labels(run.data, run.tree, run.full_tree())
   _check(run, found.images, found.partial)
   coarse = found.partial_images()
-  nodes, probability = _predicted(loaded, coarse, rule.free)
+  images = View(read_by(loaded, found.images), np.flatnonzero(found.partial), coarse.nodes)
+  nodes, probability = _predicted(loaded, images, rule.free)
   known = coarse.nodes[:, 0]
   labelled = (nodes >= 0) & (probability >= rule.min_confidence)
   labels = PseudoLabels(
@@ -90,7 +94,7 @@ def write_pseudo_labels(
     probability=probability,
     tree=run.tree.checksum,
     fine=found.fine_checksum,
-    file=str(out or loaded.folder.path / "pseudo_labels.npz"),
+    file=str(out or loaded.folder.path / PSEUDO_LABELS),
   )
   write_whole(Path(labels.file), labels.to_bytes())
   true = found.images.nodes[found.partial, 0]

@@ -31,6 +31,9 @@ class Row:
       --minimise`.
     ensemble: the number of their runs whose probabilities are averaged, as of `evaluate A B C`; 0 or 1: each by itself.
       With 6 seeds and 3 there are two ensembles, with 5 seeds one, and the last two seeds are in none.
+    pseudo_labels_of: the name of a row before this one, whose runs predict the labels that `data.partial_labels=pseudo`
+      trains on: for each seed the run of that seed.
+    against: the name of a row before this one that it is compared with; '' for the study's `baseline`.
   """
 
   name: str
@@ -40,6 +43,8 @@ class Row:
   of: str = ""
   minimise: str = ""
   ensemble: int = 0
+  pseudo_labels_of: str = ""
+  against: str = ""
 
   def candidates(self) -> Iterator[tuple[str, ...]]:
     """Yields each combination of the tuned values, as settings; a single empty one where nothing is tuned."""
@@ -55,6 +60,8 @@ class Study:
     rows: of the table.
     baseline: the name of the row that the others are compared with.
     seeds: of each row.
+    seeded: keys that have the seed as their value too, such as `data.split_seed`. The runs of a row then have different
+      images, and train one after the other.
     settings: values of keys for all rows.
     metrics: names of `hierjax.evaluation.metrics.table.METRICS`, the columns.
     note: a sentence below the table: the images, the budget of tuning, what to know.
@@ -64,6 +71,7 @@ class Study:
   rows: Sequence[Row]
   baseline: str
   seeds: Sequence[int] = (0, 1, 2, 3, 4)
+  seeded: Sequence[str] = ()
   settings: Sequence[str] = ()
   metrics: Sequence[str] = (
     "path_accuracy",
@@ -107,11 +115,15 @@ class Study:
           f"{did_you_mean(row.minimise, COSTS)}"
         )
       trained = [one.name for one in self.rows[:number] if one.config]
-      if row.of and row.of not in trained:
-        raise UserError(
-          f"{self.title}: {row.name}: of = {row.of!r}: no row before it that trains has this name"
-          f"{did_you_mean(row.of, trained)}"
-        )
+      for field in ("of", "pseudo_labels_of", "against"):
+        other = getattr(row, field)
+        if other and other not in trained:
+          raise UserError(
+            f"{self.title}: {row.name}: {field} = {other!r}: no row before it that trains has this name"
+            f"{did_you_mean(other, trained)}"
+          )
+      if row.of and row.pseudo_labels_of:
+        raise UserError(f"{self.title}: {row.name}: pseudo_labels_of is for a row that trains")
       if any(not values for values in row.tuned.values()):
         raise UserError(f"{self.title}: {row.name}: a tuned key has no values to choose from")
 

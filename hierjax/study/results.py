@@ -19,22 +19,24 @@ from hierjax.study.plan import Row, Study
 
 _SHARE = 0.95
 HEADER = (
-  "row", "config", "settings", "metric", "mean", "deviation", "from", "to", "difference", "difference_from",
-  "difference_to", "t", "p", "seeds", "images", "weights", "minutes",
+  "row", "config", "settings", "metric", "mean", "deviation", "from", "to", "against", "difference",
+  "difference_from", "difference_to", "t", "p", "seeds", "images", "weights", "minutes",
 )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-  """How a metric of a row differs from the baseline's.
+  """How a metric of a row differs from that of the row that it is compared with.
 
   Attributes:
+    against: the name of that row.
     mean: the difference of the means over the seeds.
     interval: where it lies in 95% of the samples of seeds and images.
     t: Student's t of the differences of the seeds, in pairs; nan for one seed, and where all are 0.
     p: its two-sided p-value.
   """
 
+  against: str
   mean: float
   interval: tuple[float, float]
   t: float
@@ -49,7 +51,8 @@ class Value:
     mean: over the seeds.
     deviation: over the seeds, n - 1 in the denominator; nan for one seed.
     interval: where the mean lies in 95% of the samples of seeds and images.
-    difference: from the baseline; None for the baseline itself, and where it has no such metric.
+    difference: from the row that it is compared with; None for the baseline itself, and where that row has no such
+      metric.
   """
 
   mean: float
@@ -87,7 +90,7 @@ class RowResult:
 
 
 def results_of(study: Study, rows: Sequence[tuple[Row, list[Finished]]]) -> list[RowResult]:
-  """Returns the rows that are complete with their metrics, compared with the baseline's.
+  """Returns the rows that are complete with their metrics, compared with those of the baseline or of `row.against`.
 
   An interval is of 1,000 samples: of the images, the same ones for all runs, and of each row's seeds, both with
   replacement. So what is hard for all rows does not widen the interval of a difference.
@@ -102,14 +105,12 @@ def results_of(study: Study, rows: Sequence[tuple[Row, list[Finished]]]) -> list
   if len(judged) > 1:
     raise UserError(f"{' and '.join(map(str, judged.values()))} are not judged on the same images")
   trained = [row.name for row, _ in rows if row.config]
-  drawn = {row.name: _Drawn(runs, trained.index(row.of or row.name)) for row, runs in rows}
-  base = drawn[study.baseline]
-  return [
-    RowResult(
-      row, runs, {name: _value(drawn[row.name], base, name) for name in study.metrics if drawn[row.name].has(name)}
-    )
-    for row, runs in rows
-  ]
+  drawn = {row.name: _Drawn(row.name, runs, trained.index(row.of or row.name)) for row, runs in rows}
+  found = []
+  for row, runs in rows:
+    own, base = drawn[row.name], drawn[row.against or study.baseline]
+    found.append(RowResult(row, runs, {name: _value(own, base, name) for name in study.metrics if own.has(name)}))
+  return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,6 +120,7 @@ class _Drawn:
   Rows that decode the same runs have the same stream, so that what the seeds change is no part of their difference.
   """
 
+  name: str
   runs: Sequence[Finished]
   stream: int
 
@@ -144,7 +146,7 @@ def _value(row: _Drawn, base: _Drawn, name: str) -> Value:
     return value
   other = base.numbers(name)
   t, p = paired_t(own, other) if len(own) == len(other) > 1 else (math.nan, math.nan)
-  apart = Difference(float(own.mean() - other.mean()), _ends(drawn - base.means(name)), t, p)
+  apart = Difference(base.name, float(own.mean() - other.mean()), _ends(drawn - base.means(name)), t, p)
   return dataclasses.replace(value, difference=apart)
 
 
@@ -170,8 +172,14 @@ def markdown(study: Study, results: Sequence[RowResult]) -> str:
         f"{one.minutes:.1f}",
       ]
     )
-  compared = [one for one in results if one.row.name != study.baseline]
-  apart = [[one.row.name, *(_apart(one.values.get(name), name) for name in columns)] for one in compared]
+  compared = [one for one in results if any(value.difference for value in one.values.values())]
+  apart = [
+    [
+      one.row.name + (f" (from {one.row.against})" if one.row.against else ""),
+      *(_apart(one.values.get(name), name) for name in columns),
+    ]
+    for one in compared
+  ]
   parts = [f"# {study.title}", _about(study, results), _grid([head, *own])]
   if apart:
     parts += [f"Difference from {study.baseline}, with its 95% interval:", _grid([["row", *titles], *apart])]
@@ -225,7 +233,7 @@ def csv_rows(results: Sequence[RowResult]) -> list[tuple[object, ...]]:
     settings = " ".join((*one.row.settings, *one.runs[0].settings)) if one.row.config else ""
     for name, value in one.values.items():
       apart = value.difference
-      compared = ("",) * 5 if apart is None else (apart.mean, *apart.interval, apart.t, apart.p)
+      compared = ("",) * 6 if apart is None else (apart.against, apart.mean, *apart.interval, apart.t, apart.p)
       own = (one.row.name, one.source, settings, name, value.mean, value.deviation, *value.interval)
       found.append((*own, *compared, len(one.runs), one.runs[0].about["images"], one.weights, one.minutes))
   return found

@@ -15,6 +15,8 @@ from typing import Any
 
 from hierjax.config_files import load_config
 from hierjax.errors import UserError
+from hierjax.evaluation.pseudo_labels import PSEUDO_LABELS, pseudo_label_summary, write_pseudo_labels
+from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.purpose import Purpose
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
@@ -89,30 +91,48 @@ class StudyRuns:
         yield row, self.evaluated_again(row, complete[row.of])
         continue
       first, *others = self.study.seeds
-      tried = [self.finished(row, settings, [first])[0] for settings in row.candidates()]
+      own = self._settings_of_seeds(row, complete)
+      tried = [self.finished(row, settings, {first: own[first]})[0] for settings in row.candidates()]
       best = max(tried, key=_on_validation) if len(tried) > 1 else tried[0]
-      complete[row.name] = [best, *self.finished(row, best.settings, others)]
+      complete[row.name] = [best, *self.finished(row, best.settings, {seed: own[seed] for seed in others})]
       yield row, complete[row.name]
 
-  def finished(self, row: Row, settings: tuple[str, ...], seeds: Sequence[int]) -> list[Finished]:
+  def _settings_of_seeds(self, row: Row, complete: Mapping[str, Sequence[Finished]]) -> dict[int, tuple[str, ...]]:
+    """Returns the settings that the runs of each seed have of their own; predicts their pseudo-labels first."""
+    own = {seed: (f"seed={seed}", *(f"{key}={seed}" for key in self.study.seeded)) for seed in self.study.seeds}
+    if not row.pseudo_labels_of:
+      return own
+    teachers = zip(self.study.seeds, complete[row.pseudo_labels_of], strict=True)
+    return {seed: (*own[seed], f"data.pseudo_labels={_pseudo_labels(run.folder)}") for seed, run in teachers}
+
+  def finished(self, row: Row, settings: tuple[str, ...], own: Mapping[int, tuple[str, ...]]) -> list[Finished]:
     """Returns the runs of some seeds, which are trained and measured first if they are not yet.
+
+    Args:
+      row: of the table.
+      settings: the values of its tuned keys.
+      own: the settings that the run of each seed has of its own.
 
     Raises:
       UserError: as `rows`; or a run that is there has another config.
     """
-    folders = {seed: self._folder(row, settings, seed) for seed in seeds}
+    folders = {seed: self._folder(row, settings, seed) for seed in own}
     flags = [f"--config.{one}" for one in (*self.study.settings, *row.settings, *settings)]
-    configs = {seed: load_config(row.config, [*flags, f"--config.seed={seed}", *self.overrides]) for seed in seeds}
-    measured = {seed: Measurement((folders[seed],), (_checksum(configs[seed]),)) for seed in seeds}
-    missing = [seed for seed in seeds if not measured[seed].file.exists()]
-    joined = len(missing) > 1 and can_train_together(configs[missing[0]])
+    configs = {
+      seed: load_config(row.config, [*flags, *(f"--config.{one}" for one in ones), *self.overrides])
+      for seed, ones in own.items()
+    }
+    measured = {seed: Measurement((folders[seed],), (_checksum(configs[seed]),)) for seed in own}
+    missing = [seed for seed in own if not measured[seed].file.exists()]
+    same_images = not self.study.seeded and not row.pseudo_labels_of
+    joined = len(missing) > 1 and same_images and can_train_together(configs[missing[0]])
     for together in [missing] if joined else [[seed] for seed in missing]:
       print(f"== {row.name}, {', '.join(folders[seed].path.name for seed in together)}", flush=True)
       devices.prepare(configs[together[0]]["batch_size"])
       _train(configs[together[0]], {seed: str(folders[seed].path) for seed in together})
       for seed in together:
         measured[seed].write(devices.data_mesh())
-    return [measured[seed].read(settings) for seed in seeds]
+    return [measured[seed].read(settings) for seed in own]
 
   def _folder(self, row: Row, settings: tuple[str, ...], seed: int) -> RunFolder:
     name = "-".join((*settings, f"seed{seed}"))
@@ -131,6 +151,16 @@ class StudyRuns:
         measured.write(devices.data_mesh())
       found.append(measured.read(members[0].settings))
     return found
+
+
+def _pseudo_labels(teacher: RunFolder) -> Path:
+  """Returns the file of the pseudo-labels of a run, which is written first if it is not there."""
+  file = teacher.path.absolute() / PSEUDO_LABELS
+  if not file.exists():
+    print(f"== pseudo-labels of {teacher.path}", flush=True)
+    devices.prepare(teacher.config()["batch_size"])
+    print(pseudo_label_summary(write_pseudo_labels(LoadedRun.open(teacher, devices.data_mesh()))))
+  return file
 
 
 def _train(config: dict[str, Any], workdirs: Mapping[int, str]) -> None:

@@ -11,7 +11,7 @@ from hierjax.data.open_source import Opened, open_partial_labels, open_source
 from hierjax.data.partial_labels import check_short_labels, known_labels, to_train_on
 from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.data.source import ArraySource, View, nodes_column
-from hierjax.data.splits import fine_and_coarse
+from hierjax.data.splits import with_partial_labels, with_whole_labels
 from hierjax.errors import UserError
 from hierjax.tree.builders import from_paths
 from hierjax.tree.label_tree import PAD, ROOT
@@ -27,6 +27,11 @@ DOG, CAT, CUP, BASENJI, LEONBERG = (
 def noise(**changes):
   """A config of 400 vectors over TREE to train on, 80 with whole labels and 200 with coarse ones."""
   return DataConfig(name="noise", width=3, **dict(examples=400, fine=0.2, coarse=0.5) | changes)
+
+
+def fine_and_coarse(count, fine, coarse, seed):
+  s_fine = with_whole_labels(np.zeros(count, int), fine, 0, seed)
+  return s_fine, with_partial_labels(s_fine, coarse, seed)
 
 
 def numbers(view):
@@ -56,6 +61,21 @@ def test_a_part_of_a_seed_lies_within_the_larger_ones_and_does_not_depend_on_the
     np.testing.assert_array_equal(s_coarse, fine[0.1, c][1])
     assert not (s_fine & ~fine[0.5, c][0]).any() and not (s_coarse & ~fine[f, 0.5][1]).any()
   assert (fine_and_coarse(1000, 0.1, 0.1, seed=4)[0] != fine[0.1, 0.1][0]).any()
+
+
+def test_so_many_of_each_label_keep_it_whole_and_all_of_a_label_with_fewer():
+  ends = np.random.default_rng(0).permutation([4] * 50 + [5] * 30 + [7] * 3)
+  s_fine = {count: with_whole_labels(ends, 1.0, count, seed=3) for count in (1, 2, 5)}
+  for count, found in s_fine.items():
+    assert [(ends[found] == end).sum() for end in (4, 5, 7)] == [count, count, min(count, 3)]
+  assert not (s_fine[2] & ~s_fine[5]).any() and not (s_fine[1] & ~s_fine[2]).any()
+  assert (with_whole_labels(ends, 1.0, 2, seed=4) != s_fine[2]).any()
+  parts = [with_partial_labels(s_fine[5], fraction, seed=3) for fraction in (0.0, 0.2, 1.0)]
+  assert [part.sum() for part in parts] == [0, 17, 83 - 13] and not (parts[2] & s_fine[5]).any()
+  assert not (parts[1] & ~parts[2]).any()
+  config = DataConfig(fine_per_label=2, coarse=1.0, coarse_level=1)
+  found = known_labels(own_images([CAT] * 3 + [CUP]), config, TREE)
+  assert sorted(found.known[:, 0].tolist()) == sorted([CAT, CAT, TREE.find(("animal",)), CUP])
 
 
 def test_every_arm_divides_the_images_alike():
@@ -219,6 +239,13 @@ def test_keys_that_cannot_be_meant_are_refused_by_name():
   for key, value in (("fine", 0.0), ("fine", 1.1), ("coarse", 0.1), ("coarse_level", 0), ("partial_labels", "all")):
     with pytest.raises(UserError, match=rf"config\.data\.{key} = {value!r}: must be "):
       DataConfig(**{key: value})
+  for changes in ({"fine_per_label": -1}, {"fine_per_label": 2, "fine": 0.5}):
+    with pytest.raises(
+      UserError, match=r"config\.data\.fine_per_label = .*: must be 0 or more, and 0 where data\.fine"
+    ):
+      DataConfig(**changes)
+  with pytest.raises(UserError, match=r"config\.data\.coarse = 1\.5: must be from 0 to 1"):
+    DataConfig(fine_per_label=2, coarse=1.5)
   assert DataConfig(fine=0.9, coarse=0.1).coarse == 0.1, "rounding is no error"
   with pytest.raises(UserError, match=r"config\.data\.coarse_level = 3: .*\b2\b"):
     open_source(noise(coarse_level=3), TREE, "train")

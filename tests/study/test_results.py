@@ -94,6 +94,21 @@ def test_the_baseline_has_no_difference_and_a_metric_that_a_row_lacks_is_a_dash(
   assert picture(chosen, [flat, found]).startswith(b"\x89PNG")
 
 
+def test_a_row_is_compared_with_the_row_that_it_names():
+  drawn = np.random.default_rng(0).normal(0.5, 0.1, 1000)
+  third = Row("third", "photos", against="a|b")
+  of = study(rows=(*ROWS, third))
+  pairs = zip(of.rows, (0.5, 0.6, 0.7), strict=True)
+  found = results_of(of, [(row, runs((value,) * 3, [drawn + value] * 3)) for row, value in pairs])
+  differences = [one.values["path_accuracy"].difference for one in found]
+  assert differences[0] is None and [d.against for d in differences[1:]] == ["flat", "a|b"]
+  assert differences[2].mean == pytest.approx(0.1) and differences[2].interval == pytest.approx((0.1, 0.1))
+  assert "| third (from a\\|b) | +10.00% (+10.00% to +10.00%)" in markdown(of, found)
+  assert {line[0]: line[HEADER.index("against")] for line in csv_rows(found)} == dict(
+    zip(("flat", "a|b", "third"), ("", "flat", "a|b"), strict=True)
+  )
+
+
 def test_runs_on_other_images_and_a_missing_baseline_are_refused():
   one = runs((0.5,) * 3, [np.ones(4)] * 3)
   with pytest.raises(UserError, match="not judged on the same images"):

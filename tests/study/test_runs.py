@@ -111,14 +111,42 @@ def test_seeds_that_are_left_train_together_where_they_can(tmp_path, monkeypatch
   monkeypatch.setattr(Measurement, "write", lambda *_: None)
   monkeypatch.setattr(Measurement, "read", lambda self, settings: stub(self.folders[0], settings, 0.5))
   of = StudyRuns(Study("T", (Row("row", "photos"),), "row"), tmp_path, ("--config.data.root=nowhere",))
-  assert len(of.finished(of.study.rows[0], (), [5, 6, 7])) == 3
+  own = {seed: (f"seed={seed}",) for seed in (5, 6, 7)}
+  assert len(of.finished(of.study.rows[0], (), own)) == 3
   (tmp_path / "row" / "seed6").mkdir(parents=True)
   (tmp_path / "row" / "seed6" / "study.json").touch()
-  of.finished(of.study.rows[0], (), [5, 6, 7])
+  of.finished(of.study.rows[0], (), own)
   (tmp_path / "row" / "seed5" / "checkpoints" / "40" / "model").mkdir(parents=True)
-  of.finished(of.study.rows[0], (), [5, 6, 7])  # one of them has stopped at a step
-  of.finished(of.study.rows[0], ("frozen.keep=False", "frozen.views=0"), [8, 9])
+  of.finished(of.study.rows[0], (), own)  # one of them has stopped at a step
+  of.finished(of.study.rows[0], ("frozen.keep=False", "frozen.views=0"), {8: ("seed=8",), 9: ("seed=9",)})
   assert trained == [(5, 6, 7), (5, 7), (5, 7), 8, 9]
+
+
+def test_each_seed_has_its_images_and_the_pseudo_labels_of_the_run_of_its_seed(tmp_path, monkeypatch):
+  trained, written = [], []
+  monkeypatch.setattr(runs, "train_and_evaluate", lambda config, folder: trained.append((folder, config)))
+  monkeypatch.setattr(runs, "train_seeds", lambda *_: pytest.fail("they have different images"))
+  monkeypatch.setattr(Measurement, "write", lambda *_: None)
+  monkeypatch.setattr(Measurement, "read", lambda self, settings: stub(self.folders[0], settings, 0.5))
+  monkeypatch.setattr(RunFolder, "config", lambda self: {"batch_size": 8})
+  monkeypatch.setattr(runs.LoadedRun, "open", lambda folder, mesh: folder)
+  monkeypatch.setattr(runs, "write_pseudo_labels", lambda folder: written.append(folder.path))
+  monkeypatch.setattr(runs, "pseudo_label_summary", str)
+  rows = (
+    Row("teacher", "photos", tuned={"optim.lr": ("1", "2")}),
+    Row("pupil", "photos", ("data.partial_labels=pseudo",), pseudo_labels_of="teacher"),
+  )
+  study = Study("T", rows, "teacher", seeds=(5, 6), seeded=("data.split_seed",))
+  list(StudyRuns(study, tmp_path, ("--config.data.root=nowhere",)).rows())
+  teachers = [tmp_path / "teacher" / f"optim.lr=1-seed{seed}" for seed in (5, 6)]
+  assert written == teachers
+  pupils = [config for folder, config in trained if "pupil" in folder]
+  assert [config["data"]["pseudo_labels"] for config in pupils] == [f"{path}/pseudo_labels.npz" for path in teachers]
+  assert [config["data"]["split_seed"] for config in pupils] == [config["seed"] for config in pupils] == [5, 6]
+  (teachers[0] / "pseudo_labels.npz").parent.mkdir(parents=True)
+  (teachers[0] / "pseudo_labels.npz").touch()
+  list(StudyRuns(study, tmp_path, ("--config.data.root=nowhere",)).rows())
+  assert written == [*teachers, teachers[1]]  # the file that is there is not written again
 
 
 def test_the_time_limit_stops_a_training_after_its_checkpoint_and_anything_else_at_once():
@@ -174,6 +202,9 @@ def test_what_is_no_study_is_refused(tmp_path):
     ((one, Row("b", of="a", minimise="edge")), {}, r"minimise = 'edge': choose from .*did you mean 'edges'"),
     ((Row("early", of="a", minimise="edges"), one), {}, "early: of = 'a': no row before it that trains"),
     ((one, Row("b", of="A", minimise="edges")), {}, "of = 'A': no row before it that trains"),
+    ((one, Row("b", "photos", against="A")), {}, "b: against = 'A': no row before it that trains"),
+    ((one, Row("b", "photos", pseudo_labels_of="b")), {}, "b: pseudo_labels_of = 'b': no row before it that trains"),
+    ((one, Row("b", of="a", ensemble=2, pseudo_labels_of="a")), {}, "b: pseudo_labels_of is for a row that trains"),
     ((one,), {"seeds": ()}, "give one or more"),
     ((Row("a", "photos", tuned={"optim.lr": ()}),), {}, "no values to choose from"),
   ):
