@@ -7,7 +7,7 @@ has a last stage and an output layer for each level above the shared stages (Dut
 seeds. Nothing is tuned: the rates are those of `photos:finetune`, and for CNN-S2S of `dhnn_photographs:lite0`.
 """
 
-from hierjax.study.plan import Row, Study
+from hierjax.study.plan import EvaluatedRow, Row, Study
 
 MERGED = (
   "merged.shared=4",
@@ -21,8 +21,8 @@ ROWS = (
   Row("CNN-RNN, siblings", "photos:finetune", ("head.softmax=siblings",)),
   Row("merged", "photos:finetune", MERGED),
   Row("CNN-S2S", "dhnn_photographs:lite0,general"),
-  Row("flat, ensemble", of="flat", ensemble=3),
-  Row("CNN-RNN, ensemble", of="CNN-RNN", ensemble=3),
+  EvaluatedRow("flat, ensemble", of="flat", ensemble=3),
+  EvaluatedRow("CNN-RNN, ensemble", of="CNN-RNN", ensemble=3),
 )
 
 

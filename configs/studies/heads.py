@@ -8,7 +8,7 @@ first three seeds.
 """
 
 from configs.studies.residual_arcs import MEANS
-from hierjax.study.plan import Row, Study
+from hierjax.study.plan import EvaluatedRow, Row, Study
 
 RATES = {"optim.lr": ("3e-4", "1e-3", "3e-3")}
 STAGES = "dhnn_photographs:frozen_lite0,general"
@@ -25,8 +25,8 @@ ROWS = (
   Row("CNN-RNN, siblings", "photos", ("head.softmax=siblings",), RATES),
   Row("CNN-S2S, maxima", STAGES, tuned=RATES),
   Row("CNN-S2S, means", STAGES, MEANS, RATES),
-  Row("flat, ensemble of 3", of="flat", ensemble=3),
-  Row("CNN-RNN, siblings, ensemble of 3", of="CNN-RNN, siblings", ensemble=3),
+  EvaluatedRow("flat, ensemble of 3", of="flat", ensemble=3),
+  EvaluatedRow("CNN-RNN, siblings, ensemble of 3", of="CNN-RNN, siblings", ensemble=3),
 )
 
 

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.runs.folder import write_table, write_whole
   from hierjax.study.measurement import Finished
   from hierjax.study.picture import picture
-  from hierjax.study.plan import Row, load_study
+  from hierjax.study.plan import EvaluatedRow, Row, load_study
   from hierjax.study.results import HEADER, csv_rows, markdown, results_of
   from hierjax.study.runs import StudyRuns, TimeOver, time_limit
   from hierjax.training.loop.steps import Stopped
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     args.refuse(f"--minutes {args.minutes:g}: give a number of 0 or more")
   study = load_study(args.study)
   folder = Path(args.workdir or f"runs/study-{Path(args.study).stem}")
-  complete: list[tuple[Row, list[Finished]]] = []
+  complete: list[tuple[Row | EvaluatedRow, list[Finished]]] = []
   try:
     with time_limit(args.minutes):
       for row in StudyRuns(study, folder, tuple(args.overrides)).rows():

@@ -96,6 +96,11 @@ class Ensemble:
     parts = (dataclasses.replace(part, run=run) for part, run in zip(self.parts, runs, strict=True))
     return dataclasses.replace(self, parts=tuple(parts))
 
+  def at_temperature(self, temperature: float) -> Ensemble:
+    """Returns the ensemble whose runs give their probabilities at one temperature."""
+    parts = (dataclasses.replace(part, run=part.run.at_temperature(temperature)) for part in self.parts)
+    return dataclasses.replace(self, parts=tuple(parts))
+
   def about(self) -> list[dict[str, Any]]:
     """Returns the runs of each member, with their steps, as plain data."""
     return [

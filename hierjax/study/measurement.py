@@ -15,12 +15,14 @@ from safetensors.numpy import load_file, save
 from hierjax.config import read_json
 from hierjax.errors import UserError
 from hierjax.evaluation.answers import fold
+from hierjax.evaluation.choosing.alpha import alpha_grid, choose_alpha
 from hierjax.evaluation.evaluate import SplitSettings, evaluate_with_facts
 from hierjax.evaluation.metrics.facts import Facts
 from hierjax.evaluation.metrics.intervals import metrics_for, resampled
 from hierjax.evaluation.metrics.measure import measured
 from hierjax.evaluation.metrics.rows import AnsweredRows
-from hierjax.inference.members import open_ensemble, open_images
+from hierjax.evaluation.several_runs.ensembles import errors_of, subset_errors
+from hierjax.inference.members import Ensemble, open_ensemble, open_images
 from hierjax.inference.pipeline import Stages
 from hierjax.inference.purpose import Purpose
 from hierjax.runs.folder import RunFolder, write_whole
@@ -52,23 +54,35 @@ class Finished:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-  """The metrics of a run, or of an ensemble of runs that differ in the seed, for one purpose of the answers.
+  """The metrics of a run, or of an ensemble of runs that differ in the seed, evaluated in one way.
 
   Attributes:
     folders: of the runs; the results lie in the first one.
     configs: the checksum of the config of each.
     purpose: of the answers.
+    alpha: of classifier adaptation; `chosen`: the best one on validation, which the first folder keeps.
+    calibrated: whether the runs' temperatures count; without it the temperature is 1.
   """
 
   folders: tuple[RunFolder, ...]
   configs: tuple[str, ...]
   purpose: Purpose = Purpose()
+  alpha: float | str = 0.0
+  calibrated: bool = True
 
   @property
   def file(self) -> Path:
     """The file of the metrics; that of the samples has the suffix .safetensors."""
     others = "".join(f"-{folder.config()['seed']}" for folder in self.folders[1:])
-    return self.folders[0].path / f"study{self.purpose.name}{f'-with{others}' if others else ''}.json"
+    how = [f"-alpha-{self.alpha}"] if self.alpha else []
+    how += [] if self.calibrated else ["-uncalibrated"]
+    how += [f"-with{others}"] if others else []
+    return self.folders[0].path / f"study{self.purpose.name}{''.join(how)}.json"
+
+  @property
+  def _of_ensemble(self) -> bool:
+    """Whether the runs are evaluated as `evaluate A B C` and `evaluate --alpha` do."""
+    return len(self.folders) > 1 or bool(self.alpha) or not self.calibrated
 
   def is_current(self) -> bool:
     """Returns whether it was written, for an ensemble since its members were trained."""
@@ -87,7 +101,7 @@ class Measurement:
     Raises:
       UserError: the runs predict several paths an image.
     """
-    facts, about = self._of_run(mesh) if len(self.folders) == 1 else self._of_ensemble(mesh)
+    facts, about = self._measured_ensemble(mesh) if self._of_ensemble else self._measured_run(mesh)
     metrics = {name: about["metrics"][name] for name in metrics_for(facts)}
     write_whole(self.file.with_suffix(".safetensors"), save(resampled(facts, metrics_for(facts))))
     own = {
@@ -99,22 +113,31 @@ class Measurement:
     }
     write_whole(self.file, json.dumps({**own, **about, "metrics": metrics}, indent=2).encode())
 
-  def _of_run(self, mesh: Mesh) -> tuple[Facts, dict[str, Any]]:
+  def _measured_run(self, mesh: Mesh) -> tuple[Facts, dict[str, Any]]:
     found, facts = evaluate_with_facts(self.folders[0], mesh, SplitSettings(purpose=self.purpose))
     if facts is None:
       raise UserError(f"{self.folders[0].path}: a study measures one path an image, and this run predicts several")
     images = {"split": found["split"], "checksum": found["data"]["checksum"], "images": found["num_examples"]}
     return facts, {**images, "metrics": found}
 
-  def _of_ensemble(self, mesh: Mesh) -> tuple[Facts, dict[str, Any]]:
+  def _measured_ensemble(self, mesh: Mesh) -> tuple[Facts, dict[str, Any]]:
     ensemble = open_ensemble([str(folder.path) for folder in self.folders], mesh).for_purpose(self.purpose)
+    if not self.calibrated:
+      ensemble = ensemble.at_temperature(1.0)
     images = open_images(ensemble, "")
     whole = ensemble.whole.run
-    rows = AnsweredRows(ensemble, Stages(whole.options, only=self.purpose.nodes(ensemble.tree)))
+    alpha = self._chosen_alpha(ensemble) if isinstance(self.alpha, str) else self.alpha
+    rows = AnsweredRows(ensemble, Stages(whole.options, alpha=alpha, only=self.purpose.nodes(ensemble.tree)))
     fold(ensemble, images, rows)
     facts = rows.facts
     about = {"split": images.split, "checksum": whole.images_of(images.split)["checksum"]}
     return facts, {**about, "images": len(facts.predictions.labels), "metrics": measured(facts)}
+
+  def _chosen_alpha(self, ensemble: Ensemble) -> float:
+    alphas, stages = alpha_grid(ensemble.tree.depth), Stages(ensemble.whole.run.options)
+    errors = subset_errors(ensemble, alphas, stages)
+    fold(ensemble, open_images(ensemble, "validation"), errors)
+    return choose_alpha(self.folders[0], ensemble, errors_of(errors, ensemble, alphas))
 
   def read(self, settings: tuple[str, ...]) -> Finished:
     """Returns what was written.

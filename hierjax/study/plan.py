@@ -18,31 +18,23 @@ _FILE_NAME = re.compile(r"[^A-Za-z0-9.=,+-]+")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A row of a study's table: one config, trained with each seed; or the runs of another row, decoded in another way.
+  """A row of a study's table: one config, trained with each seed.
 
   Attributes:
     name: in the table, and of its folder.
-    config: a config and its variant, such as `photos:flat`; '' for a row that trains nothing.
+    config: a config and its variant, such as `photos:flat`.
     settings: values of its keys, such as `head.width=128`.
     tuned: keys, each with the values to choose from on validation, such as `{"optim.lr": ("1e-3", "3e-3")}`. Every
       combination is trained with the first seed; the other seeds have the values of the best one.
-    of: the name of a row before this one, whose runs are evaluated again; '' for runs of its own.
-    minimise: the cost of `hierjax.functional.costs.COSTS` whose expectation their answers minimise, as of `evaluate
-      --minimise`.
-    ensemble: the number of their runs whose probabilities are averaged, as of `evaluate A B C`; 0 or 1: each by itself.
-      With 6 seeds and 3 there are two ensembles, with 5 seeds one, and the last two seeds are in none.
     pseudo_labels_of: the name of a row before this one, whose runs predict the labels that `data.partial_labels=pseudo`
       trains on: for each seed the run of that seed.
     against: the name of a row before this one that it is compared with; '' for the study's `baseline`.
   """
 
   name: str
-  config: str = ""
+  config: str
   settings: Sequence[str] = ()
   tuned: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
-  of: str = ""
-  minimise: str = ""
-  ensemble: int = 0
   pseudo_labels_of: str = ""
   against: str = ""
 
@@ -52,8 +44,44 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvaluatedRow:
+  """A row of a study's table that trains nothing: the runs of another row, evaluated in another way.
+
+  Attributes:
+    name: in the table.
+    of: the name of a row before this one, whose runs are evaluated.
+    minimise: the cost of `hierjax.functional.costs.COSTS` whose expectation the answers minimise, as of `evaluate
+      --minimise`; '': the best path.
+    alpha: of classifier adaptation, as of `evaluate --alpha`: a number, or `chosen` for the best one on validation.
+    calibrated: whether the temperature of each run counts; without it the temperature is 1.
+    ensemble: the number of runs whose probabilities are averaged, as of `evaluate A B C`; 0 or 1: each by itself.
+      With 6 seeds and 3 there are two ensembles, with 5 seeds one, and the last two seeds are in none.
+    against: the name of a row before this one that it is compared with; '' for the study's `baseline`.
+  """
+
+  name: str
+  of: str
+  minimise: str = ""
+  alpha: float | str = 0.0
+  calibrated: bool = True
+  ensemble: int = 0
+  against: str = ""
+
+  @property
+  def source(self) -> str:
+    """The row that it evaluates, and how."""
+    how = {
+      f"minimise={self.minimise}": self.minimise,
+      f"alpha={self.alpha}": self.alpha,
+      "temperature=1": not self.calibrated,
+      f"ensemble={self.ensemble}": self.ensemble > 1,
+    }
+    return ", ".join([f"of {self.of}", *(text for text, holds in how.items() if holds)])
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
-  """Rows that are trained, or decoded, on the same images with the same seeds.
+  """Rows that are trained, or evaluated again, on the same images with the same seeds.
 
   Attributes:
     title: of the table.
@@ -68,7 +96,7 @@ class Study:
   """
 
   title: str
-  rows: Sequence[Row]
+  rows: Sequence[Row | EvaluatedRow]
   baseline: str
   seeds: Sequence[int] = (0, 1, 2, 3, 4)
   seeded: Sequence[str] = ()
@@ -98,34 +126,31 @@ class Study:
     if not self.seeds or len(set(self.seeds)) < len(self.seeds):
       raise UserError(f"{self.title}: seeds = {tuple(self.seeds)}: give one or more, each once")
     for number, row in enumerate(self.rows):
-      if bool(row.config) == bool(row.of):
-        raise UserError(f"{self.title}: {row.name}: give either a config to train, or `of`, the row that it decodes")
-      again = bool(row.minimise) or row.ensemble > 1
-      if again != bool(row.of) or (row.of and (row.settings or row.tuned)):
-        raise UserError(
-          f"{self.title}: {row.name}: a row with `of` has `minimise` or `ensemble` and nothing else, and no other has "
-          "them"
-        )
-      if not 0 <= row.ensemble <= len(self.seeds):
-        allowed = f"from 0 to {len(self.seeds)}, the number of seeds"
-        raise UserError(f"{self.title}: {row.name}: ensemble = {row.ensemble}: must be {allowed}")
-      if row.minimise and row.minimise not in COSTS:
-        raise UserError(
-          f"{self.title}: {row.name}: minimise = {row.minimise!r}: choose from {', '.join(COSTS)}"
-          f"{did_you_mean(row.minimise, COSTS)}"
-        )
-      trained = [one.name for one in self.rows[:number] if one.config]
+      trained = [one.name for one in self.rows[:number] if isinstance(one, Row)]
       for field in ("of", "pseudo_labels_of", "against"):
-        other = getattr(row, field)
-        if other and other not in trained:
+        other = getattr(row, field, "")
+        if (other or (field == "of" and isinstance(row, EvaluatedRow))) and other not in trained:
           raise UserError(
             f"{self.title}: {row.name}: {field} = {other!r}: no row before it that trains has this name"
             f"{did_you_mean(other, trained)}"
           )
-      if row.of and row.pseudo_labels_of:
-        raise UserError(f"{self.title}: {row.name}: pseudo_labels_of is for a row that trains")
-      if any(not values for values in row.tuned.values()):
+      if isinstance(row, EvaluatedRow):
+        self._check_evaluated(row)
+      elif any(not values for values in row.tuned.values()):
         raise UserError(f"{self.title}: {row.name}: a tuned key has no values to choose from")
+
+  def _check_evaluated(self, row: EvaluatedRow) -> None:
+    where = f"{self.title}: {row.name}"
+    if not 0 <= row.ensemble <= len(self.seeds):
+      allowed = f"from 0 to {len(self.seeds)}, the number of seeds"
+      raise UserError(f"{where}: ensemble = {row.ensemble}: must be {allowed}")
+    if row.minimise and row.minimise not in COSTS:
+      hint = did_you_mean(row.minimise, COSTS)
+      raise UserError(f"{where}: minimise = {row.minimise!r}: choose from {', '.join(COSTS)}{hint}")
+    if isinstance(row.alpha, str) and row.alpha != "chosen":
+      raise UserError(f"{where}: alpha = {row.alpha!r}: must be a number, or 'chosen'")
+    if row == EvaluatedRow(row.name, row.of, against=row.against, ensemble=min(row.ensemble, 1)):
+      raise UserError(f"{where}: give what differs from {row.of!r}: minimise, alpha, calibrated or ensemble")
 
 
 def folder_name(text: str) -> str:

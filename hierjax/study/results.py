@@ -15,7 +15,7 @@ from hierjax.evaluation.metrics.table import METRICS
 from hierjax.evaluation.several_runs.significance import paired_t
 from hierjax.evaluation.tables import written
 from hierjax.study.measurement import Finished
-from hierjax.study.plan import Row, Study
+from hierjax.study.plan import EvaluatedRow, Row, Study
 
 _SHARE = 0.95
 HEADER = (
@@ -65,7 +65,7 @@ class Value:
 class RowResult:
   """A row of the table: its runs and the metrics of them."""
 
-  row: Row
+  row: Row | EvaluatedRow
   runs: Sequence[Finished]
   values: Mapping[str, Value]
 
@@ -76,12 +76,13 @@ class RowResult:
 
   @property
   def source(self) -> str:
-    """The row's config, or the row that it decodes and how."""
-    if not self.row.of:
-      return self.row.config
-    how = [f"minimise={self.row.minimise}"] if self.row.minimise else []
-    how += [f"ensemble={self.row.ensemble}"] if self.row.ensemble > 1 else []
-    return ", ".join([f"of {self.row.of}", *how])
+    """The row's config, or the row that it evaluates and how."""
+    return self.row.config if isinstance(self.row, Row) else self.row.source
+
+  @property
+  def chosen(self) -> tuple[str, ...]:
+    """The values of the tuned keys."""
+    return self.runs[0].settings if isinstance(self.row, Row) else ()
 
   @property
   def minutes(self) -> float:
@@ -89,7 +90,7 @@ class RowResult:
     return statistics.fmean(float(run.about["minutes"]) for run in self.runs)
 
 
-def results_of(study: Study, rows: Sequence[tuple[Row, list[Finished]]]) -> list[RowResult]:
+def results_of(study: Study, rows: Sequence[tuple[Row | EvaluatedRow, list[Finished]]]) -> list[RowResult]:
   """Returns the rows that are complete with their metrics, compared with those of the baseline or of `row.against`.
 
   An interval is of 1,000 samples: of the images, the same ones for all runs, and of each row's seeds, both with
@@ -104,8 +105,9 @@ def results_of(study: Study, rows: Sequence[tuple[Row, list[Finished]]]) -> list
   judged = {run.about["checksum"]: run.folder.path for runs in of.values() for run in runs}
   if len(judged) > 1:
     raise UserError(f"{' and '.join(map(str, judged.values()))} are not judged on the same images")
-  trained = [row.name for row, _ in rows if row.config]
-  drawn = {row.name: _Drawn(row.name, runs, trained.index(row.of or row.name)) for row, runs in rows}
+  trained = [row.name for row, _ in rows if isinstance(row, Row)]
+  source = {row.name: row.of if isinstance(row, EvaluatedRow) else row.name for row, _ in rows}
+  drawn = {row.name: _Drawn(row.name, runs, trained.index(source[row.name])) for row, runs in rows}
   found = []
   for row, runs in rows:
     own, base = drawn[row.name], drawn[row.against or study.baseline]
@@ -166,7 +168,7 @@ def markdown(study: Study, results: Sequence[RowResult]) -> str:
     own.append(
       [
         one.row.name,
-        f"`{one.source}`" if one.row.config else one.source,
+        f"`{one.source}`" if isinstance(one.row, Row) else one.source,
         *cells,
         f"{one.weights:,}",
         f"{one.minutes:.1f}",
@@ -183,9 +185,7 @@ def markdown(study: Study, results: Sequence[RowResult]) -> str:
   parts = [f"# {study.title}", _about(study, results), _grid([head, *own])]
   if apart:
     parts += [f"Difference from {study.baseline}, with its 95% interval:", _grid([["row", *titles], *apart])]
-  chosen = [
-    f"- {one.row.name}: {', '.join(one.runs[0].settings)}" for one in results if one.runs[0].settings and not one.row.of
-  ]
+  chosen = [f"- {one.row.name}: {', '.join(one.chosen)}" for one in results if one.chosen]
   if chosen:
     parts += ["Chosen on validation with the first seed:", "\n".join(chosen)]
   return "\n\n".join(part for part in parts if part) + "\n"
@@ -230,7 +230,7 @@ def csv_rows(results: Sequence[RowResult]) -> list[tuple[object, ...]]:
   """Returns the rows of the CSV file, as HEADER names their columns: one a row and metric."""
   found: list[tuple[object, ...]] = []
   for one in results:
-    settings = " ".join((*one.row.settings, *one.runs[0].settings)) if one.row.config else ""
+    settings = " ".join((*one.row.settings, *one.chosen)) if isinstance(one.row, Row) else ""
     for name, value in one.values.items():
       apart = value.difference
       compared = ("",) * 6 if apart is None else (apart.against, apart.mean, *apart.interval, apart.t, apart.p)

@@ -21,7 +21,7 @@ from hierjax.inference.purpose import Purpose
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.study.measurement import Finished, Measurement
-from hierjax.study.plan import Row, Study, folder_name
+from hierjax.study.plan import EvaluatedRow, Row, Study, folder_name
 from hierjax.training.loop.run import train_and_evaluate
 from hierjax.training.loop.seeds import can_train_together, train_seeds
 from hierjax.training.loop.steps import Stopped
@@ -79,7 +79,7 @@ class StudyRuns:
   folder: Path
   overrides: tuple[str, ...] = ()
 
-  def rows(self) -> Iterator[tuple[Row, list[Finished]]]:
+  def rows(self) -> Iterator[tuple[Row | EvaluatedRow, list[Finished]]]:
     """Trains what is not trained yet, seed by seed, and yields each row with its runs when it is complete.
 
     Raises:
@@ -87,7 +87,7 @@ class StudyRuns:
     """
     complete: dict[str, list[Finished]] = {}
     for row in self.study.rows:
-      if row.of:
+      if isinstance(row, EvaluatedRow):
         yield row, self.evaluated_again(row, complete[row.of])
         continue
       first, *others = self.study.seeds
@@ -138,13 +138,13 @@ class StudyRuns:
     name = "-".join((*settings, f"seed{seed}"))
     return RunFolder(self.folder / folder_name(row.name) / folder_name(name))
 
-  def evaluated_again(self, row: Row, runs: list[Finished]) -> list[Finished]:
+  def evaluated_again(self, row: EvaluatedRow, runs: list[Finished]) -> list[Finished]:
     """Returns the runs of another row, evaluated as this one says."""
     count, found = max(row.ensemble, 1), []
     for number in range(len(runs) // count):
       members = runs[number * count : (number + 1) * count]
       folders, configs = zip(*((one.folder, one.about["config"]) for one in members), strict=True)
-      measured = Measurement(folders, configs, Purpose(minimise=row.minimise))
+      measured = Measurement(folders, configs, Purpose(minimise=row.minimise), row.alpha, row.calibrated)
       if not measured.is_current():
         print(f"== {row.name}, {', '.join(str(folder.path) for folder in folders)}", flush=True)
         devices.prepare(folders[0].config()["batch_size"])

@@ -11,7 +11,7 @@ from hierjax.errors import UserError
 from hierjax.runs.folder import RunFolder
 from hierjax.study.measurement import Finished
 from hierjax.study.picture import picture
-from hierjax.study.plan import Row, Study
+from hierjax.study.plan import EvaluatedRow, Row, Study
 from hierjax.study.results import HEADER, csv_rows, markdown, results_of
 
 ROWS = (Row("flat", "photos:flat"), Row("a|b", "photos", ("head.width=8",)))
@@ -68,11 +68,11 @@ def test_what_is_hard_for_both_does_not_widen_the_interval_of_their_difference_a
 
 
 def test_rows_of_the_same_runs_have_the_same_seeds_in_each_sample():
-  of = Row("of flat", of="flat", minimise="edges")
+  of = EvaluatedRow("of flat", "flat", minimise="edges", alpha=1.0, calibrated=False)
   samples = [np.full(1000, value) for value in (0.5, 0.6, 0.9)]  # which the seeds change, and decoding does not
   _, found = results_of(study(rows=(ROWS[0], of)), [(one, runs((0.5, 0.6, 0.9), samples)) for one in (ROWS[0], of)])
   assert found.values["path_accuracy"].difference.interval == (0, 0)
-  assert found.source == "of flat, minimise=edges"
+  assert found.source == "of flat, minimise=edges, alpha=1.0, temperature=1"
 
 
 def test_the_baseline_has_no_difference_and_a_metric_that_a_row_lacks_is_a_dash():

@@ -15,20 +15,20 @@ from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.study import runs
 from hierjax.study.measurement import Finished, Measurement
-from hierjax.study.plan import Row, Study, load_study, names
+from hierjax.study.plan import EvaluatedRow, Row, Study, load_study, names
 from hierjax.study.runs import StudyRuns, TimeOver, time_limit
 from hierjax.training.loop.signals import stop_signals
 from hierjax.training.loop.steps import Stopped
 
 STUDY = """
-from hierjax.study.plan import Row, Study
+from hierjax.study.plan import EvaluatedRow, Row, Study
 
 def get_study():
   rows = (
     Row("flat head", "quickstart:flat,smoke"),
     Row("flat head, tuned", "quickstart:flat,smoke", ("epochs=1.0",), {"optim.lr": ("1e-6", "0.05")}),
-    Row("fewest edges", of="flat head", minimise="edges"),
-    Row("of two", of="flat head", ensemble=2),
+    EvaluatedRow("fewest edges", of="flat head", minimise="edges"),
+    EvaluatedRow("of two", of="flat head", ensemble=2),
   )
   return Study("Three rows", rows, baseline="flat head", seeds=(3, 4), settings=("epochs=1.0",))
 """
@@ -179,7 +179,7 @@ def test_the_studies_of_the_package_name_configs_and_keys_that_there_are(name):
 
   study = load_study(name)
   for row in study.rows:
-    for settings in row.candidates() if row.config else ():
+    for settings in row.candidates() if isinstance(row, Row) else ():
       load_config(row.config, [f"--config.{one}" for one in (*study.settings, *row.settings, *settings)])
 
 
@@ -193,18 +193,16 @@ def test_what_is_no_study_is_refused(tmp_path):
   for rows, changes, message in (
     ((one, one), {}, "two rows have the same name"),
     ((one,), {"baseline": "b"}, "baseline = 'b'"),
-    ((one, Row("both", "photos", of="a")), {}, "both: give either a config to train, or `of`"),
-    ((one, Row("neither")), {}, "neither: give either a config to train, or `of`"),
-    ((one, Row("b", of="a")), {}, "b: a row with `of` has `minimise` or `ensemble` and nothing else"),
-    ((Row("a", "photos", minimise="edges"),), {}, "a: a row with `of` has `minimise` or"),
-    ((one, Row("b", of="a", ensemble=6)), {}, "b: ensemble = 6: must be from 0 to 5, the number of seeds"),
-    ((one, Row("b", of="a", ensemble=1)), {}, "b: a row with `of` has `minimise` or `ensemble` and nothing else"),
-    ((one, Row("b", of="a", minimise="edge")), {}, r"minimise = 'edge': choose from .*did you mean 'edges'"),
-    ((Row("early", of="a", minimise="edges"), one), {}, "early: of = 'a': no row before it that trains"),
-    ((one, Row("b", of="A", minimise="edges")), {}, "of = 'A': no row before it that trains"),
+    ((one, EvaluatedRow("b", "")), {}, "b: of = '': no row before it that trains"),
+    ((one, EvaluatedRow("b", "a")), {}, "b: give what differs from 'a': minimise, alpha, calibrated or ensemble"),
+    ((one, EvaluatedRow("b", "a", ensemble=1, against="a")), {}, "b: give what differs from 'a'"),
+    ((one, EvaluatedRow("b", "a", ensemble=6)), {}, "b: ensemble = 6: must be from 0 to 5, the number of seeds"),
+    ((one, EvaluatedRow("b", "a", alpha="best")), {}, "b: alpha = 'best': must be a number, or 'chosen'"),
+    ((one, EvaluatedRow("b", "a", minimise="edge")), {}, r"minimise = 'edge': choose from .*did you mean 'edges'"),
+    ((EvaluatedRow("early", "a", minimise="edges"), one), {}, "early: of = 'a': no row before it that trains"),
+    ((one, EvaluatedRow("b", "A", minimise="edges")), {}, "of = 'A': no row before it that trains"),
     ((one, Row("b", "photos", against="A")), {}, "b: against = 'A': no row before it that trains"),
     ((one, Row("b", "photos", pseudo_labels_of="b")), {}, "b: pseudo_labels_of = 'b': no row before it that trains"),
-    ((one, Row("b", of="a", ensemble=2, pseudo_labels_of="a")), {}, "b: pseudo_labels_of is for a row that trains"),
     ((one,), {"seeds": ()}, "give one or more"),
     ((Row("a", "photos", tuned={"optim.lr": ()}),), {}, "no values to choose from"),
   ):

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.study_minutes import PAPERS
 from hierjax.config_files import load_config, run_file
-from hierjax.study.plan import STUDIES, load_study, names
+from hierjax.study.plan import STUDIES, Row, load_study, names
 
 OF_IMAGES = ("name", "root", "train_split", "validation_split", "test_split", "validation", "calibration", "split_seed")
 SEEDS = {"dutt_resnet164": 5}  # "five times", as the paper says; the others do not say
@@ -16,7 +16,7 @@ def configs(name):
   return [
     load_config(row.config, [f"--config.{one}" for one in (*study.settings, *row.settings, *next(row.candidates()))])
     for row in study.rows
-    if row.config
+    if isinstance(row, Row)
   ]
 
 
