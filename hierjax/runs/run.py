@@ -148,10 +148,13 @@ class FrozenConfig:
     keep: whether the neck and the head train on kept features, which are what `hierjax.nn.kept` says for them. The
       backbone must be frozen by `optim.lr_groups`. False: images pass through the backbone at each step.
     views: augmented views of each training image that are kept beside the one of evaluation; an epoch draws one of all.
+    most: how many views of all training images together are kept: of many images fewer than `views` each, or none but
+      that of evaluation.
   """
 
   keep: bool = False
   views: int = 0
+  most: int = 100_000
 
   def __post_init__(self) -> None:
     """Raises UserError for a value outside its range."""
@@ -159,6 +162,12 @@ class FrozenConfig:
       raise UserError(f"config.frozen.views = {self.views}: must be from 0 to 1,000")
     if self.views and not self.keep:
       raise UserError("config.frozen.views: needs config.frozen.keep = True; without, each step augments its images")
+    if self.most < 1:
+      raise UserError(f"config.frozen.most = {self.most}: must be 1 or more")
+
+  def views_of(self, images: int) -> int:
+    """Returns how many augmented views each of so many training images has."""
+    return max(0, min(self.views, self.most // max(images, 1) - 1))
 
 
 @dataclasses.dataclass(frozen=True)

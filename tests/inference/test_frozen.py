@@ -20,7 +20,8 @@ from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.members import Ensemble, Images, answers_of, open_images
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
-from hierjax.runs.run import Run
+from hierjax.runs.run import FrozenConfig, Run
+from hierjax.training.loop.frozen import on_frozen_features
 from hierjax.training.loop.run import train_and_evaluate
 
 FREEZE = (("^backbone/", None), (".*", 1.0))
@@ -142,6 +143,7 @@ def test_training_on_kept_features_is_training_with_the_images(tmp_path, own):
     ),
     (dict(frozen__keep=False, frozen__views=3), r"config\.frozen\.views: needs config\.frozen\.keep"),
     (dict(frozen__views=-1), r"config\.frozen\.views = -1"),
+    (dict(frozen__most=0), r"config\.frozen\.most = 0: must be 1 or more"),
     (
       dict(head=dict(name="dhnn_s2s", width=4, conversion="linear")),
       r"config\.frozen\.keep = True does not keep what the head reads; .*'linear' has weights.*choose pool or pool_av",
@@ -152,6 +154,26 @@ def test_training_on_kept_features_is_training_with_the_images(tmp_path, own):
 def test_what_cannot_be_kept_is_refused_with_its_key(tmp_path, changes, message):
   with pytest.raises(UserError, match=message):
     train_and_evaluate(config_of(tmp_path, **changes), str(tmp_path / "run"))
+
+
+def test_of_many_images_fewer_views_are_kept_and_the_run_says_so(tmp_path, capsys):
+  config = FrozenConfig(keep=True, views=2)
+  assert [config.views_of(images) for images in (0, 60, 33_333, 33_334, 50_000, 50_001, 500_000)] == [
+    2,
+    2,
+    2,
+    1,
+    1,
+    0,
+    0,
+  ]
+  of = loaded(tmp_path, frozen__views=5, frozen__most=200)
+  train = of.run.source("train")
+  assert on_frozen_features(of, train, None)[0].shape == (200 // len(train), 8)
+  said = capsys.readouterr().out
+  assert f"{len(train)} images have {200 // len(train) - 1} augmented views each, and not the 5 of config" in said
+  of = loaded(tmp_path, frozen__views=1)
+  assert on_frozen_features(of, train, None)[0].shape == (2, 8) and not capsys.readouterr().out
 
 
 def test_features_that_are_larger_than_half_of_the_memory_are_refused(tmp_path, monkeypatch):

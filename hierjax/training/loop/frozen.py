@@ -12,6 +12,7 @@ from hierjax.data.source import Source
 from hierjax.errors import UserError
 from hierjax.inference.frozen import frozen_features
 from hierjax.inference.loaded_run import LoadedRun
+from hierjax.runs.processes import say
 from hierjax.runs.run import FrozenConfig, Run
 from hierjax.training.phases import Phases
 from hierjax.types import Features, Variables
@@ -66,5 +67,12 @@ def _check_head(run: Run, shapes: Variables) -> None:
 
 def on_frozen_features(loaded: LoadedRun, train: Source, validation: Source | None) -> tuple[Source, Source | None]:
   """Returns the features of the images to train and to validate on, where the config keeps them, or else the images."""
-  features = frozen_features(loaded, train, loaded.run.config.frozen["views"])
+  config = unpack(FrozenConfig, loaded.run.config.frozen, "frozen")
+  views = config.views_of(len(train))
+  if config.keep and views < config.views:
+    say(
+      f"{len(train):,} images have {views} augmented views each, and not the {config.views} of config.frozen.views: "
+      f"config.frozen.most keeps {config.most:,} views in all"
+    )
+  features = frozen_features(loaded, train, views)
   return features, None if validation is None else frozen_features(loaded, validation)
