@@ -51,7 +51,7 @@ CONFIGS = tuple(
     p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem not in ("chrnn", "common", "dhnn")
   )
 )
-IMAGENET = ("chrnn_imagenet", "cnnrnn_imagenet:images", "cnnrnn_imagenet")
+IMAGENET = ("chrnn_imagenet", "cnnrnn_imagenet", "cnnrnn_imagenet:images", "cnnrnn_imagenet2010")
 
 _TREE = [("animal", "dog", "basenji"), ("animal", "cat", "tabby"), ("thing", "cup", "mug")]
 _MIB = 2**20

@@ -1,4 +1,4 @@
-r"""CNN-RNN on the subset of ImageNet 2010 of Guo et al. 2018, Tables 6 and 7: 143 coarse classes and 387 fine ones.
+r"""CNN-RNN on a subset of ImageNet 2010 (Guo et al. 2018, Tables 6, 7 and Figure 8): 143 coarse and 387 fine classes.
 
   python train.py --config=configs/cnnrnn_imagenet2010.py:cnn_rnn --config.data.root=IMAGES \
     --config.data.labels=labels.csv --config.init.weights=vgg16-hierjax.npz --workdir=runs/vgg-rnn           # GPU
@@ -20,13 +20,15 @@ the imported weights, and `hierjax data features RUN FEATURES` writes them; othe
 
 Pseudo-labels come from the run of the same word with `fine`, by `hierjax data pseudo-label` (see
 configs/coarse_labels_cifar100.py): --config.data.pseudo_labels=RUN/pseudo_labels.npz. The paper has 75.09, 76.17 and
-77.27 (RNN), 76.01 (CNN), 82 (CNN-RNN) and 90.69 (CNN-RNN*); and 74.26, 75.64 and 77.12 in Table 7. It gives neither
-optimiser nor epochs; these are ours. The config has not been run (READINGS G15).
+77.27 (RNN), 76.01 (CNN), 82 (CNN-RNN) and 90.69 (CNN-RNN*); and 74.26, 75.64 and 77.12 in Table 7. Figure 8 is all nine
+pairs of percentages, each with `fine`, `pseudo` and `truth`. The paper gives neither optimiser nor epochs; these are
+ours. The config has not been run (READINGS G15).
 
 Variants, at most one of each line:
   rnn (the default): on features | cnn: VGG-16 fine-tuned, a softmax over the leaves | cnn_rnn: VGG-16 and the RNN,
     end to end | smoke: generated features, seconds
-  s20 | s40: percent of S, of Table 6 | f10c50 | f20c50 | f50c50: percent in S_fine and in S_coarse, of Table 7
+  s20 | s40: percent of S, of Table 6 | f10c10 | f10c20 | f10c50 | f20c10 | f20c20 | f20c50 | f50c10 | f50c20 | f50c50:
+    percent in S_fine and in S_coarse, of Figure 8
   fine: S_fine alone | pseudo: S_fine + S_coarse^- | truth: S_fine + S_coarse^+ | direct (the default): coarse labels
     train the summed probability of the leaves below them
 """
@@ -36,7 +38,7 @@ from functools import partial
 import ml_collections as mlc
 
 from configs import common, features
-from configs.coarse_labels_cifar100 import images, of_all_images, parts
+from configs.coarse_labels_cifar100 import LABELS, PAIRS, of_all_images, parts
 
 
 def get_config(variant: str = "") -> mlc.ConfigDict:
@@ -82,13 +84,6 @@ def smoke(c: mlc.ConfigDict) -> None:
 
 KINDS = (
   {"rnn": rnn, "cnn": cnn, "cnn_rnn": cnn_rnn, "smoke": smoke},
-  {
-    "s20": partial(parts, 20, 0),
-    "s40": partial(parts, 40, 0),
-    **{f"f{fine}c50": partial(parts, fine, 50) for fine in (10, 20, 50)},
-  },
-  {
-    name: partial(images, what)
-    for name, what in (("fine", "drop"), ("pseudo", "pseudo"), ("truth", "truth"), ("direct", "direct"))
-  },
+  {"s20": partial(parts, 20, 0), "s40": partial(parts, 40, 0), **PAIRS},
+  LABELS,
 )

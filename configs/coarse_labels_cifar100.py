@@ -96,14 +96,16 @@ def smoke(c: mlc.ConfigDict) -> None:
   c.schedule.warmup = 0.0
 
 
+PAIRS = {f"f{fine}c{coarse}": partial(parts, fine, coarse) for fine, coarse in itertools.product(PARTS, PARTS)}
+LABELS = {
+  "fine": partial(images, "drop"),
+  "pseudo": partial(images, "pseudo"),
+  "truth": partial(images, "truth"),
+  "direct": partial(images, "direct"),
+}
 KINDS = (
-  {f"f{fine}c{coarse}": partial(parts, fine, coarse) for fine, coarse in itertools.product(PARTS, PARTS)},
-  {
-    "fine": partial(images, "drop"),
-    "pseudo": partial(images, "pseudo"),
-    "truth": partial(images, "truth"),
-    "direct": partial(images, "direct"),
-  },
+  PAIRS,
+  LABELS,
   {name: partial(head, edit) for name, edit in features.KINDS[0].items()},
   {name: partial(end_to_end, edit) for name, edit in common.CIFAR100_NETWORKS.items()} | {"smoke": smoke},
 )

@@ -214,3 +214,11 @@ def test_the_partitions_of_sun397_are_its_own_ten():
   build = module(next(p for p in FILES if p.stem == "chrnn_sun397")).get_config
   names = [build(word).data.name for word in ("", *(f"hlstm,part{number}" for number in range(1, 11)))]
   assert names == [f"sun397/standard-part{number}-120k" for number in (1, *range(1, 11))]
+
+
+def test_figure_8_of_guo_et_al_has_its_nine_pairs_on_both_sets():
+  pairs = [(fine, coarse) for fine in (10, 20, 50) for coarse in (10, 20, 50)]
+  for name in ("coarse_labels_cifar100", "cnnrnn_imagenet2010"):
+    build = module(next(p for p in FILES if p.stem == name)).get_config
+    data = [build(f"f{fine}c{coarse},pseudo").data for fine, coarse in pairs]
+    assert [(d.fine, d.coarse, d.partial_labels) for d in data] == [(f / 100, c / 100, "pseudo") for f, c in pairs]

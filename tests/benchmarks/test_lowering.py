@@ -19,9 +19,9 @@ from hierjax.training.state import init_state
 from hierjax.training.step import StepSettings, make_train_step
 from hierjax.types import Batch, Examples
 
-FAST = ("quickstart",)
+USUAL = ("quickstart", "coarse_labels_cifar100", "cnnrnn_imagenet2010")  # a few seconds of one core each
 SPECS = [
-  pytest.param(spec, devices, id=f"{spec}-{devices}", marks=() if spec in FAST else pytest.mark.slow)
+  pytest.param(spec, devices, id=f"{spec}-{devices}", marks=() if spec in USUAL else pytest.mark.slow)
   for spec in dict.fromkeys((*CONFIGS, *IMAGENET))
   for devices in sizes_of(spec)
 ]
@@ -29,6 +29,7 @@ SPECS = [
 
 @pytest.mark.parametrize(("spec", "devices"), SPECS)
 def test_every_step_lowers_for_gpus_and_tpus(spec, devices):
+  """Those of USUAL in each run of the tests; the others, up to a minute each, are slow: on demand, by `-m slow`."""
   step = lowered(run_of(spec), devices)
   assert set(step.texts) == set(PLATFORMS) and step.flop > 0 and step.activation_bytes > 0
   for train, predict in step.texts.values():

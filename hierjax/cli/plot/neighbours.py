@@ -31,8 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="the folder of another run with a context neck: its layer is compared with this run's context map",
   )  # fmt: skip
   parser.add_argument(
-    "--every-region", action="store_true", help="draw every region of an image, in place of one of each image"
-  )
+    "--every-region", action="store_true",
+    help="draw every region of a test image, and search every one of a training image, in place of one of each image",
+  )  # fmt: skip
   add_seed(parser)
   add_data_root(parser)
   add_format(parser)

@@ -40,7 +40,7 @@ _EPSILON = 1e-10
 
 @struct.dataclass
 class Nearest:
-  """The nearest regions to each of q queries, nearest first, at most one of an image.
+  """The nearest regions to each of q queries, nearest first.
 
   Attributes:
     distance: `f32[q k]`, inf where there are fewer.
@@ -58,19 +58,23 @@ class Nearest:
     whole = (queries, count)
     return cls(np.full(whole, np.inf, np.float32), np.full(whole, -1, np.int32), np.zeros(whole, np.int32))
 
-  def updated(self, distance: Float[Array, "q b s"], images: Int[Array, "b"], mask: Float[Array, "b"]) -> Nearest:
+  def updated(
+    self, distance: Float[Array, "q b s"], images: Int[Array, "b"], mask: Float[Array, "b"], most: int = 1
+  ) -> Nearest:
     """Returns the nearest of these regions and those of further images.
 
     Args:
       distance: from each query to each cell of each image.
       images: their numbers.
       mask: 0 for an image that does not count.
+      most: the number of regions of an image that count, the nearest ones.
     """
-    nearest = jnp.where(mask[None] > 0, distance.min(axis=2), jnp.inf)
-    numbers = jnp.where(jnp.isinf(nearest), -1, jnp.broadcast_to(images[None], nearest.shape))
-    further = Nearest(nearest, numbers, distance.argmin(axis=2).astype(jnp.int32))
-    every = jax.tree.map(lambda kept, new: jnp.concatenate([kept, new], axis=1), self, further)
-    order = jax.lax.top_k(-every.distance, self.distance.shape[1])[1]  # of equal ones, the first come first
+    negated, cells = jax.lax.top_k(-distance, min(most, distance.shape[2]))  # of equal ones, the first come first
+    nearest = jnp.where(mask[None, :, None] > 0, -negated, jnp.inf)
+    numbers = jnp.where(jnp.isinf(nearest), -1, jnp.broadcast_to(images[None, :, None], nearest.shape))
+    further = Nearest(nearest, numbers, cells)
+    every = jax.tree.map(lambda kept, new: jnp.concatenate([kept, new.reshape(len(kept), -1)], axis=1), self, further)
+    order = jax.lax.top_k(-every.distance, self.distance.shape[1])[1]
     return jax.tree.map(lambda values: jnp.take_along_axis(values, order, axis=1), every)
 
 
@@ -85,6 +89,7 @@ class Grid:
     height: of the map that they are pooled from.
     width: of that map.
     layers: those of LAYERS that differ: without recurrences, as on a scale of one cell, the context map is the pooled.
+    most: of an image, so many may be among the neighbours of a query.
   """
 
   index: int
@@ -93,6 +98,7 @@ class Grid:
   height: int
   width: int
   layers: tuple[str, ...]
+  most: int = 1
 
   def box(self, cell: int) -> Box:
     """Returns where a region is in the image: the window of the map that it pools (READINGS Z10), scaled up.
@@ -154,12 +160,12 @@ class NeighbourQuery:
 
   Attributes:
     scale: one of the neck's, by its cells a side: `3` or `3x3`, `2x3` where rows and columns differ; '' for 3, as in
-    the
-      paper, or the finest where there is no such scale.
+      the paper, or the finest where there is no such scale.
     queries: the number of regions, each of another image.
     seed: chooses the regions, and the images that are searched where there are more; 0 or more.
     searched: at most this many training images.
-    every: whether every region of an image is one, of as few images as `queries` takes.
+    every: whether every region of an image counts: as a query, of as few images as `queries` takes; and as a neighbour,
+      so that several may be of one training image.
   """
 
   scale: str = ""
@@ -183,9 +189,9 @@ def find_neighbours(
 ) -> Neighbours:
   """Returns the training regions that are nearest to random regions of random test images.
 
-  Of each training image only the nearest region counts, so that eight neighbours are of eight images. Images without a
-  known label are left out, and so are those that cannot be read, where the config skips them. Training images are read
-  once, a batch at a time.
+  Of each training image only the nearest region counts, so that neighbours are of different images, unless the search
+  is of every region, as in Fig. 4. Images without a known label are left out, and so are those that cannot be read,
+  where the config skips them. Training images are read once, a batch at a time.
 
   With another run, its layer takes the place of this one's second: the context map, or of a neck without recurrences
   the pooled map. In Fig. 4 these are C-HLSTM's hrnn6 and SPP-net's conv5.
@@ -204,6 +210,7 @@ def find_neighbours(
   if wanted.every:
     rows = np.repeat(np.arange(len(queries)), places)[:count]
     queries = View(queries.source, queries.indices[rows], queries.nodes[rows])
+    grid = dataclasses.replace(grid, most=NEAREST)
   cells = np.arange(len(queries)) % places if wanted.every else rng.integers(places, size=len(queries))
   if against is not None:
     _check_same(loaded, against, split)
@@ -213,7 +220,7 @@ def find_neighbours(
   if not len(kept):
     raise UserError(f"--seed {wanted.seed}: none of the {split} images that it chooses can be read; try another")
   queries, cells = View(queries.source, queries.indices[kept], queries.nodes[kept]), cells[kept]
-  nearest = _search(loaded, training, _region_maps(run, grid), tuple(x[kept] for x in maps))
+  nearest = _search(loaded, grid, training, tuple(x[kept] for x in maps))
   found = dict(zip(grid.layers, nearest, strict=True))
   if against is not None:
     found |= _of_another(against, grid, (split, queries, cells), training)
@@ -250,30 +257,26 @@ def _of_another(
   images, others = against.run.source(split), against.run.source("train")
   assert images is not None and others is not None  # `_check_same` refuses it
   own = find_grid(against.run, f"{grid.rows}x{grid.columns}")
-  own = dataclasses.replace(own, layers=own.layers[:1])
+  own = dataclasses.replace(own, layers=own.layers[:1], most=grid.most)
   seen = View(images, queries.indices, queries.nodes)
   searched = View(others, training.indices, training.nodes)
   _, maps = _wanted_regions(against, own, seen, cells)
-  (found,) = _search(against, searched, _region_maps(against.run, own), maps)
+  (found,) = _search(against, own, searched, maps)
   return {f"{against.folder.path.name}: {own.layers[0]}": found}
 
 
-def _search(
-  loaded: LoadedRun,
-  training: View,
-  maps_of: Callable[[Method, Variables, Examples], Maps],
-  wanted: tuple[np.ndarray, ...],
-) -> tuple[Nearest, ...]:
+def _search(loaded: LoadedRun, grid: Grid, training: View, wanted: tuple[np.ndarray, ...]) -> tuple[Nearest, ...]:
   """Returns the nearest regions of training images, of each layer, for the wanted regions."""
 
   @jax.jit
   def update(found: tuple[Nearest, ...], examples: Examples, maps: Maps) -> tuple[Nearest, ...]:
     return tuple(
-      kept.updated(_distances(jnp.asarray(x), y), examples.draw[:, 1], examples.mask)
+      kept.updated(_distances(jnp.asarray(x), y), examples.draw[:, 1], examples.mask, grid.most)
       for kept, x, y in zip(found, wanted, maps, strict=True)
     )
 
   found = tuple(Nearest.none(len(wanted[0]), NEAREST) for _ in wanted)
+  maps_of = _region_maps(loaded.run, grid)
   with contextlib.closing(loaded.map(jax.jit(maps_of), training)) as batches:
     for examples, maps in batches:
       found = update(found, examples, maps)

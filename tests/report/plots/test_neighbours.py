@@ -1,4 +1,5 @@
 import csv
+import functools
 import json
 import shutil
 
@@ -38,24 +39,24 @@ def answer(folder):
   return find_neighbours(LoadedRun.open(folder, MESH), NeighbourQuery(queries=3, seed=4, searched=90))
 
 
-@pytest.mark.parametrize("count", [3, 20])
-def test_a_search_in_batches_is_a_sort_of_all_images_by_their_nearest_region(count, rng):
+@pytest.mark.parametrize(("count", "most"), [(3, 1), (20, 1), (3, 2), (60, 5)])
+def test_a_search_in_batches_is_a_sort_of_the_nearest_regions_of_all_images(count, most, rng):
   distance = rng.integers(0, 12, (2, 15, 4)).astype(np.float32)  # with ties
   mask = np.ones(15, np.float32)
   mask[[3, 14]] = 0
-  found, update = Nearest.none(2, count), jax.jit(Nearest.updated)
+  found, update = Nearest.none(2, count), jax.jit(functools.partial(Nearest.updated, most=most))
   for rows in np.split(np.arange(15), 3):
     found = update(found, distance[:, rows], np.int32(100 + rows), mask[rows])
   found = jax.device_get(found)
 
   images = [image for image in range(15) if mask[image]]
   for query in range(2):
-    order = sorted(images, key=lambda image: distance[query, image].min())[:count]  # stable: earlier images first
-    missing = max(0, count - len(images))
-    assert found.image[query].tolist() == [100 + image for image in order] + [-1] * missing
-    kept = found.cell[query].tolist()[: len(order)]
-    assert kept == [int(distance[query, image].argmin()) for image in order]
-    values = [distance[query, image].min() for image in order] + [np.inf] * missing
+    nearest = [(image, cell) for image in images for cell in np.argsort(distance[query, image], kind="stable")[:most]]
+    order = sorted(nearest, key=lambda region: distance[query][region])[:count]  # stable: earlier images first
+    missing = count - len(order)
+    assert found.image[query].tolist() == [100 + image for image, _ in order] + [-1] * missing
+    assert found.cell[query].tolist()[: len(order)] == [cell for _, cell in order]
+    values = [distance[query][region] for region in order] + [np.inf] * missing
     np.testing.assert_array_equal(found.distance[query], values)
 
 
@@ -224,12 +225,19 @@ def test_against_another_run_its_layer_is_compared(folder, make_run, small_confi
     find_neighbours(ours, wanted, other_data)
 
 
-def test_every_region_of_an_image_is_a_query(folder):
-  wanted = NeighbourQuery(queries=12, seed=4, searched=20, every=True)
-  found = find_neighbours(LoadedRun.open(folder, MESH), wanted)
+def test_every_region_of_an_image_is_a_query_and_may_be_a_neighbour(folder):
+  """Fig. 4: the neighbours are the nearest of all regions of all training images."""
+  wanted = NeighbourQuery(queries=12, seed=4, searched=4, every=True)
+  run = LoadedRun.open(folder, MESH)
+  found = find_neighbours(run, wanted, run)
   assert found.cells.tolist() == [*range(9), *range(3)]
   assert len(set(found.queries.indices[:9].tolist())) == len(set(found.queries.indices[9:].tolist())) == 1
-  asked, searched = regions(folder, found.queries), regions(folder, found.searched)
-  x, y = asked["context map"][4, 4].astype(np.float64), searched["context map"].astype(np.float64)
-  distance = ((x - y) ** 2 / (abs(x) + abs(y) + 1e-10)).sum(axis=-1).min(axis=1)
-  np.testing.assert_allclose(found.found["context map"].distance[4], np.sort(distance)[:NEAREST], rtol=1e-3, atol=1e-6)
+  asked, searched = (regions(folder, s)["context map"].astype(np.float64) for s in (found.queries, found.searched))
+  for nearest in found.found.values():
+    for query, cell in enumerate(found.cells):
+      x = asked[query, cell]
+      distance = ((x - searched) ** 2 / (abs(x) + abs(searched) + 1e-10)).sum(axis=-1)
+      np.testing.assert_allclose(nearest.distance[query], np.sort(distance.ravel())[:NEAREST], rtol=1e-3, atol=1e-6)
+      own = nearest.image[query], nearest.cell[query]
+      np.testing.assert_allclose(distance[own], nearest.distance[query], rtol=1e-3, atol=1e-6)
+      assert len(set(zip(*map(np.ndarray.tolist, own), strict=True))) == NEAREST  # of 4 images, each region once
