@@ -36,7 +36,7 @@ from typing import Any, TextIO
 
 from hierjax.config import flatten, frozen, read_json
 from hierjax.data.source import what_changed
-from hierjax.disk import said_where_full
+from hierjax.disk import said_where_full, sync_one
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
 
@@ -67,6 +67,7 @@ def _write_whole(path: Path, data: bytes) -> None:
       file.flush()
       os.fsync(file.fileno())
     temporary.replace(path)
+    sync_one(path.parent)  # the name too outlives a power cut
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
