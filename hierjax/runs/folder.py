@@ -176,7 +176,7 @@ class RunFolder:
       config: the resolved config.
       tree: the label tree.
       data_checksum: of the training images, see `hierjax.data.source.data_checksum`.
-      judged_on: the same of the images of `validation` and `test`.
+      judged_on: the same of the images of the other splits, by split.
 
     Returns:
       A line about each of these splits whose images have changed since the run began.
