@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hierjax import extras
-from hierjax.cli.common import add_data_root, add_format, add_json, add_purpose, add_split, output, purpose_of
+from hierjax.cli.common import (
+  add_data_root,
+  add_devices,
+  add_format,
+  add_json,
+  add_purpose,
+  add_split,
+  output,
+  purpose_of,
+)
 from hierjax.cli.evaluate import given, repeated, selective
 from hierjax.errors import UserError
 
@@ -66,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--out", default="", metavar="FOLDER", help="the folder for the results of several runs, or of --predictions"
   )
+  add_devices(parser)
   add_format(parser)
   add_json(parser)
 
@@ -108,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     with output(args.json) as print_json:
       print_json(given.measure_given(args, _own_folder(args.out) if args.out else None))
     return 0
-  devices.prepare()
+  devices.prepare(count=args.devices)
   with output(args.json) as print_json:
     print_json(_evaluate(args, devices.data_mesh()))
   return 0

@@ -41,7 +41,7 @@ def check_given(args: argparse.Namespace) -> None:
     if not args.workdir:
       raise UsageError("give WORKDIR, a run's folder, or --predictions FILE --tree TREE --labels FILE")
     return
-  others = ("views", "known_levels", "alpha", "threshold", "against", "split", "data_root", "node")
+  others = ("views", "known_levels", "alpha", "threshold", "against", "split", "data_root", "devices", "node")
   given = [f"--{name.replace('_', '-')}" for name in others if getattr(args, name)]
   if args.workdir or given:
     raise UserError(f"--predictions is measured by itself: leave out {', '.join([*args.workdir, *given])}")
