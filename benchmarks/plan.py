@@ -55,6 +55,9 @@ CHIPS = {
 }
 
 
+IMAGE_BYTES = 256 * 256 * 3  # as a chip gets it
+
+
 @dataclasses.dataclass(frozen=True)
 class Host:
   """What a host can do.
@@ -204,11 +207,12 @@ def hosts(job: Job, host: Host) -> list[str]:
     rate = chip.on_host * job.images / compute_seconds(job, 20_000, chip)
     for stored, decoded in host.decoded.items():
       able = host.cores * decoded
-      network, bus = rate * host.kilobytes[stored] / 1e6, rate * 256 * 256 * 3 / 1e9
-      part = min(1.0, able / rate)
-      rows.append([name, stored, f"{rate:,.0f}", f"{able:,}", f"{network:.2f}", f"{bus:.2f}", f"{100 * part:.0f}%"])
-  head = ["chip", "stored as", "wanted, images/s", "decoded, images/s", "read, GB/s", "to the chips, GB/s", "fed"]
-  return table(head, rows)
+      network, bus = rate * host.kilobytes[stored] / 1e6, rate * IMAGE_BYTES / 1e9
+      part, step = min(1.0, able / rate), job.images * IMAGE_BYTES / 1e6
+      rates = [f"{rate:,.0f}", f"{able:,}", f"{network:.2f}", f"{bus:.2f}"]
+      rows.append([name, stored, f"{step:.1f}", *rates, f"{100 * part:.0f}%"])
+  wanted = ["wanted, images/s", "decoded, images/s", "read, GB/s", "to the chips, GB/s"]
+  return table(["chip", "stored as", "MB a step, a chip", *wanted, "fed"], rows)
 
 
 def sets(job: Job, host: Host) -> list[str]:

@@ -195,7 +195,7 @@ def test_a_folder_that_one_process_cannot_make_ends_both(tmp_path, cache):
     for process in processes:
       process.kill()
   assert all(p.returncode for p in processes)
-  assert str(tmp_path / "run") in errors[0] and "the first process" in errors[1]
+  assert str(tmp_path / "run") in errors[0] and "process 0 cannot use the folder" in errors[1]
 
 
 def test_another_config_is_refused(whole):

@@ -101,6 +101,12 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def add_devices(parser: argparse.ArgumentParser) -> None:
+  """Adds `--devices`."""
+  about = "CPU devices that share each batch (default: one a core, 8 at most)"
+  parser.add_argument("--devices", type=at_least_1, default=0, metavar="N", help=about)
+
+
 def add_format(parser: argparse.ArgumentParser) -> None:
   """Adds `--format`."""
   parser.add_argument("--format", default="png", choices=("png", "svg", "pdf"), help="of the picture (default png)")

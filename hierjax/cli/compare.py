@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
   """Prints the counts and the picture's path."""
   extras.require("report")
   from hierjax.evaluation.several_runs.compare import compare, comparison_table, differences_table
-  from hierjax.inference.loaded_run import LoadedRun
+  from hierjax.inference.loaded_run import LoadedRun, images_suffix
   from hierjax.report.plots.comparison import draw_comparison
   from hierjax.runs import devices
 
@@ -36,5 +36,6 @@ def run(args: argparse.Namespace) -> int:
   print(
     f"{comparison_table(found)}\n\n{differences_table(found)}", flush=True
   )  # before the drawing, which fails where no image differs
-  print(draw_comparison(first.folder, found, args.format))
+  suffix = images_suffix(first.folder, first.run, found.split)
+  print(draw_comparison(first.folder, found, args.format, suffix))
   return 0

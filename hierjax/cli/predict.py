@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hierjax.cli.common import add_decoding, add_json, add_workdir, output, purpose_of
+from hierjax.cli.common import add_decoding, add_devices, add_json, add_workdir, output, purpose_of
 from hierjax.cli.named import run_folder
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders of images")
   parser.add_argument("--csv", metavar="FILE", help="write the answers to this file as well")
   add_decoding(parser)
+  add_devices(parser)
   add_json(parser)
 
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.inference.predictor import find_images, write_csv
   from hierjax.runs import devices
 
-  devices.prepare()
+  devices.prepare(count=args.devices)
   args.workdir = run_folder(args)
   with output(args.json) as print_json:
     images = find_images(args.images)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hierjax.cli.common import add_devices
 from hierjax.errors import UserError
 
 HELP = "Train the model of a config, or continue the run in its folder."
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--multihost", default="", metavar="HOSTS", help="auto, or ADDRESS,N,I: join a run of several processes"
   )
+  add_devices(parser)
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     if args.multihost:
       peers.end_where_jax_aborts(folder)
     devices.join(args.multihost)
-    devices.prepare(_images_a_step(config))
+    devices.prepare(_images_a_step(config), args.devices)
     train_and_evaluate(config, workdir)
   except Stopped as stopped:
     print(stopped)

@@ -86,6 +86,19 @@ class LoadedRun:
       return joined([jax.device_get(part) for _, part in found], len(source))
 
 
+def images_suffix(out: RunFolder, run: Run, split: str, name: str = "") -> str:
+  """Returns the end of the names of files about the images of a split: '', or -images-XXXX for those not of a folder.
+
+  Args:
+    out: the folder.
+    run: whose images they are.
+    split: their name.
+    name: of the evaluation in the folder that is of the same images; '' for the split's.
+  """
+  name = name or split
+  return out.evaluation_name(name, split, run.images_of(split)).removeprefix(name)
+
+
 def joined(parts: Sequence[Any], count: int) -> Any:
   """Returns the first `count` rows of the batches' pytrees, one after the other."""
   return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)

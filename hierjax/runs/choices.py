@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hierjax.config import read_json
 from hierjax.errors import UserError
@@ -30,13 +30,20 @@ class Choice:
     kind: one of KINDS.
     value: a number, or several for `thresholds`.
     made_for: the conditions under which it holds, as plain data: runs and steps, views, alpha.
-    about: how it was chosen, as plain data: the split, its number of images, the criterion.
+    about: how it was chosen, as plain data: the split, its number of images and their checksum, the criterion.
   """
 
   kind: str
   value: float | Sequence[float]
   made_for: Mapping[str, Any]
   about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Chosen(NamedTuple):
+  """A number that was chosen, and why choices.json does not keep it; '' where it does."""
+
+  value: float
+  refused: str
 
 
 def read_choices(folder: RunFolder) -> list[Choice]:
@@ -67,12 +74,22 @@ def _is_choice(row: Any) -> bool:
   return row["kind"] in KINDS and numbers and all(isinstance(row[name], dict) for name in ("made_for", "about"))
 
 
-def keep_choice(folder: RunFolder, choice: Choice) -> None:
-  """Writes a choice to choices.json, in place of one of the same kind under the same conditions."""
-  made_for = _plain(choice.made_for)
-  others = [c for c in read_choices(folder) if (c.kind, c.made_for) != (choice.kind, made_for)]
-  rows = [dataclasses.asdict(c) for c in (*others, choice)]
+def keep_choice(folder: RunFolder, choice: Choice) -> str:
+  """Writes a choice to choices.json, in place of one of the same kind under the same conditions.
+
+  Returns:
+    '', or why it is not kept: it was made on other images than those of the run. A command that answers for new
+    photographs does not see the images of a choice, so none but the run's own may be found there.
+  """
+  found, made_for = read_choices(folder), _plain(choice.made_for)
+  replaced = [c for c in found if (c.kind, c.made_for) == (choice.kind, made_for)]
+  before = [str(c.about["checksum"]) for c in replaced if "checksum" in c.about]
+  split, checksum = choice.about.get("split", ""), choice.about.get("checksum", "")
+  if checksum and folder.suffix_of(split, checksum, "".join(before[:1])):
+    return f"not kept in {folder.path / FILE}, as these are not the {split} images of the run: give the value itself"
+  rows = [dataclasses.asdict(c) for c in (*(c for c in found if c not in replaced), choice)]
   write_whole(folder.path / FILE, json.dumps({"choices": rows}, indent=2) + "\n")
+  return ""
 
 
 def find_choice(folder: RunFolder, kind: str, made_for: Mapping[str, Any]) -> Choice | None:

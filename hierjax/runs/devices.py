@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -19,7 +20,7 @@ from hierjax.errors import UserError
 AXES = ("data", "model")  # of a mesh; most have the first alone
 # Seconds without a sign of a process, after which the others end too; by default jax waits for 100.
 _HEARTBEAT = 30
-_MOST_CPU_DEVICES = 8
+_MOST_CPU_DEVICES = 8  # not measured; docs/how_to/backbones.md has the reasons
 _LEAST_IMAGES = 8  # of a batch on each CPU device
 
 
@@ -117,7 +118,7 @@ def fail(message: str) -> NoReturn:
   os._exit(1)
 
 
-def prepare(batch_size: int = 0) -> None:
+def prepare(batch_size: int = 0, count: int = 0) -> None:
   """Sets this process up for the programs of a command, before it starts threads or asks for devices.
 
   Compiled programs are kept on disk, so that the second start of a run is fast; JAX_COMPILATION_CACHE_DIR moves them.
@@ -125,25 +126,48 @@ def prepare(batch_size: int = 0) -> None:
 
   Args:
     batch_size: of training, which the devices must share evenly; 0 where batches are padded.
+    count: of CPU devices, `--devices`; 0 for as many as `_share_cores` chooses.
+
+  Raises:
+    UserError: this process has not so many cores, or its devices are others.
   """
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(home / "hierjax" / "xla"))
-  _share_cores(batch_size)
+  if count:
+    _ask_for(count)
+  else:
+    _share_cores(batch_size)
   keep_memory()
+  if count and len(found := jax.local_devices()) != count:
+    raise UserError(
+      f"--devices {count}: this process has {len(found)} x {found[0].device_kind} ({found[0].platform}), and the flag "
+      "is the number of CPU devices: leave it out, or use the CPU with JAX_PLATFORMS=cpu"
+    )
+
+
+def _ask_for(count: int) -> None:
+  """Makes a number of CPU devices, whatever environment variables say, where devices have not been made yet."""
+  if count > _cores():
+    raise UserError(f"--devices {count}: this process may use {_cores()} cores, each of which is one device at most")
+  with contextlib.suppress(RuntimeError):  # they have been made
+    jax.config.update("jax_num_cpu_devices", count)
+
+
+def _cores() -> int:
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _share_cores(batch_size: int) -> None:
   """Makes a device of each CPU core, up to `_MOST_CPU_DEVICES`, so that cores share a batch as several GPUs do.
 
-  A program of one device uses several cores in its larger products only. JAX_NUM_CPU_DEVICES=1 keeps one device.
-  Processes that have joined keep one each.
+  A program of one device uses several cores in its larger products only. JAX_NUM_CPU_DEVICES=1 keeps one device, as
+  `--devices 1` does. Processes that have joined keep one each.
   """
   chosen = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
   if chosen or jax.distributed.is_initialized():
     return
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-  counts = range(1, min(cores, _MOST_CPU_DEVICES) + 1)
+  counts = range(1, min(_cores(), _MOST_CPU_DEVICES) + 1)
   enough = [n for n in counts if batch_size % n == 0 and (not batch_size or batch_size >= n * _LEAST_IMAGES)]
   jax.config.update("jax_num_cpu_devices", max(enough, default=1))
 

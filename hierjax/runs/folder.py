@@ -5,10 +5,10 @@
     workdir/eval/SPLIT.json  every metric by name       workdir/tensorboard/     the same metrics as events
                              (SPLIT-knownN.json: N upper levels of the labels were given; SPLIT-alphaA.json: classifier
                              adaptation; SPLIT-threshold.json: answers that abstain below a confidence threshold;
-                             certificate.json; SPLIT-images-XXXX.json: of other images than those of the run);
+                             certificate.json; NAME-images-XXXX.json: of other images than those of the run);
                              SPLIT-classes.csv, a row a node
     workdir/data.json        the format of the folder, and the checksums of the images: their labels, names and contents
-    workdir/pictures/        what plot, compare and the sweeps draw: PNG, SVG or PDF, and CSV
+    workdir/pictures/        what plot, compare and the sweeps draw: PNG, SVG or PDF, and CSV; NAME-images-XXXX as above
     workdir/provenance.json  the commands, versions and minutes of training; see provenance.py
     workdir/report.html      what the run can do and where it errs; with it, eval/SPLIT-nodes.csv, SPLIT-confusions.csv,
                              SPLIT-calibration.csv and SPLIT-images.csv
@@ -36,7 +36,7 @@ from typing import Any, TextIO
 
 from hierjax.config import flatten, frozen, read_json
 from hierjax.data.source import what_changed
-from hierjax.disk import said_where_full
+from hierjax.disk import said_where_full, sync_one
 from hierjax.errors import UserError
 from hierjax.tree.label_tree import LabelTree
 
@@ -67,6 +67,7 @@ def _write_whole(path: Path, data: bytes) -> None:
       file.flush()
       os.fsync(file.fileno())
     temporary.replace(path)
+    sync_one(path.parent)  # the name too outlives a power cut
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
@@ -175,7 +176,7 @@ class RunFolder:
       config: the resolved config.
       tree: the label tree.
       data_checksum: of the training images, see `hierjax.data.source.data_checksum`.
-      judged_on: the same of the images of `validation` and `test`.
+      judged_on: the same of the images of the other splits, by split.
 
     Returns:
       A line about each of these splits whose images have changed since the run began.
@@ -326,11 +327,17 @@ class RunFolder:
       split: the split that it is about.
       images: `Run.images_of` of the split; None where the numbers do not depend on them.
     """
-    before = self.evaluation(name, ("data",)) or {}
-    own = self._judged_on(split) or before.get("data", {}).get("checksum", "")
-    if images is None or not own or not what_changed(own, images["checksum"]):
-      return name
-    return f"{name}-images-{hashlib.sha256(images['checksum'].encode()).hexdigest()[:8]}"
+    data = self._written(name).get("data", {})
+    before = data["checksum"] if _has_its_type("data", data) else ""
+    return name if images is None else name + self.suffix_of(split, images["checksum"], before)
+
+  def suffix_of(self, split: str, checksum: str, before: str = "") -> str:
+    """Returns the end of names of files about a split: '', or -images-XXXX for images not of the run.
+
+    Those of the run are the images that it began with, or else those with the checksum `before`.
+    """
+    own = self._judged_on(split) or before
+    return f"-images-{hashlib.sha256(checksum.encode()).hexdigest()[:8]}" if own and what_changed(own, checksum) else ""
 
   def write_evaluation(self, name: str, metrics: Mapping[str, Any]) -> Path:
     """Writes eval/NAME.json, see `evaluation_name`, and returns its path.
@@ -364,11 +371,15 @@ class RunFolder:
 
   def evaluation(self, split: str, keys: Collection[str] = _MEASURED) -> dict[str, Any] | None:
     """Returns the contents of eval/SPLIT.json; None where no file has these keys, and values of their types."""
-    try:
-      found = read_json(self.path / "eval" / f"{split}.json", "what `evaluate` writes")
-    except (FileNotFoundError, UserError):
-      return None
+    found = self._written(split)
     return found if set(keys) <= found.keys() and _is_evaluation(found) else None
+
+  def _written(self, name: str) -> dict[str, Any]:
+    """Returns the contents of eval/NAME.json, of any types; {} where there are none."""
+    try:
+      return read_json(self.path / "eval" / f"{name}.json", "what `evaluate` writes")
+    except (FileNotFoundError, UserError):
+      return {}
 
   def cut_metrics(self, last_step: int) -> None:
     """Drops the lines of metrics.jsonl that lie after `last_step`, and a line torn by a crash."""

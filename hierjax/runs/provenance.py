@@ -34,7 +34,7 @@ from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder, write_whole
 
 FILE = "provenance.json"
-_PROGRAMS = ("jax", "flax", "numpy", "optax", "orbax-checkpoint")
+_PROGRAMS = ("jax", "jaxlib", "flax", "numpy", "optax", "orbax-checkpoint")
 _TEXTS = ("command", "started", "commit", "devices")
 
 

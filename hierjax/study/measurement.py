@@ -137,7 +137,7 @@ class Measurement:
     alphas, stages = alpha_grid(ensemble.tree.depth), Stages(ensemble.whole.run.options)
     errors = subset_errors(ensemble, alphas, stages)
     fold(ensemble, open_images(ensemble, "validation"), errors)
-    return choose_alpha(self.folders[0], ensemble, errors_of(errors, ensemble, alphas))
+    return choose_alpha(self.folders[0], ensemble, errors_of(errors, ensemble, alphas)).value
 
   def read(self, settings: tuple[str, ...]) -> Finished:
     """Returns what was written.

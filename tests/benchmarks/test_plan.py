@@ -4,7 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.plan import CHIPS, Job, all_reduced, best_interval, compute_seconds, goodput, kept, moved, tables
+from benchmarks.plan import (
+  CHIPS,
+  Host,
+  Job,
+  all_reduced,
+  best_interval,
+  compute_seconds,
+  goodput,
+  hosts,
+  kept,
+  moved,
+  tables,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "how_to" / "planning.md"
 
@@ -29,6 +41,12 @@ def test_the_bytes_of_a_small_grid():
     "fsdp": 3 * 132 + 2 * 528 + 2 * 320,
     "nodes": 3 * (400 + 64) + 2 * 4 * 20 * 4,
   }
+
+
+def test_the_input_of_a_step_is_bytes_of_images():
+  head, _, *rows = ([cell.strip() for cell in line.split("|")] for line in hosts(Job(images=10), Host()))
+  found = {row[head.index("MB a step, a chip")] for row in rows}
+  assert found == {f"{10 * 256 * 256 * 3 / 1e6:.1f}"} == {"2.0"}
 
 
 def test_the_time_is_that_of_the_products():

@@ -89,7 +89,7 @@ def test_the_certificate_is_that_of_the_exact_tests_on_the_calibration_images(ru
   measured = json.loads((run.path / "eval" / "test-threshold.json").read_text())
   assert measured["threshold"] == expected and measured["coverage"] == record["coverage"]["test"]
   (choice,) = read_choices(run)
-  assert choice.about == record
+  assert {"checksum": record.pop("data")["checksum"], **record} == choice.about
   images = np.zeros((1, 8, 8, 3), np.uint8)
   named = Predictor(run.path, threshold="certified")(images), Predictor(run.path, threshold=str(choice.value))(images)
   assert [row.path for row in named[0]] == [row.path for row in named[1]]

@@ -47,6 +47,25 @@ def test_a_choice_replaces_that_of_its_kind_and_conditions_alone(folder):
   assert find_choice(folder, "alpha", CHOICE.made_for) == again
 
 
+def test_a_choice_on_other_images_is_not_kept_whatever_is_there(folder):
+  def choice(value, checksum, split="validation"):
+    return dataclasses.replace(CHOICE, value=value, about={"split": split, "images": 16, "checksum": checksum})
+
+  first = choice(0.1, "labels-names-contents")
+  assert keep_choice(folder, first) == "" and keep_choice(folder, dataclasses.replace(first, value=0.2)) == ""
+  refused = keep_choice(folder, choice(0.3, "labels-names-others"))  # the run's are not known: those of the choice are
+  assert str(folder.path / "choices.json") in refused and "not the validation images of the run" in refused
+  assert [c.value for c in read_choices(folder)] == [0.2]
+
+  (folder.path / "data.json").write_text(json.dumps({"judged_on": {"calibration": "labels-names-contents"}}))
+  for value, contents in ((0.4, "others"), (0.5, "contents")):
+    refused = keep_choice(
+      folder, dataclasses.replace(choice(value, f"labels-names-{contents}", "calibration"), kind="certified")
+    )
+    assert bool(refused) == (contents == "others")
+  assert [c.value for c in read_choices(folder)] == [0.2, 0.5]
+
+
 def test_conditions_are_compared_as_the_file_holds_them(folder):
   keep_choice(folder, dataclasses.replace(CHOICE, made_for={"views": (1, 10), "alpha": 0.0}))
   assert find_choice(folder, "alpha", {"alpha": 0.0, "views": [1, 10]}) is not None

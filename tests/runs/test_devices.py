@@ -5,9 +5,12 @@ import platform
 import socket
 import subprocess
 import sys
+import types
 
 import pytest
+from commands import run_command
 
+from hierjax.errors import UserError
 from hierjax.runs import devices
 from hierjax.runs.devices import fail
 
@@ -131,6 +134,58 @@ def test_the_cores_share_a_batch_that_they_divide_evenly(cores, batch_size, expe
   monkeypatch.setattr("jax.config.update", said.__setitem__)
   devices.prepare(batch_size)
   assert said == {"jax_num_cpu_devices": expected}
+
+
+# Prints how many devices a process has that asks for a number of them.
+ASKS = """
+import sys
+import jax
+from hierjax.runs import devices
+
+devices.prepare(128, int(sys.argv[1]))
+print(jax.local_device_count())
+"""
+
+
+@pytest.mark.parametrize(
+  "chosen", [{}, {"JAX_NUM_CPU_DEVICES": "2"}, {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}]
+)
+def test_devices_that_are_asked_for_are_there_whatever_the_environment_says(chosen, tmp_path):
+  environment = os.environ | {"XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(tmp_path), **chosen}
+  found = subprocess.run([sys.executable, "-c", ASKS, "1"], env=environment, capture_output=True, check=True, text=True)
+  assert found.stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+  ("count", "cores", "found", "message"),
+  [
+    (3, 2, (), r"--devices 3: this process may use 2 cores"),
+    (2, 2, ("gpu",) * 8, r"--devices 2: this process has 8 x H100 \(gpu\), and the flag is the number of CPU devices"),
+    (2, 2, ("cpu",) * 4, r"--devices 2: this process has 4 x H100 \(cpu\)"),  # they have been made already
+  ],
+)
+def test_devices_that_cannot_be_had_are_refused(count, cores, found, message, monkeypatch):
+  def update(name, value):
+    raise RuntimeError(name)
+
+  local = [types.SimpleNamespace(platform=platform, device_kind="H100") for platform in found]
+  monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+  monkeypatch.setattr(devices, "keep_memory", lambda: None)
+  monkeypatch.setattr("jax.config.update", update)
+  monkeypatch.setattr("jax.local_devices", lambda: local)
+  with pytest.raises(UserError, match=message):
+    devices.prepare(128, count)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "data features"])
+def test_the_flag_reaches_the_devices(command, monkeypatch):
+  def prepare(batch_size=0, count=0):
+    raise UserError(f"asked for {count}")
+
+  monkeypatch.setattr(devices, "prepare", prepare)
+  words = {"train": ["quickstart"], "evaluate": ["run"], "predict": ["run", "x.png"], "data features": ["run", "out"]}
+  with pytest.raises(UserError, match="asked for 2"):
+    run_command(command, *words[command], devices=2)
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,18 @@ def test_text_and_bytes_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
   assert path.read_bytes() == expected and len(list(path.parent.iterdir())) == 1
 
 
+def test_a_file_reaches_the_disk_before_its_name_and_its_name_before_the_end(tmp_path, monkeypatch):
+  path, fsync, synced = tmp_path / "file", os.fsync, []
+
+  def noted(descriptor):
+    synced.append((os.fstat(descriptor).st_ino, path.exists()))
+    fsync(descriptor)
+
+  monkeypatch.setattr("os.fsync", noted)
+  write_whole(path, b"new")
+  assert synced == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
 def test_tables_quote_what_they_must(tmp_path):
   write_table(tmp_path / "t.csv", ("a", "b"), [("x,y", 1)])
   assert (tmp_path / "t.csv").read_text() == 'a,b\n"x,y",1\n'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hierjax.cli.common import add_data_root, add_workdir, quoted, split
+from hierjax.cli.common import add_data_root, add_devices, add_workdir, quoted, split
 
 HELP = "Write the backbone's features of a run's images, to train heads on."
 EXAMPLES = """
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   about = "of train, validation (or val) and test (default: all that the data set has)"
   parser.add_argument("--splits", nargs="+", type=split, default=[], metavar="SPLIT", help=about)
   add_data_root(parser)
+  add_devices(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
   from hierjax.inference.loaded_run import LoadedRun
   from hierjax.runs import devices
 
-  devices.prepare()
+  devices.prepare(count=args.devices)
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root, views=1)
   about = write_features(loaded, Path(args.out), args.splits)
   counts = ", ".join(f"{count:,} of {name}" for name, count in about["examples"].items())

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hierjax import extras
-from hierjax.cli.common import add_data_root, add_format, add_json, add_purpose, add_split, output, purpose_of
+from hierjax.cli.common import (
+  add_data_root,
+  add_devices,
+  add_format,
+  add_json,
+  add_purpose,
+  add_split,
+  output,
+  purpose_of,
+)
 from hierjax.cli.evaluate import given, repeated, selective
 from hierjax.errors import UserError
 
@@ -66,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--out", default="", metavar="FOLDER", help="the folder for the results of several runs, or of --predictions"
   )
+  add_devices(parser)
   add_format(parser)
   add_json(parser)
 
@@ -106,9 +116,9 @@ def run(args: argparse.Namespace) -> int:
   _check(args)
   if args.predictions:
     with output(args.json) as print_json:
-      print_json(given.measure_given(args))
+      print_json(given.measure_given(args, _own_folder(args.out) if args.out else None))
     return 0
-  devices.prepare()
+  devices.prepare(count=args.devices)
   with output(args.json) as print_json:
     print_json(_evaluate(args, devices.data_mesh()))
   return 0
@@ -245,19 +255,20 @@ def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -
   from hierjax.evaluation.answers import fold
   from hierjax.evaluation.choosing.alpha import alpha_grid, choose_alpha
   from hierjax.evaluation.several_runs.ensembles import all_metrics, errors_of, metrics_of, subset_errors
+  from hierjax.inference.loaded_run import images_suffix
   from hierjax.inference.members import open_images
   from hierjax.inference.pipeline import Stages
   from hierjax.report.plots.adaptation import AlphaSweep, draw_alpha_sweep
   from hierjax.report.plots.consistency import Consistency, draw_consistency, find_node, node_masses
 
   node, images = find_node(ensemble.tree, args.node), open_images(ensemble, args.split)
-  alphas, validation, alpha = alpha_grid(ensemble.tree.depth), None, None
+  alphas, validation, alpha, refused = alpha_grid(ensemble.tree.depth), None, None, ""
   stages = Stages(ensemble.whole.run.options)
   if ensemble.whole.run.source("validation") is not None:
     sums = subset_errors(ensemble, alphas, stages)
     fold(ensemble, open_images(ensemble, "validation"), sums)
     validation = errors_of(sums, ensemble, alphas)
-    alpha = choose_alpha(out, ensemble, validation)
+    alpha, refused = choose_alpha(out, ensemble, validation)
   shown = (0.0, 1.0 if alpha is None else alpha)
   sums, metrics = subset_errors(ensemble, alphas, stages), all_metrics(ensemble, shown, stages)
   masses = node_masses(ensemble, node)
@@ -270,10 +281,12 @@ def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -
   if alpha is None:
     print(f"\n{ensemble.whole.run.data.name!r} has no validation split: no alpha is chosen, and 1 is shown")
   else:
-    print(f"\nalpha = {alpha:g} is chosen on validation: {out.path / 'choices.json'}")
+    print(f"\nalpha = {alpha:g} is chosen on validation: {refused or out.path / 'choices.json'}")
   sweep = AlphaSweep(ensemble.name, images.split, len(images.source), errors, validation, alpha)
-  print(draw_alpha_sweep(out, sweep, args.format))
-  print(draw_consistency(out, Consistency.of(masses, ensemble, images, node), args.format))
+  run, suffix = ensemble.whole.run, images_suffix(out, ensemble.whole.run, images.split, next(iter(named)))
+  suffix = suffix or ("" if validation is None else images_suffix(out, run, "validation"))
+  print(draw_alpha_sweep(out, sweep, args.format, suffix))
+  print(draw_consistency(out, Consistency.of(masses, ensemble, images, node), args.format, suffix))
   return named
 
 
@@ -369,5 +382,5 @@ def _own_folder(path: str) -> RunFolder:
   from hierjax.runs.folder import RunFolder
 
   if (Path(path) / "config.json").exists():
-    raise UserError(f"--out {path} is the folder of a run: give another folder for results of several runs")
+    raise UserError(f"--out {path} is the folder of a run: give another folder for results that are not its own")
   return RunFolder(path)

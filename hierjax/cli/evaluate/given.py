@@ -41,7 +41,7 @@ def check_given(args: argparse.Namespace) -> None:
     if not args.workdir:
       raise UsageError("give WORKDIR, a run's folder, or --predictions FILE --tree TREE --labels FILE")
     return
-  others = ("views", "known_levels", "alpha", "threshold", "against", "split", "data_root", "node")
+  others = ("views", "known_levels", "alpha", "threshold", "against", "split", "data_root", "devices", "node")
   given = [f"--{name.replace('_', '-')}" for name in others if getattr(args, name)]
   if args.workdir or given:
     raise UserError(f"--predictions is measured by itself: leave out {', '.join([*args.workdir, *given])}")
@@ -49,15 +49,14 @@ def check_given(args: argparse.Namespace) -> None:
     raise UserError("--predictions needs the label tree and the labels: --tree TREE --labels FILE")
 
 
-def measure_given(args: argparse.Namespace) -> dict[str, Any]:
-  """Measures the predictions of a file; prints the metrics, and writes them to --out."""
+def measure_given(args: argparse.Namespace, out: RunFolder | None) -> dict[str, Any]:
+  """Measures the predictions of a file, prints the metrics, and writes them to the folder `out` where there is one."""
   import numpy as np
 
   from hierjax.evaluation.classes import class_summary, write_classes
   from hierjax.evaluation.metrics.files import read_given
   from hierjax.evaluation.metrics.measure import facts_of, measured
   from hierjax.evaluation.tables import accuracy_table, class_tables
-  from hierjax.runs.folder import RunFolder
   from hierjax.tree.open_tree import open_tree
 
   tree = open_tree(args.tree)
@@ -71,7 +70,6 @@ def measure_given(args: argparse.Namespace) -> dict[str, Any]:
   print(f"\n{class_tables(found)}")
   if given.unused:
     print(f"\n{given.unused:,} images of {args.labels} have no prediction, and count nowhere")
-  out = RunFolder(args.out) if args.out else None
   written = {NAME: found}
   if out is not None:
     path = out.write_evaluation(NAME, found)

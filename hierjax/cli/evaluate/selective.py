@@ -59,6 +59,7 @@ def measure_selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFold
     found = _confidences(ensemble, images, alpha, purpose, threshold)
     return _report_selective(ensemble, images.split, _Selective(found, threshold, alpha, purpose), out)
   extras.require("report")
+  from hierjax.inference.loaded_run import images_suffix
   from hierjax.report.plots.selective import ThresholdSweep, draw_threshold_sweep
 
   if ensemble.whole.run.source("validation") is None:
@@ -70,17 +71,19 @@ def measure_selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFold
   assert out is not None  # `evaluate` refuses a sweep without a folder
   splits = {s.split: s for s in (open_images(ensemble, "validation"), images)}
   by_split = {name: _confidences(ensemble, split, alpha, purpose) for name, split in splits.items()}
-  threshold = choose_threshold(out, goal, by_split)
+  threshold, refused = choose_threshold(out, goal, by_split)
   found, validation = by_split[images.split], by_split["validation"]
   written = _report_selective(ensemble, images.split, _Selective(found, threshold, alpha, purpose), out)
   print(
-    f"\nthreshold = {threshold:g} is chosen on validation: {out.path / 'choices.json'}. It promises nothing for "
-    f"other images; `--certify {goal.accuracy:g}` does"
+    f"\nthreshold = {threshold:g} is chosen on validation: {refused or out.path / 'choices.json'}. It promises nothing "
+    f"for other images; `--certify {goal.accuracy:g}` does"
   )
   sweep = ThresholdSweep(
     ensemble.name, images.split, found, validation, goal.accuracy, threshold, ensemble.tree.named_levels
   )
-  print(draw_threshold_sweep(out, sweep, args.format))
+  run, name = ensemble.whole.run, next(iter(written))
+  suffix = images_suffix(out, run, images.split, name) or images_suffix(out, run, "validation")
+  print(draw_threshold_sweep(out, sweep, args.format, suffix))
   return written
 
 
@@ -101,8 +104,11 @@ def certify_threshold(args: argparse.Namespace, ensemble: Ensemble, out: RunFold
   for name, confidences in found.items():
     written |= _report_selective(ensemble, name, _Selective(confidences, certificate.threshold, alpha, purpose), out)
   print(f"\n{sentences(certificate, calibration.split)}")
-  conditions = conditions_of(ensemble, alpha, purpose), ensemble.runs
-  return written | {"certificate": keep_certificate(out, certificate, found, conditions)}
+  conditions = conditions_of(ensemble, alpha, purpose), ensemble
+  record, refused = keep_certificate(out, certificate, found, conditions)
+  if refused:
+    print(f"threshold = {certificate.threshold:g}: {refused}")
+  return written | {"certificate": record}
 
 
 def _confidences(

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Prints how often neighbours have the same label, and the picture's path."""
   extras.require("report")
-  from hierjax.inference.loaded_run import LoadedRun
+  from hierjax.inference.loaded_run import LoadedRun, images_suffix
   from hierjax.report.plots.neighbour_search import NeighbourQuery, find_neighbours, neighbours_table
   from hierjax.report.plots.neighbours import draw_neighbours
   from hierjax.runs import devices
@@ -53,5 +53,6 @@ def run(args: argparse.Namespace) -> int:
   loaded = LoadedRun.open(args.workdir, mesh, args.data_root)
   against = LoadedRun.open(args.against, mesh, args.data_root) if args.against else None
   found = find_neighbours(loaded, wanted, against)
-  print(f"{neighbours_table(found)}\n{draw_neighbours(loaded.folder, found, args.format)}")
+  suffix = next(filter(None, (images_suffix(loaded.folder, loaded.run, split) for split in (found.split, "train"))), "")
+  print(f"{neighbours_table(found)}\n{draw_neighbours(loaded.folder, found, args.format, suffix)}")
   return 0

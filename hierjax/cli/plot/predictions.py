@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Prints the counts of each group and the picture's path."""
   extras.require("report")
-  from hierjax.inference.loaded_run import LoadedRun
+  from hierjax.inference.loaded_run import LoadedRun, images_suffix
   from hierjax.report.plots.path_sheet import find_paths, groups_table
   from hierjax.report.plots.predictions import draw_paths
   from hierjax.runs import devices
@@ -35,5 +35,6 @@ def run(args: argparse.Namespace) -> int:
   devices.prepare()
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
   found = find_paths(loaded, args.split, args.each, args.seed)
-  print(f"{groups_table(found)}\n{draw_paths(loaded.folder, found, args.format)}")
+  suffix = images_suffix(loaded.folder, loaded.run, found.split)
+  print(f"{groups_table(found)}\n{draw_paths(loaded.folder, found, args.format, suffix)}")
   return 0

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Prints how well the states separate labels, and the picture's path."""
   extras.require("report")
-  from hierjax.inference.loaded_run import LoadedRun
+  from hierjax.inference.loaded_run import LoadedRun, images_suffix
   from hierjax.report.plots.state_maps import StateSample, find_states, states_table
   from hierjax.report.plots.states import draw_states
   from hierjax.runs import devices
@@ -36,5 +36,6 @@ def run(args: argparse.Namespace) -> int:
   wanted = StateSample(args.split, args.images, args.seed)
   loaded = LoadedRun.open(args.workdir, devices.data_mesh(), args.data_root)
   found = find_states(loaded, wanted)
-  print(f"{states_table(found)}\n{draw_states(loaded.folder, found, args.format)}")
+  suffix = images_suffix(loaded.folder, loaded.run, found.split)
+  print(f"{states_table(found)}\n{draw_states(loaded.folder, found, args.format, suffix)}")
   return 0

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
   extras.require("report")
   from hierjax.evaluation.predictions import predictions_of_run
   from hierjax.inference.images import check_single_path
-  from hierjax.inference.loaded_run import LoadedRun
+  from hierjax.inference.loaded_run import LoadedRun, images_suffix
   from hierjax.report.plots.consistency import find_node
   from hierjax.report.plots.tree import ScoredTree, draw_tree, narrowed
   from hierjax.runs import devices
@@ -46,5 +46,6 @@ def run(args: argparse.Namespace) -> int:
   inside = find_node(loaded.run.tree, args.node) if args.node else ROOT
   predictions = predictions_of_run(loaded, split, source)
   found = ScoredTree.of(loaded.folder.path.name, split, predictions, loaded.run.tree)
-  print(draw_tree(loaded.folder, narrowed(found, args.levels, inside), args.format))
+  suffix = images_suffix(loaded.folder, loaded.run, split)
+  print(draw_tree(loaded.folder, narrowed(found, args.levels, inside), args.format, suffix))
   return 0

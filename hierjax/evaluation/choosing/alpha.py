@@ -7,7 +7,7 @@ import numpy as np
 from hierjax.evaluation.several_runs.ensembles import Errors
 from hierjax.inference.members import Ensemble
 from hierjax.inference.settings import alpha_conditions
-from hierjax.runs.choices import Choice, keep_choice
+from hierjax.runs.choices import Choice, Chosen, keep_choice
 from hierjax.runs.folder import RunFolder
 
 _CRITERION = "mean over the levels of the raw top-1 error"
@@ -33,15 +33,16 @@ def _level_mean(errors: Errors) -> list[float]:
   return found
 
 
-def choose_alpha(out: RunFolder, ensemble: Ensemble, errors: Errors) -> float:
+def choose_alpha(out: RunFolder, ensemble: Ensemble, errors: Errors) -> Chosen:
   """Chooses alpha by the errors on validation, keeps it in choices.json of `out`, and returns it."""
   best, means = best_alpha(errors), _level_mean(errors)
   about = {
     "split": "validation",
     "images": int(errors.counted[-1]),
+    "checksum": ensemble.whole.run.images_of("validation")["checksum"],
     "criterion": _CRITERION,
     "error": means[best],
     "error_at_0": means[errors.alphas.index(0.0)],
   }
-  keep_choice(out, Choice("alpha", errors.alphas[best], alpha_conditions(out, ensemble.runs), about))
-  return errors.alphas[best]
+  choice = Choice("alpha", errors.alphas[best], alpha_conditions(out, ensemble.runs), about)
+  return Chosen(errors.alphas[best], keep_choice(out, choice))

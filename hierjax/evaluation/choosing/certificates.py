@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from hierjax.errors import UserError
-from hierjax.evaluation.choosing.selective import GRID, Confidences, record_of
+from hierjax.evaluation.choosing.selective import GRID, Confidences, of_own_images, record_of
 from hierjax.evaluation.tables import percent
-from hierjax.inference.settings import Runs, threshold_conditions
+from hierjax.inference.members import Ensemble
+from hierjax.inference.settings import threshold_conditions
 from hierjax.runs.choices import Choice, keep_choice
 from hierjax.runs.folder import RunFolder
 
@@ -208,21 +209,30 @@ def _enough(share: float, promise: Promise) -> int | None:
 
 
 def keep_certificate(
-  out: RunFolder, found: Certificate, by_split: Mapping[str, Confidences], conditions: tuple[Mapping[str, Any], Runs]
-) -> dict[str, Any]:
-  """Keeps a certificate in choices.json and eval/certificate.json of a folder, and returns the latter's contents.
+  out: RunFolder,
+  found: Certificate,
+  by_split: Mapping[str, Confidences],
+  conditions: tuple[Mapping[str, Any], Ensemble],
+) -> tuple[dict[str, Any], str]:
+  """Keeps a certificate in choices.json and eval/certificate.json of a folder.
 
   Args:
     out: the folder.
     found: the certificate, of the first of the splits.
     by_split: the confidences for the calibration images and for other splits, by name.
     conditions: the views and alpha under which it holds, and the runs that answer.
+
+  Returns:
+    The contents of the latter, and why choices.json does not have it; see `keep_choice`.
   """
-  record = {**found.about(), "split": next(iter(by_split)), **record_of(found.threshold, by_split)}
-  made_for = threshold_conditions(out, conditions[1], conditions[0])
-  out.write_evaluation("certificate", record)
-  keep_choice(out, Choice("certified", found.threshold, made_for, record))
-  return record
+  split, (further, ensemble) = next(iter(by_split)), conditions
+  images = ensemble.whole.run.images_of(split)
+  record = {**found.about(), "split": split}
+  record |= record_of(found.threshold, of_own_images(out, ensemble, by_split))
+  out.write_evaluation("certificate", written := {**record, "data": images})
+  made_for = threshold_conditions(out, ensemble.runs, further)
+  about = {**record, "checksum": images["checksum"]}
+  return written, keep_choice(out, Choice("certified", found.threshold, made_for, about))
 
 
 def sentences(found: Certificate, split: str) -> str:

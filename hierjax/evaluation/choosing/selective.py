@@ -18,7 +18,7 @@ from hierjax.functional.selective import not_contradicted
 from hierjax.inference.members import Ensemble, Images, open_images
 from hierjax.inference.purpose import Purpose
 from hierjax.inference.settings import threshold_conditions
-from hierjax.runs.choices import Choice, keep_choice
+from hierjax.runs.choices import Choice, Chosen, keep_choice
 from hierjax.runs.folder import RunFolder
 
 # The thresholds of a sweep: networks are often so confident that values above 0.99 matter. At 0 nothing abstains.
@@ -158,20 +158,28 @@ def calibration_images(ensemble: Ensemble) -> Images:
   )
 
 
-def choose_threshold(out: RunFolder, goal: ThresholdGoal, by_split: Mapping[str, Confidences]) -> float:
+def choose_threshold(out: RunFolder, goal: ThresholdGoal, by_split: Mapping[str, Confidences]) -> Chosen:
   """Chooses the threshold on validation, keeps it in choices.json of a folder, and returns it.
 
   Args:
     out: the folder.
     goal: what is wanted, and under which conditions.
-    by_split: the confidences for validation and for other splits, by name.
+    by_split: the confidences for validation and then for other splits, by name.
   """
   threshold = best_threshold(by_split["validation"], goal.accuracy)
   promise = {"wanted": goal.accuracy, "certified": None, "sure": None}
   about = {**promise, "split": "validation", "images": len(by_split["validation"].length)}
+  about |= {"checksum": goal.ensemble.whole.run.images_of("validation")["checksum"]}
+  about |= record_of(threshold, of_own_images(out, goal.ensemble, by_split))
   made_for = threshold_conditions(out, goal.ensemble.runs, goal.conditions)
-  keep_choice(out, Choice("threshold", threshold, made_for, about | record_of(threshold, by_split)))
-  return threshold
+  return Chosen(threshold, keep_choice(out, Choice("threshold", threshold, made_for, about)))
+
+
+def of_own_images(out: RunFolder, ensemble: Ensemble, by_split: Mapping[str, Confidences]) -> dict[str, Confidences]:
+  """Returns the confidences for the first split, which chooses, and for others whose images are a folder's own."""
+  first, run = next(iter(by_split)), ensemble.whole.run
+  is_own = {s: s == first or not out.suffix_of(s, run.images_of(s)["checksum"]) for s in by_split}
+  return {split: found for split, found in by_split.items() if is_own[split]}
 
 
 def record_of(threshold: float, by_split: Mapping[str, Confidences]) -> dict[str, Any]:

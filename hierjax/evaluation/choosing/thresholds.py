@@ -65,9 +65,12 @@ def options_with_thresholds(loaded: LoadedRun) -> DecodeOptions:
   found = validation_scores(loaded)
   unseen = unseen_ends(run, found)
   chosen, f1 = best_thresholds(found, run.method.tree, run.options.threshold_per)
-  about = {"split": "validation", "images": len(found.scores), "path_f1": f1, "never_seen": unseen}
   if jax.process_index() == 0:
-    keep_choice(folder, Choice("thresholds", list(chosen), thresholds_conditions(step, run.options), about))
+    about = {"split": "validation", "images": len(found.scores), "path_f1": f1, "never_seen": unseen}
+    about |= {"checksum": run.images_of("validation")["checksum"]}
+    choice = Choice("thresholds", list(chosen), thresholds_conditions(step, run.options), about)
+    if refused := keep_choice(folder, choice):
+      print(f"thresholds {', '.join(f'{value:g}' for value in chosen)}: {refused}", file=sys.stderr)
     if unseen:
       print(
         f"thresholds: no validation image has a label that ends at {few(unseen, 3)} ({len(unseen)} leaves of "

@@ -49,14 +49,15 @@ class AlphaSweep:
   alpha: float | None
 
 
-def draw_alpha_sweep(out: RunFolder, found: AlphaSweep, kind: str = "png") -> Path:
+def draw_alpha_sweep(out: RunFolder, found: AlphaSweep, kind: str = "png", suffix: str = "") -> Path:
   """Writes pictures/adaptation.png and, beside it, adaptation.csv, which also has validation's; returns its path.
 
   A panel for each level and one for the path, all of one scale; a line for each size of ensemble, the mean over its
   subsets. Its band is one standard deviation to both sides; of a single ensemble, the 95% interval over images.
+  The names end with `suffix`, see `images_suffix`.
   """
   pictures = out.path / "pictures"
-  write_table(pictures / "adaptation.csv", HEADER, _adaptation_rows(found))
+  write_table(pictures / f"adaptation{suffix}.csv", HEADER, _adaptation_rows(found))
   names = error_names(found.errors.levels)
   rows, columns = grid(len(names), _COLUMNS)
   across, down = _LEFT + _WIDTH, _CAPTION + _HEIGHT + _BOTTOM
@@ -69,7 +70,7 @@ def draw_alpha_sweep(out: RunFolder, found: AlphaSweep, kind: str = "png") -> Pa
     _draw(page.plot(left, top + _CAPTION, _WIDTH, _HEIGHT), found, i, scale)
     page.text(left, top + _CAPTION + _HEIGHT + 0.27, "alpha", width=_WIDTH, align="center")
   _legend(page, _MARGIN + columns * across + 0.2, _HEAD + _CAPTION, found.errors)
-  return page.save(pictures / f"adaptation.{kind}")
+  return page.save(pictures / f"adaptation{suffix}.{kind}")
 
 
 def _adaptation_heading(page: Page, found: AlphaSweep) -> None:

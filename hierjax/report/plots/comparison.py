@@ -26,7 +26,7 @@ _TABLE, _CELL = 1.1, 2.3  # where the 2 x 2 table begins, and the width of its c
 _SIDE, _STEP, _ROW, _LINE = 1.6, 1.8, 2.1, 0.15  # an image, the way to the next one, across and down; a line under it
 
 
-def draw_comparison(folder: RunFolder, found: Comparison, kind: str = "png") -> Path:
+def draw_comparison(folder: RunFolder, found: Comparison, kind: str = "png", suffix: str = "") -> Path:
   """Writes pictures/compare.png and, beside it, compare.csv with its contents; returns the picture's path.
 
   At the top stand the 2 x 2 table of right and wrong paths, and McNemar's p-value.
@@ -34,10 +34,11 @@ def draw_comparison(folder: RunFolder, found: Comparison, kind: str = "png") -> 
   Above a dashed line are two rows of images that only the first run has right, below it one of those that only the
   second has right: those with the largest gain in the probability of the true end node. Under each image are
   the prediction of the first run and that of the second; right ones are in bold.
+  The names end with `suffix`, see `images_suffix`.
   """
   pictures = folder.path / "pictures"
   shown = _shown_images(found)
-  write_table(pictures / "compare.csv", HEADER, _comparison_rows(found, shown))
+  write_table(pictures / f"compare{suffix}.csv", HEADER, _comparison_rows(found, shown))
   heights = [_CAPTION + -(-len(images) // COLUMNS) * _ROW for images in shown]
   page = Page(2 * _MARGIN + COLUMNS * _STEP - _GAP, _HEAD + sum(heights) + _GAP + _MARGIN / 2)
   width = page.width - 2 * _MARGIN
@@ -46,7 +47,7 @@ def draw_comparison(folder: RunFolder, found: Comparison, kind: str = "png") -> 
   _section(page, _HEAD, found, 0)
   page.rule(_MARGIN, below, width)
   _section(page, below + _GAP, found, 1)
-  return page.save(pictures / f"compare.{kind}")
+  return page.save(pictures / f"compare{suffix}.{kind}")
 
 
 def _shown_images(found: Comparison) -> tuple[np.ndarray, np.ndarray]:

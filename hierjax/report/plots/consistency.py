@@ -107,13 +107,14 @@ def _masses(tree: TreeArrays, level: int, node: Int[Array, ""], answered: Answer
   return answered.mask, jnp.stack(found, axis=1)
 
 
-def draw_consistency(out: RunFolder, found: Consistency, kind: str = "png") -> Path:
+def draw_consistency(out: RunFolder, found: Consistency, kind: str = "png", suffix: str = "") -> Path:
   """Writes pictures/consistency.png and, beside it, consistency.csv, with a row for each image; returns its path.
 
   A dot is an image: coloured where it is of the node. On the diagonal, both levels say the same.
+  The names end with `suffix`, see `images_suffix`.
   """
   pictures = out.path / "pictures"
-  write_table(pictures / "consistency.csv", HEADER, _consistency_rows(found))
+  write_table(pictures / f"consistency{suffix}.csv", HEADER, _consistency_rows(found))
   page = Page(2 * _MARGIN + len(ALPHAS) * (_LEFT + _SIDE) + _GAP, _HEAD + _CAPTION + _SIDE + _BOTTOM + _MARGIN / 2)
   width, node = page.width - 2 * _MARGIN, NodeNames(found.tree)(found.node)
   page.text(_MARGIN, 0.25, f"{node}: its probability, and that of its children", width=width, size=13.0, bold=True)
@@ -127,7 +128,7 @@ def draw_consistency(out: RunFolder, found: Consistency, kind: str = "png") -> P
     title = "As predicted" if alpha == 0 else f"Adapted, alpha = {alpha:g}"
     page.text(_left(number), _HEAD, title, width=_SIDE, size=10.0, bold=True)
     _panel(page, found, number)
-  return page.save(pictures / f"consistency.{kind}")
+  return page.save(pictures / f"consistency{suffix}.{kind}")
 
 
 def _left(number: int) -> float:

@@ -29,13 +29,14 @@ _SIDE, _STEP, _ROW = 1.9, 2.05, 2.2  # a neighbour's image, and the way to the n
 _QUERY_SIDE, _FIRST = 2.3, 3.9  # the query's image, and where the neighbours begin
 
 
-def draw_neighbours(folder: RunFolder, answer: Neighbours, kind: str = "png") -> Path:
+def draw_neighbours(folder: RunFolder, answer: Neighbours, kind: str = "png", suffix: str = "") -> Path:
   """Writes pictures/neighbours.png and, beside it, neighbours.csv with its contents; returns the picture's path.
 
   Boxes in the CSV are in pixels of the image as the model sees it; rank 0 is the query itself.
+  The names end with `suffix`, see `images_suffix`.
   """
   pictures = folder.path / "pictures"
-  write_table(pictures / "neighbours.csv", HEADER, _neighbours_rows(answer))
+  write_table(pictures / f"neighbours{suffix}.csv", HEADER, _neighbours_rows(answer))
   queries = len(answer.cells)
   page = Page(_FIRST + NEAREST * _STEP + _MARGIN, _top(answer, queries) + _MARGIN / 2)
   _neighbours_heading(page, folder, answer)
@@ -43,7 +44,7 @@ def draw_neighbours(folder: RunFolder, answer: Neighbours, kind: str = "png") ->
     _draw_query(page, answer, query)
     for row in range(len(answer.found)):
       _draw_layer(page, answer, query, row)
-  return page.save(pictures / f"neighbours.{kind}")
+  return page.save(pictures / f"neighbours{suffix}.{kind}")
 
 
 def _neighbours_heading(page: Page, folder: RunFolder, answer: Neighbours) -> None:

@@ -49,13 +49,14 @@ class Line:
   part: PathLine | None = None
 
 
-def draw_paths(folder: RunFolder, found: PathSheet, kind: str = "png") -> Path:
+def draw_paths(folder: RunFolder, found: PathSheet, kind: str = "png", suffix: str = "") -> Path:
   """Writes pictures/paths.png and, beside it, paths.csv with its contents; returns the picture's path.
 
   The CSV has a row for each node of a path, and one more where it ends above a leaf.
+  The names end with `suffix`, see `images_suffix`.
   """
   pictures = folder.path / "pictures"
-  write_table(pictures / "paths.csv", HEADER, _predictions_rows(found))
+  write_table(pictures / f"paths{suffix}.csv", HEADER, _predictions_rows(found))
   columns = max(2, grid(max(map(len, found.chosen.values())), _COLUMNS)[1])  # the title wants the width of 2
   groups = [_Group.of(found, name, columns) for name in found.chosen]
   height = sum(group.height for group in groups)
@@ -65,7 +66,7 @@ def draw_paths(folder: RunFolder, found: PathSheet, kind: str = "png") -> Path:
   for group in groups:
     _draw_group(page, top, found, group)
     top += group.height
-  return page.save(pictures / f"paths.{kind}")
+  return page.save(pictures / f"paths{suffix}.{kind}")
 
 
 def lines(found: PathSheet, image: int) -> list[Line]:

@@ -44,17 +44,18 @@ class ThresholdSweep:
   levels: tuple[str, ...]
 
 
-def draw_threshold_sweep(out: RunFolder, found: ThresholdSweep, kind: str = "png") -> Path:
+def draw_threshold_sweep(out: RunFolder, found: ThresholdSweep, kind: str = "png", suffix: str = "") -> Path:
   """Writes pictures/selective.png and, beside it, selective.csv with both splits; returns the picture's path.
 
   Three panels: selective accuracy by coverage, with the chosen threshold as a dot; and selective accuracy, and the
   levels at which answers end, by the threshold.
+  The names end with `suffix`, see `images_suffix`.
   """
   pictures = out.path / "pictures"
   curves = {"validation": found.validation.curve(GRID), found.split: found.found.curve(GRID)}
   levels = found.levels
   header = ("split", "threshold", "coverage", "selective_accuracy", *(f"ends at {level}" for level in levels))
-  write_table(pictures / "selective.csv", header, _selective_rows(curves))
+  write_table(pictures / f"selective{suffix}.csv", header, _selective_rows(curves))
 
   page = Page(2 * _MARGIN + 3 * (_LEFT + _WIDTH) + _LEGEND, _HEAD + _CAPTION + _HEIGHT + _BOTTOM + _MARGIN / 2)
   _selective_heading(page, found)
@@ -89,7 +90,7 @@ def draw_threshold_sweep(out: RunFolder, found: ThresholdSweep, kind: str = "png
   for number, (name, colour) in enumerate(names.items()):
     page.dot(left + _WIDTH + 0.3, top + 0.1 + number * _LINE, colour, "s")
     page.text(left + _WIDTH + 0.45, top + 0.1 + number * _LINE, name, width=_LEGEND - 0.2)
-  return page.save(pictures / f"selective.{kind}")
+  return page.save(pictures / f"selective{suffix}.{kind}")
 
 
 def _trade_off(

@@ -26,14 +26,15 @@ _MARGIN, _HEAD, _CAPTION, _GAP = 0.3, 1.05, 0.42, 0.35
 _SIDE = 5.6  # a panel
 
 
-def draw_states(folder: RunFolder, found: States, kind: str = "png") -> Path:
+def draw_states(folder: RunFolder, found: States, kind: str = "png", suffix: str = "") -> Path:
   """Writes pictures/states.png and, beside it, states.csv with its contents; returns the picture's path.
 
   A panel a step, in which each dot is an image, coloured by its label at the level of that step; the names of the most
   frequent labels stand in the middle of their dots. The CSV has a row for each image of each step.
+  The names end with `suffix`, see `images_suffix`.
   """
   pictures = folder.path / "pictures"
-  write_table(pictures / "states.csv", HEADER, _states_rows(found))
+  write_table(pictures / f"states{suffix}.csv", HEADER, _states_rows(found))
   rows, columns = grid(len(found.steps), _COLUMNS)
   page = Page(2 * _MARGIN + columns * (_SIDE + _GAP) - _GAP, _HEAD + rows * (_CAPTION + _SIDE + _GAP) + _MARGIN / 2)
   _states_heading(page, folder, found)
@@ -42,7 +43,7 @@ def draw_states(folder: RunFolder, found: States, kind: str = "png") -> Path:
     row, column = divmod(number, columns)
     place = _MARGIN + column * (_SIDE + _GAP), _HEAD + row * (_CAPTION + _SIDE + _GAP)
     _draw_step(page, place, found, number, colours)
-  return page.save(pictures / f"states.{kind}")
+  return page.save(pictures / f"states{suffix}.{kind}")
 
 
 def labels_at(found: States, number: int) -> Int[np.ndarray, "m"]:

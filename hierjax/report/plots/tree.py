@@ -86,14 +86,15 @@ def narrowed(found: ScoredTree, levels: int = 0, inside: int = ROOT) -> ScoredTr
   return found
 
 
-def draw_tree(folder: RunFolder, found: ScoredTree, kind: str = "png") -> Path:
+def draw_tree(folder: RunFolder, found: ScoredTree, kind: str = "png", suffix: str = "") -> Path:
   """Writes pictures/tree.png and, beside it, tree.csv with all nodes; returns the picture's path.
 
   Circles and lines are as large as the number of images, and coloured by recall.
+  The names end with `suffix`, see `images_suffix`.
   """
   pictures = folder.path / "pictures"
   places = _places(found)
-  write_table(pictures / "tree.csv", HEADER, _tree_rows(found, places))
+  write_table(pictures / f"tree{suffix}.csv", HEADER, _tree_rows(found, places))
   columns, rows = max(column for column, _ in places.values()), found.rows(found.inside)
   page = Page(2 * _MARGIN + max(5.5, columns * _COLUMN + _NAMES), _HEAD + rows * _ROW + _FOOT + _MARGIN)
   _heading(page, found)
@@ -103,7 +104,7 @@ def draw_tree(folder: RunFolder, found: ScoredTree, kind: str = "png") -> Path:
   for node in places:
     _draw_node(axes, found, places, node)
   _legend(page, _HEAD + rows * _ROW + 0.25)
-  return page.save(pictures / f"tree.{kind}")
+  return page.save(pictures / f"tree{suffix}.{kind}")
 
 
 def _places(found: ScoredTree) -> dict[int, tuple[int, float]]:

@@ -3,6 +3,8 @@
 import dataclasses
 import importlib
 import itertools
+import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -100,6 +102,16 @@ def test_a_run_keeps_its_thresholds_and_predict_uses_them(trained, tmp_path, cap
   found = evaluate_run(folder, devices.data_mesh())
   assert found["thresholds"] == [0.99] and found["path_f1"] < metrics["path_f1"]
   keep_choice(folder, kept)
+
+
+def test_thresholds_for_other_images_are_used_and_not_kept(trained, tmp_path, capsys):
+  folder, _, metrics = trained
+  copy = RunFolder(shutil.copytree(folder.path, tmp_path / "run", ignore=shutil.ignore_patterns("choices.json")))
+  about = json.loads((copy.path / "data.json").read_text())
+  for validation, kept in (("1-2-3", False), (about["judged_on"]["validation"], True)):
+    (copy.path / "data.json").write_text(json.dumps(about | {"judged_on": {"validation": validation}}))
+    assert evaluate_run(copy, devices.data_mesh())["thresholds"] == metrics["thresholds"]
+    assert ("not the validation images of the run" not in capsys.readouterr().err) == kept == bool(read_choices(copy))
 
 
 def test_thresholds_of_other_weights_or_of_another_kind_do_not_count(trained):

@@ -19,7 +19,7 @@ from hierjax.evaluation.metrics.rows import AnsweredRows
 from hierjax.evaluation.predictions import predictions_taker
 from hierjax.functional.selective import UNSHORTENED
 from hierjax.inference.images import check_single_path
-from hierjax.inference.loaded_run import LoadedRun
+from hierjax.inference.loaded_run import LoadedRun, images_suffix
 from hierjax.inference.members import Ensemble, Images
 from hierjax.inference.pipeline import Stages
 from hierjax.inference.settings import threshold_conditions
@@ -64,8 +64,8 @@ def findings_of(loaded: LoadedRun, settings: SplitSettings = SplitSettings()) ->
 def place_of(loaded: LoadedRun, settings: SplitSettings = SplitSettings()) -> Place:
   """Returns the place of a run's page: report.html, or report-images-XXXX.html for images that are not the run's."""
   split = asked_split(loaded.run, settings.split)[0]
-  tables = loaded.folder.evaluation_name(split, split, loaded.run.images_of(split))
-  return Place(loaded.folder.path, f"report{tables.removeprefix(split)}.html", tables)
+  suffix = images_suffix(loaded.folder, loaded.run, split)
+  return Place(loaded.folder.path, f"report{suffix}.html", f"{split}{suffix}")
 
 
 def _shows(source: Source) -> bool:
