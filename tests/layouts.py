@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from initial_weights import initial_weights
 
 from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.nn.registry import ModelConfig, make_method
@@ -31,9 +32,9 @@ HEADS = {
   "path_rnn": {"width": 8},
   # With a width of 8 a unit of the backbone is at 0 after 10 steps, where a change of 1e-7 becomes one of 5e-4.
   "path_rnn_siblings": {"name": "path_rnn", "width": 10, "softmax": "siblings"},
-  "dhnn_rnn": {"width": 8},
-  "dhnn_s2s": {"width": 8, "cell": "gru"},
-  "dhnn_s2s_labels": {"name": "dhnn_s2s", "width": 8, "feedback": "labels"},
+  "dhnn_rnn": {"width": 8, "size": 16, "layers": 2},
+  "dhnn_s2s": {"width": 8, "size": 16, "cell": "gru"},
+  "dhnn_s2s_labels": {"name": "dhnn_s2s", "width": 8, "size": 16, "feedback": "labels"},
 }
 CONTEXT = {"name": "context", "cell": "lstm", "scales": (1, 2), "hidden": (8,), "dropout": 0.0}
 CASES = {name: {"head": {"name": name, **fields}} for name, fields in HEADS.items()} | {
@@ -83,9 +84,6 @@ def started(case, sharding, rows=slice(None), **optim):
   def variables():
     return method.module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 1, tree.depth), jnp.int32))
 
-  def make():
-    return init_state(variables(), optimizer)
-
   shapes = jax.eval_shape(variables)
   optimizer = make_optimizer(config, shapes["params"])
   layout = layout_of(sharding, method, shapes, optimizer, sharding.mesh())
@@ -97,7 +95,8 @@ def started(case, sharding, rows=slice(None), **optim):
     layout=layout,
   )
   step = jax.jit(make_train_step(Phase(optimizer), settings), donate_argnums=1, out_shardings=layout.of_step)
-  return step, (layout.reading(method), jax.jit(make, out_shardings=layout.state)(), batch), layout
+  make = jax.jit(lambda given: init_state(given, optimizer), out_shardings=layout.state)
+  return step, (layout.reading(method), make(initial_weights(shapes)), batch), layout
 
 
 class Trained(NamedTuple):

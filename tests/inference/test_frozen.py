@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import MESH
 
 from configs import common
 from hierjax.data.images import cache
@@ -108,8 +109,9 @@ STAGES = dict(backbone=dict(name="small_resnet", widths=(8, 12), blocks=1))
   ],
   ids=["flat", "dhnn_s2s", "dhnn_rnn", "context neck"],
 )
-def test_training_on_kept_features_is_training_with_the_images(tmp_path, own):
-  changes = dict(data__mirror=False, data__pad=0, epochs=2.0, calibrate=False, **own)
+def test_training_on_kept_features_is_training_with_the_images(tmp_path, own, monkeypatch):
+  monkeypatch.setattr(devices, "data_mesh", lambda: MESH)
+  changes = dict(data__resize=16, data__crop=16, data__mirror=False, data__pad=0, epochs=2.0, calibrate=False, **own)
   if "head" in own and own["head"]["name"] == "dhnn_rnn":
     changes["tree__levels"] = 2
   kept = train_and_evaluate(config_of(tmp_path, **changes), str(tmp_path / "kept"))
@@ -123,7 +125,7 @@ def test_training_on_kept_features_is_training_with_the_images(tmp_path, own):
   assert kept["path_accuracy"] == usual["path_accuracy"] and kept["num_examples"] == usual["num_examples"]
   saved = Run.from_folder(RunFolder(tmp_path / "kept"))
   _, variables = saved.restored_variables(RunFolder(tmp_path / "kept"), devices.data_mesh())
-  fresh = jax.jit(lambda key: saved.init_variables(key, (32, 32, 3)))(jax.random.key(0))
+  fresh = jax.jit(lambda key: saved.init_variables(key, (16, 16, 3)))(jax.random.key(0))
   jax.tree.map(np.testing.assert_array_equal, variables["params"]["backbone"], fresh["params"]["backbone"])
   same = jax.tree.map(np.array_equal, variables["params"]["head"], fresh["params"]["head"])
   assert not any(jax.tree.leaves(same))

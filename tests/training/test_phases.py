@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import MESH
 
 from hierjax.errors import UserError
+from hierjax.runs import devices
 from hierjax.runs.checkpoint import Checkpoints
 from hierjax.training.loop import run as loop
 from hierjax.training.loop import steps
@@ -83,6 +85,7 @@ def trained(config, workdir, monkeypatch, stop_at=None):
 
   with monkeypatch.context() as patched:
     patched.setattr(Checkpoints, "save", keep)
+    patched.setattr(devices, "data_mesh", lambda: MESH)
     if stop_at is None:
       loop.train_and_evaluate(config, str(workdir))
     else:

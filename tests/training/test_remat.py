@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from initial_weights import initial_weights
 from layouts import CASES, CONTEXT, batch_of, toy_tree
 
 from hierjax.errors import UserError
@@ -21,7 +22,7 @@ def gradient(case, remat, backbone=NETWORK):
   method = make_method(ModelConfig(backbone, remat=remat, **case), tree_arrays(toy_tree()))
   batch = batch_of(toy_tree())
   images, paths = jnp.asarray(batch.images), jnp.asarray(batch.paths)
-  variables = jax.jit(method.module.init)({"params": jax.random.key(0), "dropout": jax.random.key(1)}, images, paths)
+  variables = initial_weights(jax.eval_shape(method.module.init, jax.random.key(0), images, paths))
   others = {name: value for name, value in variables.items() if name != "params"}
 
   def loss(params):
@@ -41,17 +42,29 @@ def kept(loss, params):
 
 @pytest.mark.parametrize("name", ["context neck", "path_rnn", "dhnn_s2s", "merged"])
 def test_what_is_computed_anew_changes_nothing_but_memory(name):
-  """Weights, loss, statistics with dropout's draws, and the gradient."""
+  """Loss, statistics with dropout's draws, and the gradient."""
   case = CASES[name]
   if name == "context neck":
     case = {**case, "neck": CONTEXT | {"dropout": 0.5}}
   variables, loss, ((value, updated), grads) = gradient(case, ())
   again, loss_anew, ((value_anew, updated_anew), grads_anew) = gradient(case, ALL)
-  chex.assert_trees_all_equal(variables, again)
+  chex.assert_trees_all_equal(variables, again)  # the names and shapes, from which numpy drew the weights
   np.testing.assert_allclose(value, value_anew, rtol=1e-6)
   chex.assert_trees_all_close(updated, updated_anew, rtol=1e-5, atol=1e-6)
   chex.assert_trees_all_close(grads, grads_anew, rtol=1e-4, atol=1e-5)
   assert kept(loss_anew, variables["params"]) < 0.7 * kept(loss, variables["params"])
+
+
+def test_the_weights_at_the_start_are_the_same():
+  """Of all three parts, each of which draws by the names of its parameters."""
+  neck = CONTEXT | {"cell": "srn", "hidden": (4,)}
+  methods = [
+    make_method(ModelConfig(NETWORK, {"name": "flat"}, neck=neck, remat=remat), tree_arrays(toy_tree()))
+    for remat in ((), ALL)
+  ]
+  images = jnp.zeros((1, 8, 8, 3))
+  both = jax.jit(lambda key: [method.module.init(key, images) for method in methods])(jax.random.key(0))
+  chex.assert_trees_all_equal(*both)
 
 
 @pytest.mark.parametrize(

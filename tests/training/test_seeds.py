@@ -29,6 +29,7 @@ def config_of(folder, **changes):
   c = common.base()
   common.smoke(c)
   c.tree.source = "shapes"
+  c.data.resize = c.data.crop = 16
   c.data.examples = 100  # 5.25 steps an epoch, so that validations are no multiple of each other
   c.backbone = dict(name="small_resnet", widths=(8,), blocks=1)
   c.head = dict(name="path_rnn", width=8, dropout=0.2)
@@ -128,8 +129,8 @@ def test_runs_at_different_steps_go_on_one_after_the_other(together, tmp_path, m
 
 def test_several_devices_share_the_batches_of_all_seeds(tmp_path):
   """A neck on kept maps, whose steps are not short."""
-  neck = {"name": "context", "scales": (1, 2), "hidden": (8,), "channels": 4}
-  config = config_of(tmp_path, neck=neck, epochs=0.5, log_every=1)
+  neck = {"name": "context", "cell": "srn", "scales": (1, 2), "hidden": (8,), "channels": 4}
+  config = config_of(tmp_path, neck=neck, head={"name": "flat"}, epochs=0.5, log_every=1)
   train_seeds(config, folders(tmp_path / "both", SEEDS[:2]))
   train_and_evaluate({**config, "seed": SEEDS[1]}, str(tmp_path / "alone"))
   found, alone = end_of(tmp_path / "both" / str(SEEDS[1])), end_of(tmp_path / "alone")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from initial_weights import initial_weights
 
 from hierjax.errors import UserError
 from hierjax.functional.decoding import decode, end_probability
@@ -38,6 +39,10 @@ def started(head, features=FEATURES):
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(head.init, jax.random.key(0), features)
   return jax.tree.map(lambda s: np.float32(rng.normal(size=s.shape)), shapes)
+
+
+def at_the_start(method):
+  return initial_weights(jax.eval_shape(method.module.init, jax.random.key(0), IMAGES))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -277,7 +282,7 @@ def test_known_labels_are_fed_to_the_steps_after_them(feedback):
 )
 def test_every_part_of_the_network_learns(name, tree, more):  # READINGS K15
   found = method(tree, name, **more)
-  variables = jax.jit(found.module.init)(jax.random.key(0), IMAGES)
+  variables = at_the_start(found)
   paths = jax.device_put(tree.encode(np.array([[tree.num_nodes - 1], [3], [4]])))
 
   def loss(params):
@@ -360,7 +365,7 @@ def multilabel(name, **head):
 @pytest.mark.parametrize("name", MULTILABEL)
 def test_several_paths_an_image_learn_and_pass(name):  # READINGS K7, K11
   found, tree = multilabel(name), MULTILABEL[name]
-  variables = jax.jit(found.module.init)(jax.random.key(0), IMAGES)
+  variables = at_the_start(found)
   last = tree.num_nodes - 1
   paths = jax.device_put(tree.encode(np.array([[last, 4], [3, PAD], [last, 3]])))
 

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 
 from hierjax.functional.tree_arrays import tree_arrays
+from hierjax.nn.classifier import Classifier
 from hierjax.nn.necks.context import ContextNeck
 from hierjax.nn.registry import ModelConfig, make_method
 from hierjax.tree.label_tree import LabelTree
@@ -47,10 +49,21 @@ def test_the_context_neck_learns():
   assert dtypes((variables, gradients)) == {jnp.dtype("float32")}
 
 
+class Plain(nn.Module):
+  """Four stages without weights, of which heads read maps and a vector."""
+
+  def __call__(self, inputs, train=False):
+    x = jnp.concatenate([inputs, inputs[..., :1]], axis=-1)
+    return Features(tuple(x[:, ::n, ::n] for n in (1, 2, 4, 8)), x.mean(axis=(1, 2)))
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_heads_learn_and_decode(head):
   tree = tree_arrays(LabelTree.from_children(list("ABabcde"), [2, 2, 3, *[0] * 5]))
-  method = make_method(ModelConfig({"name": "small_resnet", "widths": (4, 4, 4, 4), "blocks": 1}, HEADS[head]), tree)
+  backbone = {"name": "small_resnet", "widths": (4, 4, 4, 4), "blocks": 1}
+  method = make_method(ModelConfig(backbone, HEADS[head]), tree)
+  if head != "flat":  # with which the backbone learns, too
+    method = method.replace(module=Classifier(Plain(), method.module.head))
   with jax.enable_x64(True):
     images, paths = jnp.zeros((2, 16, 16, 3), jnp.float32), jnp.array([[[0, 3]], [[1, 5]]], jnp.int32)
     variables = jax.eval_shape(method.module.init, jax.random.key(0), images, paths)

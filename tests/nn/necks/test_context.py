@@ -155,13 +155,15 @@ def test_how_many_matrices_learn_something_of_their_own(rng, cell, neighbours, o
   neck = ContextNeck(cell, neighbours=neighbours, hidden=())
   x, weigh = single((rng.normal(-1, 1, size=(16, 6, 6, 3)), rng.normal(size=(1, 50 * 3))))
 
+  features = jax.eval_shape(features_of, x)
+  params = neck.lazy_init(jax.random.key(0), features)["params"]  # each draw by itself, not one program of all
+
   @jax.jit
-  def gradients_at_the_start(x):
-    params = neck.init(jax.random.key(0), features_of(x))["params"]
+  def gradients_at_the_start(params, x):
     return jax.grad(lambda p: (neck.apply({"params": p}, features_of(x)).pooled * weigh).sum())(params)
 
   found = {"within": [], "link": []}
-  for name, leaves in gradients_at_the_start(x)["context"].items():
+  for name, leaves in gradients_at_the_start(params, x)["context"].items():
     for kernel in (np.asarray(leaf) for key, leaf in leaves.items() if key != "bias"):
       matrices = kernel.reshape(-1, 3, kernel.shape[-1] // 3, 3).swapaxes(1, 2).reshape(-1, 3, 3)  # by direction, gate
       found["link" if name.startswith("link") else "within"] += list(matrices)
