@@ -2,7 +2,7 @@
 
   hierjax study coarse_labels --config.data.root=PHOTOS --workdir=runs/coarse_labels
   hierjax study coarse_labels --config.data.name=cifar100 --config.tree.source=cifar100 --config.data.size=128 \
-    --config.frozen.views=0 --workdir=runs/coarse_labels_cifar100
+    --workdir=runs/coarse_labels_cifar100
 
 2, 5 or 10 images of each label keep it whole (S_fine), all others keep its top level (S_coarse). A row trains on S_fine
 alone, on both with pseudo-labels, on both directly, or on both with the true labels, which is the upper bound.
@@ -35,7 +35,7 @@ def get_study() -> Study:
     [row for head, config in HEADS.items() for size in SIZES for row in rows(head, config, size)],
     baseline=f"flat, {SIZES[0]}: S_fine alone",
     seeded=("data.split_seed",),
-    settings=("least_steps=1000", "most_steps=1000", "patience=0"),
+    settings=("least_steps=1000", "most_steps=1000", "patience=0", "frozen.views=0"),
     metrics=("path_accuracy", "leaf_top1", "mistake_severity_edges", "hierarchical_distance_5", "ece", "leaf_nll"),
     note="Validation has whole labels in all rows.",
   )

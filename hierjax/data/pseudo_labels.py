@@ -100,7 +100,7 @@ class PseudoLabels:
     if not same or (self.rows[place] != coarse.indices).any() or (self.known[place] != coarse.nodes[:, 0]).any():
       raise UserError(
         f"config.data.pseudo_labels = {self.file!r}: these labels are of other training images; write them anew, with "
-        "a run whose config.data has the same images, validation, split_seed, fine and coarse_level, and no smaller "
-        "coarse"
+        "a run whose config.data has the same images, validation, split_seed, fine, fine_per_label and coarse_level, "
+        "and no smaller coarse"
       )
     return checked_nodes(self.nodes[place], tree.num_nodes, f"config.data.pseudo_labels = {self.file!r}")[:, 0]

@@ -27,8 +27,6 @@ from hierjax.runs.inputs import check_reads
 from hierjax.runs.run import Run
 from hierjax.types import Examples, Method, Variables
 
-PSEUDO_LABELS = "pseudo_labels.npz"  # in the run's folder, where no other file is named
-
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
@@ -73,7 +71,7 @@ def write_pseudo_labels(
 
   Args:
     loaded: a run that learnt from whole labels; it should have learnt from no others.
-    out: the file; None for PSEUDO_LABELS in the run's folder.
+    out: the file; None for pseudo_labels.npz in the run's folder.
     rule: which predictions become pseudo-labels.
 
   Raises:
@@ -94,7 +92,7 @@ def write_pseudo_labels(
     probability=probability,
     tree=run.tree.checksum,
     fine=found.fine_checksum,
-    file=str(out or loaded.folder.path / PSEUDO_LABELS),
+    file=str(out or loaded.folder.path / "pseudo_labels.npz"),
   )
   write_whole(Path(labels.file), labels.to_bytes())
   true = found.images.nodes[found.partial, 0]

@@ -86,7 +86,7 @@ def keep_choice(folder: RunFolder, choice: Choice) -> str:
   before = [str(c.about["checksum"]) for c in replaced if "checksum" in c.about]
   split, checksum = choice.about.get("split", ""), choice.about.get("checksum", "")
   if checksum and folder.suffix_of(split, checksum, "".join(before[:1])):
-    return f"not kept in {folder.path / FILE}, as these are not the {split} images of the run: give the value itself"
+    return f"not kept in {folder.path / FILE}, whose choices are of other {split} images"
   rows = [dataclasses.asdict(c) for c in (*(c for c in found if c not in replaced), choice)]
   write_whole(folder.path / FILE, json.dumps({"choices": rows}, indent=2) + "\n")
   return ""

@@ -15,13 +15,14 @@ from safetensors.numpy import load_file, save
 from hierjax.config import read_json
 from hierjax.errors import UserError
 from hierjax.evaluation.answers import fold
-from hierjax.evaluation.choosing.alpha import alpha_grid, choose_alpha
+from hierjax.evaluation.choosing.alpha import alpha_grid, best_alpha
 from hierjax.evaluation.evaluate import SplitSettings, evaluate_with_facts
 from hierjax.evaluation.metrics.facts import Facts
 from hierjax.evaluation.metrics.intervals import metrics_for, resampled
 from hierjax.evaluation.metrics.measure import measured
 from hierjax.evaluation.metrics.rows import AnsweredRows
-from hierjax.evaluation.several_runs.ensembles import errors_of, subset_errors
+from hierjax.evaluation.several_runs.ensembles import errors_of, subset_errors, why_alpha_is_idle
+from hierjax.functional.adaptation import check_alpha
 from hierjax.inference.members import Ensemble, open_ensemble, open_images
 from hierjax.inference.pipeline import Stages
 from hierjax.inference.purpose import Purpose
@@ -60,7 +61,7 @@ class Measurement:
     folders: of the runs; the results lie in the first one.
     configs: the checksum of the config of each.
     purpose: of the answers.
-    alpha: of classifier adaptation; `chosen`: the best one on validation, which the first folder keeps.
+    alpha: of classifier adaptation; `chosen`: the best one on validation.
     calibrated: whether the runs' temperatures count; without it the temperature is 1.
   """
 
@@ -74,7 +75,7 @@ class Measurement:
   def file(self) -> Path:
     """The file of the metrics; that of the samples has the suffix .safetensors."""
     others = "".join(f"-{folder.config()['seed']}" for folder in self.folders[1:])
-    how = [f"-alpha-{self.alpha}"] if self.alpha else []
+    how = [f"-alpha-{self.alpha if isinstance(self.alpha, str) else f'{self.alpha:g}'}"] if self.alpha else []
     how += [] if self.calibrated else ["-uncalibrated"]
     how += [f"-with{others}"] if others else []
     return self.folders[0].path / f"study{self.purpose.name}{''.join(how)}.json"
@@ -126,18 +127,29 @@ class Measurement:
       ensemble = ensemble.at_temperature(1.0)
     images = open_images(ensemble, "")
     whole = ensemble.whole.run
-    alpha = self._chosen_alpha(ensemble) if isinstance(self.alpha, str) else self.alpha
+    alpha = self._alpha_for(ensemble) if self.alpha else 0.0
     rows = AnsweredRows(ensemble, Stages(whole.options, alpha=alpha, only=self.purpose.nodes(ensemble.tree)))
     fold(ensemble, images, rows)
     facts = rows.facts
     about = {"split": images.split, "checksum": whole.images_of(images.split)["checksum"]}
-    return facts, {**about, "images": len(facts.predictions.labels), "metrics": measured(facts)}
+    return facts, {**about, "images": len(facts.predictions.labels), "alpha": alpha, "metrics": measured(facts)}
 
-  def _chosen_alpha(self, ensemble: Ensemble) -> float:
+  def _alpha_for(self, ensemble: Ensemble) -> float:
+    """Returns alpha, or the best one on validation.
+
+    Raises:
+      UserError: alpha is outside its range, or changes nothing for these runs.
+    """
+    where = f"{self.folders[0].path}: alpha"
+    if why := why_alpha_is_idle(ensemble):
+      raise UserError(f"{where} = {self.alpha}: {why}")
+    if not isinstance(self.alpha, str):
+      check_alpha(self.alpha, ensemble.tree.depth, where)
+      return self.alpha
     alphas, stages = alpha_grid(ensemble.tree.depth), Stages(ensemble.whole.run.options)
-    errors = subset_errors(ensemble, alphas, stages)
-    fold(ensemble, open_images(ensemble, "validation"), errors)
-    return choose_alpha(self.folders[0], ensemble, errors_of(errors, ensemble, alphas)).value
+    sums = subset_errors(ensemble, alphas, stages)
+    fold(ensemble, open_images(ensemble, "validation"), sums)
+    return alphas[best_alpha(errors_of(sums, ensemble, alphas))]
 
   def read(self, settings: tuple[str, ...]) -> Finished:
     """Returns what was written.

@@ -126,14 +126,14 @@ class Study:
     if not self.seeds or len(set(self.seeds)) < len(self.seeds):
       raise UserError(f"{self.title}: seeds = {tuple(self.seeds)}: give one or more, each once")
     for number, row in enumerate(self.rows):
+      before = [one.name for one in self.rows[:number]]
       trained = [one.name for one in self.rows[:number] if isinstance(one, Row)]
-      for field in ("of", "pseudo_labels_of", "against"):
+      for field, allowed in (("of", trained), ("pseudo_labels_of", trained), ("against", before)):
         other = getattr(row, field, "")
-        if (other or (field == "of" and isinstance(row, EvaluatedRow))) and other not in trained:
-          raise UserError(
-            f"{self.title}: {row.name}: {field} = {other!r}: no row before it that trains has this name"
-            f"{did_you_mean(other, trained)}"
-          )
+        if (other or (field == "of" and isinstance(row, EvaluatedRow))) and other not in allowed:
+          which = "row before it" if allowed is before else "row before it that trains"
+          hint = did_you_mean(other, allowed)
+          raise UserError(f"{self.title}: {row.name}: {field} = {other!r}: no {which} has this name{hint}")
       if isinstance(row, EvaluatedRow):
         self._check_evaluated(row)
       elif any(not values for values in row.tuned.values()):

@@ -94,7 +94,8 @@ def results_of(study: Study, rows: Sequence[tuple[Row | EvaluatedRow, list[Finis
   """Returns the rows that are complete with their metrics, compared with those of the baseline or of `row.against`.
 
   An interval is of 1,000 samples: of the images, the same ones for all runs, and of each row's seeds, both with
-  replacement. So what is hard for all rows does not widen the interval of a difference.
+  replacement. So what is hard for all rows does not widen the interval of a difference. Where the seeds have images of
+  their own, `study.seeded`, all rows have the same samples of the seeds too.
 
   Raises:
     UserError: the runs are judged on different images, or the baseline is not complete.
@@ -102,17 +103,26 @@ def results_of(study: Study, rows: Sequence[tuple[Row | EvaluatedRow, list[Finis
   of = {row.name: runs for row, runs in rows}
   if study.baseline not in of:
     raise UserError(f"{study.title}: the row {study.baseline!r}, which the others are compared with, is not complete")
-  judged = {run.about["checksum"]: run.folder.path for runs in of.values() for run in runs}
-  if len(judged) > 1:
-    raise UserError(f"{' and '.join(map(str, judged.values()))} are not judged on the same images")
+  check_same_images(of)
   trained = [row.name for row, _ in rows if isinstance(row, Row)]
   source = {row.name: row.of if isinstance(row, EvaluatedRow) else row.name for row, _ in rows}
-  drawn = {row.name: _Drawn(row.name, runs, trained.index(source[row.name])) for row, runs in rows}
+  stream = {name: 0 if study.seeded else trained.index(source[name]) for name in source}
+  drawn = {row.name: _Drawn(row.name, runs, stream[row.name]) for row, runs in rows}
   found = []
   for row, runs in rows:
     own, base = drawn[row.name], drawn[row.against or study.baseline]
     found.append(RowResult(row, runs, {name: _value(own, base, name) for name in study.metrics if own.has(name)}))
   return found
+
+
+def check_same_images(rows: Mapping[str, Sequence[Finished]]) -> None:
+  """Raises UserError where runs are judged on different images, as those of `seeded` splits of one set may be."""
+  judged = {run.about["checksum"]: run.folder.path for runs in rows.values() for run in runs}
+  if len(judged) > 1:
+    raise UserError(
+      f"{' and '.join(map(str, judged.values()))} are not judged on the same images; where the set has no test split, "
+      "they are judged on validation, and a study may not have data.split_seed among its `seeded` keys"
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,16 +15,19 @@ from typing import Any
 
 from hierjax.config_files import load_config
 from hierjax.errors import UserError
-from hierjax.evaluation.pseudo_labels import PSEUDO_LABELS, pseudo_label_summary, write_pseudo_labels
+from hierjax.evaluation.pseudo_labels import pseudo_label_summary, write_pseudo_labels
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.purpose import Purpose
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.study.measurement import Finished, Measurement
 from hierjax.study.plan import EvaluatedRow, Row, Study, folder_name
+from hierjax.study.results import check_same_images
 from hierjax.training.loop.run import train_and_evaluate
 from hierjax.training.loop.seeds import can_train_together, train_seeds
 from hierjax.training.loop.steps import Stopped
+
+PSEUDO_LABELS = "study-pseudo_labels.npz"  # in the folder of the run that predicted them
 
 
 class TimeOver(Exception):
@@ -87,6 +90,7 @@ class StudyRuns:
     """
     complete: dict[str, list[Finished]] = {}
     for row in self.study.rows:
+      check_same_images(complete)
       if isinstance(row, EvaluatedRow):
         yield row, self.evaluated_again(row, complete[row.of])
         continue
@@ -159,7 +163,7 @@ def _pseudo_labels(teacher: RunFolder) -> Path:
   if not file.exists():
     print(f"== pseudo-labels of {teacher.path}", flush=True)
     devices.prepare(teacher.config()["batch_size"])
-    print(pseudo_label_summary(write_pseudo_labels(LoadedRun.open(teacher, devices.data_mesh()))))
+    print(pseudo_label_summary(write_pseudo_labels(LoadedRun.open(teacher, devices.data_mesh()), file)))
   return file
 
 
@@ -171,6 +175,11 @@ def _train(config: dict[str, Any], workdirs: Mapping[int, str]) -> None:
 
 
 def _checksum(config: Mapping[str, Any]) -> str:
+  """Returns the checksum of a config, and of the pseudo-labels that it names, wherever their file is."""
+  labels = config["data"]["pseudo_labels"]
+  if labels and Path(labels).is_file():
+    data = {**config["data"], "pseudo_labels": hashlib.sha256(Path(labels).read_bytes()).hexdigest()}
+    config = {**config, "data": data}
   return hashlib.sha256(json.dumps(config, sort_keys=True, default=list).encode()).hexdigest()
 
 

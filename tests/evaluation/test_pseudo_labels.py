@@ -8,7 +8,6 @@ from hierjax.cli.main import main
 from hierjax.data.open_source import open_partial_labels
 from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.errors import UserError
-from hierjax.evaluation import pseudo_labels
 from hierjax.evaluation.pseudo_labels import PseudoLabelRule, pseudo_label_summary, write_pseudo_labels
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.runs.run import Run
@@ -33,13 +32,6 @@ def on_vectors(small_config):
 def teacher(make_run, on_vectors):
   """The folder of a run that has just begun: a flat head."""
   return make_run(on_vectors(), name="teacher")
-
-
-def test_a_run_on_kept_features_reads_those_that_it_trained_on(teacher, monkeypatch):
-  seen = []
-  monkeypatch.setattr(pseudo_labels, "read_by", lambda loaded, source: seen.append(len(source)) or source)
-  write_pseudo_labels(LoadedRun.open(teacher, MESH))
-  assert seen == [280]  # S_fine and S_coarse, whose features training has in the cache
 
 
 def leaf_probabilities(folder):

@@ -13,8 +13,10 @@ from commands import MESH
 from configs import common
 from hierjax.data.images import cache
 from hierjax.data.images.read_image import BadImageError
+from hierjax.data.pseudo_labels import PseudoLabels
 from hierjax.data.sources.frozen import FrozenFeatures
 from hierjax.errors import UserError
+from hierjax.evaluation.pseudo_labels import write_pseudo_labels
 from hierjax.inference import frozen
 from hierjax.inference.frozen import frozen_features
 from hierjax.inference.loaded_run import LoadedRun
@@ -94,6 +96,20 @@ def test_features_are_computed_once_for_the_same_pixels_weights_and_settings(tmp
   frozen_features(of, of.run.source("train"))
   assert len(computed) == 5
   assert cache.clear(of.run.data.cache_place)[0] == 5
+
+
+def test_pseudo_labels_of_kept_features_are_those_of_the_images(tmp_path, monkeypatch):
+  """They read the features of S_fine and S_coarse together, which training on both reads too."""
+  changes = dict(data__fine_per_label=1, data__coarse=1.0)
+  kept = loaded(tmp_path, **changes)
+  images = loaded(tmp_path, frozen__keep=False, **changes)
+  found = [
+    PseudoLabels.load(str(write_pseudo_labels(of, tmp_path / f"{i}.npz").file)) for i, of in enumerate((kept, images))
+  ]
+  np.testing.assert_array_equal(found[0].nodes, found[1].nodes)
+  np.testing.assert_allclose(found[0].probability, found[1].probability, rtol=1e-4)
+  monkeypatch.setattr(frozen, "_computed", lambda *_: pytest.fail("they are in the cache"))
+  frozen_features(kept, kept.run.source("train"))
 
 
 STAGES = dict(backbone=dict(name="small_resnet", widths=(8, 12), blocks=1))

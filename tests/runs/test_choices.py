@@ -54,7 +54,7 @@ def test_a_choice_on_other_images_is_not_kept_whatever_is_there(folder):
   first = choice(0.1, "labels-names-contents")
   assert keep_choice(folder, first) == "" and keep_choice(folder, dataclasses.replace(first, value=0.2)) == ""
   refused = keep_choice(folder, choice(0.3, "labels-names-others"))  # the run's are not known: those of the choice are
-  assert str(folder.path / "choices.json") in refused and "not the validation images of the run" in refused
+  assert str(folder.path / "choices.json") in refused and "of other validation images" in refused
   assert [c.value for c in read_choices(folder)] == [0.2]
 
   (folder.path / "data.json").write_text(json.dumps({"judged_on": {"calibration": "labels-names-contents"}}))

@@ -5,19 +5,20 @@ import json
 import pytest
 from commands import MESH, evaluate
 
+from hierjax.errors import UserError
 from hierjax.inference.purpose import Purpose
-from hierjax.runs.choices import find_choice, keep_temperature, read_choices
+from hierjax.runs.choices import keep_temperature, read_choices
 from hierjax.runs.run import Run
 from hierjax.study.measurement import Measurement
 
+PARTS = dict(backbone=dict(name="features", width=6), neck=dict(name="none"), data=dict(name="noise", width=6))
 SHARED = ("path_accuracy", "leaf_top1", "hierarchical_f1", "ece", "coverage_95")
 
 
 @pytest.fixture
 def run(make_run, small_config):
   """A run on vectors, whose levels need not agree, with a temperature."""
-  parts = dict(backbone=dict(name="features", width=6), neck=dict(name="none"), data=dict(name="noise", width=6))
-  folder = make_run(small_config(head=dict(name="coarse_fine", strategy="parallel"), **parts), sharpness=5.0)
+  folder = make_run(small_config(head=dict(name="coarse_fine", strategy="parallel"), **PARTS), sharpness=5.0)
   (folder.path / "metrics.jsonl").write_text("")
   keep_temperature(folder, 1, 2.5, {})
   return folder
@@ -42,11 +43,19 @@ def test_adaptation_is_that_of_evaluate(run):
 
 def test_the_chosen_alpha_is_that_of_a_sweep_on_validation(run):
   found, name = measured(run, alpha="chosen")
-  (kept,) = [choice for choice in read_choices(run) if choice.kind == "alpha"]
-  assert name == "study-alpha-chosen.json" and kept.about["split"] == "validation"
-  assert found == measured(run, alpha=kept.value)[0]
+  chosen = json.loads((run.path / name).read_text())["alpha"]
+  assert name == "study-alpha-chosen.json" and found == measured(run, alpha=chosen)[0]
+  assert [choice.kind for choice in read_choices(run)] == ["temperature"], "a study chooses nothing for other commands"
   evaluate(str(run.path), alpha="sweep", split="validation")
-  assert find_choice(run, "alpha", kept.made_for).value == kept.value
+  assert [choice.value for choice in read_choices(run) if choice.kind == "alpha"] == [chosen]
+
+
+def test_an_alpha_that_cannot_be_is_refused(run, make_run, small_config):
+  with pytest.raises(UserError, match=r"alpha = 1\.5: on a tree of \d levels it must be from 0 to 1"):
+    measured(run, alpha=1.5)
+  flat = make_run(small_config(**PARTS))
+  with pytest.raises(UserError, match=r"alpha = chosen: The head follows the chain rule"):
+    measured(flat, alpha="chosen")
 
 
 def test_without_its_temperature_a_run_answers_as_if_none_had_been_fitted(run):

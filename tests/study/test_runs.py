@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from hierjax.cli.main import main
+from hierjax.config_files import load_config
 from hierjax.errors import UserError
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
@@ -80,7 +81,7 @@ def test_a_study_trains_each_run_once_and_writes_its_table(tmp_path, monkeypatch
 
 
 def stub(folder, settings, validation):
-  return Finished(folder, settings, validation, {}, {}, {})
+  return Finished(folder, settings, validation, {}, {}, {"checksum": "same"})
 
 
 def test_the_values_of_the_best_candidate_on_validation_train_with_the_other_seeds(tmp_path, monkeypatch):
@@ -130,7 +131,7 @@ def test_each_seed_has_its_images_and_the_pseudo_labels_of_the_run_of_its_seed(t
   monkeypatch.setattr(Measurement, "read", lambda self, settings: stub(self.folders[0], settings, 0.5))
   monkeypatch.setattr(RunFolder, "config", lambda self: {"batch_size": 8})
   monkeypatch.setattr(runs.LoadedRun, "open", lambda folder, mesh: folder)
-  monkeypatch.setattr(runs, "write_pseudo_labels", lambda folder: written.append(folder.path))
+  monkeypatch.setattr(runs, "write_pseudo_labels", lambda folder, file: written.append(folder.path))
   monkeypatch.setattr(runs, "pseudo_label_summary", str)
   rows = (
     Row("teacher", "photos", tuned={"optim.lr": ("1", "2")}),
@@ -141,12 +142,37 @@ def test_each_seed_has_its_images_and_the_pseudo_labels_of_the_run_of_its_seed(t
   teachers = [tmp_path / "teacher" / f"optim.lr=1-seed{seed}" for seed in (5, 6)]
   assert written == teachers
   pupils = [config for folder, config in trained if "pupil" in folder]
-  assert [config["data"]["pseudo_labels"] for config in pupils] == [f"{path}/pseudo_labels.npz" for path in teachers]
+  assert [config["data"]["pseudo_labels"] for config in pupils] == [
+    f"{path}/study-pseudo_labels.npz" for path in teachers
+  ]
   assert [config["data"]["split_seed"] for config in pupils] == [config["seed"] for config in pupils] == [5, 6]
-  (teachers[0] / "pseudo_labels.npz").parent.mkdir(parents=True)
-  (teachers[0] / "pseudo_labels.npz").touch()
+  (teachers[0] / "study-pseudo_labels.npz").parent.mkdir(parents=True)
+  (teachers[0] / "study-pseudo_labels.npz").touch()
   list(StudyRuns(study, tmp_path, ("--config.data.root=nowhere",)).rows())
   assert written == [*teachers, teachers[1]]  # the file that is there is not written again
+
+
+def test_other_pseudo_labels_are_another_config_and_a_moved_file_is_not(tmp_path):
+  config = load_config("photos", ["--config.data.partial_labels=pseudo"])
+  sums = []
+  for name, content in (("a", b"1"), ("b", b"1"), ("b", b"2")):
+    (tmp_path / name).write_bytes(content)
+    sums.append(runs._checksum({**config, "data": {**config["data"], "pseudo_labels": str(tmp_path / name)}}))
+  assert sums[0] == sums[1] != sums[2]
+
+
+def test_runs_that_are_judged_on_other_images_end_a_study_after_their_row(tmp_path, monkeypatch):
+  def finished(self, row, settings, own):
+    return [Finished(RunFolder(f"{row.name}-{seed}"), (), 0.5, {}, {}, {"checksum": str(seed)}) for seed in own]
+
+  monkeypatch.setattr(StudyRuns, "finished", finished)
+  rows = (Row("first", "photos"), Row("second", "photos"))
+  found = StudyRuns(Study("T", rows, "first", seeds=(5, 6), seeded=("data.split_seed",)), tmp_path).rows()
+  assert next(found)[0].name == "first"
+  with pytest.raises(
+    UserError, match=r"first-5 and \S*first-6 are not judged on the same images; where the set has no te"
+  ):
+    next(found)
 
 
 def test_the_time_limit_stops_a_training_after_its_checkpoint_and_anything_else_at_once():
@@ -175,8 +201,6 @@ def test_a_signal_of_somebody_else_is_no_end_of_the_time(minutes):
 
 @pytest.mark.parametrize("name", names())
 def test_the_studies_of_the_package_name_configs_and_keys_that_there_are(name):
-  from hierjax.config_files import load_config
-
   study = load_study(name)
   for row in study.rows:
     for settings in row.candidates() if isinstance(row, Row) else ():
@@ -201,7 +225,7 @@ def test_what_is_no_study_is_refused(tmp_path):
     ((one, EvaluatedRow("b", "a", minimise="edge")), {}, r"minimise = 'edge': choose from .*did you mean 'edges'"),
     ((EvaluatedRow("early", "a", minimise="edges"), one), {}, "early: of = 'a': no row before it that trains"),
     ((one, EvaluatedRow("b", "A", minimise="edges")), {}, "of = 'A': no row before it that trains"),
-    ((one, Row("b", "photos", against="A")), {}, "b: against = 'A': no row before it that trains"),
+    ((one, Row("b", "photos", against="A")), {}, "b: against = 'A': no row before it has this name"),
     ((one, Row("b", "photos", pseudo_labels_of="b")), {}, "b: pseudo_labels_of = 'b': no row before it that trains"),
     ((one,), {"seeds": ()}, "give one or more"),
     ((Row("a", "photos", tuned={"optim.lr": ()}),), {}, "no values to choose from"),

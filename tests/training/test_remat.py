@@ -55,15 +55,15 @@ def test_what_is_computed_anew_changes_nothing_but_memory(name):
   assert kept(loss_anew, variables["params"]) < 0.7 * kept(loss, variables["params"])
 
 
-def test_the_weights_at_the_start_are_the_same():
-  """Of all three parts, each of which draws by the names of its parameters."""
-  neck = CONTEXT | {"cell": "srn", "hidden": (4,)}
-  methods = [
-    make_method(ModelConfig(NETWORK, {"name": "flat"}, neck=neck, remat=remat), tree_arrays(toy_tree()))
-    for remat in ((), ALL)
-  ]
-  images = jnp.zeros((1, 8, 8, 3))
-  both = jax.jit(lambda key: [method.module.init(key, images) for method in methods])(jax.random.key(0))
+@pytest.mark.parametrize("name", ["context neck", "path_rnn", "dhnn_s2s", "merged"])
+def test_the_weights_at_the_start_are_the_same(name):
+  """Each part draws by the names of its parameters."""
+  case, tree = CASES[name], tree_arrays(toy_tree())
+  if name == "context neck":
+    case = {**case, "neck": CONTEXT | {"cell": "srn", "hidden": (4,)}}
+  methods = [make_method(ModelConfig(NETWORK, remat=remat, **case), tree) for remat in ((), ALL)]
+  images, paths = jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 1, toy_tree().depth), jnp.int32)
+  both = jax.jit(lambda key: [method.module.init(key, images, paths) for method in methods])(jax.random.key(0))
   chex.assert_trees_all_equal(*both)
 
 

@@ -281,7 +281,8 @@ def _alpha_sweep(args: argparse.Namespace, ensemble: Ensemble, out: RunFolder) -
   if alpha is None:
     print(f"\n{ensemble.whole.run.data.name!r} has no validation split: no alpha is chosen, and 1 is shown")
   else:
-    print(f"\nalpha = {alpha:g} is chosen on validation: {refused or out.path / 'choices.json'}")
+    where = f"{refused}; give the value itself" if refused else out.path / "choices.json"
+    print(f"\nalpha = {alpha:g} is chosen on validation: {where}")
   sweep = AlphaSweep(ensemble.name, images.split, len(images.source), errors, validation, alpha)
   run, suffix = ensemble.whole.run, images_suffix(out, ensemble.whole.run, images.split, next(iter(named)))
   suffix = suffix or ("" if validation is None else images_suffix(out, run, "validation"))

@@ -74,9 +74,10 @@ def measure_selective(args: argparse.Namespace, ensemble: Ensemble, out: RunFold
   threshold, refused = choose_threshold(out, goal, by_split)
   found, validation = by_split[images.split], by_split["validation"]
   written = _report_selective(ensemble, images.split, _Selective(found, threshold, alpha, purpose), out)
+  where = f"{refused}; give the value itself" if refused else out.path / "choices.json"
   print(
-    f"\nthreshold = {threshold:g} is chosen on validation: {refused or out.path / 'choices.json'}. It promises nothing "
-    f"for other images; `--certify {goal.accuracy:g}` does"
+    f"\nthreshold = {threshold:g} is chosen on validation: {where}. It promises nothing for other images; `--certify "
+    f"{goal.accuracy:g}` does"
   )
   sweep = ThresholdSweep(
     ensemble.name, images.split, found, validation, goal.accuracy, threshold, ensemble.tree.named_levels
@@ -107,7 +108,7 @@ def certify_threshold(args: argparse.Namespace, ensemble: Ensemble, out: RunFold
   conditions = conditions_of(ensemble, alpha, purpose), ensemble
   record, refused = keep_certificate(out, certificate, found, conditions)
   if refused:
-    print(f"threshold = {certificate.threshold:g}: {refused}")
+    print(f"threshold = {certificate.threshold:g}: {refused}; give the value itself")
   return written | {"certificate": record}
 
 

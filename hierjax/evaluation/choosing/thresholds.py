@@ -70,7 +70,10 @@ def options_with_thresholds(loaded: LoadedRun) -> DecodeOptions:
     about |= {"checksum": run.images_of("validation")["checksum"]}
     choice = Choice("thresholds", list(chosen), thresholds_conditions(step, run.options), about)
     if refused := keep_choice(folder, choice):
-      print(f"thresholds {', '.join(f'{value:g}' for value in chosen)}: {refused}", file=sys.stderr)
+      values = ", ".join(f"{value:g}" for value in chosen)
+      print(
+        f"thresholds {values}: {refused}; a run has them by config.decode.thresholds = ({values},)", file=sys.stderr
+      )
     if unseen:
       print(
         f"thresholds: no validation image has a label that ends at {few(unseen, 3)} ({len(unseen)} leaves of "

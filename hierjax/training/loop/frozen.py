@@ -69,10 +69,10 @@ def on_frozen_features(loaded: LoadedRun, train: Source, validation: Source | No
   """Returns the features of the images to train and to validate on, where the config keeps them, or else the images."""
   config = unpack(FrozenConfig, loaded.run.config.frozen, "frozen")
   views = config.views_of(len(train))
-  if config.keep and views < config.views:
+  features = frozen_features(loaded, train, views)
+  if features is not train and views < config.views:
     say(
       f"{len(train):,} images have {views} augmented views each, and not the {config.views} of config.frozen.views: "
       f"config.frozen.most keeps {config.most:,} views in all"
     )
-  features = frozen_features(loaded, train, views)
   return features, None if validation is None else frozen_features(loaded, validation)

@@ -111,7 +111,7 @@ def test_thresholds_for_other_images_are_used_and_not_kept(trained, tmp_path, ca
   for validation, kept in (("1-2-3", False), (about["judged_on"]["validation"], True)):
     (copy.path / "data.json").write_text(json.dumps(about | {"judged_on": {"validation": validation}}))
     assert evaluate_run(copy, devices.data_mesh())["thresholds"] == metrics["thresholds"]
-    assert ("not the validation images of the run" not in capsys.readouterr().err) == kept == bool(read_choices(copy))
+    assert ("of other validation images" not in capsys.readouterr().err) == kept == bool(read_choices(copy))
 
 
 def test_thresholds_of_other_weights_or_of_another_kind_do_not_count(trained):
