@@ -4,7 +4,8 @@
   hierjax study cnn_s2s --config.data.name=cifar100 --config.tree.source=cifar100_wordnet --config.data.size=128 \
     --config.frozen.views=0 --config.most_steps=2500 --config.patience=0 --workdir=runs/cnn_s2s_cifar100
 
-The rows `means` read means of the maps in place of maxima, normalised, and the deepest stage at the last step.
+The rows `means` read means of the maps in place of maxima, normalised, and the deepest stage at the last step. With
+orthogonal kernels the matrices of inputs and state start as one orthogonal matrix, as in the authors' code.
 """
 
 from configs.studies.residual_arcs import MEANS
@@ -12,11 +13,13 @@ from hierjax.study.plan import Row, Study
 
 CONFIG = "dhnn_photographs:frozen_lite0,general"
 DEEPEST = "head.maps=(5,)"
+LABELS = (*MEANS, "head.feedback=labels")
 
 ROWS = (
   Row("flat", f"{CONFIG},cnn"),
   Row("S2S, means", CONFIG, MEANS),
-  Row("S2S, means, labels fed", CONFIG, (*MEANS, "head.feedback=labels")),
+  Row("S2S, means, labels fed", CONFIG, LABELS),
+  Row("S2S, means, labels fed, orthogonal kernels", CONFIG, (*LABELS, "head.orthogonal=kernel")),
   Row("S2S, means, deepest alone", CONFIG, (*MEANS, DEEPEST)),
   Row("S2S", CONFIG),
 )
