@@ -53,6 +53,7 @@ TUPLES = (
 # Values that other fields of the section must allow: those are set with it.
 TOGETHER = {
   "data.coarse": "--config.data.fine=0.5",
+  "data.fine_per_label": "--config.data.fine=1.0",
   "data.sides": "--config.data.pad=0 --config.data.crop_area=()",
   "data.pad": "--config.data.sides=() --config.data.crop_area=()",
   "data.crops": "--config.data.pad=0 --config.data.sides=() --config.data.crop_area=()",

@@ -83,7 +83,7 @@ def test_nothing_that_the_run_has_is_replaced(runs, what, capsys):
   assert new and all("-images-" in name for name in new)
   choosing = what in ("threshold", "certificate", "alpha")
   assert choosing == any(name.startswith("choices") for name in before)
-  assert choosing == (f"not kept in {folder / 'choices.json'}, as these are not the validation images" in printed)
+  assert choosing == (f"not kept in {folder / 'choices.json'}, whose choices are of other validation images" in printed)
 
 
 def test_what_was_chosen_on_the_runs_own_images_is_used_after_others_were_tried(runs):
