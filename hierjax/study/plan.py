@@ -26,8 +26,8 @@ class Row:
     settings: values of its keys, such as `head.width=128`.
     tuned: keys, each with the values to choose from on validation, such as `{"optim.lr": ("1e-3", "3e-3")}`. Every
       combination is trained with the first seed; the other seeds have the values of the best one.
-    pseudo_labels_of: the name of a row before this one, whose runs predict the labels that `data.partial_labels=pseudo`
-      trains on: for each seed the run of that seed.
+    pseudo_labels_of: the name of a row before this one, whose runs predict the pseudo-labels that this one trains on
+      (`data.partial_labels=pseudo`): for each seed the run of that seed.
     against: the name of a row before this one that it is compared with; '' for the study's `baseline`.
   """
 

@@ -107,7 +107,10 @@ class StudyRuns:
     if not row.pseudo_labels_of:
       return own
     teachers = zip(self.study.seeds, complete[row.pseudo_labels_of], strict=True)
-    return {seed: (*own[seed], f"data.pseudo_labels={_pseudo_labels(run.folder)}") for seed, run in teachers}
+    return {
+      seed: (*own[seed], "data.partial_labels=pseudo", f"data.pseudo_labels={_pseudo_labels(run.folder)}")
+      for seed, run in teachers
+    }
 
   def finished(self, row: Row, settings: tuple[str, ...], own: Mapping[int, tuple[str, ...]]) -> list[Finished]:
     """Returns the runs of some seeds, which are trained and measured first if they are not yet.

@@ -94,6 +94,14 @@ def test_the_baseline_has_no_difference_and_a_metric_that_a_row_lacks_is_a_dash(
   assert picture(chosen, [flat, found]).startswith(b"\x89PNG")
 
 
+def test_seeds_with_images_of_their_own_are_drawn_for_all_rows_alike():
+  flat, better = ([np.full(1000, value + gain) for value in (0.2, 0.5, 0.8)] for gain in (0, 0.1))
+  rows = [(ROWS[0], runs((0.2, 0.5, 0.8), flat)), (ROWS[1], runs((0.3, 0.6, 0.9), better))]
+  for seeded in ((), ("data.split_seed",)):
+    low, high = results_of(study(seeded=seeded), rows)[1].values["path_accuracy"].difference.interval
+    assert (high - low < 1e-9) == bool(seeded)
+
+
 def test_a_row_is_compared_with_the_row_that_it_names():
   drawn = np.random.default_rng(0).normal(0.5, 0.1, 1000)
   third = Row("third", "photos", against="a|b")

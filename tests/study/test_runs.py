@@ -135,7 +135,7 @@ def test_each_seed_has_its_images_and_the_pseudo_labels_of_the_run_of_its_seed(t
   monkeypatch.setattr(runs, "pseudo_label_summary", str)
   rows = (
     Row("teacher", "photos", tuned={"optim.lr": ("1", "2")}),
-    Row("pupil", "photos", ("data.partial_labels=pseudo",), pseudo_labels_of="teacher"),
+    Row("pupil", "photos", pseudo_labels_of="teacher"),
   )
   study = Study("T", rows, "teacher", seeds=(5, 6), seeded=("data.split_seed",))
   list(StudyRuns(study, tmp_path, ("--config.data.root=nowhere",)).rows())
@@ -145,6 +145,7 @@ def test_each_seed_has_its_images_and_the_pseudo_labels_of_the_run_of_its_seed(t
   assert [config["data"]["pseudo_labels"] for config in pupils] == [
     f"{path}/study-pseudo_labels.npz" for path in teachers
   ]
+  assert {config["data"]["partial_labels"] for config in pupils} == {"pseudo"}
   assert [config["data"]["split_seed"] for config in pupils] == [config["seed"] for config in pupils] == [5, 6]
   (teachers[0] / "study-pseudo_labels.npz").parent.mkdir(parents=True)
   (teachers[0] / "study-pseudo_labels.npz").touch()
