@@ -22,7 +22,7 @@ from hierjax.functional.tree_arrays import TreeArrays
 from hierjax.nn.heads.axes import WeightAxes, dense_axes, node_outputs
 from hierjax.nn.heads.defaults import HeadDefaults, check_dropout, check_label_smoothing
 from hierjax.nn.layers.recurrence.logit_scale import LogitScale, scaled_normal
-from hierjax.nn.layers.recurrence.sequence import LSTM, STRONG, LSTMCarry, by_gate
+from hierjax.nn.layers.recurrence.sequence import LSTM, LSTMCarry, by_gate
 from hierjax.nn.layers.window_products import window_products
 from hierjax.tree.label_tree import ROOT, UNKNOWN
 from hierjax.types import DecodeOptions, Distribution, Features, Leaf, Scorer
@@ -91,6 +91,10 @@ class PathRNNHead(HeadDefaults, nn.Module):
     num_outputs: the same, and one more where paths may end above the deepest level.
     width: of the LSTM's state (READINGS G8).
     embed_width: of the label embedding; None for `width`.
+    norm: of the image's features: `none`, as in the paper, or `layer`, with a learned scale and shift, which those of a
+      pretrained network need.
+    image_gain: the standard deviation of W_v's initial values, as a multiple of the usual one, 1 / sqrt(d) for d
+      features.
     dropout: rate on the image's features.
     softmax: over all `nodes`, or over `siblings`.
     reduction: of the loss over the steps, `sum` or `mean` (READINGS G1).
@@ -106,6 +110,8 @@ class PathRNNHead(HeadDefaults, nn.Module):
   num_outputs: int
   width: int = 512
   embed_width: int | None = None
+  norm: Literal["none", "layer"] = "none"
+  image_gain: float = 2.0
   dropout: float = 0.0
   softmax: Literal["nodes", "siblings"] = "nodes"
   reduction: Literal["sum", "mean"] = "sum"
@@ -117,6 +123,8 @@ class PathRNNHead(HeadDefaults, nn.Module):
     """Raises ValueError for a field that makes no head."""
     if self.width < 1 or (self.embed_width is not None and self.embed_width < 1):
       raise ValueError(f"width = {self.width}, embed_width = {self.embed_width}: must be 1 or more")
+    if not self.image_gain > 0:
+      raise ValueError(f"image_gain = {self.image_gain}: must be more than 0")
     check_dropout(self.dropout)
     check_label_smoothing(self.label_smoothing)
     super().__post_init__()
@@ -133,7 +141,8 @@ class PathRNNHead(HeadDefaults, nn.Module):
       self.num_nodes + 1, self.width if self.embed_width is None else self.embed_width
     )  # row 0 is START
     self.label = nn.Dense(gates, use_bias=False, dtype=self.dtype)
-    self.image = nn.Dense(gates, dtype=self.dtype, kernel_init=STRONG, bias_init=_open_gates)
+    initial = nn.initializers.variance_scaling(self.image_gain**2, "fan_in", "truncated_normal")
+    self.image = nn.Dense(gates, dtype=self.dtype, kernel_init=initial, bias_init=_open_gates)
     self.lstm = LSTM(self.width, self.dtype)
     self.output: Any = (
       _Rows(self.num_outputs)
@@ -141,6 +150,8 @@ class PathRNNHead(HeadDefaults, nn.Module):
       else nn.Dense(self.num_outputs, dtype=self.dtype, kernel_init=scaled_normal())
     )
     self.scale = LogitScale()
+    if self.norm == "layer":
+      self.feature_norm = nn.LayerNorm(use_fast_variance=False)
     self.drop = nn.Dropout(self.dropout)
 
   def __call__(
@@ -164,7 +175,8 @@ class PathRNNHead(HeadDefaults, nn.Module):
 
   def image_gates(self, features: Features, train: bool = False) -> Float[Array, "b g"]:
     """Returns W_v v + b, which is the same at every step."""
-    return self.image(self.drop(features.pooled, deterministic=not train))
+    v = features.pooled if self.norm == "none" else self.feature_norm(features.pooled.astype(jnp.float32))
+    return self.image(self.drop(v, deterministic=not train))
 
   def step(
     self,

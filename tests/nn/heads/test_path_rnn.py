@@ -442,3 +442,40 @@ def test_logits_start_with_the_variance_of_a_usual_output_layer(setting, softmax
 
   params = jax.device_get(start(features))
   np.testing.assert_allclose(factor(params) * params["output"]["kernel"].std(), 2000**-0.5, rtol=0.03)
+
+
+def test_layer_norm_of_the_features(setting, rng):
+  """Scale and mean of the features change nothing; those in float16 do not overflow."""
+  arrays, head, variables = setting[1], setting[2], setting[4]
+  image = rng.normal(size=(3, IMAGE)).astype(np.float32)
+  scale, shift = rng.normal(size=(2, IMAGE)).astype(np.float32)
+  normed = (image - image.mean(1, keepdims=True)) / np.sqrt(image.var(1, keepdims=True) + 1e-6) * scale + shift
+  with_norm = {"params": {**variables["params"], "feature_norm": {"scale": scale, "bias": shift}}}
+  targets = np.array([[0, 2, 5], [0, 3, PAD], [1, 4, PAD]], np.int32)
+  expected = applied(head, variables, Features((), normed), targets)
+  for changed in (image, 30 * image + 7):
+    found = applied(head.clone(norm="layer"), with_norm, Features((), changed), targets)
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
+  half = head.clone(norm="layer", dtype=jnp.float16)
+  assert np.isfinite(applied(half, with_norm, Features((), (3e4 + 1e4 * image).astype(np.float16)), targets)).all()
+  with pytest.raises(ValueError, match="choose from none, layer"):
+    PathRNNHead(arrays.num_nodes, arrays.num_outputs, norm="batch")
+
+
+def test_image_gain_scales_the_initial_values_of_the_image_matrix():
+  @functools.partial(jax.jit, static_argnums=0)
+  def kernels(head):
+    params = head.init(jax.random.key(0), Features((), jnp.zeros((1, 400))))["params"]
+    return params["image"]["kernel"], params["label"]["kernel"]
+
+  head = PathRNNHead(7, 8, width=64, embed_width=4)
+  usual, label = jax.device_get(kernels(head.clone(image_gain=1.0)))
+  np.testing.assert_allclose(usual.std(), 400**-0.5, rtol=0.02)
+  for gain in (0.5, 2.0):
+    other, same = jax.device_get(kernels(head.clone(image_gain=gain)))
+    np.testing.assert_allclose(other, gain * usual, rtol=1e-6)
+    np.testing.assert_array_equal(same, label)
+  np.testing.assert_array_equal(jax.device_get(kernels(head))[0], other)  # the default is 2
+  for gain in (0.0, -1.0):
+    with pytest.raises(ValueError, match=f"image_gain = {gain}: must be more than 0"):
+      PathRNNHead(7, 8, image_gain=gain)
