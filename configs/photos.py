@@ -38,6 +38,8 @@ def get_config(variant: str = "") -> mlc.ConfigDict:
   c.data.crop_area = CROP_AREA
   c.data.jitter = (0.2, 0.2, 0.2)
   c.head = dict(name="path_rnn", width=256, softmax="nodes", dropout=0.2, label_smoothing=0.1)
+  c.head.norm = "layer"
+  c.head.image_gain = 0.5
   pretrained(c)
   frozen(c)
   return common.apply(c, variant, KINDS)
@@ -91,6 +93,8 @@ def finetune(c: mlc.ConfigDict) -> None:
 
 def from_scratch(c: mlc.ConfigDict) -> None:
   """Images of 64 pixels; larger ones show finer details and take longer."""
+  c.head.norm = "none"
+  c.head.image_gain = 2.0
   c.init.weights = ""
   c.backbone = dict(name="small_resnet", widths=(32, 64, 128, 256), blocks=1, stem_stride=2)
   c.data.size = 0
