@@ -107,9 +107,13 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 
   A text that a spreadsheet would take for a formula, as it begins with = + - @ and is no number, gets an apostrophe.
   """
-  text = io.StringIO()
-  csv.writer(text, lineterminator="\n").writerows([header, *([_cell(value) for value in row] for row in rows)])
-  write_whole(path, text.getvalue())
+  write_whole(path, "".join(map(_line, [header, *([_cell(value) for value in row] for row in rows)])))
+
+
+def _line(cells: Sequence[object]) -> str:
+  line = io.StringIO()
+  csv.writer(line).writerow(cells)  # with another end of lines, Python 3.11 and 3.12 leave \r within a cell unquoted
+  return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cell(value: object) -> object:

@@ -149,6 +149,14 @@ def test_no_cell_of_a_table_is_a_formula_and_numbers_are_as_they_were(tmp_path):
   assert found == ["'=1+1", "'+a", "'-b/c.png", "'@x", "'\tz", "-0.5", "+3e-2", "-0.5", "a=b", "", ""]
 
 
+@pytest.mark.parametrize("text", ["a\r=1+1", "\r=1", "\n", 'x"\r\n"=1', "a\r"])
+def test_no_end_of_a_line_within_a_cell_begins_another_row(tmp_path, text):
+  write_table(tmp_path / "t.csv", ["name", "other"], [[text, "x"], ["y", "z"]])
+  with open(tmp_path / "t.csv", newline="") as file:
+    first, found, last = csv.reader(file)
+  assert found in ([text, "x"], [f"'{text}", "x"]) and last == ["y", "z"] and first == ["name", "other"]
+
+
 def test_lines_of_metrics_that_are_none_are_passed_over(folder):
   folder.metrics.write_bytes(b'{"step": 1}\n{"step": "2"}\n[]\n{"step": \xff}\n' + b"[" * 100_000 + b'\n{"step": 3}\n')
   assert list(folder.metric_lines()) == ['{"step": 1}', '{"step": 3}']
