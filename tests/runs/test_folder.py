@@ -116,7 +116,19 @@ def test_a_damaged_checksum_of_the_images_gets_a_clear_sentence(folder, toy_tree
     ("path_accuracy", {}),
     ("level_accuracy", [0.5, "0.5"]),
     ("level_accuracy", [0.5]),
+    ("path_accuracy", [0.5, 0.5]),
+    ("level_accuracy", 0.5),
+    ("known_levels", 3),
+    ("further_metrics", ["absent"]),
+    ("intervals", {"path_accuracy": 0.5}),
+    ("intervals", {"path_accuracy": [0.4]}),
+    ("intervals", {"level_accuracy": [0.4, 0.6]}),
+    ("intervals", {"level_accuracy": [None]}),
+    ("lowest_recall", [{"class": 1, "images": 2, "recall": 0.5, "precision": None}]),
+    ("confusions", [{"label": "a", "predicted": "b", "images": 2, "share": "0.5"}]),
+    ("confusions", [{"label": "a", "predicted": "b", "images": 2}]),
     ("examples", ["a"]),
+    ("examples", [{"image": "x", "label": "a", "predicted": ["b"]}]),
     ("data", {"checksum": 1}),
     ("data", []),
   ],
@@ -124,7 +136,10 @@ def test_a_damaged_checksum_of_the_images_gets_a_clear_sentence(folder, toy_tree
 def test_an_evaluation_of_wrong_types_is_made_anew(folder, key, value):
   measured = {"split": "test", "step": 3, "views": 1, "num_examples": 5, "path_accuracy": 0.5, "loss": None}
   measured |= {"level_names": ["level 1", "level 2"], "level_sizes": [2, 4], "level_accuracy": [0.5, None]}
-  measured |= {"data": {"checksum": "a-b-c", "root": ""}, "examples": [{"image": "x"}]}
+  measured |= {"data": {"checksum": "a-b-c", "root": ""}, "examples": [{"image": "x", "label": "a/b", "predicted": ""}]}
+  measured |= {"intervals": {"path_accuracy": [0.4, 1], "loss": None, "level_accuracy": [[0.4, 0.6], None]}}
+  measured |= {"lowest_recall": [{"class": "a", "images": 2, "recall": 0.5, "precision": None}]}
+  measured |= {"confusions": [{"label": "a", "predicted": "b", "images": 2, "share": 0.5}], "thresholds": [0.5]}
   path = folder.write_evaluation("test", measured)
   assert folder.evaluation("test") == measured
   path.write_text(json.dumps(measured | {key: value}))
