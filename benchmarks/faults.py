@@ -3,9 +3,11 @@
   python -m benchmarks.faults --minutes 6 --seed 0
   python -m benchmarks.faults --minutes 60 --most 12 --only 'of a run'
 
-Each kind of fault gets the same share of the time. A fault is `noticed` where reading raises an error or makes the data
-anew, `unharmed` where what is read is bit for bit what was written, and `wrong` where it is anything else. With a seed
-the faults are the same, as many as there is time for; kills come at other moments.
+Each kind of fault gets the same share of the time. A fault is `noticed` where it is refused, reported or made good,
+`unharmed` where it makes no difference, such as where what is read is bit for bit what was written, and `wrong` where
+it is anything else. With a seed the faults are the same, as many as there is time for; kills come at other moments.
+
+Kinds of faults are here, of checkpoints and caches; in `changed_images.py`, `foreign_files.py` and `killed_runs.py`.
 """
 
 from __future__ import annotations
@@ -29,6 +31,10 @@ import jax
 import numpy as np
 from absl import logging
 
+from benchmarks.changed_images import CHANGED_IMAGES
+from benchmarks.damage import damaged, flipped, flipped_or_damaged
+from benchmarks.differing_processes import DIFFERING
+from benchmarks.foreign_files import FOREIGN_FILES
 from benchmarks.killed_runs import RUNS
 from hierjax.data.images import cache
 from hierjax.errors import UserError
@@ -82,20 +88,6 @@ def files_of(folder: Path, rng: Rng) -> tuple[Path, bytes]:
   files = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: (-p.stat().st_size, p))
   file = files[int(rng.integers(2 if rng.random() < 0.5 else len(files)))]
   return file, file.read_bytes()
-
-
-def flipped(data: bytes, rng: Rng) -> bytes:
-  """Returns bytes, of which there is at least one, with one bit changed."""
-  place = int(rng.integers(len(data)))
-  return data[:place] + bytes([data[place] ^ 1 << int(rng.integers(8))]) + data[place + 1 :]
-
-
-def damaged(data: bytes, rng: Rng) -> bytes:
-  """Returns bytes cut short, zeroed from a place on, with a block of others, or none."""
-  place = int(rng.integers(len(data)))
-  some = rng.bytes(min(64, len(data) - place))
-  kinds = [data[:place], data[:place] + bytes(len(data) - place), data[:place] + some + data[place + len(some) :], b""]
-  return kinds[int(rng.integers(len(kinds)))]
 
 
 def bits_of_checkpoints(folder: Path, rng: Rng) -> Iterator[str]:
@@ -223,7 +215,7 @@ def bits_of_the_cache(folder: Path, rng: Rng) -> Iterator[str]:
   assert path is not None
   data = path.read_bytes()
   while True:
-    path.write_bytes((flipped if rng.random() < 0.5 else damaged)(data, rng))
+    path.write_bytes(flipped_or_damaged(data, rng))
     found = cache.load("set", "print", images.shape, np.uint8, place)
     yield "noticed" if found is None else "unharmed" if np.array_equal(found, images) else "wrong"
 
@@ -237,7 +229,7 @@ FAULTS: dict[str, Callable[[Path, Rng], Iterator[str]]] = {
   "a reader beside a trainer": readers,
   "a damaged file of decoded images": bits_of_the_cache,
 }
-FAULTS |= RUNS
+FAULTS |= CHANGED_IMAGES | FOREIGN_FILES | DIFFERING | RUNS
 
 
 def tried(name: str, seconds: float, seed: int, most: int | None = None) -> collections.Counter[str]:
