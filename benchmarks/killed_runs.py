@@ -202,7 +202,7 @@ def _signalled(config: str, folder: Path, rng: Rng, seconds: float) -> Iterator[
       return
     number = _SIGNALS[int(rng.integers(len(_SIGNALS)))]
     run.send(0, number)
-    (status,) = run.wait(_OTHERS_S)
+    (status,) = run.wait(_LONGEST_S)  # the step may have to be compiled first
     said = re.search(r"^stopped at step (\d+) of", run.said(0), re.M)
     steps = [json.loads(line)["step"] for line in kept.metric_lines()]
     if said:
