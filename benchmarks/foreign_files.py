@@ -275,6 +275,8 @@ def features(folder: Path, rng: Rng) -> Iterator[str]:
       except UserError as error:
         refused = "no code of a set is run" in str(error) and _IMPORTED not in sys.modules
         yield _NOTICED if refused else _WRONG
+      except Exception:  # of TFDS, which has read on
+        yield _WRONG
   finally:
     sys.path.remove(str(folder))
 
