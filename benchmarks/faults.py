@@ -3,9 +3,11 @@
   python -m benchmarks.faults --minutes 6 --seed 0
   python -m benchmarks.faults --minutes 60 --most 12 --only 'of a run'
 
-Each kind of fault gets the same share of the time. A fault is `noticed` where reading raises an error or makes the data
-anew, `unharmed` where what is read is bit for bit what was written, and `wrong` where it is anything else. With a seed
-the faults are the same, as many as there is time for; kills come at other moments.
+Each kind of fault gets the same share of the time. A fault is `noticed` where it is refused, reported or made good,
+`unharmed` where it makes no difference, such as where what is read is bit for bit what was written, and `wrong` where
+it is anything else. With a seed the faults are the same, as many as there is time for; kills come at other moments.
+
+Kinds of faults are here, of checkpoints and caches; in `changed_images.py`, `foreign_files.py` and `killed_runs.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import collections
 import contextlib
 import itertools
+import re
 import resource
 import signal
 import subprocess
@@ -29,6 +32,10 @@ import jax
 import numpy as np
 from absl import logging
 
+from benchmarks.changed_images import CHANGED_IMAGES
+from benchmarks.damage import damaged, flipped, flipped_or_damaged
+from benchmarks.differing_processes import DIFFERING
+from benchmarks.foreign_files import FOREIGN_FILES
 from benchmarks.killed_runs import RUNS
 from hierjax.data.images import cache
 from hierjax.errors import UserError
@@ -82,20 +89,6 @@ def files_of(folder: Path, rng: Rng) -> tuple[Path, bytes]:
   files = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: (-p.stat().st_size, p))
   file = files[int(rng.integers(2 if rng.random() < 0.5 else len(files)))]
   return file, file.read_bytes()
-
-
-def flipped(data: bytes, rng: Rng) -> bytes:
-  """Returns bytes, of which there is at least one, with one bit changed."""
-  place = int(rng.integers(len(data)))
-  return data[:place] + bytes([data[place] ^ 1 << int(rng.integers(8))]) + data[place + 1 :]
-
-
-def damaged(data: bytes, rng: Rng) -> bytes:
-  """Returns bytes cut short, zeroed from a place on, with a block of others, or none."""
-  place = int(rng.integers(len(data)))
-  some = rng.bytes(min(64, len(data) - place))
-  kinds = [data[:place], data[:place] + bytes(len(data) - place), data[:place] + some + data[place + len(some) :], b""]
-  return kinds[int(rng.integers(len(kinds)))]
 
 
 def bits_of_checkpoints(folder: Path, rng: Rng) -> Iterator[str]:
@@ -223,7 +216,7 @@ def bits_of_the_cache(folder: Path, rng: Rng) -> Iterator[str]:
   assert path is not None
   data = path.read_bytes()
   while True:
-    path.write_bytes((flipped if rng.random() < 0.5 else damaged)(data, rng))
+    path.write_bytes(flipped_or_damaged(data, rng))
     found = cache.load("set", "print", images.shape, np.uint8, place)
     yield "noticed" if found is None else "unharmed" if np.array_equal(found, images) else "wrong"
 
@@ -237,7 +230,7 @@ FAULTS: dict[str, Callable[[Path, Rng], Iterator[str]]] = {
   "a reader beside a trainer": readers,
   "a damaged file of decoded images": bits_of_the_cache,
 }
-FAULTS |= RUNS
+FAULTS |= CHANGED_IMAGES | FOREIGN_FILES | DIFFERING | RUNS
 
 
 def tried(name: str, seconds: float, seed: int, most: int | None = None) -> collections.Counter[str]:
@@ -260,7 +253,7 @@ def main() -> None:
   parser.add_argument("--minutes", type=float, default=6.0)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--most", type=int, default=None, metavar="N", help="faults of each kind")
-  parser.add_argument("--only", default="", metavar="WORD", help="faults whose name has this word")
+  parser.add_argument("--only", default="", metavar="WORDS", help="a pattern of names: `signal|image`")
   parser.add_argument("--save-in", type=Path, help=argparse.SUPPRESS)
   args = parser.parse_args()
   if args.save_in:
@@ -268,7 +261,7 @@ def main() -> None:
   logging.set_verbosity(logging.ERROR)  # each damaged file of the cache is warned of
   print("| fault | tried | noticed | unharmed | wrong |\n|---|---|---|---|---|")
   wrong = 0
-  chosen = [name for name in FAULTS if args.only in name]
+  chosen = [name for name in FAULTS if re.search(args.only, name)]
   for name in chosen:
     found = tried(name, 60 * args.minutes / len(chosen), args.seed, args.most)
     wrong += found["wrong"]

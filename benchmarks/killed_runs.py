@@ -1,24 +1,28 @@
-"""Kills of training runs, and evaluations beside them: rows of the table of `benchmarks/faults.py`.
+"""Kills and signals of training runs, and evaluations beside them: rows of the table of `benchmarks/faults.py`.
 
-A run is killed up to three times, is started again each time, and must end in the same bits as one that nothing killed:
-all arrays of its last checkpoint, its losses and the metrics of its evaluation. Of two processes one is killed, and the
-other must end by itself, with its status and its sentence.
+A run is stopped up to three times, is started again each time, and must end in the same bits as one that nothing
+stopped: all arrays of its last checkpoint, its losses and the metrics of its evaluation. Of two processes one is killed
+or frozen, and the other must end by itself, with its status and its sentence. A signal that a run is sent while it
+trains must save.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import json
 import multiprocessing
 import os
+import re
+import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,6 +34,7 @@ from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.peers import LOST
 from hierjax.runs.run import Run
+from hierjax.training.loop import start
 
 Rng = np.random.Generator
 
@@ -42,7 +47,8 @@ _VALUES = (
   "calibrate=False",
   "loggers=('jsonl',)",
 )
-_KILLS = 3  # of a run
+_STOPS = 3  # of a run
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _OTHERS_S = 60  # until the other process has ended, on a machine with other work
 _LONGEST_S = 600  # of a run
 
@@ -51,11 +57,17 @@ _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["benchmarks.killed_runs", "hierjax.cli.main", "hierjax.training.loop.run"])
 
 
-def train(words: Sequence[str], log: Path) -> None:
-  """Runs `hierjax train` in this process, its output in a file."""
+def train(words: Sequence[str], log: Path, place: Path, version: str) -> None:
+  """Runs `hierjax train` in this process and a folder, its output in a file; with another version of jax, if given."""
+  for number in _SIGNALS:  # as a terminal has them, and not a shell that runs in the background
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
   file = log.open("w")
   os.dup2(file.fileno(), 1)
   os.dup2(file.fileno(), 2)
+  os.chdir(place)
+  if version:
+    versions = start.versions()
+    start.versions = lambda: versions | {"jax": version}
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", 1)
   jax.config.update("jax_compilation_cache_dir", str(log.parents[1] / "programs"))
@@ -67,6 +79,20 @@ def train(words: Sequence[str], log: Path) -> None:
   sys.exit(main(["train", *words]))
 
 
+class Differing(NamedTuple):
+  """What a process has that is not as the first one has it.
+
+  Attributes:
+    values: of its config.
+    place: where it runs, so that relative names of folders are others; None for the folder of the run.
+    version: of jax, as it says; '' for its own.
+  """
+
+  values: tuple[str, ...] = ()
+  place: Path | None = None
+  version: str = ""
+
+
 class Started:
   """The processes of a run.
 
@@ -75,13 +101,18 @@ class Started:
     processes: the processes.
   """
 
-  def __init__(self, config: str, folder: Path, count: int, values: Sequence[str] = _VALUES):
+  def __init__(
+    self, config: str, folder: Path, count: int, values: Sequence[str] = _VALUES, differing: Differing | None = None
+  ):
+    """Starts them, in a folder where they run and write; `differing` is of all but the first."""
     self.folder = folder
-    words = [f"--config={_CONFIGS / config}", f"--workdir={folder / 'run'}", *(f"--config.{v}" for v in values)]
     address, self.processes = f"127.0.0.1:{_free_port()}", []
     for number in range(count):
-      joined = [f"--multihost={address},{count},{number}"] if count > 1 else []
-      process = _SERVER.Process(target=train, args=([*words, *joined], folder / f"log-{number}"))
+      own = differing if number and differing else Differing()
+      words = [f"--config={_CONFIGS / config}", "--workdir=run", *(f"--config.{v}" for v in (*values, *own.values))]
+      words += [f"--multihost={address},{count},{number}"] if count > 1 else []
+      arguments = (words, folder / f"log-{number}", own.place or folder, own.version)
+      process = _SERVER.Process(target=train, args=arguments)
       process.start()
       self.processes.append(process)
 
@@ -97,11 +128,16 @@ class Started:
       process.join(max(0.0, end - time.monotonic()))
     return [process.exitcode for process in self.processes]
 
-  def kill(self, numbers: Sequence[int]) -> None:
-    """Kills some of the processes."""
-    for number in numbers:
-      self.processes[number].kill()
-      self.processes[number].join()
+  def send(self, process: int, number: int) -> None:
+    """Sends a process a signal, if it has not ended."""
+    if self.processes[process].is_alive():
+      os.kill(self.processes[process].pid or 0, number)
+
+  def kill(self) -> None:
+    """Kills all processes."""
+    for process in self.processes:
+      process.kill()
+      process.join()
 
 
 def _free_port() -> int:
@@ -131,10 +167,13 @@ def unequal(ends: Any, others: Any) -> list[str]:
   return [name for name, right in zip(("checkpoint", "losses", "metrics"), equal, strict=True) if not right]
 
 
-def kills_of(config: str, processes: int = 1) -> Callable[[Path, Rng], Iterator[str]]:
-  """Returns the fault that runs of a config, such as `quickstart.py:smoke`, are killed; a result for each kill."""
+Stops = Callable[[str, Path, Rng, float], Iterator[str]]
 
-  def kills(folder: Path, rng: Rng) -> Iterator[str]:
+
+def stops_of(config: str, stopped: Stops, processes: int = 1) -> Callable[[Path, Rng], Iterator[str]]:
+  """Returns the fault that runs of a config, such as `quickstart.py:smoke`, are stopped; a result for each time."""
+
+  def stops(folder: Path, rng: Rng) -> Iterator[str]:
     (folder / "whole").mkdir()
     begin = time.monotonic()
     statuses = Started(config, folder / "whole", processes).wait(_LONGEST_S)
@@ -143,41 +182,72 @@ def kills_of(config: str, processes: int = 1) -> Callable[[Path, Rng], Iterator[
     reference = ends_of(folder / "whole")
     for number in itertools.count():
       (own := folder / str(number)).mkdir()
-      results = list(itertools.islice(_killed(config, own, processes, seconds, rng), _KILLS))
+      results = list(itertools.islice(stopped(config, own, rng, seconds), _STOPS))
       last = Started(config, own, processes)
       statuses = last.wait(_LONGEST_S)
       wrong = [f"statuses {statuses}"] if any(statuses) else unequal(ends_of(own), reference)
       if wrong:
-        _tell(f"not as without kills: {', '.join(wrong)}", last)
+        tell(f"not as if nothing had stopped it: {', '.join(wrong)}", last)
       yield from ("wrong" if wrong else result for result in results)
 
-  return kills
+  return stops
 
 
-def _killed(config: str, folder: Path, processes: int, seconds: float, rng: Rng) -> Iterator[str]:
-  """Kills the processes of a run after up to so many seconds, and yields what became of the others, until it ends."""
+def _signalled(config: str, folder: Path, rng: Rng, seconds: float) -> Iterator[str]:
+  """Sends a run a signal after up to so many seconds, and yields whether it saved, until it ends."""
+  last_step = RunFolder(folder.parent / "whole" / "run").newest_step()
   while True:
-    run = Started(config, folder, processes)
+    run, kept = Started(config, folder, 1), RunFolder(folder / "run")
     if None not in run.wait(rng.uniform(0.0, seconds)):
       return
-    if processes == 1 or "passes over" not in run.said(0) or None not in run.wait(2.0):
-      run.kill(range(processes))  # before they have begun, a process waits for the others
-      yield "unharmed"
-      continue
-    killed = int(rng.integers(2))  # the first process coordinates both
-    other = 1 - killed
-    run.kill([killed])
-    status = run.wait(_OTHERS_S)[other]
-    finished = "path accuracy" in run.said(0) or "trained" in run.said(0)
-    left = status == LOST and "goes on from" in run.said(other)
-    run.kill(range(processes))
-    result = "noticed" if left else "unharmed" if finished and status == 0 else "wrong"
+    number = _SIGNALS[int(rng.integers(len(_SIGNALS)))]
+    run.send(0, number)
+    (status,) = run.wait(_LONGEST_S)  # the step may have to be compiled first
+    said = re.search(r"^stopped at step (\d+) of", run.said(0), re.M)
+    steps = [json.loads(line)["step"] for line in kept.metric_lines()]
+    if said:
+      result = "noticed" if (status, int(said[1])) == (128 + number, kept.newest_step()) else "wrong"
+    else:  # it ended without saving, before its first step or after its last, or had taken the last one
+      lost = max(steps, default=0) > (kept.newest_step() or 0) and max(steps, default=0) != last_step
+      result = "wrong" if lost or status not in (0, -number, 128 + signal.SIGINT) else "unharmed"
     if result == "wrong":
-      _tell(f"process {killed} was killed, and the other has the status {status}", run, other)
+      tell(f"signal {number}: status {status}, the newest checkpoint is of step {kept.newest_step()}", run)
+    run.send(0, signal.SIGKILL)
     yield result
 
 
-def _tell(what: str, run: Started, process: int = 0) -> None:
+def _one_of_two(config: str, folder: Path, rng: Rng, seconds: float, number: int) -> Iterator[str]:
+  """Kills or freezes a process after up to so many seconds, and yields what became of the other, until both end."""
+  while True:
+    run = Started(config, folder, 2)
+    if None not in run.wait(rng.uniform(0.0, seconds)):
+      return
+    if "passes over" not in run.said(0) or None not in run.wait(2.0):
+      run.kill()  # before they have begun, a process waits for the others
+      yield "unharmed"
+      continue
+    stopped = int(rng.integers(2))  # the first process coordinates both
+    other = 1 - stopped
+    run.send(stopped, number)
+    run.processes[other].join(_OTHERS_S)
+    status = run.processes[other].exitcode
+    finished = "path accuracy" in run.said(0) or "trained" in run.said(0)
+    left = status == LOST and "goes on from" in run.said(other)
+    run.kill()
+    result = "noticed" if left else "unharmed" if finished and status == 0 else "wrong"
+    if result == "wrong":
+      tell(f"process {stopped} got signal {number}, and the other has the status {status}", run, other)
+    yield result
+
+
+def _killed(config: str, folder: Path, rng: Rng, seconds: float) -> Iterator[str]:
+  """Kills a run after up to so many seconds, until it ends."""
+  while None in (run := Started(config, folder, 1)).wait(rng.uniform(0.0, seconds)):
+    run.kill()
+    yield "unharmed"
+
+
+def tell(what: str, run: Started, process: int = 0) -> None:
   """Prints what is wrong with a run, and the end of what a process of it printed."""
   print(f"{run.folder}: {what}\n{run.said(process)[-2000:]}", file=sys.stderr, flush=True)
 
@@ -200,7 +270,7 @@ def evaluations(folder: Path, rng: Rng) -> Iterator[str]:
         yield _read(run, run_folder)
       assert training.wait(0.0) == [None], training.said(0)
   finally:
-    training.kill([0])
+    training.kill()
 
 
 def _read(run: Run, folder: RunFolder) -> str:
@@ -213,9 +283,15 @@ def _read(run: Run, folder: RunFolder) -> str:
 
 RUNS: dict[str, Callable[[Path, Rng], Iterator[str]]] = {
   "reading and evaluating beside a training": evaluations,
-  "kill -9 of one of two processes of a run": kills_of("quickstart.py:smoke", processes=2),
-  "kill -9 of a run: CNN-RNN": kills_of("quickstart.py:smoke"),
-  "kill -9 of a run: merged networks": kills_of("merged_cifar100.py:smoke"),
-  "kill -9 of a run: DHNN": kills_of("dhnn_shapes.py:smoke"),
-  "kill -9 of a run: C-HRNN": kills_of("chrnn_cifar100.py:smoke"),
+  "kill -9 of one of two processes of a run": stops_of(
+    "quickstart.py:smoke", functools.partial(_one_of_two, number=signal.SIGKILL), 2
+  ),
+  "SIGSTOP to one of two processes of a run": stops_of(
+    "quickstart.py:smoke", functools.partial(_one_of_two, number=signal.SIGSTOP), 2
+  ),
+  "another signal to a run": stops_of("quickstart.py:smoke", _signalled),
+  "kill -9 of a run: CNN-RNN": stops_of("quickstart.py:smoke", _killed),
+  "kill -9 of a run: merged networks": stops_of("merged_cifar100.py:smoke", _killed),
+  "kill -9 of a run: DHNN": stops_of("dhnn_shapes.py:smoke", _killed),
+  "kill -9 of a run: C-HRNN": stops_of("chrnn_cifar100.py:smoke", _killed),
 }

@@ -48,6 +48,8 @@ def test_values_are_of_the_kind_of_an_annotation_or_it_is_said_in_words(kind, go
     ("checkpoint_every", 1e-310, r"checkpoint_every = 1e-310: must be above 0: 1e-6"),
     ("data", [1], r"data = \[1\]: must be keys and values"),
     ("data.resize", 10**8, r"data\.resize = 100000000: must be from 1 to 9459"),
+    ("data.examples", 10**7, r"data\.examples = 10000000: must be 6 or more, and at most 1,398,101, so that"),
+    ("data.width", 10**9, r"data\.width = 1000000000: .* at most 1,048,576"),
     ("data.mean", ("a", 0.5, 0.5), r"data\.mean = \('a', 0\.5, 0\.5\): must be a tuple, each entry a finite number"),
     ("data.std", (0.5, 0.5, float("nan")), r"data\.std = .*: must be a tuple, each entry a finite number"),
     ("decode.beam", 10**12, r"decode\.beam = 1000000000000: .* at most 10,000"),

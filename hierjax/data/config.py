@@ -21,6 +21,7 @@ from hierjax.tree.readers.folders import SplitRules
 ON_BAD_IMAGE = ("stop", "skip")
 ON_NO_LABEL = ("stop", "skip")
 MAX_SIDE = math.isqrt(MAX_PIXELS)
+_MOST_DRAWN, _WIDEST = 2**32, 2**20  # bytes of all drawn images, which are in memory; features of a drawn vector
 _OR_WEIGHTS = "; or name pretrained weights that say it, config.init.weights"
 PACK = "pack.json"  # in a folder that `hierjax data pack` wrote
 PARTIAL_LABELS = ("direct", "drop", "pseudo", "truth")
@@ -192,8 +193,7 @@ class DataConfig:
       ),
       "coarse_level": (self.coarse_level >= 1, "1 or more levels"),
       "partial_labels": (self.partial_labels in PARTIAL_LABELS, f"one of {', '.join(PARTIAL_LABELS)}"),
-      "examples": (self.examples >= 6, "6 or more"),
-      "width": (self.width >= 0, "0 (images) or more"),
+      "width": (0 <= self.width <= _WIDEST, f"0 (images) or more, and at most {_WIDEST:,}"),
       "objects": (1 <= self.objects <= 3, "1, 2 or 3"),
       "size": (self.size in (0, self.crop), f"0, or data.crop, which is {self.crop}"),
       "resize": (1 <= self.resize <= MAX_SIDE, f"from 1 to {MAX_SIDE} pixels{_OR_WEIGHTS}"),
@@ -214,6 +214,10 @@ class DataConfig:
       "cache_mib": (self.cache_mib >= 0, "0 or more"),
       "cache_gib": (self.cache_gib >= 0, "0 or more"),
       "threads": (self.threads >= 1, "1 or more"),
+      "examples": (
+        self.examples >= 6 and (self.name not in ("shapes", "noise") or self.examples <= self._most_drawn),
+        f"6 or more, and at most {self._most_drawn:,}, so that they take 4 GiB of memory at most",
+      ),
     }
     if self.crops == "ten":
       plain = not (self.pad or self.sides or self.crop_area)
@@ -229,6 +233,11 @@ class DataConfig:
       if not holds:
         raise UserError(f"config.data.{key} = {values[key]!r}: must be {allowed}")
     self.transform.check()
+
+  @property
+  def _most_drawn(self) -> int:
+    """How many images of a size, or vectors, a set may draw."""
+    return _MOST_DRAWN // max(4 * self.width or len(self.mean) * self.resize**2, 1)
 
   @property
   def is_pack(self) -> bool:

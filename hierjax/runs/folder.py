@@ -38,13 +38,11 @@ from hierjax.config import flatten, frozen, read_json
 from hierjax.data.source import what_changed
 from hierjax.disk import said_where_full, sync_one
 from hierjax.errors import UserError
+from hierjax.runs.evaluation_kinds import is_evaluation, is_of_images
 from hierjax.tree.label_tree import LabelTree
 
 FORMAT = "hierjax run 4"
 _FREE = ("sharding", "remat")  # of a config: a run goes on with others, which change no weight but by rounding
-_TYPES = {"split": str, "step": int, "views": int, "num_examples": int, "known_levels": int}
-_LISTS = {"level_names": str, "level_sizes": int, "further_metrics": str}
-_LISTS |= dict.fromkeys(("examples", "members", "ensembles", "lowest_recall", "confusions"), dict)
 _MEASURED = ("split", "step", "views", "num_examples", "level_names", "level_sizes")
 
 
@@ -107,9 +105,13 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 
   A text that a spreadsheet would take for a formula, as it begins with = + - @ and is no number, gets an apostrophe.
   """
-  text = io.StringIO()
-  csv.writer(text, lineterminator="\n").writerows([header, *([_cell(value) for value in row] for row in rows)])
-  write_whole(path, text.getvalue())
+  write_whole(path, "".join(map(_line, [header, *([_cell(value) for value in row] for row in rows)])))
+
+
+def _line(cells: Sequence[object]) -> str:
+  line = io.StringIO()
+  csv.writer(line).writerow(cells)  # with another end of lines, Python 3.11 and 3.12 leave \r within a cell unquoted
+  return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cell(value: object) -> object:
@@ -120,31 +122,6 @@ def _cell(value: object) -> object:
   except ValueError:
     return f"'{value}"
   return value
-
-
-def _is_evaluation(found: Mapping[str, Any]) -> bool:
-  """Returns whether values are of the types that `evaluate` writes: metrics are numbers, or lists of one a level."""
-  per_level = {len(value) for key, value in found.items() if "level_" in key[:10] and isinstance(value, list)}
-  return len(per_level) <= 1 and all(_has_its_type(*item) for item in found.items())
-
-
-def _has_its_type(key: str, value: Any) -> bool:
-  if key in _TYPES:
-    return type(value) is _TYPES[key]
-  if key == "data":
-    return isinstance(value, dict) and {str} == set(map(type, [value.get("checksum"), *value.values()]))
-  if key == "intervals":
-    ends = [end for pair in value.values() for end in _flat(pair)] if isinstance(value, dict) else [""]
-    return all(end is None or type(end) in (int, float) for end in ends)
-  if key == "purpose":
-    return isinstance(value, dict) and all(v is None or type(v) in (int, str) for v in value.values())
-  if key in _LISTS:
-    return isinstance(value, list) and all(type(element) is _LISTS[key] for element in value)
-  return all(v is None or type(v) in (int, float) for v in (value if isinstance(value, list) else [value]))
-
-
-def _flat(value: Any) -> list[Any]:
-  return [one for part in value for one in _flat(part)] if isinstance(value, list) else [value]
 
 
 class NotWritten(UserError):
@@ -328,7 +305,7 @@ class RunFolder:
       images: `Run.images_of` of the split; None where the numbers do not depend on them.
     """
     data = self._written(name).get("data", {})
-    before = data["checksum"] if _has_its_type("data", data) else ""
+    before = data["checksum"] if is_of_images(data) else ""
     return name if images is None else name + self.suffix_of(split, images["checksum"], before)
 
   def suffix_of(self, split: str, checksum: str, before: str = "") -> str:
@@ -372,7 +349,7 @@ class RunFolder:
   def evaluation(self, split: str, keys: Collection[str] = _MEASURED) -> dict[str, Any] | None:
     """Returns the contents of eval/SPLIT.json; None where no file has these keys, and values of their types."""
     found = self._written(split)
-    return found if set(keys) <= found.keys() and _is_evaluation(found) else None
+    return found if set(keys) <= found.keys() and is_evaluation(found) else None
 
   def _written(self, name: str) -> dict[str, Any]:
     """Returns the contents of eval/NAME.json, of any types; {} where there are none."""

@@ -3,15 +3,24 @@
 import numpy as np
 import pytest
 
-from benchmarks import faults, killed_runs
+from benchmarks import differing_processes, faults, killed_runs
 
-MOST = {"kill -9 while checkpoints are saved": 1, "a damaged file of decoded images": 100}
+# Those that start processes, or compile for a while.
+LONG = {*differing_processes.DIFFERING, *killed_runs.RUNS, "numbers on images that are not the run's"}
+LONG |= {name for name in faults.FAULTS if "kill" in name or "megapixels" in name}
+MOST = {
+  "a damaged file of decoded images": 100,
+  "a large number in a foreign config.json": 20,
+  "a value of another kind in eval/test.json": 100,
+  "texts of a CSV file that may be formulas": 100,
+  "a damaged file of an export": 20,
+  "a foreign class in features.json": 20,
+  "an image that has changed since the start": 2,
+}
 
 
-@pytest.mark.parametrize(
-  "name", [name for name in faults.FAULTS if "kill" not in name and name not in killed_runs.RUNS]
-)
-def test_no_fault_is_wrong_silently(name, monkeypatch, capfd):
+@pytest.mark.parametrize("name", [name for name in faults.FAULTS if name not in LONG])
+def test_no_fault_is_wrong_silently(name, monkeypatch, capfd, without_shape_checks):
   monkeypatch.setattr(faults, "_WIDTH", 3000)
   found = faults.tried(name, 20.0, seed=1, most=MOST.get(name, 4))
   assert sum(found.values()) and not found["wrong"], found
@@ -19,10 +28,23 @@ def test_no_fault_is_wrong_silently(name, monkeypatch, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", killed_runs.RUNS)
-def test_a_killed_run_ends_in_the_same_bits(name):
+@pytest.mark.parametrize("name", sorted(LONG))
+def test_no_long_fault_is_wrong_silently(name):
   found = faults.tried(name, 300.0, seed=1, most=2)
   assert sum(found.values()) and not found["wrong"], found
+
+
+@pytest.mark.parametrize(
+  ("name", "where", "what", "instead"),
+  [
+    ("texts of a CSV file that may be formulas", "hierjax.runs.folder", "_cell", lambda value: value),
+    ("a foreign class in features.json", "hierjax.data.sources.tfds", "_check_features", lambda folder: None),
+    ("a value of another kind in eval/test.json", "hierjax.runs.folder", "is_evaluation", lambda found: True),
+  ],
+)
+def test_a_fault_that_nothing_notices_is_wrong(name, where, what, instead, monkeypatch, without_shape_checks):
+  monkeypatch.setattr(f"{where}.{what}", instead)
+  assert faults.tried(name, 20.0, seed=1, most=MOST.get(name, 8))["wrong"]
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,19 @@ def test_a_damaged_checksum_of_the_images_gets_a_clear_sentence(folder, toy_tree
     ("path_accuracy", {}),
     ("level_accuracy", [0.5, "0.5"]),
     ("level_accuracy", [0.5]),
+    ("path_accuracy", [0.5, 0.5]),
+    ("level_accuracy", 0.5),
+    ("known_levels", 3),
+    ("further_metrics", ["absent"]),
+    ("intervals", {"path_accuracy": 0.5}),
+    ("intervals", {"path_accuracy": [0.4]}),
+    ("intervals", {"level_accuracy": [0.4, 0.6]}),
+    ("intervals", {"level_accuracy": [None]}),
+    ("lowest_recall", [{"class": 1, "images": 2, "recall": 0.5, "precision": None}]),
+    ("confusions", [{"label": "a", "predicted": "b", "images": 2, "share": "0.5"}]),
+    ("confusions", [{"label": "a", "predicted": "b", "images": 2}]),
     ("examples", ["a"]),
+    ("examples", [{"image": "x", "label": "a", "predicted": ["b"]}]),
     ("data", {"checksum": 1}),
     ("data", []),
   ],
@@ -124,7 +136,10 @@ def test_a_damaged_checksum_of_the_images_gets_a_clear_sentence(folder, toy_tree
 def test_an_evaluation_of_wrong_types_is_made_anew(folder, key, value):
   measured = {"split": "test", "step": 3, "views": 1, "num_examples": 5, "path_accuracy": 0.5, "loss": None}
   measured |= {"level_names": ["level 1", "level 2"], "level_sizes": [2, 4], "level_accuracy": [0.5, None]}
-  measured |= {"data": {"checksum": "a-b-c", "root": ""}, "examples": [{"image": "x"}]}
+  measured |= {"data": {"checksum": "a-b-c", "root": ""}, "examples": [{"image": "x", "label": "a/b", "predicted": ""}]}
+  measured |= {"intervals": {"path_accuracy": [0.4, 1], "loss": None, "level_accuracy": [[0.4, 0.6], None]}}
+  measured |= {"lowest_recall": [{"class": "a", "images": 2, "recall": 0.5, "precision": None}]}
+  measured |= {"confusions": [{"label": "a", "predicted": "b", "images": 2, "share": 0.5}], "thresholds": [0.5]}
   path = folder.write_evaluation("test", measured)
   assert folder.evaluation("test") == measured
   path.write_text(json.dumps(measured | {key: value}))
@@ -147,6 +162,14 @@ def test_no_cell_of_a_table_is_a_formula_and_numbers_are_as_they_were(tmp_path):
   with open(tmp_path / "t.csv", newline="") as file:
     found = list(csv.reader(file))[1]
   assert found == ["'=1+1", "'+a", "'-b/c.png", "'@x", "'\tz", "-0.5", "+3e-2", "-0.5", "a=b", "", ""]
+
+
+@pytest.mark.parametrize("text", ["a\r=1+1", "\r=1", "\n", 'x"\r\n"=1', "a\r"])
+def test_no_end_of_a_line_within_a_cell_begins_another_row(tmp_path, text):
+  write_table(tmp_path / "t.csv", ["name", "other"], [[text, "x"], ["y", "z"]])
+  with open(tmp_path / "t.csv", newline="") as file:
+    first, found, last = csv.reader(file)
+  assert found in ([text, "x"], [f"'{text}", "x"]) and last == ["y", "z"] and first == ["name", "other"]
 
 
 def test_lines_of_metrics_that_are_none_are_passed_over(folder):
