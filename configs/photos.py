@@ -71,7 +71,14 @@ def frozen(c: mlc.ConfigDict) -> None:
   c.schedule.warmup = 2.0
 
 
+def plain_head(c: mlc.ConfigDict) -> None:
+  """Reads features as they are; whether a norm helps those of a network that trains is not known."""
+  c.head.norm = "none"
+  c.head.image_gain = 2.0
+
+
 def finetune(c: mlc.ConfigDict) -> None:
+  plain_head(c)
   c.frozen.keep = False
   c.frozen.views = 0
   c.data.train_crop = 192
@@ -93,8 +100,7 @@ def finetune(c: mlc.ConfigDict) -> None:
 
 def from_scratch(c: mlc.ConfigDict) -> None:
   """Images of 64 pixels; larger ones show finer details and take longer."""
-  c.head.norm = "none"
-  c.head.image_gain = 2.0
+  plain_head(c)
   c.init.weights = ""
   c.backbone = dict(name="small_resnet", widths=(32, 64, 128, 256), blocks=1, stem_stride=2)
   c.data.size = 0
