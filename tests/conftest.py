@@ -17,6 +17,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import numpy as np
 import pytest
+from initial_weights import initial_weights
 from jaxtyping import config as jaxtyping_config
 
 from configs import common
@@ -143,17 +144,17 @@ def small_config():
 
 @pytest.fixture(scope="session")
 def make_run(tmp_path_factory):
-  """Makes the folder of a run that has just begun: initial weights, the head's times `sharpness`."""
+  """Makes the folder of a run that has just begun: each part's weights by numpy, the head's times `sharpness`."""
 
   def make(config, seed=0, name="run", sharpness=1.0):
     folder = RunFolder(tmp_path_factory.mktemp("runs") / name)
     run = Run.from_config(config)
     train = run.source("train")
     folder.begin(config, run.tree, data_checksum(train))
-    variables = jax.jit(lambda key: run.init_variables(key, train.shape))(jax.random.key(seed))
-    params = {part: jax.tree.map(lambda x, p=part: x * (sharpness if p == "head" else 1.0), values)
-              for part, values in variables["params"].items()}  # fmt: skip
-    collections = {key: value for key, value in variables.items() if key != "params"}
+    collections = dict(run.variable_shapes)
+    params = {part: initial_weights(shapes, seed) for part, shapes in collections.pop("params").items()}
+    params["head"] = jax.tree.map(lambda x: sharpness * x, params["head"])
+    collections = initial_weights(collections)
     checkpoints = Checkpoints(folder.checkpoints, select_best=True, create=True)
     checkpoints.save(1, {"params": params, "collections": collections}, {"step": jax.numpy.int32(1)})
     checkpoints.close()

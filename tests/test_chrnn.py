@@ -5,15 +5,16 @@ import functools
 import importlib.util
 import json
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from commands import MESH, evaluate
 from PIL import Image, ImageDraw
 
 from configs import chrnn
-from hierjax.cli.main import main
 from hierjax.config import unpack
 from hierjax.nn.necks.context import ContextNeck
 from hierjax.runs import devices
@@ -111,16 +112,17 @@ def first(tmp_path_factory):
   folder = tmp_path_factory.mktemp("chrnn")
   root = prepare(Imagenet2012, folder / "images", ("0", "253"), ("train", "validation"))
   workdir = folder / "hsrn"
-  metrics = train_and_evaluate(config_of("chrnn_imagenet", "hsrn", root, folders=False), str(workdir))
+  with mock.patch("hierjax.runs.devices.data_mesh", lambda: MESH):
+    metrics = train_and_evaluate(config_of("chrnn_imagenet", "hsrn", root, folders=False), str(workdir))
   return workdir, metrics
 
 
-def test_imagenet_one_view_and_ten(first, capsys):
+def test_imagenet_one_view_and_ten(first):
   workdir, metrics = first
   assert metrics["num_examples"] == 8 and metrics["views"] == 1
   assert 0 <= metrics["leaf_top1"] <= metrics["leaf_top5"] <= 1
   assert labels_of(workdir, "test") == (["basenji"] * 4 + ["tench"] * 4, 1000)
-  assert main(["evaluate", str(workdir), "--views", "10"]) == 0
+  evaluate(workdir, views=10)
   again = json.loads((workdir / "eval" / "test.json").read_text())
   assert again["views"] == 10 and again["num_examples"] == 8
   assert 0 <= again["leaf_top1"] <= again["leaf_top5"] <= 1
@@ -134,11 +136,12 @@ def test_imagenet_one_view_and_ten(first, capsys):
   ],
   ids=["chrnn_sun397", "chrnn_mit67"],
 )
-def test_scenes_are_fine_tuned_from_a_run(first, tmp_path, name, builder, folders, scenes, leaves, capsys):
+def test_scenes_are_fine_tuned_from_a_run(first, tmp_path, name, builder, folders, scenes, leaves, capsys, monkeypatch):
+  monkeypatch.setattr(devices, "data_mesh", lambda: MESH)
   write = functools.partial(prepare, builder) if builder else photographs
   images = write(tmp_path / "images", folders, ("train", "test"))
   config = config_of(name, "hsrn", images, folders=builder is None, run=str(first[0]))
-  config["optim"]["lr"] = 0.0
+  config["optim"]["lr"], config["calibrate"] = 0.0, False
   metrics = train_and_evaluate(config, str(tmp_path / "run"))
   assert metrics["num_examples"] == 12 and metrics["split"] == "test"
   assert labels_of(tmp_path / "run", "test") == ([scene for scene in scenes for _ in range(4)], leaves)

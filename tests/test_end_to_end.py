@@ -32,7 +32,8 @@ from hierjax.training.logs.metrics_log import MetricsLog
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ["--config=configs/quickstart.py:smoke", "--config.data.examples=160", "--config.log_every=2",
-         "--config.checkpoint_every=0.2"]  # fmt: skip
+         "--config.checkpoint_every=0.2", "--config.data.resize=16", "--config.data.crop=16",
+         "--config.backbone.widths=(4,)", "--config.head.width=8"]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -176,9 +177,11 @@ def test_a_signal_to_one_process_stops_both_at_one_step_and_they_go_on_as_one_pr
   assert [p.returncode for p in processes] == [128 + signal.SIGTERM] * 2
   assert printed[0].splitlines()[-1] == printed[1].splitlines()[-1]
   assert "the same command resumes the run" in printed[1]
-  processes = two_processes(tmp_path, cache)
-  errors = [p.communicate(timeout=300)[1] for p in processes]
-  assert [p.returncode for p in processes] == [0, 0], errors
+  command = ["bash", str(ROOT / "scripts" / "launch" / "local.sh"), "2", *TRAIN, f"--workdir={tmp_path}"]
+  environs = environment(cache) | {"PYTHON": sys.executable}
+  found = subprocess.run(command, cwd=ROOT, env=environs, capture_output=True, text=True, timeout=300)
+  assert found.returncode == 0, found.stderr
+  assert "2 processes, 2 x cpu" in found.stdout and "path accuracy" in found.stdout
   one, two = whole[1][0], tmp_path
   np.testing.assert_allclose([x["loss"] for x in logged(two)], [x["loss"] for x in logged(one)], rtol=1e-5)
   metrics = [json.loads((w / "eval" / "test.json").read_text()) for w in (one, two)]
@@ -214,8 +217,7 @@ def test_divergence_names_the_step_and_the_last_good_checkpoint(tmp_path):
 def test_every_switch_goes_through_the_loop(tmp_path, cache):
   """A run of everything that a config can turn on, in a process that is killed, and resumed; on four devices."""
   flags = [
-    "--config.data.resize=16", "--config.data.crop=16",  # without XLA's optimisation, bfloat16 is slow
-    "--config.backbone.widths=(4,)", "--config.head.width=8", "--config.epochs=1",
+    "--config.epochs=1",
     "--config.optim.name=adamw", "--config.optim.lr=0.003", "--config.optim.accumulate=2",
     "--config.optim.clip_norm=1.0", "--config.optim.lr_groups=(('^backbone/stem', None), ('.*', 1.0))",
     "--config.schedule.name=plateau", "--config.schedule.patience=1", "--config.schedule.min_delta=10.0",
@@ -267,7 +269,7 @@ def test_evaluate_covers_every_example_of_a_split(whole, capsys):
   assert "level 1" in capsys.readouterr().out
   for *flags, message in (
     ("--views", "5", "views = 5: choose from 1, 10"),
-    ("--views", "10", "four corners of 32 pixels need larger images"),
+    ("--views", "10", "four corners of 16 pixels need larger images"),
     ("--known-levels", "4", "--known-levels 4: give 0 to 3"),
   ):
     assert main(["evaluate", str(workdir), *flags]) == 1

@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import MESH
 
 from hierjax.config_files import load_config, show_config
 from hierjax.errors import UserError
 from hierjax.functional.metrics import BATCH_METRICS, evaluate_batch
 from hierjax.nn.backbones.foreign import as_features
+from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.training.loop import run as loop
@@ -97,7 +99,8 @@ def test_a_part_of_ones_own_learns_and_predicts(part):
   assert all(run.tree.is_path(path) for path in np.asarray(found.paths[:, 0]).tolist())
 
 
-def test_a_run_with_parts_of_ones_own_is_opened_again(tmp_path):
+def test_a_run_with_parts_of_ones_own_is_opened_again(tmp_path, monkeypatch):
+  monkeypatch.setattr(devices, "data_mesh", lambda: MESH)
   config = load_config("quickstart:smoke", [*PARTS["nnx backbone"], *PARTS["neck"], *PARTS["head"]])
   workdir = tmp_path / "run"
   metrics = loop.train_and_evaluate(config | {"epochs": 0.4}, str(workdir))

@@ -1,4 +1,4 @@
-"""The scripts of scripts/launch: two processes on this machine; the others with commands that are given here."""
+"""The scripts of scripts/launch, with commands that are given here; test_end_to_end.py trains two processes."""
 
 import os
 import shutil
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from compiled_programs import FLAGS
 
 from hierjax.runs.peers import LOST
 
@@ -47,17 +46,6 @@ def given(tmp_path):
 def run(script, *words, given, **values):
   command = ["bash", str(LAUNCH / script), *words]
   return subprocess.run(command, env=given.environment | values, capture_output=True, text=True, timeout=60, cwd=ROOT)
-
-
-def test_two_processes_on_this_machine_train(tmp_path):
-  words = ["2", "quickstart:smoke", f"--workdir={tmp_path / 'run'}", "--config.data.examples=32", "--config.epochs=1"]
-  environment = os.environ | {"PYTHON": sys.executable, "XDG_CACHE_HOME": str(tmp_path)}
-  environment |= {"XLA_FLAGS": f"{FLAGS} --xla_force_host_platform_device_count=1"}
-  command = ["bash", str(LAUNCH / "local.sh"), *words]
-  found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, cwd=ROOT)
-  assert found.returncode == 0, found.stderr
-  assert "2 processes, 2 x cpu" in found.stdout and "path accuracy" in found.stdout
-  assert (tmp_path / "run" / "eval" / "test.json").exists()
 
 
 def test_a_signal_to_the_script_reaches_all_processes(given):

@@ -51,12 +51,12 @@ def put_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
 
 def fetched(tree: Any) -> Any:
   """Returns arrays in numpy, each whole, on every process; of arrays that processes share, all must call it."""
+  return jax.device_get(jax.tree.map(_whole, tree))
 
-  def whole(x: Any) -> Any:
-    shared = isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated
-    return multihost_utils.process_allgather(x, tiled=True) if shared else x
 
-  return jax.device_get(jax.tree.map(whole, tree))
+def _whole(x: Any) -> Any:
+  shared = isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated
+  return multihost_utils.process_allgather(x, tiled=True) if shared else x
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import MESH
 from PIL import Image, ImageDraw
 
 from configs import common
@@ -15,7 +17,6 @@ from hierjax.errors import UserError
 from hierjax.evaluation.console import print_metrics
 from hierjax.evaluation.evaluate import SplitSettings, evaluate_run
 from hierjax.inference.predictor import Predictor
-from hierjax.runs.devices import data_mesh
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.training.loop.run import train_and_evaluate
@@ -57,14 +58,15 @@ def folder(photos, tmp_path_factory):
   c.head = dict(name="path_rnn", width=8)
   c.decode.beam = 3
   workdir = tmp_path_factory.mktemp("run")
-  metrics = train_and_evaluate(c.to_dict(), str(workdir))
+  with mock.patch("hierjax.runs.devices.data_mesh", lambda: MESH):
+    metrics = train_and_evaluate(c.to_dict(), str(workdir))
   assert metrics["step"] == 2 and metrics["views"] == 1 and metrics["num_examples"] == 4
   assert "inconsistent_predictions" in metrics
   return RunFolder(workdir)
 
 
 def test_ten_views_are_averaged_and_predict_agrees(folder, photos, tmp_path, capsys):
-  metrics = evaluate_run(folder, data_mesh(), SplitSettings(views=10))
+  metrics = evaluate_run(folder, MESH, SplitSettings(views=10))
   saved = json.loads((folder.path / "eval" / "test.json").read_text())
   assert saved == metrics and saved["views"] == 10
   assert "inconsistent_predictions" not in saved  # a mean has no raw argmaxes
@@ -72,7 +74,7 @@ def test_ten_views_are_averaged_and_predict_agrees(folder, photos, tmp_path, cap
   assert "4 images of test, 10 views each, step 2" in capsys.readouterr().out
 
   run = Run.from_folder(folder)
-  variables = run.restored_variables(folder, data_mesh())[1]
+  variables = run.restored_variables(folder, MESH)[1]
   files = sorted((photos / "test").rglob("*.jpg"))
   squares = np.stack([read_image(file, 256, "stretch") for file in files])
   pixels = (squares.astype(np.float32) / 255 - 0.5) / 0.25
@@ -103,7 +105,7 @@ def test_ten_views_are_averaged_and_predict_agrees(folder, photos, tmp_path, cap
 
 def test_known_levels_are_given_and_the_plain_answer_stays(folder, photos, capsys):
   plain = (folder.path / "eval" / "test.json").read_bytes()
-  metrics = evaluate_run(folder, data_mesh(), SplitSettings(known_levels=1))
+  metrics = evaluate_run(folder, MESH, SplitSettings(known_levels=1))
   saved = json.loads((folder.path / "eval" / "test-known1.json").read_text())
   assert saved == metrics and saved["known_levels"] == 1 and saved["split"] == "test"
   assert (folder.path / "eval" / "test.json").read_bytes() == plain and b"known_levels" not in plain
@@ -111,7 +113,7 @@ def test_known_levels_are_given_and_the_plain_answer_stays(folder, photos, capsy
   assert "4 images of test, known down to level 1, step 2" in capsys.readouterr().out
 
   run = Run.from_folder(folder)
-  variables = run.restored_variables(folder, data_mesh())[1]
+  variables = run.restored_variables(folder, MESH)[1]
   files = sorted((photos / "test").rglob("*.jpg"))
   pixels = (np.stack([read_image(file, 256, "stretch")[16:240, 16:240] for file in files]) / 255 - 0.5) / 0.25
   labels = run.tree.encode([run.tree.find(file.relative_to(photos / "test").parts[:-1]) for file in files])
@@ -129,7 +131,7 @@ def test_known_levels_are_given_and_the_plain_answer_stays(folder, photos, capsy
   assert {e["image"]: e["predicted"] for e in metrics["examples"]} == dict(zip(map(str, files), ends, strict=True))
   for levels in (-1, 2):
     with pytest.raises(UserError, match=rf"--known-levels {levels}: give 0 to 1; the lowest of the tree's 2 levels"):
-      evaluate_run(folder, data_mesh(), SplitSettings(known_levels=levels))
+      evaluate_run(folder, MESH, SplitSettings(known_levels=levels))
 
 
 def test_views_that_there_are_not_are_refused_before_training(tmp_path):

@@ -62,7 +62,7 @@ def on_features(small_config, written):
 
 @pytest.fixture(scope="module")
 def head_run(make_run, on_features):
-  """A run on the features whose head has the weights of the first run's: its key and its names are the same."""
+  """A run on the features whose head has the weights of the first run's: its seed and its names are the same."""
   return make_run(on_features(), name="head")
 
 

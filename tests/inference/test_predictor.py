@@ -118,14 +118,14 @@ def test_images_are_read_ahead_and_not_all_at_once(make_run, small_config, tmp_p
   read, numbers = module._read, []
   monkeypatch.setattr(module, "_read", lambda image, *a: numbers.append(1) or read(image, *a))
   predictor = Predictor(folder.path)
-  rows = predictor.rows([file] * 1000)
+  rows = predictor.rows([file] * 400)
   next(rows)
   assert 32 < len(numbers) <= 32 + module._AHEAD + 1
-  assert sum(1 for _ in rows) == 999 and len(numbers) == 1000
-  rows = predictor.rows([file] * 1000)
+  assert sum(1 for _ in rows) == 399 and len(numbers) == 400
+  rows = predictor.rows([file] * 400)
   next(rows)
   rows.close()
-  assert len(numbers) < 1200
+  assert len(numbers) < 600
 
 
 def test_nodes_off_the_tree_are_named_as_they_were_decoded(toy_tree):

@@ -205,11 +205,11 @@ def test_any_head_teaches_the_neck(toy_tree, head):
 
   @jax.jit
   def gradient(variables, images):
-    def loss(params):
-      outputs = method.module.apply({**variables, "params": params}, images, paths)
-      return method.loss(outputs, paths).sum()
+    def loss(neck):
+      params = {**variables["params"], "neck": neck}
+      return method.loss(method.module.apply({**variables, "params": params}, images, paths), paths).sum()
 
-    return jax.grad(loss)(variables["params"])["neck"]
+    return jax.grad(loss)(variables["params"]["neck"])
 
   moved = jax.tree.map(lambda g: float(np.abs(g).max()), jax.device_get(gradient(variables, images)))
   assert moved["context"]["scale_1"]["input_kernel"] > 0 and moved["hidden_0"]["kernel"] > 0, moved

@@ -7,6 +7,7 @@ import time
 
 import jax
 import pytest
+from commands import MESH
 
 from hierjax.cli.main import main
 from hierjax.config_files import load_config
@@ -35,6 +36,11 @@ def get_study():
 """
 
 
+SMALL = [
+  f"--config.{value}" for value in ("data.examples=48", "data.resize=16", "data.crop=16", "backbone.widths=(4,)")
+]
+
+
 def last_params(folder):
   _, variables = Run.from_folder(RunFolder(folder)).restored_variables(RunFolder(folder), devices.data_mesh())
   return variables["params"]
@@ -42,8 +48,9 @@ def last_params(folder):
 
 def test_a_study_trains_each_run_once_and_writes_its_table(tmp_path, monkeypatch, capsys):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  monkeypatch.setattr(devices, "data_mesh", lambda: MESH)
   (tmp_path / "two.py").write_text(STUDY)
-  command = ["study", str(tmp_path / "two.py"), "--workdir", str(tmp_path / "out"), "--config.data.examples=48"]
+  command = ["study", str(tmp_path / "two.py"), "--workdir", str(tmp_path / "out"), *SMALL]
   assert main(command) == 0, capsys.readouterr().err
   text = (tmp_path / "out" / "study.md").read_text()
   assert text in capsys.readouterr().out and "| flat head, tuned |" in text and "seeds 3, 4" in text

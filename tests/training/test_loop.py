@@ -5,8 +5,10 @@ import itertools
 import json
 
 import pytest
+from commands import MESH
 
 from configs import common
+from hierjax.runs import devices
 from hierjax.runs.choices import kept_temperatures
 from hierjax.runs.folder import RunFolder
 from hierjax.training.logs.metrics_log import ImageRate
@@ -18,9 +20,9 @@ from hierjax.training.loop import steps
 def train(tmp_path, monkeypatch):
   """Trains steps of an epoch each; after each, validation says the next of `scores`, or raises it."""
 
-  def train(scores, decay=0.0, eval_every=1.0, early=0.0, log_every=1, folder="run", **schedule):
+  def train(scores, decay=0.0, eval_every=1.0, early=0.0, log_every=1, folder="run", calibrate=False, **schedule):
     c = common.base()
-    c.patience = early
+    c.patience, c.calibrate = early, calibrate
     c.tree.source = c.data.name = "shapes"
     c.data.examples, c.data.resize, c.data.crop = 16, 16, 16
     c.epochs, c.batch_size, c.log_every, c.optim.lr, c.data.validation = 9.0, 16, log_every, 1e-3, 0.1
@@ -37,6 +39,7 @@ def train(tmp_path, monkeypatch):
         raise found
       return {"num_examples": 2, "loss": found[0], "path_accuracy": found[1], "level_accuracy": [found[1], None]}, {}
 
+    monkeypatch.setattr(devices, "data_mesh", lambda: MESH)
     monkeypatch.setattr(steps, "measure_split", evaluate)
     loop.train_and_evaluate(c.to_dict(), str(tmp_path / folder))
 
@@ -61,14 +64,14 @@ def test_a_run_that_ended_before_its_temperature_was_fitted_fits_it_when_it_goes
   with monkeypatch.context() as patch:
     patch.setattr(loop, "calibrate_run", end)
     with pytest.raises(KeyboardInterrupt):
-      train(9 * [(0.5, 0.1)])
+      train(9 * [(0.5, 0.1)], calibrate=True)
   folder = RunFolder(tmp_path / "run")
   assert kept_temperatures(folder) == {}
-  train([])
+  train([], calibrate=True)
   (temperature,) = kept_temperatures(folder).values()
   assert json.loads((folder.path / "eval" / "test.json").read_text())["temperature"] == pytest.approx(temperature)
   monkeypatch.setattr(loop, "calibrate_run", end)
-  train([])  # it has one
+  train([], calibrate=True)  # it has one
 
 
 def test_a_logged_loss_is_the_mean_of_the_steps_since_the_line_before(train, lines):

@@ -99,9 +99,9 @@ def test_a_signal_stops_all_at_one_step_and_they_go_on_together(together, tmp_pa
 
   with monkeypatch.context() as patch, pytest.raises(Stopped, match="step 7"):
     patch.setattr(Steps, "after", sent)
-    train_seeds(config_of(path), folders(tmp_path))
+    train_seeds(config_of(path, calibrate=False), folders(tmp_path))
   assert {RunFolder(folder).newest_step() for folder in folders(tmp_path).values()} == {7}
-  train_seeds(config_of(path), folders(tmp_path))
+  train_seeds(config_of(path, calibrate=False), folders(tmp_path))
   for seed in SEEDS:
     (_, *stopped), (_, *whole) = (end_of(folder / str(seed)) for folder in (tmp_path, path))
     jax.tree.map(np.testing.assert_array_equal, stopped[0], whole[0])
@@ -119,8 +119,8 @@ def test_runs_at_different_steps_go_on_one_after_the_other(together, tmp_path, m
 
   with monkeypatch.context() as patch, pytest.raises(Stopped, match="step 7"):
     patch.setattr(Steps, "take", sent)
-    train_and_evaluate({**config_of(path), "seed": SEEDS[1]}, str(tmp_path / str(SEEDS[1])))
-  train_seeds(config_of(path), folders(tmp_path, SEEDS[:2]))
+    train_and_evaluate(config_of(path, calibrate=False, seed=SEEDS[1]), str(tmp_path / str(SEEDS[1])))
+  train_seeds(config_of(path, calibrate=False), folders(tmp_path, SEEDS[:2]))
   for seed in SEEDS[:2]:
     found, whole = end_of(tmp_path / str(seed)), end_of(path / str(seed))
     assert found[0] == whole[0]
@@ -130,7 +130,7 @@ def test_runs_at_different_steps_go_on_one_after_the_other(together, tmp_path, m
 def test_several_devices_share_the_batches_of_all_seeds(tmp_path):
   """A neck on kept maps, whose steps are not short."""
   neck = {"name": "context", "cell": "srn", "scales": (1, 2), "hidden": (8,), "channels": 4}
-  config = config_of(tmp_path, neck=neck, head={"name": "flat"}, epochs=0.5, log_every=1)
+  config = config_of(tmp_path, neck=neck, head={"name": "flat"}, epochs=0.5, log_every=1, calibrate=False)
   train_seeds(config, folders(tmp_path / "both", SEEDS[:2]))
   train_and_evaluate({**config, "seed": SEEDS[1]}, str(tmp_path / "alone"))
   found, alone = end_of(tmp_path / "both" / str(SEEDS[1])), end_of(tmp_path / "alone")

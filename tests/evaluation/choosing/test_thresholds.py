@@ -6,9 +6,11 @@ import itertools
 import json
 import shutil
 from functools import partial
+from unittest import mock
 
 import numpy as np
 import pytest
+from commands import MESH
 
 from hierjax.errors import UserError
 from hierjax.evaluation.choosing import thresholds
@@ -17,7 +19,6 @@ from hierjax.functional.tree_arrays import tree_arrays
 from hierjax.inference.loaded_run import LoadedRun
 from hierjax.inference.predictor import Predictor
 from hierjax.inference.settings import kept_thresholds
-from hierjax.runs import devices
 from hierjax.runs.choices import keep_choice, read_choices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
@@ -78,7 +79,8 @@ def trained(tmp_path_factory):
   config["backbone"]["widths"] = (4, 8)
   config["data"] |= {"resize": 16, "crop": 16}
   folder = RunFolder(tmp_path_factory.mktemp("several"))
-  return folder, config, loop.train_and_evaluate(config, str(folder.path))
+  with mock.patch("hierjax.runs.devices.data_mesh", lambda: MESH):
+    return folder, config, loop.train_and_evaluate(config, str(folder.path))
 
 
 def test_a_run_keeps_its_thresholds_and_predict_uses_them(trained, tmp_path, capsys):
@@ -99,7 +101,7 @@ def test_a_run_keeps_its_thresholds_and_predict_uses_them(trained, tmp_path, cap
   assert [(row.image, row.path, row.probability) for row in Predictor(folder.path)(files)] == [
     (str(file), "", None) for file in files
   ]
-  found = evaluate_run(folder, devices.data_mesh())
+  found = evaluate_run(folder, MESH)
   assert found["thresholds"] == [0.99] and found["path_f1"] < metrics["path_f1"]
   keep_choice(folder, kept)
 
@@ -110,7 +112,7 @@ def test_thresholds_for_other_images_are_used_and_not_kept(trained, tmp_path, ca
   about = json.loads((copy.path / "data.json").read_text())
   for validation, kept in (("1-2-3", False), (about["judged_on"]["validation"], True)):
     (copy.path / "data.json").write_text(json.dumps(about | {"judged_on": {"validation": validation}}))
-    assert evaluate_run(copy, devices.data_mesh())["thresholds"] == metrics["thresholds"]
+    assert evaluate_run(copy, MESH)["thresholds"] == metrics["thresholds"]
     assert ("of other validation images" not in capsys.readouterr().err) == kept == bool(read_choices(copy))
 
 
@@ -138,11 +140,9 @@ def test_labels_that_are_not_there_get_a_sentence(trained):
 def test_without_validation_thresholds_must_be_given(trained):
   folder, config, _ = trained
   run = Run.from_config(config | {"data": config["data"] | {"name": "noise", "validation": 0.0, "objects": 1}})
-  _, variables = run.restored_variables(folder, devices.data_mesh())
+  _, variables = run.restored_variables(folder, MESH)
   with pytest.raises(UserError, match=r"the set has no such split; set config\.data\.validation, or give them"):
-    thresholds.options_with_thresholds(
-      LoadedRun(RunFolder(folder.path / "other"), run, 1, variables, devices.data_mesh())
-    )
+    thresholds.options_with_thresholds(LoadedRun(RunFolder(folder.path / "other"), run, 1, variables, MESH))
 
 
 def test_the_grid_ends_below_one():

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import MESH
 from flax.traverse_util import flatten_dict
 
 from configs import common
 from hierjax.data.source import data_checksum
 from hierjax.errors import UserError
-from hierjax.runs.devices import data_mesh
+from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
 from hierjax.training.initial.weights import InitConfig, matching, started
@@ -86,7 +87,7 @@ def config(**changes):
   c.tree.source = "shapes"
   c.data.examples = 32
   c.data.validation = 0.5
-  c.epochs = 1.0
+  c.epochs, c.calibrate = 1.0, False
   c.backbone = dict(name="small_resnet", widths=(8,), blocks=1, stem_stride=4)
   c.head = dict(name="flat")
   c.update(changes)
@@ -95,10 +96,11 @@ def config(**changes):
 
 def weights(workdir):
   run = Run.from_folder(RunFolder(workdir))
-  return run, flatten_dict(run.restored_variables(RunFolder(workdir), data_mesh())[1])
+  return run, flatten_dict(run.restored_variables(RunFolder(workdir), devices.data_mesh())[1])
 
 
-def test_a_run_is_fine_tuned_and_goes_on_without_the_first_ones_folder(tmp_path, capsys):
+def test_a_run_is_fine_tuned_and_goes_on_without_the_first_ones_folder(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(devices, "data_mesh", lambda: MESH)
   first, second = str(tmp_path / "first"), str(tmp_path / "second")
   train_and_evaluate(config(), first)
   held = dict(tree=dict(source="shapes", levels=2), optim=dict(lr_groups=((".*", None),)))  # frozen: stays as it starts
