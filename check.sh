@@ -12,5 +12,10 @@ venv=${VENV:-.venv}
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 "$venv/bin/python" -m ruff format --check .
 "$venv/bin/python" -m ruff check .
-"$venv/bin/python" -m mypy
-"$venv/bin/python" -m pytest --numprocesses=2 --dist=worksteal "$@"
+types=$(mktemp)
+"$venv/bin/python" -m mypy >"$types" 2>&1 &  # beside the tests, since it uses one core
+mypy=$! status=0
+"$venv/bin/python" -m pytest --numprocesses=2 --dist=worksteal "$@" || status=$?
+wait $mypy || status=$?
+cat "$types"
+exit $status
