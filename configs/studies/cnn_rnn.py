@@ -2,7 +2,8 @@
 
   hierjax study cnn_rnn --config.data.root=PHOTOS --workdir=runs/cnn_rnn
 
-The last row but one is `photos`; the second is the head as it trains from random weights.
+The third row is `photos`. The second is the head as it trains from random weights: features as they are, and W_v twice
+as large as usual at first.
 """
 
 from hierjax.study.plan import Row, Study
@@ -12,11 +13,11 @@ PLAIN, LARGE = "head.norm=none", "head.image_gain=2.0"
 
 ROWS = (
   Row("flat", "photos:flat"),
-  Row("CNN-RNN, W_v large", "photos", (PLAIN, LARGE)),
-  Row("CNN-RNN, W_v small", "photos", (PLAIN, SMALL)),
-  Row("CNN-RNN, layer norm, W_v large", "photos", (NORM, LARGE)),
-  Row("CNN-RNN, layer norm, W_v small", "photos", (NORM, SMALL)),
-  Row("CNN-RNN, layer norm, W_v small, 512 wide", "photos", (NORM, SMALL, "head.width=512")),
+  Row("W_v large", "photos", (PLAIN, LARGE)),
+  Row("layer norm, W_v small", "photos", (NORM, SMALL)),
+  Row("layer norm, W_v small, 512 wide", "photos", (NORM, SMALL, "head.width=512")),
+  Row("layer norm, W_v large", "photos", (NORM, LARGE)),
+  Row("W_v small", "photos", (PLAIN, SMALL)),
 )
 
 
