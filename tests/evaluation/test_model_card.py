@@ -17,6 +17,7 @@ EVALUATION = {
   "level_sizes": [2, 5], "path_accuracy": 0.75, "level_accuracy": [0.9, 0.75],
   "intervals": {"path_accuracy": [0.7, 0.8], "level_accuracy": [[0.85, 0.95], [0.7, 0.8]]},
   "lowest_recall": [{"class": "animal/<script>", "images": 12, "recall": 0.25, "precision": 0.5}],
+  "confusions": [],
 }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def runs(make_run, small_config):
     neck=dict(name="none"), data=dict(resize=8, crop=8, examples=480), batch_size=80,
     backbone=dict(name="small_resnet", widths=(4,), blocks=1),
   )  # fmt: skip
-  return [make_run(config, seed=seed, name=f"run{seed}", sharpness=6.0) for seed in (0, 1)]
+  return [make_run(config, seed=seed, name=f"run{seed}", sharpness=6.0) for seed in (1, 0)]
 
 
 def surest(tree, prob):
