@@ -11,8 +11,8 @@ labels come from a CSV file, whose columns are found by their header. `hierjax d
 tree and the errors before training.
 
 The network is EfficientNet-Lite0 with ImageNet weights, of the extra `weights`. It is frozen: its features are computed
-once and kept in the cache, and a CNN-RNN head is trained on them. Other weights: --config.init.weights=lite2, or
-hf:timm/NAME. Other sizes of images: --config.data.size=288.
+once and kept in the cache, and a CNN-RNN head is trained on them, which normalises them first. Other weights:
+--config.init.weights=lite2, or hf:timm/NAME. Other sizes of images: --config.data.size=288.
 
 Variants, at most one of each line:
   finetune (the network trains too, on squares of 192 pixels, with layer-wise rates; the stem, the first two stages and
