@@ -115,4 +115,6 @@ def written(value: float | None, unit: str, sign: bool = False) -> str:
 
 
 def _number(value: Any) -> str:
+  if isinstance(value, list):  # one a level
+    return ", ".join(map(_number, value))
   return "-" if value is None else f"{value:.4g}"

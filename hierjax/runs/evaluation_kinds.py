@@ -23,11 +23,15 @@ def is_evaluation(found: Mapping[str, Any]) -> bool:
   Metrics are numbers, None where nothing counts, or lists of one a level. Their intervals are pairs of numbers.
   """
   lengths = {len(value) for key, value in found.items() if _by_level(key) and isinstance(value, list)}
-  if len(lengths) > 1 or not all(_has_its_kind(*item) for item in found.items()):
+  further = found.get("further_metrics", [])  # a config's own, whose names say nothing
+  if not _has_its_kind("further_metrics", further):
+    return False
+  kinds = (_are_numbers(value) if key in further else _has_its_kind(key, value) for key, value in found.items())
+  if len(lengths) > 1 or not all(kinds):
     return False
   levels = max(lengths, default=0)
   fits = all(len(ends) == levels for key, ends in found.get("intervals", {}).items() if _by_level(key))
-  named = all(name in found for name in found.get("further_metrics", ()))
+  named = all(name in found for name in further)
   return (
     fits and named and found.get("known_levels", 0) <= levels and ("lowest_recall" in found) <= ("confusions" in found)
   )
@@ -58,6 +62,10 @@ def _has_its_kind(key: str, value: Any) -> bool:
   if _by_level(key) or key == "thresholds":
     return isinstance(value, list) and all(type(one) in _NUMBER for one in value)
   return type(value) in _NUMBER
+
+
+def _are_numbers(value: Any) -> bool:
+  return all(type(one) in _NUMBER for one in (value if isinstance(value, list) else [value]))
 
 
 def _is_row(row: Any, kinds: Mapping[str, Any]) -> bool:

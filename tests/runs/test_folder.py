@@ -120,6 +120,8 @@ def test_a_damaged_checksum_of_the_images_gets_a_clear_sentence(folder, toy_tree
     ("level_accuracy", 0.5),
     ("known_levels", 3),
     ("further_metrics", ["absent"]),
+    ("further_metrics", 3),
+    ("own", [0.5, "0.5"]),
     ("intervals", {"path_accuracy": 0.5}),
     ("intervals", {"path_accuracy": [0.4]}),
     ("intervals", {"level_accuracy": [0.4, 0.6]}),
@@ -140,6 +142,7 @@ def test_an_evaluation_of_wrong_types_is_made_anew(folder, key, value):
   measured |= {"intervals": {"path_accuracy": [0.4, 1], "loss": None, "level_accuracy": [[0.4, 0.6], None]}}
   measured |= {"lowest_recall": [{"class": "a", "images": 2, "recall": 0.5, "precision": None}]}
   measured |= {"confusions": [{"label": "a", "predicted": "b", "images": 2, "share": 0.5}], "thresholds": [0.5]}
+  measured |= {"further_metrics": ["own"], "own": [0.5, None]}
   path = folder.write_evaluation("test", measured)
   assert folder.evaluation("test") == measured
   path.write_text(json.dumps(measured | {key: value}))
