@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from safetensors.numpy import load_file, save
 
 from hierjax.config import read_json
+from hierjax.data.open_source import Opened
 from hierjax.errors import UserError
 from hierjax.evaluation.answers import fold
 from hierjax.evaluation.choosing.alpha import alpha_grid, best_alpha
@@ -96,15 +97,20 @@ class Measurement:
   def _stored(self) -> dict[str, Any]:
     return read_json(self.file, "what `hierjax study` writes")
 
-  def write(self, mesh: Mesh) -> None:
-    """Evaluates, and writes both files.
+  def write(self, mesh: Mesh, opened: Opened | None = None) -> dict[str, Any]:
+    """Evaluates, writes both files, and returns the result of the evaluation, which has the metrics.
+
+    Args:
+      mesh: the devices.
+      opened: `Run.opened` of a run on the same set; None to open the set anew.
 
     Raises:
       UserError: the runs predict several paths an image.
     """
-    facts, about = self._measured_ensemble(mesh) if self._of_ensemble else self._measured_run(mesh)
-    metrics = {name: about["metrics"][name] for name in metrics_for(facts)}
-    write_whole(self.file.with_suffix(".safetensors"), save(resampled(facts, metrics_for(facts))))
+    facts, about = self._measured_ensemble(mesh) if self._of_ensemble else self._measured_run(mesh, opened)
+    found: dict[str, Any] = about["metrics"]
+    metrics = {name: found[name] for name in metrics_for(facts)}
+    write_whole(self.file.with_suffix(".safetensors"), save(resampled(facts)))
     own = {
       "config": self.configs[0],
       "others": list(self.configs[1:]),
@@ -113,9 +119,10 @@ class Measurement:
       "weights": sum(map(_weights, self.folders)),
     }
     write_whole(self.file, json.dumps({**own, **about, "metrics": metrics}, indent=2).encode())
+    return found
 
-  def _measured_run(self, mesh: Mesh) -> tuple[Facts, dict[str, Any]]:
-    found, facts = evaluate_with_facts(self.folders[0], mesh, SplitSettings(purpose=self.purpose))
+  def _measured_run(self, mesh: Mesh, opened: Opened | None) -> tuple[Facts, dict[str, Any]]:
+    found, facts = evaluate_with_facts(self.folders[0], mesh, SplitSettings(purpose=self.purpose), opened)
     if facts is None:
       raise UserError(f"{self.folders[0].path}: a study measures one path an image, and this run predicts several")
     images = {"split": found["split"], "checksum": found["data"]["checksum"], "images": found["num_examples"]}

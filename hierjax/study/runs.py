@@ -13,7 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from hierjax.config_files import load_config
+from hierjax.data.open_source import Opened
 from hierjax.errors import UserError
 from hierjax.evaluation.pseudo_labels import pseudo_label_summary, write_pseudo_labels
 from hierjax.inference.loaded_run import LoadedRun
@@ -136,9 +139,10 @@ class StudyRuns:
     for together in [missing] if joined else [[seed] for seed in missing]:
       print(f"== {row.name}, {', '.join(folders[seed].path.name for seed in together)}", flush=True)
       devices.prepare(configs[together[0]]["batch_size"])
-      _train(configs[together[0]], {seed: str(folders[seed].path) for seed in together})
+      _train(configs[together[0]], {seed: measured[seed] for seed in together})
       for seed in together:
-        measured[seed].write(devices.data_mesh())
+        if not measured[seed].file.exists():  # the run was trained and evaluated before
+          measured[seed].write(devices.data_mesh())
     return [measured[seed].read(settings) for seed in own]
 
   def _folder(self, row: Row, settings: tuple[str, ...], seed: int) -> RunFolder:
@@ -170,11 +174,19 @@ def _pseudo_labels(teacher: RunFolder) -> Path:
   return file
 
 
-def _train(config: dict[str, Any], workdirs: Mapping[int, str]) -> None:
+def _train(config: dict[str, Any], measured: Mapping[int, Measurement]) -> None:
+  """Trains the run of each seed; its evaluation at the end is the measurement."""
+  workdirs = {seed: one.folders[0].path for seed, one in measured.items()}
+  by_folder = {one.folders[0].path: one for one in measured.values()}
+
+  def evaluate(folder: RunFolder, mesh: Mesh, opened: Opened) -> dict[str, Any]:
+    return by_folder[folder.path].write(mesh, opened)
+
   if len(workdirs) == 1:
-    train_and_evaluate(config, *workdirs.values())
+    (folder,) = workdirs.values()
+    train_and_evaluate(config, str(folder), evaluate)
   else:
-    train_seeds(config, workdirs)
+    train_seeds(config, {seed: str(path) for seed, path in workdirs.items()}, evaluate)
 
 
 def _checksum(config: Mapping[str, Any]) -> str:

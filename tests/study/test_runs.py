@@ -12,6 +12,7 @@ from commands import MESH
 from hierjax.cli.main import main
 from hierjax.config_files import load_config
 from hierjax.errors import UserError
+from hierjax.evaluation import evaluate
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.run import Run
@@ -51,7 +52,10 @@ def test_a_study_trains_each_run_once_and_writes_its_table(tmp_path, monkeypatch
   monkeypatch.setattr(devices, "data_mesh", lambda: MESH)
   (tmp_path / "two.py").write_text(STUDY)
   command = ["study", str(tmp_path / "two.py"), "--workdir", str(tmp_path / "out"), *SMALL]
-  assert main(command) == 0, capsys.readouterr().err
+  with monkeypatch.context() as patched:
+    patched.setattr(evaluate, "evaluate_with_facts", lambda *_: pytest.fail("training evaluates too"))
+    assert main(command) == 0, capsys.readouterr().err
+  assert (tmp_path / "out" / "flat-head" / "seed4" / "eval" / "test.json").exists()
   text = (tmp_path / "out" / "study.md").read_text()
   assert text in capsys.readouterr().out and "| flat head, tuned |" in text and "seeds 3, 4" in text
   tuned = sorted(path.name for path in (tmp_path / "out" / "flat-head,-tuned").iterdir())
@@ -114,8 +118,8 @@ def test_the_values_of_the_best_candidate_on_validation_train_with_the_other_see
 
 def test_seeds_that_are_left_train_together_where_they_can(tmp_path, monkeypatch):
   trained = []
-  monkeypatch.setattr(runs, "train_seeds", lambda config, folders: trained.append(tuple(folders)))
-  monkeypatch.setattr(runs, "train_and_evaluate", lambda config, folder: trained.append(config["seed"]))
+  monkeypatch.setattr(runs, "train_seeds", lambda config, folders, _: trained.append(tuple(folders)))
+  monkeypatch.setattr(runs, "train_and_evaluate", lambda config, folder, _: trained.append(config["seed"]))
   monkeypatch.setattr(Measurement, "write", lambda *_: None)
   monkeypatch.setattr(Measurement, "read", lambda self, settings: stub(self.folders[0], settings, 0.5))
   of = StudyRuns(Study("T", (Row("row", "photos"),), "row"), tmp_path, ("--config.data.root=nowhere",))
@@ -132,7 +136,7 @@ def test_seeds_that_are_left_train_together_where_they_can(tmp_path, monkeypatch
 
 def test_each_seed_has_its_images_and_the_pseudo_labels_of_the_run_of_its_seed(tmp_path, monkeypatch):
   trained, written = [], []
-  monkeypatch.setattr(runs, "train_and_evaluate", lambda config, folder: trained.append((folder, config)))
+  monkeypatch.setattr(runs, "train_and_evaluate", lambda config, folder, _: trained.append((folder, config)))
   monkeypatch.setattr(runs, "train_seeds", lambda *_: pytest.fail("they have different images"))
   monkeypatch.setattr(Measurement, "write", lambda *_: None)
   monkeypatch.setattr(Measurement, "read", lambda self, settings: stub(self.folders[0], settings, 0.5))

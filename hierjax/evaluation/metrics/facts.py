@@ -186,7 +186,7 @@ class Sample:
   def by_confidence(self) -> tuple[Float[np.ndarray, "k g"], Float[np.ndarray, "k g"]]:
     """How many images that count have each confidence in their path, falling, and how many of them a wrong one."""
     order, starts = self.facts.by_confidence
-    weights = self.weights[:, order]
+    weights = np.take(self.weights, order, axis=1)
     wrong = weights * self.facts.mistaken[order]
     if len(starts) < len(order):
       weights, wrong = np.add.reduceat(weights, starts, axis=1), np.add.reduceat(wrong, starts, axis=1)
@@ -196,9 +196,11 @@ class Sample:
   def curve(self) -> Float[np.ndarray, "k 4 g"]:
     """The number of answers, of wrong ones, their information and recall of information, at each threshold."""
     events = self.facts.events
-    own, found = self.weights[:, events.image], np.empty((len(self.weights), 4, len(events.last)))
+    own, found = np.take(self.weights, events.image, axis=1), np.empty((len(self.weights), 4, len(events.last)))
+    sums = np.empty_like(own)
     for row, delta in enumerate(events.deltas):
-      found[:, row] = np.cumsum(own * delta, axis=1)[:, events.last]
+      np.cumsum(np.multiply(own, delta, out=sums), axis=1, out=sums)
+      np.take(sums, events.last, axis=1, out=found[:, row])
     return found
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from statistics import NormalDist
 
 import numpy as np
@@ -13,7 +16,10 @@ from hierjax.evaluation.metrics.table import METRICS, Metric
 
 RESAMPLES = 1000
 _SHARE = 0.95
-_AT_ONCE = 2**16  # weights that are held together
+_AT_ONCE = 2**16  # weights that a thread holds together
+_THREADS = 4
+
+_kept: weakref.WeakKeyDictionary[Facts, dict[str, np.ndarray]] = weakref.WeakKeyDictionary()  # of `resampled`
 
 
 def metrics_for(facts: Facts) -> dict[str, Metric]:
@@ -40,22 +46,39 @@ def intervals_of(facts: Facts) -> dict[str, np.ndarray]:
   with replacement (Efron 1979). `scipy.stats.bootstrap` would call each metric by itself on an array of resamples x
   images; here all metrics are computed on the same samples, some at a time.
   """
+  drawn = resampled(facts)
+  return {
+    name: wilson(facts, metric) if _is_share(facts, metric) else _percentiles(drawn[name])
+    for name, metric in metrics_for(facts).items()
+  }
+
+
+def resampled(facts: Facts) -> dict[str, np.ndarray]:
+  """Returns each metric of RESAMPLES samples of the images, `f64[k]` or `f64[k l]`.
+
+  For the same facts they are computed once.
+  """
+  if facts not in _kept:
+    _kept[facts] = _resampled(facts)
+  return _kept[facts]
+
+
+def _resampled(facts: Facts) -> dict[str, np.ndarray]:
   metrics = metrics_for(facts)
-  wilsons = {name: wilson(facts, metric) for name, metric in metrics.items() if _is_share(facts, metric)}
-  drawn = resampled(facts, {name: metric for name, metric in metrics.items() if name not in wilsons})
-  return {name: wilsons[name] if name in wilsons else _percentiles(drawn[name]) for name in metrics}
+  columns = {name: _columns(metric, facts) for name, metric in metrics.items() if metric.values is not None}
 
-
-def resampled(facts: Facts, metrics: Mapping[str, Metric]) -> dict[str, np.ndarray]:
-  """Returns metrics of RESAMPLES samples of the images, `f64[k]` or `f64[k l]`."""
-  means = {name: metric for name, metric in metrics.items() if metric.values is not None}
-  columns = {name: _columns(metric, facts) for name, metric in means.items()}
-  found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
-  for weights in samples(len(facts.predictions.labels)):
+  def of(weights: Float[np.ndarray, "k n"]) -> dict[str, np.ndarray]:
     sample = Sample(facts, weights)
-    for name, metric in metrics.items():
-      found[name].append(sample.ratio(*columns[name]) if name in columns else metric.of(sample))
-  return {name: np.concatenate(parts) if parts else np.full((1,), np.nan) for name, parts in found.items()}
+    return {
+      name: sample.ratio(*columns[name]) if name in columns else metric.of(sample) for name, metric in metrics.items()
+    }
+
+  drawn = samples(len(facts.predictions.labels))
+  parts: list[dict[str, np.ndarray]] = []
+  with ThreadPoolExecutor(_THREADS) as pool:
+    while some := list(itertools.islice(drawn, _THREADS)):  # `map` takes all that it is given at once
+      parts += pool.map(of, some)
+  return {name: np.concatenate([part[name] for part in parts]) if parts else np.full((1,), np.nan) for name in metrics}
 
 
 def _columns(metric: Metric, facts: Facts) -> tuple[np.ndarray, np.ndarray]:
@@ -70,10 +93,13 @@ def differences_of(first: Facts, second: Facts) -> dict[str, tuple[np.ndarray, n
 
   Both are computed on the same samples of the images, so the images that are hard for both do not widen the interval.
   """
-  metrics = {name: metric for name, metric in metrics_for(first).items() if name in metrics_for(second)}
-  ours, theirs = resampled(first, metrics), resampled(second, metrics)  # the same samples: those of one seed
+  ours, theirs = resampled(first), resampled(second)  # the same samples: those of one seed
   ones, others = values_of(first), values_of(second)
-  return {name: (np.asarray(ones[name] - others[name]), _percentiles(ours[name] - theirs[name])) for name in metrics}
+  return {
+    name: (np.asarray(value - others[name]), _percentiles(ours[name] - theirs[name]))
+    for name, value in ones.items()
+    if name in others
+  }
 
 
 def samples(count: int) -> Iterator[Float[np.ndarray, "k n"]]:

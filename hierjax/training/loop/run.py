@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -33,13 +33,16 @@ from hierjax.training.loop.start import check_processes, claim, restored_or_new
 from hierjax.training.loop.steps import Steps
 from hierjax.training.state import TrainState, init_state
 
+Evaluate = Callable[..., dict[str, Any]]  # called as `evaluate_run(folder, mesh, opened=opened)`
 
-def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any]:
+
+def train_and_evaluate(config: Mapping[str, Any], workdir: str, evaluate: Evaluate = evaluate_run) -> dict[str, Any]:
   """Trains the model of `config` in `workdir`, or resumes the run that is there, and evaluates it.
 
   Args:
     config: the resolved config as plain data; see configs/common.py.
     workdir: the run's folder; made if absent.
+    evaluate: the evaluation at the end, called with its arguments `folder`, `mesh` and `opened`.
 
   Returns:
     The metrics of the test split, or of validation where the data set has no test split; {} where it has neither. With
@@ -57,7 +60,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str) -> dict[str, Any
   first_step = _fit(training, config)
   devices.return_memory()
   with watched(training.folder):
-    return finish(training, first_step)
+    return finish(training, first_step, evaluate)
 
 
 # Fit.
@@ -155,7 +158,7 @@ def _summary(training: Training, params: Any, start: int) -> str:
 # Finish.
 
 
-def finish(training: Training, first_step: int) -> dict[str, Any]:
+def finish(training: Training, first_step: int, evaluate: Evaluate = evaluate_run) -> dict[str, Any]:
   """Evaluates the run, unless its folder holds the evaluation of its best checkpoint already; prints the accuracy."""
   run, folder, total_steps = training.run, training.folder, training.length.total_steps
   if not total_steps:
@@ -171,7 +174,7 @@ def finish(training: Training, first_step: int) -> dict[str, Any]:
   found = folder.evaluation(folder.evaluation_name(training.judged, training.judged, run.images_of(training.judged)))
   new = fitted is not None or first_step < total_steps
   if new or found is None or (found["step"], found["views"]) != (step, run.options.views):
-    found = evaluate_run(folder, mesh, opened=run.opened)
+    found = evaluate(folder, mesh, opened=run.opened)
   if jax.process_index() == 0:
     print_metrics(folder, found)
   return found

@@ -19,11 +19,12 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import PRNGKeyArray
 
+from hierjax.evaluation.evaluate import evaluate_run
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
 from hierjax.runs.processes import say
 from hierjax.training.initial.from_weights import config_of_run
-from hierjax.training.loop.run import finish, opened, take_steps
+from hierjax.training.loop.run import Evaluate, finish, opened, take_steps
 from hierjax.training.loop.setup import Training, set_up
 from hierjax.training.loop.signals import stop_signals
 from hierjax.training.loop.steps import Due, Steps, Stopped
@@ -43,7 +44,7 @@ def can_train_together(config: Mapping[str, Any]) -> bool:
   return bool(config["frozen"]["keep"]) and not rules and not alone
 
 
-def train_seeds(config: Mapping[str, Any], workdirs: Mapping[int, str]) -> None:
+def train_seeds(config: Mapping[str, Any], workdirs: Mapping[int, str], evaluate: Evaluate = evaluate_run) -> None:
   """Trains and evaluates runs that differ in nothing but the seed, in one program; resumes those that were begun.
 
   Runs that have stopped at different steps go on in groups of equal steps, one after the other.
@@ -51,6 +52,7 @@ def train_seeds(config: Mapping[str, Any], workdirs: Mapping[int, str]) -> None:
   Args:
     config: of the runs, as plain data; its seed is not read.
     workdirs: the folder of each seed.
+    evaluate: as of `train_and_evaluate`.
 
   Raises:
     UserError: as `train_and_evaluate`.
@@ -70,7 +72,7 @@ def train_seeds(config: Mapping[str, Any], workdirs: Mapping[int, str]) -> None:
   devices.return_memory()
   for run, own in zip(runs, steps, strict=True):
     say(f"{run.folder.path}:")
-    finish(run, own.start)
+    finish(run, own.start, evaluate)
 
 
 def _without_console(training: Training) -> Training:
