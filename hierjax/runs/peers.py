@@ -20,6 +20,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from hierjax.runs.folder import RunFolder
+from hierjax.runs.stderr_of_cpp import StderrOfCpp
 
 LOST = 75  # the exit status; EX_TEMPFAIL of sysexits.h
 
@@ -57,13 +58,21 @@ def end_where_jax_aborts(folder: RunFolder) -> None:
   """Makes this process end with a sentence and the status LOST where JAX aborts it; JAX prints its reason first.
 
   JAX aborts all other processes when process 0, which coordinates them, ends. A handler of Python's `signal` would wait
-  for the main thread, which waits for process 0. This one runs in the thread that aborts.
+  for the main thread, which waits for process 0. This one runs in the thread that aborts. The trace that JAX prints is
+  written to trace-PID.txt in the run's folder.
   """
   why = "this process was aborted for the reason above, as it is where process 0 of the run, or its machine, has ended"
+  stderr = StderrOfCpp()
 
   def ended(number: int) -> None:
     signal.alarm(_SILENT_S)  # ends the process where memory is damaged, and the rest of this hangs
-    end(folder, why)
+    stderr.pass_on(to_the_end=True)
+    trace = folder.path / f"trace-{os.getpid()}.txt"
+    try:
+      trace.write_bytes(b"".join(stderr.traces))
+    except OSError:
+      end(folder, why)
+    end(folder, f"{why} (the trace is in {trace})")
 
   _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(ended))
   ctypes.CDLL(None).signal(ctypes.c_int(signal.SIGABRT), _handlers[-1])

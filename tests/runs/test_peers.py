@@ -88,6 +88,48 @@ time.sleep(60)"""
   assert "process 0 of the run, or its machine, has ended" in found.stderr
 
 
+def test_the_reason_of_an_abort_is_printed_and_its_trace_is_in_a_file(tmp_path):
+  (tmp_path / "checkpoints" / "40" / "model").mkdir(parents=True)
+  program = f"""
+import os, sys, threading, time
+from pathlib import Path
+from hierjax.runs import peers
+from hierjax.runs.folder import RunFolder
+peers.end_where_jax_aborts(RunFolder(Path({str(tmp_path)!r})))
+print("of Python", file=sys.stderr)
+def abort():
+  os.write(2, b"F1201 client.h:80] Terminating process\\n    of @ 0x7f\\n")
+  os.write(2, b"*** Check failure stack trace: ***\\n")
+  os.write(2, b"    @     0x7f5de4c40634  absl::SendToLog()\\n    @     0x7f  (unknown)")
+  os.abort()
+threading.Thread(target=abort).start()
+time.sleep(60)"""
+  found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+  (trace,) = tmp_path.glob("trace-*.txt")
+  assert found.returncode == peers.LOST
+  lines = found.stderr.splitlines()
+  assert lines[:3] == ["of Python", "F1201 client.h:80] Terminating process", "    of @ 0x7f"]
+  assert lines[3].startswith("error: ") and str(trace) in lines[3] and len(lines) == 4
+  assert [line.split()[-1] for line in trace.read_text().splitlines()] == ["***", "absl::SendToLog()", "(unknown)"]
+
+
+def test_what_cpp_prints_is_passed_on_while_a_process_lives_and_at_its_end(tmp_path):
+  program = f"""
+import os, sys, time
+from pathlib import Path
+from hierjax.runs import peers
+from hierjax.runs.folder import RunFolder
+peers.end_where_jax_aborts(RunFolder(Path({str(tmp_path)!r})))
+os.write(2, b"first\\n")
+time.sleep(3)
+print("second", file=sys.stderr)
+os.write(2, b"third")
+1 / 0"""
+  found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+  assert found.returncode == 1 and found.stderr.startswith("first\nsecond\nTraceback")
+  assert found.stderr.endswith("ZeroDivisionError: division by zero\nthird") and not list(tmp_path.iterdir())
+
+
 def test_all_begin_together_with_a_number_written_and_end_together(tmp_path, monkeypatch, ended):
   own, met = tmp_path / ".alive-0", []
   monkeypatch.setattr(multihost_utils, "sync_global_devices", lambda name: met.append(own.read_text()))
