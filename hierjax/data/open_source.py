@@ -42,11 +42,13 @@ class Opened:
       end below the top levels count for their ancestor there. None: labels are looked up in the tree itself.
     splits_by_set: the splits of the set, once they are listed.
     sources: all images of a split, by the set's own name of it.
+    digests: of the pixels of some of these images; see `hierjax.inference.frozen`.
   """
 
   full_tree: LabelTree | None = None
   splits_by_set: dict[str, Splits] = dataclasses.field(default_factory=dict)
   sources: dict[str, Source] = dataclasses.field(default_factory=dict)
+  digests: dict[str, list[bytes]] = dataclasses.field(default_factory=dict)
 
   def splits(self, config: DataConfig, tree: LabelTree) -> Splits:
     """Returns the splits of the set `config`, labelled in `full_tree` or else `tree`, the same trees at each call."""

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hierjax.data.images import cache
 from hierjax.data.images.decode import parallel, read_or_skip
-from hierjax.data.source import Source
+from hierjax.data.source import Source, View
 from hierjax.data.sources.frozen import FrozenFeatures
 from hierjax.errors import UserError
 from hierjax.inference.loaded_run import LoadedRun
@@ -82,9 +82,23 @@ def _fingerprint(loaded: LoadedRun, source: Source, views: int) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(parts.get("backbone", {})):
       found.update(f"{collection}{jax.tree_util.keystr(path)}".encode())
       found.update(np.ascontiguousarray(jax.device_get(leaf)).data)
-  for digest in parallel(lambda rows: _digest(source, rows, run.data.on_bad_image), _chunks(source), run.data.threads):
+  for digest in _digests(run, source):
     found.update(digest)
   return found.hexdigest()
+
+
+def _digests(run: Run, source: Source) -> list[bytes]:
+  """Returns digests of the pixels of some images each; once for the images that a run's set has opened and keeps."""
+  root, indices = source, np.arange(len(source))
+  while isinstance(root, View):
+    indices, root = root.indices[indices], root.source
+  key = f"{id(root)} {hashlib.blake2b(indices.tobytes()).hexdigest()}"
+  kept = run.opened.digests if any(root is one for one in run.opened.sources.values()) else {}
+  if key not in kept:
+    kept[key] = list(
+      parallel(lambda rows: _digest(source, rows, run.data.on_bad_image), _chunks(source), run.data.threads)
+    )
+  return kept[key]
 
 
 def _chunks(source: Source) -> Iterator[Int[np.ndarray, "m"]]:

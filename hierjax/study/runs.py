@@ -84,6 +84,7 @@ class StudyRuns:
   study: Study
   folder: Path
   overrides: tuple[str, ...] = ()
+  _opened: dict[str, Opened] = dataclasses.field(default_factory=dict, repr=False)  # the set of the newest run
 
   def rows(self) -> Iterator[tuple[Row | EvaluatedRow, list[Finished]]]:
     """Trains what is not trained yet, seed by seed, and yields each row with its runs when it is complete.
@@ -139,11 +140,33 @@ class StudyRuns:
     for together in [missing] if joined else [[seed] for seed in missing]:
       print(f"== {row.name}, {', '.join(folders[seed].path.name for seed in together)}", flush=True)
       devices.prepare(configs[together[0]]["batch_size"])
-      _train(configs[together[0]], {seed: measured[seed] for seed in together})
+      self._train(configs[together[0]], {seed: measured[seed] for seed in together})
       for seed in together:
         if not measured[seed].file.exists():  # the run was trained and evaluated before
           measured[seed].write(devices.data_mesh())
     return [measured[seed].read(settings) for seed in own]
+
+  def _train(self, config: dict[str, Any], measured: Mapping[int, Measurement]) -> None:
+    """Trains the run of each seed; its evaluation at the end is the measurement."""
+    workdirs = {seed: str(one.folders[0].path) for seed, one in measured.items()}
+    by_folder = {one.folders[0].path: one for one in measured.values()}
+
+    def evaluate(folder: RunFolder, mesh: Mesh, opened: Opened) -> dict[str, Any]:
+      return by_folder[folder.path].write(mesh, opened)
+
+    if len(workdirs) == 1:
+      (workdir,) = workdirs.values()
+      train_and_evaluate(config, workdir, evaluate, self._opened_set(config))
+    else:
+      train_seeds(config, workdirs, evaluate, self._opened_set(config))
+
+  def _opened_set(self, config: Mapping[str, Any]) -> Opened:
+    """Returns the set of a config, opened once for consecutive runs on it."""
+    key = json.dumps([config["data"], config["tree"]], sort_keys=True, default=list)
+    if key not in self._opened:
+      self._opened.clear()
+      self._opened[key] = Opened()
+    return self._opened[key]
 
   def _folder(self, row: Row, settings: tuple[str, ...], seed: int) -> RunFolder:
     name = "-".join((*settings, f"seed{seed}"))
@@ -172,21 +195,6 @@ def _pseudo_labels(teacher: RunFolder) -> Path:
     devices.prepare(teacher.config()["batch_size"])
     print(pseudo_label_summary(write_pseudo_labels(LoadedRun.open(teacher, devices.data_mesh()), file)))
   return file
-
-
-def _train(config: dict[str, Any], measured: Mapping[int, Measurement]) -> None:
-  """Trains the run of each seed; its evaluation at the end is the measurement."""
-  workdirs = {seed: one.folders[0].path for seed, one in measured.items()}
-  by_folder = {one.folders[0].path: one for one in measured.values()}
-
-  def evaluate(folder: RunFolder, mesh: Mesh, opened: Opened) -> dict[str, Any]:
-    return by_folder[folder.path].write(mesh, opened)
-
-  if len(workdirs) == 1:
-    (folder,) = workdirs.values()
-    train_and_evaluate(config, str(folder), evaluate)
-  else:
-    train_seeds(config, {seed: str(path) for seed, path in workdirs.items()}, evaluate)
 
 
 def _checksum(config: Mapping[str, Any]) -> str:

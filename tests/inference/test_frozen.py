@@ -99,6 +99,23 @@ def test_features_are_computed_once_for_the_same_pixels_weights_and_settings(tmp
   assert cache.clear(of.run.data.cache_place)[0] == 5
 
 
+def test_runs_on_one_opened_set_read_its_pixels_once(tmp_path, monkeypatch):
+  read = []
+  original = frozen._digest
+  monkeypatch.setattr(frozen, "_digest", lambda *args: read.append(len(args[1])) or original(*args))
+  first = loaded(tmp_path)
+  other = dataclasses.replace(first, run=dataclasses.replace(loaded(tmp_path, seed=1).run, opened=first.run.opened))
+  parts = {split: len(first.run.source(split)) for split in ("train", "validation", "test")}
+  for split, count in parts.items():
+    for of in (first, other):
+      frozen_features(of, of.run.source(split))
+    assert sum(read) == count, split
+    read.clear()
+  alone = loaded(tmp_path)
+  frozen_features(alone, alone.run.source("train"))
+  assert sum(read) == parts["train"]
+
+
 def test_pseudo_labels_of_kept_features_are_those_of_the_images(tmp_path, monkeypatch):
   """They read the features of S_fine and S_coarse together, which training on both reads too."""
   changes = dict(data__fine_per_label=1, data__coarse=1.0)

@@ -118,8 +118,8 @@ def test_the_values_of_the_best_candidate_on_validation_train_with_the_other_see
 
 def test_seeds_that_are_left_train_together_where_they_can(tmp_path, monkeypatch):
   trained = []
-  monkeypatch.setattr(runs, "train_seeds", lambda config, folders, _: trained.append(tuple(folders)))
-  monkeypatch.setattr(runs, "train_and_evaluate", lambda config, folder, _: trained.append(config["seed"]))
+  monkeypatch.setattr(runs, "train_seeds", lambda config, folders, *_: trained.append(tuple(folders)))
+  monkeypatch.setattr(runs, "train_and_evaluate", lambda config, folder, *_: trained.append(config["seed"]))
   monkeypatch.setattr(Measurement, "write", lambda *_: None)
   monkeypatch.setattr(Measurement, "read", lambda self, settings: stub(self.folders[0], settings, 0.5))
   of = StudyRuns(Study("T", (Row("row", "photos"),), "row"), tmp_path, ("--config.data.root=nowhere",))
@@ -136,7 +136,7 @@ def test_seeds_that_are_left_train_together_where_they_can(tmp_path, monkeypatch
 
 def test_each_seed_has_its_images_and_the_pseudo_labels_of_the_run_of_its_seed(tmp_path, monkeypatch):
   trained, written = [], []
-  monkeypatch.setattr(runs, "train_and_evaluate", lambda config, folder, _: trained.append((folder, config)))
+  monkeypatch.setattr(runs, "train_and_evaluate", lambda config, folder, *_: trained.append((folder, config)))
   monkeypatch.setattr(runs, "train_seeds", lambda *_: pytest.fail("they have different images"))
   monkeypatch.setattr(Measurement, "write", lambda *_: None)
   monkeypatch.setattr(Measurement, "read", lambda self, settings: stub(self.folders[0], settings, 0.5))

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from hierjax.data.open_source import Opened
 from hierjax.evaluation.choosing.temperature import calibrate_run
 from hierjax.evaluation.console import print_metrics
 from hierjax.evaluation.evaluate import evaluate_run
@@ -36,13 +37,16 @@ from hierjax.training.state import TrainState, init_state
 Evaluate = Callable[..., dict[str, Any]]  # called as `evaluate_run(folder, mesh, opened=opened)`
 
 
-def train_and_evaluate(config: Mapping[str, Any], workdir: str, evaluate: Evaluate = evaluate_run) -> dict[str, Any]:
+def train_and_evaluate(
+  config: Mapping[str, Any], workdir: str, evaluate: Evaluate = evaluate_run, opened_set: Opened | None = None
+) -> dict[str, Any]:
   """Trains the model of `config` in `workdir`, or resumes the run that is there, and evaluates it.
 
   Args:
     config: the resolved config as plain data; see configs/common.py.
     workdir: the run's folder; made if absent.
     evaluate: the evaluation at the end, called with its arguments `folder`, `mesh` and `opened`.
+    opened_set: `opened` of `set_up`.
 
   Returns:
     The metrics of the test split, or of validation where the data set has no test split; {} where it has neither. With
@@ -56,7 +60,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: str, evaluate: Evalua
   config, lines = config_of_run(config, RunFolder(workdir))
   say("\n".join([f"devices: {devices.devices_in_use()}", *lines]))
   check_processes(config, RunFolder(workdir))
-  training = set_up(config, workdir)
+  training = set_up(config, workdir, opened_set)
   first_step = _fit(training, config)
   devices.return_memory()
   with watched(training.folder):

@@ -19,6 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import PRNGKeyArray
 
+from hierjax.data.open_source import Opened
 from hierjax.evaluation.evaluate import evaluate_run
 from hierjax.runs import devices
 from hierjax.runs.folder import RunFolder
@@ -44,7 +45,12 @@ def can_train_together(config: Mapping[str, Any]) -> bool:
   return bool(config["frozen"]["keep"]) and not rules and not alone
 
 
-def train_seeds(config: Mapping[str, Any], workdirs: Mapping[int, str], evaluate: Evaluate = evaluate_run) -> None:
+def train_seeds(
+  config: Mapping[str, Any],
+  workdirs: Mapping[int, str],
+  evaluate: Evaluate = evaluate_run,
+  opened_set: Opened | None = None,
+) -> None:
   """Trains and evaluates runs that differ in nothing but the seed, in one program; resumes those that were begun.
 
   Runs that have stopped at different steps go on in groups of equal steps, one after the other.
@@ -53,6 +59,7 @@ def train_seeds(config: Mapping[str, Any], workdirs: Mapping[int, str], evaluate
     config: of the runs, as plain data; its seed is not read.
     workdirs: the folder of each seed.
     evaluate: as of `train_and_evaluate`.
+    opened_set: likewise.
 
   Raises:
     UserError: as `train_and_evaluate`.
@@ -62,7 +69,7 @@ def train_seeds(config: Mapping[str, Any], workdirs: Mapping[int, str], evaluate
   seeds = list(workdirs)
   config, lines = config_of_run({**config, "seed": seeds[0]}, RunFolder(workdirs[seeds[0]]))
   say("\n".join([f"devices: {devices.devices_in_use()}", *lines]))
-  whole = set_up(config, workdirs[seeds[0]])
+  whole = set_up(config, workdirs[seeds[0]], opened_set)
   first, *others = (whole.with_seed(seed, folder) for seed, folder in workdirs.items())
   runs = [first, *map(_without_console, others)]
   with contextlib.ExitStack() as stack:

@@ -10,6 +10,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from hierjax.config import unpack
+from hierjax.data.open_source import Opened
 from hierjax.data.source import Source
 from hierjax.data.summary import summarize
 from hierjax.errors import UserError
@@ -75,13 +76,19 @@ class Training:
     )
 
 
-def set_up(config: Mapping[str, Any], workdir: str) -> Training:
+def set_up(config: Mapping[str, Any], workdir: str, opened: Opened | None = None) -> Training:
   """Returns the run of a config; its set is opened, and what there is to know of it is printed.
+
+  Args:
+    config: as plain data.
+    workdir: the run's folder.
+    opened: `Run.opened` of a run on the same set and tree; None to open the set anew.
 
   Raises:
     UserError: the config or its data cannot be used.
   """
   run = Run.from_config(config)
+  run = dataclasses.replace(run, opened=opened or run.opened)
   settings = run.config
   sharding = unpack(ShardingConfig, settings.sharding or {}, "sharding")
   optim_config = unpack(OptimConfig, settings.optim, "optim")
