@@ -1,5 +1,8 @@
 """A process of a run sees that another one has ended or is frozen."""
 
+import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -72,22 +75,6 @@ def test_the_sentence_names_the_step_and_the_status_is_the_documented_one(tmp_pa
   )
 
 
-def test_an_abort_by_jax_ends_with_the_sentence_and_the_status(tmp_path):
-  (tmp_path / "checkpoints" / "40" / "model").mkdir(parents=True)
-  program = f"""
-import os, threading, time
-from pathlib import Path
-from hierjax.runs import peers
-from hierjax.runs.folder import RunFolder
-peers.end_where_jax_aborts(RunFolder(Path({str(tmp_path)!r})))
-threading.Thread(target=os.abort).start()
-time.sleep(60)"""
-  found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-  assert found.returncode == peers.LOST
-  assert found.stderr.endswith("; the same command on all processes goes on from step 40\n")
-  assert "process 0 of the run, or its machine, has ended" in found.stderr
-
-
 def test_the_reason_of_an_abort_is_printed_and_its_trace_is_in_a_file(tmp_path):
   (tmp_path / "checkpoints" / "40" / "model").mkdir(parents=True)
   program = f"""
@@ -109,8 +96,36 @@ time.sleep(60)"""
   assert found.returncode == peers.LOST
   lines = found.stderr.splitlines()
   assert lines[:3] == ["of Python", "F1201 client.h:80] Terminating process", "    of @ 0x7f"]
-  assert lines[3].startswith("error: ") and str(trace) in lines[3] and len(lines) == 4
+  assert lines[3].startswith("error: this process was aborted") and str(trace) in lines[3] and len(lines) == 4
+  assert lines[3].endswith("; the same command on all processes goes on from step 40")
   assert [line.split()[-1] for line in trace.read_text().splitlines()] == ["***", "absl::SendToLog()", "(unknown)"]
+
+
+def test_the_end_of_process_0_ends_the_other_with_the_sentence_and_without_a_trace(tmp_path):
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    place = f"127.0.0.1:{free.getsockname()[1]}"
+  program = f"""
+import os, signal, sys, time
+from pathlib import Path
+import jax
+from hierjax.runs import peers
+from hierjax.runs.folder import RunFolder
+number = int(sys.argv[1])
+peers.end_where_jax_aborts(RunFolder(Path({str(tmp_path)!r})))
+jax.distributed.initialize({place!r}, 2, number)
+if number == 0:
+  os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(100)"""
+  environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+  commands = [[sys.executable, "-c", program, str(number)] for number in (0, 1)]
+  with subprocess.Popen(commands[0], env=environment, stderr=subprocess.DEVNULL) as first:
+    other = subprocess.run(commands[1], env=environment, capture_output=True, text=True, timeout=120)
+  assert first.returncode == -signal.SIGKILL and other.returncode == peers.LOST
+  assert other.stderr.splitlines()[-1].startswith("error: this process was aborted for the reason above")
+  assert "@     0x" not in other.stderr and "another task died" in other.stderr
+  (trace,) = tmp_path.glob("trace-*.txt")
+  assert "@     0x" in trace.read_text()
 
 
 def test_what_cpp_prints_is_passed_on_while_a_process_lives_and_at_its_end(tmp_path):
@@ -121,7 +136,7 @@ from hierjax.runs import peers
 from hierjax.runs.folder import RunFolder
 peers.end_where_jax_aborts(RunFolder(Path({str(tmp_path)!r})))
 os.write(2, b"first\\n")
-time.sleep(3)
+time.sleep(1.5)
 print("second", file=sys.stderr)
 os.write(2, b"third")
 1 / 0"""
