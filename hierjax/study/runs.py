@@ -84,7 +84,7 @@ class StudyRuns:
   study: Study
   folder: Path
   overrides: tuple[str, ...] = ()
-  _opened: dict[str, Opened] = dataclasses.field(default_factory=dict, repr=False)  # the set of the newest run
+  _opened: dict[str, Opened] = dataclasses.field(default_factory=dict, init=False, repr=False)  # that of the newest run
 
   def rows(self) -> Iterator[tuple[Row | EvaluatedRow, list[Finished]]]:
     """Trains what is not trained yet, seed by seed, and yields each row with its runs when it is complete.
