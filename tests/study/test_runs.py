@@ -134,6 +134,16 @@ def test_seeds_that_are_left_train_together_where_they_can(tmp_path, monkeypatch
   assert trained == [(5, 6, 7), (5, 7), (5, 7), 8, 9]
 
 
+def test_consecutive_runs_on_a_set_open_it_once(tmp_path):
+  of = StudyRuns(Study("T", (Row("row", "photos"),), "row"), tmp_path)
+  config = load_config("quickstart:smoke", [])
+  opened = of._opened_set(config)
+  assert of._opened_set({**config, "seed": 9, "head": {}}) is opened
+  assert of._opened_set({**config, "data": {**config["data"], "split_seed": 9}}) is not opened
+  assert len(of._opened) == 1
+  assert of._opened_set({**config, "tree": {**config["tree"], "levels": 1}}) is not opened
+
+
 def test_each_seed_has_its_images_and_the_pseudo_labels_of_the_run_of_its_seed(tmp_path, monkeypatch):
   trained, written = [], []
   monkeypatch.setattr(runs, "train_and_evaluate", lambda config, folder, *_: trained.append((folder, config)))
