@@ -304,6 +304,7 @@ def test_a_damaged_checkpoint_gets_a_clear_sentence(whole, cache, tmp_path):
   command = [sys.executable, "-m", "hierjax", "evaluate", str(tmp_path / "run")]
   result = subprocess.run(command, cwd=ROOT, env=environment(cache), capture_output=True, text=True, timeout=300)
   assert result.returncode == 1 and "checkpoints/20 is damaged (" in result.stderr
+  assert result.stderr.startswith("error: ") and len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate"])

@@ -42,7 +42,7 @@ class Opened:
       end below the top levels count for their ancestor there. None: labels are looked up in the tree itself.
     splits_by_set: the splits of the set, once they are listed.
     sources: all images of a split, by the set's own name of it.
-    digests: of the pixels of some of these images; see `hierjax.inference.frozen`.
+    digests: of the pixels of these images, by the source and the selection; see `hierjax.inference.frozen`.
   """
 
   full_tree: LabelTree | None = None

@@ -88,11 +88,11 @@ def _fingerprint(loaded: LoadedRun, source: Source, views: int) -> str:
 
 
 def _digests(run: Run, source: Source) -> list[bytes]:
-  """Returns digests of the pixels of some images each; once for the images that a run's set has opened and keeps."""
-  root, indices = source, np.arange(len(source))
+  """Returns a digest of every 256 images; computed once for each selection of a split that `run.opened` keeps."""
+  root, indices = source, np.arange(len(source), dtype=np.int64)
   while isinstance(root, View):
     indices, root = root.indices[indices], root.source
-  key = f"{id(root)} {hashlib.blake2b(indices.tobytes()).hexdigest()}"
+  key = f"{id(root)} {hashlib.blake2b(np.asarray(indices, np.int64).tobytes()).hexdigest()}"
   kept = run.opened.digests if any(root is one for one in run.opened.sources.values()) else {}
   if key not in kept:
     kept[key] = list(

@@ -20,7 +20,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from hierjax.runs.folder import RunFolder
-from hierjax.runs.stderr_of_cpp import StderrOfCpp
+from hierjax.runs.stderr_of_cpp import keep_traces_in
 
 LOST = 75  # the exit status; EX_TEMPFAIL of sysexits.h
 
@@ -59,20 +59,14 @@ def end_where_jax_aborts(folder: RunFolder) -> None:
 
   JAX aborts all other processes when process 0, which coordinates them, ends. A handler of Python's `signal` would wait
   for the main thread, which waits for process 0. This one runs in the thread that aborts. The trace that JAX prints is
-  written to trace-PID.txt in the run's folder.
+  written to a file, since stderr is redirected; see `hierjax.runs.stderr_of_cpp`.
   """
   why = "this process was aborted for the reason above, as it is where process 0 of the run, or its machine, has ended"
-  stderr = StderrOfCpp()
+  keep_traces_in(folder.path)
 
   def ended(number: int) -> None:
     signal.alarm(_SILENT_S)  # ends the process where memory is damaged, and the rest of this hangs
-    stderr.pass_on(to_the_end=True)
-    trace = folder.path / f"trace-{os.getpid()}.txt"
-    try:
-      trace.write_bytes(b"".join(stderr.traces))
-    except OSError:
-      end(folder, why)
-    end(folder, f"{why} (the trace is in {trace})")
+    end(folder, why)
 
   _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(ended))
   ctypes.CDLL(None).signal(ctypes.c_int(signal.SIGABRT), _handlers[-1])
@@ -117,6 +111,8 @@ def end(folder: RunFolder, why: str) -> None:
   _ending.acquire()
   step = folder.newest_step()
   start = "the start" if step is None else f"step {step}"
-  print(f"error: {why}; the same command on all processes goes on from {start}", file=sys.stderr, flush=True)
+  text = f"error: {why}; the same command on all processes goes on from {start}\n"
   sys.stdout.flush()
+  sys.stderr.flush()
+  os.write(2, text.encode())  # after what C++ has written there
   os._exit(LOST)

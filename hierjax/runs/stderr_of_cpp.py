@@ -1,57 +1,80 @@
-"""What libraries in C++ print to stderr, without the traces that they print before they abort.
+"""What libraries in C++ print to stderr, without the stack traces that they print before they abort.
 
-Such a library writes to the file descriptor 2, and jaxlib accepts no Python function that would run before its trace.
-So the descriptor becomes a file, which a thread reads and passes on. Python's own `sys.stderr` is not delayed by this.
+They write to the file descriptor 2, and jaxlib accepts no Python function that would run before its trace. So the
+descriptor becomes a pipe to a process, this file as a program, which passes on all but stack traces. It reads to the
+end of the pipe, so nothing is lost however the process that writes ends.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
+import io
 import os
 import re
+import signal
+import socket
+import subprocess
 import sys
 import tempfile
-import threading
-import time
+from pathlib import Path
 
-_EVERY_S = 0.5
-_TRACE = re.compile(rb"\*\*\* Check failure stack trace: \*\*\*|\s+@\s+0x[0-9a-f]+\s")  # of absl: a title, and frames
 _STDERR = 2
+_TRACE = re.compile(rb"\*\*\* Check failure stack trace: \*\*\*|\s+@\s+0x[0-9a-f]+\s")  # of absl: a title, and frames
+_programs: list[subprocess.Popen[bytes]] = []  # they end when this process does
 
 
-class StderrOfCpp:
-  """The file that stands for stderr, and what has been passed on of it.
+def keep_traces_in(folder: Path) -> None:
+  """Writes the stack traces of C++ from now on to a file of a folder, or of the system's for temporary files.
 
-  Attributes:
-    traces: the lines that were not passed on.
+  Python's `sys.stderr` goes on to where it went. Without a stderr nothing is done.
   """
+  try:
+    real = os.dup(_STDERR)
+  except OSError:  # closed
+    return
+  name = f".trace-{socket.gethostname()}-{os.getpid()}.txt"
+  places = [str(place / name) for place in (folder, Path(tempfile.gettempdir()))]
+  program = [sys.executable, "-S", __file__, *places]
+  _programs.append(subprocess.Popen(program, stdin=subprocess.PIPE, start_new_session=True))
+  with contextlib.suppress(AttributeError, OSError):  # no file, such as under pytest
+    if sys.stderr.fileno() == _STDERR:
+      stream = os.fdopen(real, "w", 1, encoding=sys.stderr.encoding, errors=sys.stderr.errors, closefd=False)
+      sys.stderr.flush()
+      sys.stderr = stream
+  pipe = _programs[-1].stdin
+  assert pipe is not None
+  os.dup2(pipe.fileno(), _STDERR)
+  pipe.close()
 
-  def __init__(self) -> None:
-    sys.stderr.flush()
-    self.traces: list[bytes] = []
-    self._to, self._held, self._read = os.dup(_STDERR), tempfile.TemporaryFile(), 0  # noqa: SIM115  # until the process ends
-    self._one_at_a_time = threading.Lock()
-    with contextlib.suppress(OSError, AttributeError):  # no file, such as under pytest
-      if sys.stderr.fileno() == _STDERR:
-        sys.stderr = os.fdopen(self._to, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
-    os.dup2(self._held.fileno(), _STDERR)
-    threading.Thread(target=self._go_on, daemon=True).start()
-    atexit.register(self.pass_on, to_the_end=True)
 
-  def pass_on(self, to_the_end: bool = False) -> None:
-    """Passes on the lines that are complete, or all that there is."""
-    with self._one_at_a_time:
-      text = os.pread(self._held.fileno(), os.fstat(self._held.fileno()).st_size - self._read, self._read)
-      if not to_the_end:
-        text = text[: text.rfind(b"\n") + 1]
-      self._read += len(text)
-      lines = text.splitlines(keepends=True)
-      self.traces += [line for line in lines if _TRACE.match(line)]
-      with contextlib.suppress(OSError):  # nobody reads it any more
-        os.write(self._to, b"".join(line for line in lines if not _TRACE.match(line)))
+def _pass_on(places: list[str]) -> None:
+  """Passes on the lines of stdin to stderr, and appends those of stack traces to the first file that can be written."""
+  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):  # meant for the process that writes
+    signal.signal(number, signal.SIG_IGN)
+  trace: io.BufferedWriter | None = None
+  left = b""
+  while chunk := os.read(0, 2**16):
+    *lines, left = (left + chunk).split(b"\n")
+    for line in lines:
+      trace = _line(line + b"\n", trace, places)
+  _line(left, trace, places)
 
-  def _go_on(self) -> None:
-    while True:
-      time.sleep(_EVERY_S)
-      self.pass_on()
+
+def _line(line: bytes, trace: io.BufferedWriter | None, places: list[str]) -> io.BufferedWriter | None:
+  if not _TRACE.match(line):
+    os.write(_STDERR, line)
+    return trace
+  while trace is None and places:
+    with contextlib.suppress(OSError):
+      trace = open(places[0], "ab", buffering=0)  # type: ignore[assignment]  # noqa: SIM115
+      os.write(_STDERR, f"(its stack trace is in {places[0]})\n".encode())
+    del places[0]
+  if trace is None:
+    os.write(_STDERR, line)
+  else:
+    trace.write(line)
+  return trace
+
+
+if __name__ == "__main__":
+  _pass_on(sys.argv[1:])

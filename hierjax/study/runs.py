@@ -84,7 +84,8 @@ class StudyRuns:
   study: Study
   folder: Path
   overrides: tuple[str, ...] = ()
-  _opened: dict[str, Opened] = dataclasses.field(default_factory=dict, init=False, repr=False)  # that of the newest run
+  # The set of the newest run.
+  _opened: dict[str, Opened] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
   def rows(self) -> Iterator[tuple[Row | EvaluatedRow, list[Finished]]]:
     """Trains what is not trained yet, seed by seed, and yields each row with its runs when it is complete.
@@ -143,7 +144,7 @@ class StudyRuns:
       self._train(configs[together[0]], {seed: measured[seed] for seed in together})
       for seed in together:
         if not measured[seed].file.exists():  # the run was trained and evaluated before
-          measured[seed].write(devices.data_mesh())
+          measured[seed].write(devices.data_mesh(), self._opened_set(configs[seed]))
     return [measured[seed].read(settings) for seed in own]
 
   def _train(self, config: dict[str, Any], measured: Mapping[int, Measurement]) -> None:
@@ -174,6 +175,7 @@ class StudyRuns:
 
   def evaluated_again(self, row: EvaluatedRow, runs: list[Finished]) -> list[Finished]:
     """Returns the runs of another row, evaluated as this one says."""
+    self._opened.clear()  # each evaluation opens the set anew
     count, found = max(row.ensemble, 1), []
     for number in range(len(runs) // count):
       members = runs[number * count : (number + 1) * count]

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import jax
 import pytest
 from jax.experimental import multihost_utils
 
+from hierjax.config_files import load_config
 from hierjax.runs import peers
 from hierjax.runs.folder import RunFolder
 
@@ -62,7 +64,7 @@ def test_a_process_that_has_come_to_its_end_may_be_silent(tmp_path, ended):
   assert not ended
 
 
-def test_the_sentence_names_the_step_and_the_status_is_the_documented_one(tmp_path, monkeypatch, capsys):
+def test_the_sentence_names_the_step_and_the_status_is_the_documented_one(tmp_path, monkeypatch, capfd):
   statuses = []
   monkeypatch.setattr(peers.os, "_exit", statuses.append)
   monkeypatch.setattr(peers, "_ending", threading.Lock())
@@ -70,35 +72,83 @@ def test_the_sentence_names_the_step_and_the_status_is_the_documented_one(tmp_pa
     (tmp_path / "checkpoints" / str(step) / "model").mkdir(parents=True)
   peers.end(RunFolder(tmp_path), "process 1 of the run has ended")
   assert statuses == [75]
-  assert capsys.readouterr().err == (
+  assert capfd.readouterr().err == (
     "error: process 1 of the run has ended; the same command on all processes goes on from step 80\n"
   )
 
 
-def test_the_reason_of_an_abort_is_printed_and_its_trace_is_in_a_file(tmp_path):
-  (tmp_path / "checkpoints" / "40" / "model").mkdir(parents=True)
-  program = f"""
-import os, sys, threading, time
+PROGRAM = """
+import os, signal, sys, threading, time
 from pathlib import Path
 from hierjax.runs import peers
 from hierjax.runs.folder import RunFolder
-peers.end_where_jax_aborts(RunFolder(Path({str(tmp_path)!r})))
+peers.end_where_jax_aborts(RunFolder(Path(sys.argv[1])))
+"""
+FRAMES = (
+  r'b"*** Check failure stack trace: ***\n    @     0x7f5de4c40634  absl::SendToLog()\n    @     0x7f  (unknown)"'
+)
+
+
+def run(program, folder, **options):
+  command = [sys.executable, "-c", PROGRAM + program, str(folder)]
+  return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_the_reason_of_an_abort_is_printed_and_its_trace_is_in_a_file(tmp_path, toy_tree):
+  (tmp_path / "checkpoints" / "40" / "model").mkdir(parents=True)
+  found = run(
+    f"""
 print("of Python", file=sys.stderr)
 def abort():
   os.write(2, b"F1201 client.h:80] Terminating process\\n    of @ 0x7f\\n")
-  os.write(2, b"*** Check failure stack trace: ***\\n")
-  os.write(2, b"    @     0x7f5de4c40634  absl::SendToLog()\\n    @     0x7f  (unknown)")
+  os.write(2, {FRAMES} + b"\\n")
   os.abort()
 threading.Thread(target=abort).start()
-time.sleep(60)"""
-  found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-  (trace,) = tmp_path.glob("trace-*.txt")
+time.sleep(60)""",
+    tmp_path,
+  )
+  (trace,) = tmp_path.glob(".trace-*.txt")
   assert found.returncode == peers.LOST
-  lines = found.stderr.splitlines()
-  assert lines[:3] == ["of Python", "F1201 client.h:80] Terminating process", "    of @ 0x7f"]
-  assert lines[3].startswith("error: this process was aborted") and str(trace) in lines[3] and len(lines) == 4
-  assert lines[3].endswith("; the same command on all processes goes on from step 40")
+  assert found.stderr.splitlines() == [
+    "of Python",
+    "F1201 client.h:80] Terminating process",
+    "    of @ 0x7f",
+    f"(its stack trace is in {trace})",
+    "error: this process was aborted for the reason above, as it is where process 0 of the run, or its machine, has "
+    "ended; the same command on all processes goes on from step 40",
+  ]
   assert [line.split()[-1] for line in trace.read_text().splitlines()] == ["***", "absl::SendToLog()", "(unknown)"]
+  RunFolder(tmp_path / "new").path.mkdir()
+  trace.rename(tmp_path / "new" / trace.name)
+  with closing(RunFolder(tmp_path / "new")) as folder:  # a run begins in a folder that has one
+    folder.begin(load_config("quickstart:smoke", []), toy_tree, "checksum")
+
+
+@pytest.mark.parametrize(
+  ("end", "status"),
+  [
+    ("1 / 0", 1),
+    ("os._exit(7)", 7),
+    ("os.kill(os.getpid(), signal.SIGSEGV)", -signal.SIGSEGV),
+    ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+    ("os.killpg(0, signal.SIGTERM)", -signal.SIGTERM),
+  ],
+)
+def test_nothing_that_cpp_prints_is_lost_however_the_process_ends(tmp_path, end, status):
+  found = run(f"""os.write(2, b"first\\n" + {FRAMES} + b"\\nlast")\n{end}""", tmp_path, start_new_session=True)
+  (trace,) = tmp_path.glob(".trace-*.txt")
+  assert found.returncode == status and len(trace.read_text().splitlines()) == 3
+  lines = [line for line in found.stderr.splitlines() if not line.startswith((" ", "Traceback", "ZeroDivisionError"))]
+  assert lines == ["first", f"(its stack trace is in {trace})", "last"]
+
+
+def test_without_a_folder_a_trace_goes_to_the_temporary_ones_and_without_a_stderr_nothing_does(tmp_path):
+  (tmp_path / "tmp").mkdir()
+  environment = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+  found = run(f"os.write(2, {FRAMES})", tmp_path / "none", env=environment)
+  (trace,) = (tmp_path / "tmp").glob(".trace-*.txt")
+  assert found.stderr == f"(its stack trace is in {trace})\n" and len(trace.read_text().splitlines()) == 3
+  assert run("os.close(2)\npeers.end_where_jax_aborts(RunFolder(Path(sys.argv[1])))", tmp_path).returncode == 0
 
 
 def test_the_end_of_process_0_ends_the_other_with_the_sentence_and_without_a_trace(tmp_path):
@@ -106,43 +156,24 @@ def test_the_end_of_process_0_ends_the_other_with_the_sentence_and_without_a_tra
     free.bind(("127.0.0.1", 0))
     place = f"127.0.0.1:{free.getsockname()[1]}"
   program = f"""
-import os, signal, sys, time
-from pathlib import Path
 import jax
-from hierjax.runs import peers
-from hierjax.runs.folder import RunFolder
-number = int(sys.argv[1])
-peers.end_where_jax_aborts(RunFolder(Path({str(tmp_path)!r})))
+number, up = int(sys.argv[2]), Path(sys.argv[1], "up")
 jax.distributed.initialize({place!r}, 2, number)
-if number == 0:
-  os.kill(os.getpid(), signal.SIGKILL)
-time.sleep(100)"""
+if number == 1:
+  up.touch()
+  time.sleep(100)
+while not up.exists():
+  time.sleep(0.05)
+os.kill(os.getpid(), signal.SIGKILL)"""
   environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-  commands = [[sys.executable, "-c", program, str(number)] for number in (0, 1)]
+  commands = [[sys.executable, "-c", PROGRAM + program, str(tmp_path), str(number)] for number in (0, 1)]
   with subprocess.Popen(commands[0], env=environment, stderr=subprocess.DEVNULL) as first:
     other = subprocess.run(commands[1], env=environment, capture_output=True, text=True, timeout=120)
   assert first.returncode == -signal.SIGKILL and other.returncode == peers.LOST
   assert other.stderr.splitlines()[-1].startswith("error: this process was aborted for the reason above")
   assert "@     0x" not in other.stderr and "another task died" in other.stderr
-  (trace,) = tmp_path.glob("trace-*.txt")
+  (trace,) = tmp_path.glob(".trace-*.txt")
   assert "@     0x" in trace.read_text()
-
-
-def test_what_cpp_prints_is_passed_on_while_a_process_lives_and_at_its_end(tmp_path):
-  program = f"""
-import os, sys, time
-from pathlib import Path
-from hierjax.runs import peers
-from hierjax.runs.folder import RunFolder
-peers.end_where_jax_aborts(RunFolder(Path({str(tmp_path)!r})))
-os.write(2, b"first\\n")
-time.sleep(1.5)
-print("second", file=sys.stderr)
-os.write(2, b"third")
-1 / 0"""
-  found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-  assert found.returncode == 1 and found.stderr.startswith("first\nsecond\nTraceback")
-  assert found.stderr.endswith("ZeroDivisionError: division by zero\nthird") and not list(tmp_path.iterdir())
 
 
 def test_all_begin_together_with_a_number_written_and_end_together(tmp_path, monkeypatch, ended):

@@ -11,6 +11,7 @@ from commands import MESH
 
 from hierjax.cli.main import main
 from hierjax.config_files import load_config
+from hierjax.data import open_source
 from hierjax.errors import UserError
 from hierjax.evaluation import evaluate
 from hierjax.runs import devices
@@ -52,9 +53,17 @@ def test_a_study_trains_each_run_once_and_writes_its_table(tmp_path, monkeypatch
   monkeypatch.setattr(devices, "data_mesh", lambda: MESH)
   (tmp_path / "two.py").write_text(STUDY)
   command = ["study", str(tmp_path / "two.py"), "--workdir", str(tmp_path / "out"), *SMALL]
+  evaluated, opened = [], []
+  measured, noise = Measurement._measured_run, open_source._KINDS["noise"]
   with monkeypatch.context() as patched:
-    patched.setattr(evaluate, "evaluate_with_facts", lambda *_: pytest.fail("training evaluates too"))
+    patched.setattr(evaluate, "evaluate_with_facts", lambda *_: pytest.fail("evaluated twice"))
+    patched.setattr(
+      Measurement, "_measured_run", lambda self, *rest: evaluated.append(self.file) or measured(self, *rest)
+    )
+    patched.setitem(open_source._KINDS, "noise", lambda *rest: opened.append(len(evaluated)) or noise(*rest))
     assert main(command) == 0, capsys.readouterr().err
+  assert len(evaluated) == len(set(evaluated)) == 2 + 3 + 2  # two seeds, three runs, two seeds again
+  assert [count for count in opened if count < 2 + 3] == [0]  # once for all that are trained
   assert (tmp_path / "out" / "flat-head" / "seed4" / "eval" / "test.json").exists()
   text = (tmp_path / "out" / "study.md").read_text()
   assert text in capsys.readouterr().out and "| flat head, tuned |" in text and "seeds 3, 4" in text
@@ -141,7 +150,8 @@ def test_consecutive_runs_on_a_set_open_it_once(tmp_path):
   assert of._opened_set({**config, "seed": 9, "head": {}}) is opened
   assert of._opened_set({**config, "data": {**config["data"], "split_seed": 9}}) is not opened
   assert len(of._opened) == 1
-  assert of._opened_set({**config, "tree": {**config["tree"], "levels": 1}}) is not opened
+  again = of._opened_set(config)
+  assert of._opened_set({**config, "tree": {**config["tree"], "levels": 1}}) is not again
 
 
 def test_each_seed_has_its_images_and_the_pseudo_labels_of_the_run_of_its_seed(tmp_path, monkeypatch):

@@ -3,12 +3,16 @@
 import functools
 import itertools
 import json
+import shutil
+from types import SimpleNamespace
 
 import pytest
 from commands import MESH
 
 from configs import common
-from hierjax.runs import devices
+from hierjax import disk
+from hierjax.errors import UserError
+from hierjax.runs import checkpoint, devices
 from hierjax.runs.choices import kept_temperatures
 from hierjax.runs.folder import RunFolder
 from hierjax.training.logs.metrics_log import ImageRate
@@ -20,9 +24,13 @@ from hierjax.training.loop import steps
 def train(tmp_path, monkeypatch):
   """Trains steps of an epoch each; after each, validation says the next of `scores`, or raises it."""
 
-  def train(scores, decay=0.0, eval_every=1.0, early=0.0, log_every=1, folder="run", calibrate=False, **schedule):
+  def train(
+    scores, decay=0.0, eval_every=1.0, early=0.0, log_every=1, folder="run", minutes=None, calibrate=False, **schedule
+  ):
     c = common.base()
     c.patience, c.calibrate = early, calibrate
+    if minutes is not None:
+      c.checkpoint_minutes, c.checkpoint_every = minutes, 20.0
     c.tree.source = c.data.name = "shapes"
     c.data.examples, c.data.resize, c.data.crop = 16, 16, 16
     c.epochs, c.batch_size, c.log_every, c.optim.lr, c.data.validation = 9.0, 16, log_every, 1e-3, 0.1
@@ -147,3 +155,28 @@ def test_training_ends_when_validation_has_not_improved_for_so_long_and_does_not
   train([], early=3.0)  # the same command: no step, no validation
   assert [line["step"] for line in lines("validation")] == [1, 2, 3, 4, 5]
   assert RunFolder(tmp_path / "run").evaluation("test")["step"] == 2
+
+
+def test_a_run_saves_by_the_clock_between_its_checkpoints(train, tmp_path, monkeypatch):
+  saved = []
+  original = checkpoint.Checkpoints.save
+  monkeypatch.setattr(
+    checkpoint.Checkpoints, "save", lambda self, step, *rest: saved.append(step) or original(self, step, *rest)
+  )
+  train([(1.0, 0.5)], eval_every=20.0, minutes=0.0, folder="without")
+  assert saved == [9]
+  saved.clear()
+  train([(1.0, 0.5)], eval_every=20.0, minutes=1e-6)
+  assert saved == list(range(1, 10))
+
+
+def test_a_run_that_goes_on_needs_room_for_its_checkpoints_and_one_that_has_ended_does_not(
+  train, tmp_path, monkeypatch
+):
+  train([(1.0, 0.5)] * 9)
+  monkeypatch.setattr(disk, "WAIT_S", 0)
+  monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
+  train([])
+  shutil.rmtree(RunFolder(tmp_path / "run").checkpoints / "9")
+  with pytest.raises(UserError, match=r"10 are free.* a run keeps up to 4 checkpoints"):
+    train([])

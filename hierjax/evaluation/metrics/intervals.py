@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from hierjax.evaluation.metrics.table import METRICS, Metric
 RESAMPLES = 1000
 _SHARE = 0.95
 _AT_ONCE = 2**16  # weights that a thread holds together
-_THREADS = 4
+_THREADS = min(4, os.cpu_count() or 1)
 
 _kept: weakref.WeakKeyDictionary[Facts, dict[str, np.ndarray]] = weakref.WeakKeyDictionary()  # of `resampled`
 
@@ -59,7 +60,10 @@ def resampled(facts: Facts) -> dict[str, np.ndarray]:
   For the same facts they are computed once.
   """
   if facts not in _kept:
+    values_of(facts)  # fills what the threads share
     _kept[facts] = _resampled(facts)
+    for values in _kept[facts].values():
+      values.flags.writeable = False
   return _kept[facts]
 
 
@@ -93,8 +97,8 @@ def differences_of(first: Facts, second: Facts) -> dict[str, tuple[np.ndarray, n
 
   Both are computed on the same samples of the images, so the images that are hard for both do not widen the interval.
   """
-  ours, theirs = resampled(first), resampled(second)  # the same samples: those of one seed
   ones, others = values_of(first), values_of(second)
+  ours, theirs = resampled(first), resampled(second)  # the same samples: those of one seed
   return {
     name: (np.asarray(value - others[name]), _percentiles(ours[name] - theirs[name]))
     for name, value in ones.items()

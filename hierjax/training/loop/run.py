@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
 from hierjax.data.open_source import Opened
@@ -34,7 +35,20 @@ from hierjax.training.loop.start import check_processes, claim, restored_or_new
 from hierjax.training.loop.steps import Steps
 from hierjax.training.state import TrainState, init_state
 
-Evaluate = Callable[..., dict[str, Any]]  # called as `evaluate_run(folder, mesh, opened=opened)`
+
+@runtime_checkable
+class Evaluate(Protocol):
+  """The evaluation of a trained run, such as `evaluate_run`."""
+
+  def __call__(self, folder: RunFolder, mesh: Mesh, *, opened: Opened) -> dict[str, Any]:
+    """Returns the metrics, which it has written.
+
+    Args:
+      folder: the run's.
+      mesh: the devices.
+      opened: `Run.opened` of the run.
+    """
+    ...
 
 
 def train_and_evaluate(
@@ -45,7 +59,7 @@ def train_and_evaluate(
   Args:
     config: the resolved config as plain data; see configs/common.py.
     workdir: the run's folder; made if absent.
-    evaluate: the evaluation at the end, called with its arguments `folder`, `mesh` and `opened`.
+    evaluate: the evaluation at the end.
     opened_set: `opened` of `set_up`.
 
   Returns:
@@ -143,6 +157,7 @@ def _begun(training: Training, taken: Weights, origin: str) -> tuple[TrainState,
   if origin:
     say(origin)
   if int(state.step) < training.length.total_steps:
+    checkpoints.check_room_for((shapes.model, shapes.training))
     say(_summary(training, state.params, int(state.step)))
     for remark in run.describe():
       say(remark)

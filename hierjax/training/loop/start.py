@@ -76,10 +76,9 @@ def restored_or_new(checkpoints: Checkpoints, shapes: TrainState, fresh: Callabl
     fresh: returns the state before the first step.
 
   Raises:
-    UserError: no checkpoint is whole, or the disk has no room for those of the run.
+    UserError: no checkpoint is whole.
   """
   if checkpoints.latest is None and not checkpoints.damaged:
-    checkpoints.check_room_for((shapes.model, shapes.training))
     return fresh()
   model, training, remarks = checkpoints.restore_latest(shapes.model, shapes.training)
   for remark in remarks if jax.process_index() == 0 else ():

@@ -5,6 +5,7 @@ import pytest
 from metric_oracle import made
 from scipy.stats import binomtest
 
+from hierjax.evaluation.metrics import intervals
 from hierjax.evaluation.metrics.intervals import differences_of, intervals_of, resampled, samples, values_of
 from hierjax.evaluation.metrics.measure import measured
 from hierjax.evaluation.metrics.table import METRICS
@@ -30,6 +31,20 @@ def test_the_bootstrap_of_a_mean_is_as_wide_as_its_standard_error():
   assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
   drawn = resampled(facts)["brier"]
   assert drawn.shape == (1000,) and drawn.mean() == pytest.approx(values_of(facts)["brier"], abs=4 * drawn.std() / 30)
+
+
+def test_samples_are_drawn_once_for_the_same_facts(monkeypatch):
+  drawn = []
+  original = intervals._resampled
+  monkeypatch.setattr(intervals, "_resampled", lambda facts: drawn.append(facts) or original(facts))
+  facts, other = made("unknown", 3)[0], made("unknown", 3)[0]
+  first = resampled(facts)
+  intervals_of(facts)
+  differences_of(facts, other)
+  assert drawn == [facts, other] and resampled(facts) is first
+  np.testing.assert_array_equal(first["ece"], resampled(other)["ece"])
+  monkeypatch.setattr(intervals, "_THREADS", 1)
+  np.testing.assert_array_equal(original(facts)["operating_area"], first["operating_area"])
 
 
 def test_samples_have_as_many_images_as_there_are():
