@@ -232,7 +232,7 @@ def _one_of_two(config: str, folder: Path, rng: Rng, seconds: float, number: int
     run.processes[other].join(_OTHERS_S)
     status = run.processes[other].exitcode
     finished = "path accuracy" in run.said(0) or "trained" in run.said(0)
-    left = status == LOST and "goes on from" in run.said(other) and "stack trace" not in run.said(other)
+    left = status == LOST and "goes on from" in run.said(other) and "@     0x" not in run.said(other)
     run.kill()
     result = "noticed" if left else "unharmed" if finished and status == 0 else "wrong"
     if result == "wrong":

@@ -61,7 +61,7 @@ def end_where_jax_aborts(folder: RunFolder) -> None:
   for the main thread, which waits for process 0. This one runs in the thread that aborts. The trace that JAX prints is
   written to a file, since stderr is redirected; see `hierjax.runs.stderr_of_cpp`.
   """
-  why = "this process was aborted for the reason above, as it is where process 0 of the run, or its machine, has ended"
+  why = "JAX aborted this process for the reason above; most likely another one of the run, or its machine, has ended"
   keep_traces_in(folder.path)
 
   def ended(number: int) -> None:

@@ -114,7 +114,7 @@ time.sleep(60)""",
     "F1201 client.h:80] Terminating process",
     "    of @ 0x7f",
     f"(its stack trace is in {trace})",
-    "error: this process was aborted for the reason above, as it is where process 0 of the run, or its machine, has "
+    "error: JAX aborted this process for the reason above; most likely another one of the run, or its machine, has "
     "ended; the same command on all processes goes on from step 40",
   ]
   assert [line.split()[-1] for line in trace.read_text().splitlines()] == ["***", "absl::SendToLog()", "(unknown)"]
@@ -170,7 +170,7 @@ os.kill(os.getpid(), signal.SIGKILL)"""
   with subprocess.Popen(commands[0], env=environment, stderr=subprocess.DEVNULL) as first:
     other = subprocess.run(commands[1], env=environment, capture_output=True, text=True, timeout=120)
   assert first.returncode == -signal.SIGKILL and other.returncode == peers.LOST
-  assert other.stderr.splitlines()[-1].startswith("error: this process was aborted for the reason above")
+  assert other.stderr.splitlines()[-1].startswith("error: JAX aborted this process for the reason above")
   assert "@     0x" not in other.stderr and "another task died" in other.stderr
   (trace,) = tmp_path.glob(".trace-*.txt")
   assert "@     0x" in trace.read_text()
