@@ -3,8 +3,8 @@
   hierjax study heads --config.data.root=PHOTOS --workdir=runs/heads
 
 Each head has the same budget of tuning: three rates, chosen on validation with seed 0. CNN-S2S reads maxima of the maps
-of all stages, as in the paper, or their means; the other heads read the mean of the last map. An ensemble is of the
-first three seeds.
+of all stages, as in the paper, or their means; the other heads read the mean of the last map. The flat head has label
+smoothing and dropout, as `photos:flat` has, and cross-entropy neither. An ensemble is of the first three seeds.
 """
 
 from configs.studies.residual_arcs import MEANS
@@ -15,6 +15,7 @@ STAGES = "dhnn_photographs:frozen_lite0,general"
 
 ROWS = (
   Row("flat", "photos:flat", tuned=RATES),
+  Row("flat, cross-entropy", "photos:flat", ("head.criterion=cross_entropy", "head.dropout=0.0"), RATES),
   Row("flat, HXE", "photos:flat", ("head.criterion=hxe",), RATES),
   Row("flat, soft labels", "photos:flat", ("head.criterion=soft_labels",), RATES),
   Row("siblings", "photos", ("head.name=sibling_softmax",), RATES),
