@@ -156,8 +156,9 @@ def _begun(training: Training, taken: Weights, origin: str) -> tuple[TrainState,
   state = restored_or_new(checkpoints, template(shapes, layout.state), fresh)
   if origin:
     say(origin)
-  if int(state.step) < training.length.total_steps:
+  if int(state.step) < training.length.total_steps or checkpoints.latest is None:  # it will save
     checkpoints.check_room_for((shapes.model, shapes.training))
+  if int(state.step) < training.length.total_steps:
     say(_summary(training, state.params, int(state.step)))
     for remark in run.describe():
       say(remark)
