@@ -85,7 +85,7 @@ def since_the_start(folder: Path, rng: Rng) -> Iterator[str]:
     same = _contents(root) == _contents(folder / "kept")
     said = _going_on(run_folder)
     noticed = {"train": "another set of training images", "val": "the validation images", "test": "the test images"}
-    seen = noticed[split] in said or "cannot be read" in said  # a flipped bit may leave no image
+    seen = noticed[split] in said or f"{root / split}/" in said  # a flipped bit may leave no image, which is named
     yield ("noticed" if seen else "wrong") if not same else "wrong" if said else "unharmed"
     shutil.rmtree(root)
     shutil.copytree(folder / "kept", root)
@@ -133,8 +133,10 @@ def numbers_of_others(folder: Path, rng: Rng) -> Iterator[str]:
 
 def _numbers(run: Path) -> dict[str, Any]:
   """Returns what eval/test.json holds, but for the folder of the images."""
-  found = json.loads((run / "eval" / "test.json").read_text())
-  found["data"].pop("root")
+  found: dict[str, Any] = json.loads((run / "eval" / "test.json").read_text())
+  root = found["data"].pop("root")
+  for example in found["examples"]:
+    example["image"] = Path(example["image"]).relative_to(root)
   return found
 
 

@@ -1,7 +1,7 @@
 """Processes of one run that differ: a row of the table of `benchmarks/faults.py`.
 
 Two processes are started with one command but for what differs. Both must end by themselves, with the status 1 and the
-difference in words.
+difference in words. Where the second cannot read its image it says so, and the first ends as when a process is lost.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from benchmarks.changed_images import CHANGES
 from benchmarks.damage import Rng
 from benchmarks.killed_runs import Differing, Started, tell
 from hierjax.data.sources.shapes import write_folders
+from hierjax.runs.peers import LOST
 
 _LONGEST_S = 120
 _VALUES = (
@@ -90,7 +91,9 @@ def differing(folder: Path, rng: Rng) -> Iterator[str]:
     said = [run.said(process) for process in range(2)]
     waits = all("waiting for the other processes" in text for text in said)
     named = all(words in text and "Traceback" not in text for text in said)
-    if statuses == [1, 1] and waits and named:
+    refused = statuses == [1, 1] and named
+    lost = statuses == [LOST, 1] and "seems to have ended" in said[0] and "error: set/" in said[1]
+    if waits and (refused or lost):
       yield "noticed"
     else:
       tell(f"{words}: statuses {statuses}", run)

@@ -111,7 +111,8 @@ class Started:
       own = differing if number and differing else Differing()
       words = [f"--config={_CONFIGS / config}", "--workdir=run", *(f"--config.{v}" for v in (*values, *own.values))]
       words += [f"--multihost={address},{count},{number}"] if count > 1 else []
-      arguments = (words, folder / f"log-{number}", own.place or folder, own.version)
+      (log := folder / f"log-{number}").unlink(missing_ok=True)  # of an earlier start
+      arguments = (words, log, own.place or folder, own.version)
       process = _SERVER.Process(target=train, args=arguments)
       process.start()
       self.processes.append(process)
@@ -120,6 +121,13 @@ class Started:
     """Returns what a process has printed."""
     log = self.folder / f"log-{number}"
     return log.read_text(errors="replace") if log.exists() else ""
+
+  def until_both_train(self) -> bool:
+    """Waits for the first of the processes to say that it begins, and returns whether it did."""
+    while "passes over" not in self.said(0):
+      if None not in self.wait(0.05):
+        return False
+    return True
 
   def wait(self, seconds: float) -> list[int | None]:
     """Waits for all processes, that long together, and returns their statuses; None of one that goes on."""
@@ -175,8 +183,10 @@ def stops_of(config: str, stopped: Stops, processes: int = 1) -> Callable[[Path,
 
   def stops(folder: Path, rng: Rng) -> Iterator[str]:
     (folder / "whole").mkdir()
-    begin = time.monotonic()
-    statuses = Started(config, folder / "whole", processes).wait(_LONGEST_S)
+    begin, whole = time.monotonic(), Started(config, folder / "whole", processes)
+    if processes > 1 and whole.until_both_train():
+      begin = time.monotonic()
+    statuses = whole.wait(_LONGEST_S)
     seconds = time.monotonic() - begin
     assert not any(statuses), statuses
     reference = ends_of(folder / "whole")
@@ -217,15 +227,11 @@ def _signalled(config: str, folder: Path, rng: Rng, seconds: float) -> Iterator[
 
 
 def _one_of_two(config: str, folder: Path, rng: Rng, seconds: float, number: int) -> Iterator[str]:
-  """Kills or freezes a process after up to so many seconds, and yields what became of the other, until both end."""
+  """Kills or freezes a process up to so many seconds after both began, and yields what became of the other."""
   while True:
-    run = Started(config, folder, 2)
-    if None not in run.wait(rng.uniform(0.0, seconds)):
+    run = Started(config, folder, 2)  # before they have begun, a process waits for the others
+    if not run.until_both_train() or None not in run.wait(rng.uniform(0.0, seconds)):
       return
-    if "passes over" not in run.said(0) or None not in run.wait(2.0):
-      run.kill()  # before they have begun, a process waits for the others
-      yield "unharmed"
-      continue
     stopped = int(rng.integers(2))  # the first process coordinates both
     other = 1 - stopped
     run.send(stopped, number)
@@ -255,7 +261,6 @@ def tell(what: str, run: Started, process: int = 0) -> None:
 def evaluations(folder: Path, rng: Rng) -> Iterator[str]:
   """Reads the weights that count beside a training that saves after each step, and every 20th time evaluates them."""
   del rng
-  os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")  # `evaluate` runs in this process, which has its devices already
   values = (*_VALUES, "epochs=1000", "checkpoint_every=0.01", "eval_every=0.01")
   training, run_folder = Started("quickstart.py:smoke", folder, 1, values), RunFolder(folder / "run")
   try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,15 +15,14 @@ from hierjax.data.config import DataConfig
 from hierjax.data.images.image_files import ImageFacts, image_findings, inspect
 from hierjax.data.open_source import own_names
 from hierjax.data.source import FileSource, Source
-from hierjax.data.sources.folders import FaultyLabels, draft_of, folder_splits, label_table, labels_file
-from hierjax.data.trees import TreeConfig, open_tree
+from hierjax.data.sources.folders import FaultyLabels, folder_splits, label_table, labels_file
+from hierjax.data.trees import TreeConfig, draft_of_files, open_tree
 from hierjax.errors import UserError
 from hierjax.tree.checks.findings import Finding, errors_of
 from hierjax.tree.checks.laws import check
 from hierjax.tree.draft import Structure
 from hierjax.tree.image_counts import ImageCount, leaves_without_images
 from hierjax.tree.label_tree import ROOT, LabelTree
-from hierjax.tree.open_tree import open_draft
 from hierjax.tree.readers.folders import walk
 from hierjax.tree.readers.label_files import check_several
 
@@ -170,7 +168,7 @@ def summarize(data: DataConfig, tree_config: TreeConfig, *, open_images: bool = 
 
 def _read(found: Summary, data: DataConfig, tree_config: TreeConfig, open_images: bool) -> None:
   found.passed_over = dict(_passed_over(data))
-  draft = draft_of(data) if tree_config.source == "images" else open_draft(os.path.expanduser(tree_config.source))
+  draft = draft_of_files(tree_config, data)
   shape = Structure(draft)
   found.findings += check(draft, shape)
   found.tree = tree = open_tree(tree_config, data)

@@ -13,7 +13,9 @@ from hierjax.data.config import DataConfig
 from hierjax.data.sources import features, folders, shapes, tfds
 from hierjax.errors import UserError
 from hierjax.tree.checks.findings import FaultyTree
+from hierjax.tree.draft import Draft
 from hierjax.tree.label_tree import ROOT, LabelTree, ShortLabels, TreeError
+from hierjax.tree.open_tree import open_draft
 from hierjax.tree.open_tree import open_tree as open_tree_file
 
 _SHOWN = 5
@@ -73,6 +75,17 @@ def open_tree(config: TreeConfig, data: DataConfig) -> LabelTree:
       f"config.tree.source = {config.source!r}: a tree of the single leaf {leaf!r} leaves nothing to learn{forgotten}"
     )
   return tree
+
+
+def draft_of_files(config: TreeConfig, data: DataConfig) -> Draft:
+  """Returns the nodes of a set of files as they are written, whatever is wrong with them.
+
+  Raises:
+    UserError: there is no such tree.
+  """
+  if config.source == "shapes":
+    return Draft.of_tree(shapes.tree(), "shapes")
+  return folders.draft_of(data) if config.source == "images" else open_draft(os.path.expanduser(config.source))
 
 
 def _with_level_names(tree: LabelTree, config: TreeConfig) -> LabelTree:

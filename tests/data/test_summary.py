@@ -11,6 +11,7 @@ from PIL import Image
 from hierjax.cli.main import main
 from hierjax.data.config import DataConfig
 from hierjax.data.images import cache
+from hierjax.data.sources.shapes import tree, write_folders
 from hierjax.data.summary import summarize
 from hierjax.data.trees import TreeConfig
 
@@ -65,6 +66,12 @@ def test_splits_tree_and_passed_over_files_are_counted(photos):
     "6 x 4",
   ):
     assert fact in text
+
+
+def test_the_tree_of_the_drawings_is_one(tmp_path):
+  write_folders(tmp_path / "train", 62, side=8)
+  found = summary(tmp_path, tree=TreeConfig(source="shapes"))
+  assert found.findings == [] and found.tree == tree()
 
 
 def test_the_images_are_opened_for_faults_and_duplicates(photos):
