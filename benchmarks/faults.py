@@ -3,9 +3,10 @@
   python -m benchmarks.faults --minutes 75 --seed 0
   python -m benchmarks.faults --minutes 60 --most 12 --only 'of a run'
 
-Each kind of fault gets the same share of the time, those of whole runs six times as much. A fault is `noticed` where it is refused, reported or made good,
-`unharmed` where it makes no difference, such as where what is read is bit for bit what was written, and `wrong` where
-it is anything else. With a seed the faults are the same, as many as there is time for; kills come at other moments.
+Each kind of fault gets the same share of the time, those of whole runs six times as much. A fault is `noticed` where it
+is refused, reported or made good, `unharmed` where it makes no difference, such as where what is read is bit for bit
+what was written, and `wrong` where it is anything else. With a seed the faults are the same, as many as there is time
+for; kills come at other moments.
 
 Kinds of faults are here, of checkpoints and caches; in `changed_images.py`, `foreign_files.py` and `killed_runs.py`.
 """

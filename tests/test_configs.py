@@ -57,22 +57,29 @@ def variants():
     made |= set(edits.values())
 
 
-BODIES, HEADS, TREES = {}, {}, {}  # shapes and trees, by what they depend on: many variants have the same
+SHAPES, TREES = {}, {}  # shapes and trees, by what they depend on: many variants have the same
 
 
 def shapes_of(run):
-  """Returns the shapes of a run's weights, from one trace of each distinct backbone with its neck, and of each head."""
-  network, rngs = run.method.module, dict.fromkeys(("params", "dropout"), jax.random.key(0))
-  body = repr((network.backbone, network.neck, run.example_shape))
-  if body not in BODIES:
-    inputs = jnp.zeros((1, *run.example_shape))
-    BODIES[body] = jax.eval_shape(lambda: network.init_with_output(rngs, inputs, method="features"))
-  features, variables = BODIES[body]
-  head = repr((network.head, features, run.tree.depth))
-  if head not in HEADS:
-    paths = jnp.full((1, 1, run.tree.depth), UNKNOWN, jnp.int32)
-    HEADS[head] = jax.eval_shape(lambda features: network.head.init(rngs, features, paths), features)
-  return {**variables.get("params", {}), "head": HEADS[head]["params"]}
+  """Returns the shapes of a run's weights, from one trace of each distinct backbone, neck and head."""
+  network, paths = run.method.module, jnp.full((1, 1, run.tree.depth), UNKNOWN, jnp.int32)
+  features, backbone = traced(network.backbone, jnp.zeros((1, *run.example_shape)))
+  neck = {}
+  if network.neck is not None:
+    features, neck = traced(network.neck, features)
+  _, head = traced(network.head, features, paths)
+  return {part: shapes for part, shapes in (("backbone", backbone), ("neck", neck), ("head", head)) if shapes}
+
+
+def traced(module, *arguments):
+  """Returns the shapes of a module's output and of its weights."""
+  arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
+  name = repr((module, arguments))
+  if name not in SHAPES:
+    rngs = dict.fromkeys(("params", "dropout"), jax.random.key(0))
+    output, variables = jax.eval_shape(lambda given: module.init_with_output(rngs, *given), arguments)
+    SHAPES[name] = output, variables.get("params", {})
+  return SHAPES[name]
 
 
 def run_of(config):
@@ -92,10 +99,9 @@ def test_every_variant_builds(path, variant):
   make_schedule(config["schedule"], 1.0, RunLength(10.0, 100))
 
 
-# One of each kind of network. The others differ from one of these in data, sizes and fields, which are set up above, or
-# another test trains them.
-TRAINED = ("chrnn_cifar100", "cnnrnn_cifar100", "coarse_fine_cifar100", "dhnn_cifar100", "dhnn_openimages", "features",
-           "merged_cifar100")  # fmt: skip
+# One of each kind of network that no other test trains: test_chrnn.py trains a C-HRNN, test_end_to_end.py a CNN-RNN,
+# and inference/test_features.py a head on features. The other configs differ in data, sizes and fields, set up above.
+TRAINED = ("coarse_fine_cifar100", "dhnn_cifar100", "dhnn_openimages", "merged_cifar100")
 OF_EACH_KIND = [pytest.param(p, id=p.stem, marks=() if p.stem in TRAINED else pytest.mark.slow) for p in FILES]
 
 
