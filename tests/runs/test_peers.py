@@ -151,27 +151,28 @@ def test_without_a_folder_a_trace_goes_to_the_temporary_ones_and_without_a_stder
   assert run("os.close(2)\npeers.end_where_jax_aborts(RunFolder(Path(sys.argv[1])))", tmp_path).returncode == 0
 
 
-def test_the_end_of_process_0_ends_the_other_with_the_sentence_and_without_a_trace(tmp_path):
+@pytest.mark.parametrize("lost", [0, 1])
+def test_the_end_of_a_process_ends_the_other_with_the_sentence_and_without_a_trace(tmp_path, lost):
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     place = f"127.0.0.1:{free.getsockname()[1]}"
   program = f"""
 import jax
 number, up = int(sys.argv[2]), Path(sys.argv[1], "up")
-jax.distributed.initialize({place!r}, 2, number)
-if number == 1:
+jax.distributed.initialize({place!r}, 2, number, heartbeat_timeout_seconds=5)
+if number != {lost}:
   up.touch()
   time.sleep(100)
 while not up.exists():
   time.sleep(0.05)
 os.kill(os.getpid(), signal.SIGKILL)"""
   environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-  commands = [[sys.executable, "-c", PROGRAM + program, str(tmp_path), str(number)] for number in (0, 1)]
+  commands = [[sys.executable, "-c", PROGRAM + program, str(tmp_path), str(number)] for number in (lost, 1 - lost)]
   with subprocess.Popen(commands[0], env=environment, stderr=subprocess.DEVNULL) as first:
     other = subprocess.run(commands[1], env=environment, capture_output=True, text=True, timeout=120)
   assert first.returncode == -signal.SIGKILL and other.returncode == peers.LOST
   assert other.stderr.splitlines()[-1].startswith("error: JAX aborted this process for the reason above")
-  assert "@     0x" not in other.stderr and "another task died" in other.stderr
+  assert "@     0x" not in other.stderr and ("another task died", "unhealthy")[lost] in other.stderr
   (trace,) = tmp_path.glob(".trace-*.txt")
   assert "@     0x" in trace.read_text()
 
