@@ -19,7 +19,7 @@ Variants, at most one of each line:
     the statistics of the norms stay as they are)
     | from_scratch (a small network from random weights, without any download) | smoke (generated images, seconds)
   context: a C-HRNN neck (Zuo et al. 2016) on the network's last map; the network trains as with finetune
-  flat: a softmax over the leaves, with label smoothing, in place of the CNN-RNN head
+  flat: a softmax over the leaves in place of the CNN-RNN head, with the same dropout and label smoothing
   any_orientation: images of things that have no upright position, such as plankton and aerial views
 """
 
@@ -101,6 +101,7 @@ def finetune(c: mlc.ConfigDict) -> None:
 def from_scratch(c: mlc.ConfigDict) -> None:
   """Images of 64 pixels; larger ones show finer details and take longer."""
   plain_head(c)
+  c.head.dropout = c.head.label_smoothing = 0.0
   c.init.weights = ""
   c.backbone = dict(name="small_resnet", widths=(32, 64, 128, 256), blocks=1, stem_stride=2)
   c.data.size = 0
@@ -142,7 +143,8 @@ def context(c: mlc.ConfigDict) -> None:
 
 def flat(c: mlc.ConfigDict) -> None:
   """A softmax over the leaves; without label smoothing its training loss is near 0 before the network has adapted."""
-  c.head = dict(name="flat", criterion="label_smoothing", dropout=0.2)
+  criterion = "label_smoothing" if c.head.label_smoothing else "cross_entropy"
+  c.head = dict(name="flat", criterion=criterion, dropout=c.head.dropout)
 
 
 def any_orientation(c: mlc.ConfigDict) -> None:

@@ -171,6 +171,14 @@ def test_the_features_of_imagenet_are_of_whole_images():
   assert (data["resize"], data["crop"], data["fit"], data["mirror"]) == (224, 224, "stretch", False)
 
 
+def test_a_network_of_photographs_from_scratch_has_neither_dropout_nor_label_smoothing():
+  build = module(next(p for p in FILES if p.stem == "photos")).get_config
+  path_rnn, flat = build("from_scratch").head, build("from_scratch,flat").head
+  assert (path_rnn.dropout, path_rnn.label_smoothing) == (0.0, 0.0)
+  assert (flat.dropout, flat.criterion) == (0.0, "cross_entropy")
+  assert build("flat").head.criterion == build("finetune,flat").head.criterion == "label_smoothing"
+
+
 def test_unknown_and_clashing_variants_are_refused():
   kinds = ({"a": lambda c: None, "b": lambda c: None}, {"x": lambda c: None})
   with pytest.raises(UserError, match="unknown variant 'c'; choose from: a, b, x"):

@@ -70,15 +70,17 @@ def test_without_extras_the_core_works_and_other_commands_name_what_they_lack(tm
   needs = {train: "tfds", **NEEDS}
   core = {"train quickstart --config.batch_size=0": "batch_size"}
   core |= dict.fromkeys(("evaluate nowhere", "predict nowhere a.jpg", "export nowhere out"), "run folder")
+  run = tmp_path / "quickstart"
+  works = [f"train quickstart:smoke --workdir={run}", f"evaluate {run}", f"predict {run} docs/pictures/lite0.jpg"]
   modules = sorted({module for names in extras.EXTRAS.values() for module in names})
-  code = WITHOUT.format(modules=modules, commands=[*needs, *core])
+  code = WITHOUT.format(modules=modules, commands=[*needs, *core, *works])
   result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
   assert result.returncode == 0, result.stderr
   facts = [*(f'pip install "hierjax[{extra}]"' for extra in needs.values()), *core.values()]
-  for words, fact, (status, err) in zip(
-    [*needs, *core], facts, json.loads(result.stdout.splitlines()[-1]), strict=True
-  ):
+  found = json.loads(result.stdout.splitlines()[-1])
+  for words, fact, (status, err) in zip([*needs, *core], facts, found[: -len(works)], strict=True):
     assert status == 1 and fact in err, f"{words}: {err}"
+  assert [status for status, _ in found[-len(works) :]] == [0] * len(works), found[-len(works) :]
 
 
 def test_training_without_tensorboard_says_so_once_and_logs_to_metrics_jsonl(monkeypatch, tmp_path, capsys):

@@ -63,6 +63,8 @@ def test_the_commands_on_own_images_work_in_order(tmp_path, monkeypatch, capsys)
     program, *words = shlex.split(command.replace("runs/", f"{tmp_path}/").replace("--images 400", "--images 120"))
     words += QUICK if words[0] == "train" else []
     assert program == "hierjax" and main(words) == 0, f"{command}\n{capsys.readouterr().err}"
+    printed = capsys.readouterr().out
+    assert words[0] != "train" or ("-m hierjax predict" in printed and "-m hierjax report" in printed)
   measured = json.loads((tmp_path / "mine" / "eval" / "validation.json").read_text())
   assert measured["path_accuracy"] > 0.3  # of 31 kinds
   assert "Every class" in (tmp_path / "mine" / "report.html").read_text()

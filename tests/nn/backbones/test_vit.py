@@ -113,14 +113,18 @@ def test_a_dhnn_reads_its_stages(backbone, head, toy_tree):
   assert outputs.shape[0] == 2
 
 
-def test_a_context_network_reads_the_last_map(toy_tree):
+@pytest.mark.parametrize(
+  ("backbone", "side", "maps"),
+  [({"name": "vit_tiny_patch16", **TINY, "stages": 2}, 4, [(4, 6)] * 2), (CONVNEXT, 16, [(16, 24), (8, 12), (4, 6)])],
+)
+def test_a_context_network_reads_the_last_map(backbone, side, maps, toy_tree):
   neck = {"name": "context", "cell": "srn", "scales": [1, 2], "hidden": [6], "dropout": 0.0}
-  config = ModelConfig({"name": "vit_tiny_patch16", **TINY, "stages": 2}, {"name": "flat"}, neck=neck)
-  module = make_method(config, tree_arrays(toy_tree)).module
-  features, _ = jax.eval_shape(
-    lambda key: module.init_with_output(key, jnp.zeros((2, 16, 24, 3)), method="features"), jax.random.key(0)
+  module = make_method(ModelConfig(backbone, {"name": "flat"}, neck=neck), tree_arrays(toy_tree)).module
+  images = jnp.zeros((2, 4 * side, 6 * side, 3))
+  features, variables = jax.eval_shape(
+    lambda key: module.init_with_output(key, images, method="features"), jax.random.key(0)
   )
-  assert [stage.shape[1:3] for stage in features.stages[:2]] == [(4, 6)] * 2
+  assert [stage.shape[1:3] for stage in features.stages[: len(maps)]] == maps and "neck" in variables["params"]
 
 
 @pytest.mark.parametrize(

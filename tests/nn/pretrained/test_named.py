@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_cache import ABOUT, REVISION, hub_cache, weights_bytes
 
 from hierjax.errors import UserError
 from hierjax.nn.pretrained import named
@@ -16,45 +17,14 @@ from hierjax.nn.pretrained.name_maps import NETWORKS, TIMM
 from hierjax.nn.pretrained.named import IMAGENET, find_weights, is_name, network_of
 from hierjax.nn.pretrained.preprocessing import Preprocessing, of_timm
 from hierjax.nn.registry import make_part
-from state_dicts import drawn, fixture, from_text
+from state_dicts import drawn
 
-REVISION = "5" * 40
-ABOUT = {
-  "architecture": "resnet50",
-  "num_classes": 1000,
-  "pretrained_cfg": {
-    "input_size": [3, 160, 160],
-    "mean": [0.485, 0.456, 0.406],
-    "std": [0.229, 0.224, 0.225],
-    "interpolation": "bicubic",
-    "crop_pct": 0.95,
-    "crop_mode": "center",
-  },
-}
 WANTED = Preprocessing(160, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.95)
-
-
-def weights_bytes(file="model.safetensors"):
-  shapes = from_text(str(fixture("resnet50")["small"]))
-  return to_bytes({name: drawn(name, shape) for name, shape in shapes.items()}, file)
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-  """The Hub's cache as huggingface_hub lays it out, with one repository in it, and no network."""
-  constants = pytest.importorskip("huggingface_hub.constants", reason="the extra hub is not installed")
-  monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-  monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-  repository = tmp_path / "models--timm--resnet50.a1_in1k"
-  snapshot = repository / "snapshots" / REVISION
-  for folder in (snapshot, repository / "blobs", repository / "refs"):
-    folder.mkdir(parents=True)
-  (repository / "refs" / "main").write_text(REVISION)
-  for name, data in (("config.json", json.dumps(ABOUT).encode()), ("model.safetensors", weights_bytes())):
-    blob = repository / "blobs" / hashlib.sha256(data).hexdigest()
-    blob.write_bytes(data)
-    (snapshot / name).symlink_to(Path("../../blobs") / blob.name)
-  return repository
+  return hub_cache(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["hf:timm/resnet50.a1_in1k", f"hf:timm/resnet50.a1_in1k@{REVISION}"])

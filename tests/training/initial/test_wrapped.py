@@ -1,5 +1,6 @@
 """A pretrained classifier as a run: its classes are the leaves of a tree, and all commands take it."""
 
+import hashlib
 import json
 import os
 from importlib.util import find_spec
@@ -8,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from hub_cache import NAME, REVISION, hub_cache, weights_bytes
 from PIL import Image
 from scipy.special import softmax
 
@@ -77,6 +79,31 @@ def test_the_folder_is_that_of_a_run(wrapped, tmp_path, capsys):
   assert main(["evaluate", str(wrapped), "--data-root", str(tmp_path / "photos"), "--split", "train"]) == 0
   evaluation = json.loads((wrapped / "eval" / "train.json").read_text())
   assert evaluation["num_examples"] == 2 and evaluation["step"] == 0
+  assert main(["predict", str(wrapped), str(tmp_path / "photos"), "--minimise", "edges"]) == 0
+  assert main(["report", str(wrapped), "--data-root", str(tmp_path / "photos"), "--split", "train"]) == 0
+  assert "odd/c1" in next(wrapped.glob("report*.html")).read_text().replace(" &gt; ", "/")
+  assert main(["export", str(wrapped), str(tmp_path / "exported")]) == 0
+  assert (tmp_path / "exported" / "model.json").exists()
+
+
+def test_a_run_of_the_hubs_weights_keeps_their_revision_and_checksum(files, tmp_path, monkeypatch):
+  hub_cache(tmp_path / "hub", monkeypatch)
+  arguments = [
+    "--tree",
+    str(files / "tree.csv"),
+    "--classes",
+    str(files / "classes.txt"),
+    "--backbone",
+    "resnet50",
+    SMALL[0],
+  ]
+  assert main(["weights", "wrap", NAME, *arguments, "--workdir", str(tmp_path / "run")]) == 0
+  config = json.loads((tmp_path / "run" / "config.json").read_text())
+  assert config["init"]["weights"] == f"{NAME}@{REVISION}" and config["data"]["crop"] == 160
+  assert config["init"]["sha256"] == hashlib.sha256(weights_bytes()).hexdigest()
+  photo = tmp_path / "photo.png"
+  Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 90, 3), np.uint8)).save(photo)
+  assert main(["predict", str(tmp_path / "run"), str(photo)]) == 0
 
 
 @pytest.mark.parametrize(
