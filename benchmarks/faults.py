@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import io
 import itertools
 import os
 import re
@@ -29,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -39,6 +41,7 @@ from benchmarks.damage import damaged, flipped, flipped_or_damaged
 from benchmarks.differing_processes import DIFFERING
 from benchmarks.foreign_files import FOREIGN_FILES
 from benchmarks.killed_runs import RUNS
+from hierjax import disk
 from hierjax.data.images import cache
 from hierjax.errors import UserError
 from hierjax.runs import devices
@@ -177,6 +180,40 @@ def full_disk(folder: Path, rng: Rng) -> Iterator[str]:
     yield ("noticed" if message else "unharmed") if right else "wrong"
 
 
+def room_later(folder: Path, rng: Rng) -> Iterator[str]:
+  """Fills a disk of 6 MiB while checkpoints are saved, and makes room again; nothing where none can be mounted."""
+  place, run = folder / "disk", folder / "disk" / "run"
+  place.mkdir()
+  if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", place], capture_output=True).returncode:
+    return
+  try:
+    with mock.patch.object(disk, "_POLL_S", 0.05):
+      for step in itertools.count(1):
+        said = _saved_on_a_full_disk(run, step, rng)
+        known = ("bytes are needed", "there is room again")
+        right = all(any(text in line for text in known) for line in said) and len(said) <= 2
+        left_out = any("goes on without this checkpoint" in line for line in said)
+        with closing(Checkpoints(run, select_best=False, create=True)) as checkpoints:
+          newest = checkpoints.latest
+        right &= left_out if newest != step else outcome(run, step) == "unharmed"
+        yield ("noticed" if said else "unharmed") if right else "wrong"
+  finally:
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def _saved_on_a_full_disk(run: Path, step: int, rng: Rng) -> list[str]:
+  """Saves a checkpoint on a disk with little room for up to half a second, and returns what it said."""
+  filler, said = run.parent / "filler", io.StringIO()
+  filler.write_bytes(bytes(max(0, disk.room(run.parent) - int(rng.integers(2 * 2**20)))))
+  timer = threading.Timer(rng.uniform(0.05, 0.5), filler.unlink)
+  timer.start()
+  with contextlib.redirect_stderr(said), closing(Checkpoints(run, select_best=False, create=True)) as checkpoints:
+    checkpoints.save(step, *state(step))
+    checkpoints.wait()
+    timer.join()
+  return said.getvalue().splitlines()
+
+
 def readers(folder: Path, rng: Rng) -> Iterator[str]:
   """Reads any checkpoint beside a thread that saves and removes them."""
   save(folder, [1, 2, 3])
@@ -229,6 +266,7 @@ FAULTS: dict[str, Callable[[Path, Rng], Iterator[str]]] = {
   "going on after damage of the newest one": going_on,
   "kill -9 while checkpoints are saved": kills,
   "no room for a file of a checkpoint": full_disk,
+  "a full disk that gets room again": room_later,
   "a reader beside a trainer": readers,
   "a damaged file of decoded images": bits_of_the_cache,
 }

@@ -173,8 +173,9 @@ def two_processes(workdir, cache):
 def test_a_signal_to_one_process_stops_both_at_one_step_and_they_go_on_as_one_process_does(tmp_path, whole, cache):
   processes = two_processes(tmp_path, cache)
   send_after(processes[1], tmp_path, signal.SIGTERM, 2)
-  printed = [p.communicate(timeout=200)[0] for p in processes]
+  printed, said = zip(*(p.communicate(timeout=200) for p in processes), strict=True)
   assert [p.returncode for p in processes] == [128 + signal.SIGTERM] * 2
+  assert all("waiting for the other processes of the run" in text for text in said)
   assert printed[0].splitlines()[-1] == printed[1].splitlines()[-1]
   assert "the same command resumes the run" in printed[1]
   command = ["bash", str(ROOT / "scripts" / "launch" / "local.sh"), "2", *TRAIN, f"--workdir={tmp_path}"]
@@ -305,6 +306,17 @@ def test_a_damaged_checkpoint_gets_a_clear_sentence(whole, cache, tmp_path):
   result = subprocess.run(command, cwd=ROOT, env=environment(cache), capture_output=True, text=True, timeout=300)
   assert result.returncode == 1 and "checkpoints/20 is damaged (" in result.stderr
   assert result.stderr.startswith("error: ") and len(result.stderr.splitlines()) == 1
+
+
+def test_going_on_after_a_damaged_checkpoint_prints_nothing_of_other_threads(whole, cache, tmp_path):
+  shutil.copytree(whole[1][0], tmp_path / "run")
+  for file in (tmp_path / "run" / "checkpoints" / "20").rglob("d/*"):
+    file.write_bytes(file.read_bytes()[:10])
+  process = started(tmp_path / "run", environment(cache))
+  printed, said = process.communicate(timeout=300)
+  assert process.returncode == 0 and "path accuracy" in printed
+  assert "checkpoints/20 is damaged" in printed + said and (tmp_path / "run" / "checkpoints" / "damaged-20").is_dir()
+  assert not [line for line in said.splitlines() if "Traceback" in line or "never retrieved" in line], said
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate"])

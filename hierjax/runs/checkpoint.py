@@ -39,6 +39,15 @@ logging.getLogger("absl").addFilter(lambda record: not any(text in record.getMes
 _report_unraisable = sys.unraisablehook
 
 
+def _is_of_others(record: logging.LogRecord) -> bool:
+  """Returns whether a record of asyncio is not of orbax's other reads after one has failed, which raises as well."""
+  text = record.getMessage()
+  return "was never retrieved" not in text or not any(name in text for name in ("orbax", "tensorstore", "TensorStore"))
+
+
+logging.getLogger("asyncio").addFilter(_is_of_others)
+
+
 def _report_others(unraisable: Any) -> None:
   """Reports an error of another thread, but for those after a failed read, whose event loop orbax has closed."""
   error = unraisable.exc_value

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import resource
 import threading
@@ -276,3 +277,11 @@ def test_a_read_that_is_dropped_prints_nothing_and_other_errors_do(monkeypatch):
   assert not said
   checkpoint._report_others(SimpleNamespace(exc_value=Exception("Encountered error while reading array index: ()")))
   assert len(said) == 1
+
+
+@pytest.mark.parametrize(("of_orbax", "shown"), [(True, 0), (False, 1)])
+def test_reads_that_go_on_after_one_has_failed_are_not_logged(of_orbax, shown, caplog):
+  error = ValueError("DATA_LOSS: Error reading [tensorstore_spec='{}']" if of_orbax else "of another task")
+  with closing(asyncio.new_event_loop()) as loop:
+    loop.call_exception_handler({"message": "Task exception was never retrieved", "exception": error, "future": error})
+  assert len([record for record in caplog.records if record.name == "asyncio"]) == shown

@@ -1,6 +1,7 @@
 """A process of a run sees that another one has ended or is frozen."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -151,12 +152,19 @@ def test_without_a_folder_a_trace_goes_to_the_temporary_ones_and_without_a_stder
   assert run("os.close(2)\npeers.end_where_jax_aborts(RunFolder(Path(sys.argv[1])))", tmp_path).returncode == 0
 
 
-@pytest.mark.parametrize("lost", [0, 1])
-def test_the_end_of_a_process_ends_the_other_with_the_sentence_and_without_a_trace(tmp_path, lost):
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    place = f"127.0.0.1:{free.getsockname()[1]}"
-  program = f"""
+LOST = [(number, sign) for number in (0, 1) for sign in ("SIGKILL", "SIGSTOP")]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+  """Two processes that have met, for each of LOST; one is killed or frozen. All at once, since the others wait."""
+  found = {}
+  for lost, sign in LOST:
+    folder = tmp_path_factory.mktemp(f"{sign}-{lost}")
+    with socket.socket() as free:
+      free.bind(("127.0.0.1", 0))
+      place = f"127.0.0.1:{free.getsockname()[1]}"
+    program = f"""
 import jax
 number, up = int(sys.argv[2]), Path(sys.argv[1], "up")
 jax.distributed.initialize({place!r}, 2, number, heartbeat_timeout_seconds=5)
@@ -165,15 +173,26 @@ if number != {lost}:
   time.sleep(100)
 while not up.exists():
   time.sleep(0.05)
-os.kill(os.getpid(), signal.SIGKILL)"""
-  environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-  commands = [[sys.executable, "-c", PROGRAM + program, str(tmp_path), str(number)] for number in (lost, 1 - lost)]
-  with subprocess.Popen(commands[0], env=environment, stderr=subprocess.DEVNULL) as first:
-    other = subprocess.run(commands[1], env=environment, capture_output=True, text=True, timeout=120)
-  assert first.returncode == -signal.SIGKILL and other.returncode == peers.LOST
-  assert other.stderr.splitlines()[-1].startswith("error: JAX aborted this process for the reason above")
-  assert "@     0x" not in other.stderr and ("another task died", "unhealthy")[lost] in other.stderr
-  (trace,) = tmp_path.glob(".trace-*.txt")
+os.kill(os.getpid(), signal.{sign})"""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    commands = [[sys.executable, "-c", PROGRAM + program, str(folder), str(number)] for number in (lost, 1 - lost)]
+    first = subprocess.Popen(commands[0], env=environment, stderr=subprocess.DEVNULL)
+    found[lost, sign] = folder, first, subprocess.Popen(commands[1], env=environment, stderr=subprocess.PIPE, text=True)
+  yield found
+  for _, first, other in found.values():
+    for process in (first, other):
+      process.kill()
+      process.wait()
+
+
+@pytest.mark.parametrize(("lost", "sign"), LOST)
+def test_the_end_of_a_process_ends_the_other_with_the_sentence_and_without_a_trace(lost, sign, pairs):
+  folder, _, other = pairs[lost, sign]
+  said = other.communicate(timeout=120)[1]
+  assert other.returncode == peers.LOST
+  assert said.splitlines()[-1].startswith("error: JAX aborted this process for the reason above")
+  assert "@     0x" not in said and re.search("another task died|unhealthy|[Hh]eartbeat", said)
+  (trace,) = folder.glob(".trace-*.txt")
   assert "@     0x" in trace.read_text()
 
 
