@@ -85,7 +85,9 @@ def since_the_start(folder: Path, rng: Rng) -> Iterator[str]:
     same = _contents(root) == _contents(folder / "kept")
     said = _going_on(run_folder)
     noticed = {"train": "another set of training images", "val": "the validation images", "test": "the test images"}
-    seen = noticed[split] in said or f"{root / split}/" in said  # a flipped bit may leave no image, which is named
+    kept = _contents(folder / "kept")
+    changed = [root / name for name, data in _contents(root).items() if data != kept.get(name)]
+    seen = noticed[split] in said or any(str(file) in said for file in changed)  # a flipped bit may leave no image
     yield ("noticed" if seen else "wrong") if not same else "wrong" if said else "unharmed"
     shutil.rmtree(root)
     shutil.copytree(folder / "kept", root)

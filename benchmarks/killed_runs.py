@@ -122,12 +122,13 @@ class Started:
     log = self.folder / f"log-{number}"
     return log.read_text(errors="replace") if log.exists() else ""
 
-  def until_both_train(self) -> bool:
-    """Waits for the first of the processes to say that it begins, and returns whether it did."""
-    while "passes over" not in self.said(0):
+  def until_training(self) -> bool:
+    """Waits for the first of the processes to say that all begin, and returns whether it did, and none has ended."""
+    end = time.monotonic() + _LONGEST_S
+    while "passes over" not in self.said(0) and time.monotonic() < end:
       if None not in self.wait(0.05):
         return False
-    return True
+    return None in self.wait(0.0)
 
   def wait(self, seconds: float) -> list[int | None]:
     """Waits for all processes, that long together, and returns their statuses; None of one that goes on."""
@@ -184,7 +185,7 @@ def stops_of(config: str, stopped: Stops, processes: int = 1) -> Callable[[Path,
   def stops(folder: Path, rng: Rng) -> Iterator[str]:
     (folder / "whole").mkdir()
     begin, whole = time.monotonic(), Started(config, folder / "whole", processes)
-    if processes > 1 and whole.until_both_train():
+    if processes > 1 and whole.until_training():
       begin = time.monotonic()
     statuses = whole.wait(_LONGEST_S)
     seconds = time.monotonic() - begin
@@ -198,7 +199,7 @@ def stops_of(config: str, stopped: Stops, processes: int = 1) -> Callable[[Path,
       wrong = [f"statuses {statuses}"] if any(statuses) else unequal(ends_of(own), reference)
       if wrong:
         tell(f"not as if nothing had stopped it: {', '.join(wrong)}", last)
-      yield from ("wrong" if wrong else result for result in results)
+      yield from ["wrong"] * max(1, len(results)) if wrong else results
 
   return stops
 
@@ -230,7 +231,10 @@ def _one_of_two(config: str, folder: Path, rng: Rng, seconds: float, number: int
   """Kills or freezes a process up to so many seconds after both began, and yields what became of the other."""
   while True:
     run = Started(config, folder, 2)  # before they have begun, a process waits for the others
-    if not run.until_both_train() or None not in run.wait(rng.uniform(0.0, seconds)):
+    if not run.until_training() or None not in run.wait(rng.uniform(0.0, seconds)):
+      if any(statuses := run.wait(0.0)):
+        tell(f"statuses {statuses} of processes that nothing has stopped", run)
+        yield "wrong"
       return
     stopped = int(rng.integers(2))  # the first process coordinates both
     other = 1 - stopped

@@ -101,7 +101,7 @@ def finetune(c: mlc.ConfigDict) -> None:
 def from_scratch(c: mlc.ConfigDict) -> None:
   """Images of 64 pixels; larger ones show finer details and take longer."""
   plain_head(c)
-  c.head.dropout = c.head.label_smoothing = 0.0
+  c.head.dropout = c.head.label_smoothing = 0.0  # they are for pretrained networks
   c.init.weights = ""
   c.backbone = dict(name="small_resnet", widths=(32, 64, 128, 256), blocks=1, stem_stride=2)
   c.data.size = 0
@@ -142,7 +142,7 @@ def context(c: mlc.ConfigDict) -> None:
 
 
 def flat(c: mlc.ConfigDict) -> None:
-  """A softmax over the leaves; without label smoothing its training loss is near 0 before the network has adapted."""
+  """A softmax over the leaves; without label smoothing its loss is near 0 before a pretrained network has adapted."""
   criterion = "label_smoothing" if c.head.label_smoothing else "cross_entropy"
   c.head = dict(name="flat", criterion=criterion, dropout=c.head.dropout)
 

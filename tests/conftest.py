@@ -11,11 +11,13 @@ from compiled_programs import flags_beside, folder_of_programs
 if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers, and the commands that tests start, use the same folder
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder_of_programs()))
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # reading one takes a fifth of compiling the smallest
-  KEPT = tempfile.TemporaryDirectory(prefix="hierjax-tests-")  # images and features, which are not the user's to keep
+  CACHE = tempfile.TemporaryDirectory(
+    prefix="hierjax-tests-"
+  )  # of images, features and the Hub, in place of the user's
   os.environ.setdefault(
-    "MPLCONFIGDIR", str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "matplotlib").expanduser())
+    "MPLCONFIGDIR", str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "matplotlib").expanduser())
   )
-  os.environ["XDG_CACHE_HOME"] = KEPT.name
+  os.environ["XDG_CACHE_HOME"] = CACHE.name
   os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of the commands would compile our sources, in half a second
 os.environ["XLA_FLAGS"] = flags_beside(os.environ.get("XLA_FLAGS", ""), devices=4)
 os.environ["JAX_PLATFORMS"] = "cpu"

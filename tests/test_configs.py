@@ -102,17 +102,22 @@ def test_every_variant_builds(path, variant):
 # One of each kind of network that no other test trains: test_chrnn.py trains a C-HRNN, test_end_to_end.py a CNN-RNN,
 # and inference/test_features.py a head on features. The other configs differ in data, sizes and fields, set up above.
 TRAINED = ("coarse_fine_cifar100", "dhnn_cifar100", "dhnn_openimages", "merged_cifar100")
-OF_EACH_KIND = [pytest.param(p, id=p.stem, marks=() if p.stem in TRAINED else pytest.mark.slow) for p in FILES]
+TRACED = (*TRAINED, "chrnn_cifar100", "cnnrnn_cifar100", "features")
 
 
-@pytest.mark.parametrize("path", OF_EACH_KIND)
+def files(usual):
+  """Returns all configs, those that are not among the usual ones slow."""
+  return [pytest.param(path, id=path.stem, marks=() if path.stem in usual else pytest.mark.slow) for path in FILES]
+
+
+@pytest.mark.parametrize("path", files(TRACED))
 def test_the_weights_of_the_parts_are_those_of_the_whole(path):
   run = run_of(module(path).get_config("smoke").to_dict())
   whole = jax.eval_shape(lambda: run.init_variables(jax.random.key(0), run.example_shape))
   chex.assert_trees_all_equal(shapes_of(run), whole["params"])
 
 
-@pytest.mark.parametrize("path", OF_EACH_KIND)
+@pytest.mark.parametrize("path", files(TRAINED))
 def test_every_config_trains_on_generated_images(path, tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(devices, "data_mesh", lambda: MESH)
   config = module(path).get_config("smoke").to_dict()

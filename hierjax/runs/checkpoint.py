@@ -39,13 +39,13 @@ logging.getLogger("absl").addFilter(lambda record: not any(text in record.getMes
 _report_unraisable = sys.unraisablehook
 
 
-def _is_of_others(record: logging.LogRecord) -> bool:
-  """Returns whether a record of asyncio is not of orbax's other reads after one has failed, which raises as well."""
+def _is_of_a_remaining_read(record: logging.LogRecord) -> bool:
+  """Returns whether asyncio logs an orbax read that failed after the first one, whose error is raised."""
   text = record.getMessage()
-  return "was never retrieved" not in text or not any(name in text for name in ("orbax", "tensorstore", "TensorStore"))
+  return "was never retrieved" in text and any(part in text for part in ("/orbax/checkpoint/", "tensorstore_spec="))
 
 
-logging.getLogger("asyncio").addFilter(_is_of_others)
+logging.getLogger("asyncio").addFilter(lambda record: not _is_of_a_remaining_read(record))
 
 
 def _report_others(unraisable: Any) -> None:

@@ -68,7 +68,7 @@ def test_splits_tree_and_passed_over_files_are_counted(photos):
     assert fact in text
 
 
-def test_the_tree_of_the_drawings_is_one(tmp_path):
+def test_the_tree_source_shapes_goes_with_a_folder(tmp_path):
   write_folders(tmp_path / "train", 62, side=8)
   found = summary(tmp_path, tree=TreeConfig(source="shapes"))
   assert found.findings == [] and found.tree == tree()

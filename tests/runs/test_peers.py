@@ -1,14 +1,13 @@
 """A process of a run sees that another one has ended or is frozen."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import jax
 import pytest
@@ -152,19 +151,21 @@ def test_without_a_folder_a_trace_goes_to_the_temporary_ones_and_without_a_stder
   assert run("os.close(2)\npeers.end_where_jax_aborts(RunFolder(Path(sys.argv[1])))", tmp_path).returncode == 0
 
 
-LOST = [(number, sign) for number in (0, 1) for sign in ("SIGKILL", "SIGSTOP")]
+# What JAX says of process 1 where process 0 has ended or is frozen, and the reverse.
+LOST = {
+  (0, "SIGKILL"): "UNAVAILABLE",
+  (0, "SIGSTOP"): "DEADLINE_EXCEEDED",
+  (1, "SIGKILL"): "unhealthy",
+  (1, "SIGSTOP"): "unhealthy",
+}
 
 
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-  """Two processes that have met, for each of LOST; one is killed or frozen. All at once, since the others wait."""
-  found = {}
-  for lost, sign in LOST:
-    folder = tmp_path_factory.mktemp(f"{sign}-{lost}")
-    with socket.socket() as free:
-      free.bind(("127.0.0.1", 0))
-      place = f"127.0.0.1:{free.getsockname()[1]}"
-    program = f"""
+def pair(folder, lost, sign, stack):
+  """Starts two processes that meet, of which one kills or freezes itself; returns the other."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    place = f"127.0.0.1:{free.getsockname()[1]}"
+  program = f"""
 import jax
 number, up = int(sys.argv[2]), Path(sys.argv[1], "up")
 jax.distributed.initialize({place!r}, 2, number, heartbeat_timeout_seconds=5)
@@ -174,26 +175,27 @@ if number != {lost}:
 while not up.exists():
   time.sleep(0.05)
 os.kill(os.getpid(), signal.{sign})"""
+  for number, output in ((lost, subprocess.DEVNULL), (1 - lost, subprocess.PIPE)):
+    command = [sys.executable, "-c", PROGRAM + program, str(folder), str(number)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    commands = [[sys.executable, "-c", PROGRAM + program, str(folder), str(number)] for number in (lost, 1 - lost)]
-    first = subprocess.Popen(commands[0], env=environment, stderr=subprocess.DEVNULL)
-    found[lost, sign] = folder, first, subprocess.Popen(commands[1], env=environment, stderr=subprocess.PIPE, text=True)
-  yield found
-  for _, first, other in found.values():
-    for process in (first, other):
-      process.kill()
-      process.wait()
+    process = stack.enter_context(subprocess.Popen(command, env=environment, stderr=output, text=True))
+    stack.callback(process.kill)
+  return process
 
 
-@pytest.mark.parametrize(("lost", "sign"), LOST)
-def test_the_end_of_a_process_ends_the_other_with_the_sentence_and_without_a_trace(lost, sign, pairs):
-  folder, _, other = pairs[lost, sign]
-  said = other.communicate(timeout=120)[1]
-  assert other.returncode == peers.LOST
-  assert said.splitlines()[-1].startswith("error: JAX aborted this process for the reason above")
-  assert "@     0x" not in said and re.search("another task died|unhealthy|[Hh]eartbeat", said)
-  (trace,) = folder.glob(".trace-*.txt")
-  assert "@     0x" in trace.read_text()
+def test_the_end_of_a_process_ends_the_other_with_the_sentence_and_without_a_trace(tmp_path):
+  with ExitStack() as stack:  # all at once, since they wait
+    folders = {case: tmp_path / "-".join(map(str, case)) for case in LOST}
+    for folder in folders.values():
+      folder.mkdir()
+    others = {case: pair(folder, *case, stack) for case, folder in folders.items()}
+    for case, other in others.items():
+      said = other.communicate(timeout=120)[1]
+      assert other.returncode == peers.LOST and LOST[case] in said, f"{case}: {said}"
+      assert said.splitlines()[-1].startswith("error: JAX aborted this process for the reason above"), case
+      assert "@     0x" not in said, case
+      (trace,) = folders[case].glob(".trace-*.txt")
+      assert "@     0x" in trace.read_text()
 
 
 def test_all_begin_together_with_a_number_written_and_end_together(tmp_path, monkeypatch, ended):
