@@ -123,12 +123,12 @@ class Started:
     return log.read_text(errors="replace") if log.exists() else ""
 
   def until_training(self) -> bool:
-    """Waits for the first of the processes to say that all begin, and returns whether it did, and none has ended."""
+    """Waits for the first of the processes to say that all begin to train, and returns whether it did."""
     end = time.monotonic() + _LONGEST_S
-    while "passes over" not in self.said(0) and time.monotonic() < end:
-      if None not in self.wait(0.05):
-        return False
-    return None in self.wait(0.0)
+    while None in self.wait(0.05) and time.monotonic() < end:
+      if "passes over" in self.said(0):
+        return True
+    return False
 
   def wait(self, seconds: float) -> list[int | None]:
     """Waits for all processes, that long together, and returns their statuses; None of one that goes on."""
@@ -232,8 +232,10 @@ def _one_of_two(config: str, folder: Path, rng: Rng, seconds: float, number: int
   while True:
     run = Started(config, folder, 2)  # before they have begun, a process waits for the others
     if not run.until_training() or None not in run.wait(rng.uniform(0.0, seconds)):
-      if any(statuses := run.wait(0.0)):
+      statuses = run.wait(0.0)
+      if statuses != [0, 0]:  # None: it neither trains nor ends
         tell(f"statuses {statuses} of processes that nothing has stopped", run)
+        run.kill()
         yield "wrong"
       return
     stopped = int(rng.integers(2))  # the first process coordinates both

@@ -11,9 +11,8 @@ from compiled_programs import flags_beside, folder_of_programs
 if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers, and the commands that tests start, use the same folder
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder_of_programs()))
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # reading one takes a fifth of compiling the smallest
-  CACHE = tempfile.TemporaryDirectory(
-    prefix="hierjax-tests-"
-  )  # of images, features and the Hub, in place of the user's
+  # Images, features and the Hub's files, in place of the user's.
+  CACHE = tempfile.TemporaryDirectory(prefix="hierjax-tests-")
   os.environ.setdefault(
     "MPLCONFIGDIR", str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "matplotlib").expanduser())
   )

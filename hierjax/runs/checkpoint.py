@@ -36,7 +36,6 @@ _KEPT = 2  # of the latest
 # Orbax logs the tracebacks of errors in its threads, which are raised by the next call as well.
 _OF_THREADS = ("background save thread", "_SignalingThread.run() raised an exception")
 logging.getLogger("absl").addFilter(lambda record: not any(text in record.getMessage() for text in _OF_THREADS))
-_report_unraisable = sys.unraisablehook
 
 
 def _is_of_a_remaining_read(record: logging.LogRecord) -> bool:
@@ -46,6 +45,7 @@ def _is_of_a_remaining_read(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("asyncio").addFilter(lambda record: not _is_of_a_remaining_read(record))
+_report_unraisable = sys.unraisablehook
 
 
 def _report_others(unraisable: Any) -> None:
